@@ -1,0 +1,66 @@
+"""From a picture of any size to the pixels an encoder was trained on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from captioning.errors import SettingsError
+
+_INTERPOLATION = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become pixels: one object for training and for use, stored with the model.
+
+    The work is in two halves. :meth:`pixels` resizes one picture to small integers, which worker
+    processes can hand over cheaply; :meth:`normalise` scales a batch of them on the device.
+    """
+
+    size: int = 224
+    """Height and width of what the encoder sees, in pixels."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of each colour channel, on a scale of 0 to 1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Deviation of each colour channel, on a scale of 0 to 1."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """Filter used for resizing; always antialiased."""
+    fit: Literal["squeeze", "crop"] = "squeeze"
+    """``squeeze`` keeps the whole picture and changes its aspect ratio; ``crop`` takes the
+    centre square."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096:
+            raise SettingsError(f"size is {self.size}; it lies between 1 and 4096 pixels.")
+        if self.interpolation not in _INTERPOLATION:
+            raise SettingsError(
+                f"interpolation is {self.interpolation!r}; it is one of {sorted(_INTERPOLATION)}."
+            )
+        if self.fit not in ("squeeze", "crop"):
+            raise SettingsError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise SettingsError("mean and std have three numbers each, and std is positive.")
+
+    def pixels(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
+        """Resize one RGB picture to ``(3, size, size)``, values 0 to 255."""
+        mode = _INTERPOLATION[self.interpolation]
+        if self.fit == "crop":
+            image = v2.functional.resize(image, [self.size], interpolation=mode)
+            image = v2.functional.center_crop(image, [self.size, self.size])
+        else:
+            image = v2.functional.resize(image, [self.size, self.size], interpolation=mode)
+        return v2.functional.pil_to_tensor(image)
+
+    def normalise(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+        """Scale pixels to ``(x / 255 - mean) / std``, on the device where they lie."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels / 255 - mean) / std

@@ -1,0 +1,127 @@
+"""The words a model knows, and their ids."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from captioning.errors import VocabularyError
+
+PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SPECIALS = (PAD, BOS, EOS, UNK)
+_CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})
+
+
+class Vocabulary:
+    """An immutable list of words; a word's place in it is its id.
+
+    The first four words are the specials ``<pad>``, ``<bos>``, ``<eos>`` and ``<unk>``.
+
+    Args:
+        words: All words in id order, specials first.
+
+    Raises:
+        VocabularyError: A special is missing or misplaced, or a word is repeated or no string.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words: tuple[str, ...] = tuple(words)
+        if self.words[: len(SPECIALS)] != SPECIALS:
+            raise VocabularyError(
+                f"A vocabulary begins with {', '.join(SPECIALS)}; "
+                f"this one begins with {list(self.words[:4])}. Was it written by Vocabulary.save?"
+            )
+        if not all(isinstance(word, str) and word for word in self.words):
+            raise VocabularyError("Every word of a vocabulary is a non-empty string.")
+        self._ids = {word: i for i, word in enumerate(self.words)}
+        if len(self._ids) != len(self.words):
+            twice = [word for word, count in Counter(self.words).items() if count > 1]
+            raise VocabularyError(f"These words stand twice in the vocabulary: {twice[:5]}.")
+        self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
+
+    @classmethod
+    def build(cls, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
+        """Count the words of tokenized captions and keep those seen ``min_count`` times or more.
+
+        Words come in order of falling count, equal counts in alphabetical order, so that the same
+        captions give the same ids on every machine.
+        """
+        counts = Counter(word for caption in captions for word in caption)
+        kept = [word for word, count in counts.items() if count >= min_count]
+        kept = sorted(set(kept) - set(SPECIALS), key=lambda word: (-counts[word], word))
+        if not kept:
+            raise VocabularyError(
+                f"No word occurs {min_count} times among {counts.total()} words. "
+                "Give more captions or a lower min_count."
+            )
+        return cls([*SPECIALS, *kept])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.words == other.words
+
+    def __hash__(self) -> int:
+        return hash(self.words)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} words)"
+
+    def id(self, word: str) -> int:
+        """Return the id of ``word``, or that of ``<unk>``."""
+        return self._ids.get(word, self.unk)
+
+    def encode(self, words: Sequence[str]) -> list[int]:
+        """Return the ids of tokenized ``words`` with ``<bos>`` before and ``<eos>`` after them."""
+        return [self.bos, *(self.id(word) for word in words), self.eos]
+
+    def decode(self, tokens: Iterable[int]) -> list[str]:
+        """Return the words of ``tokens`` up to the first ``<eos>``, without the specials.
+
+        Raises:
+            VocabularyError: A token is not an id of this vocabulary.
+        """
+        words = []
+        for token in tokens:
+            if not 0 <= token < len(self):
+                raise VocabularyError(
+                    f"Token {token} is outside this vocabulary of {len(self)} words. "
+                    "The model and the vocabulary do not belong together."
+                )
+            if token == self.eos:
+                break
+            if token not in (self.pad, self.bos):
+                words.append(self.words[token])
+        return words
+
+    def save(self, path: Path) -> None:
+        """Write the words in id order as JSON."""
+        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+        path.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            VocabularyError: The file is no such vocabulary.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise VocabularyError(f"{path} cannot be read as a vocabulary: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("words"), list):
+            raise VocabularyError(f'{path} is no vocabulary: {{"words": [...]}} was expected.')
+        return cls(content["words"])
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Join PTB words to a readable caption: ``the dog 's tail`` → ``the dog's tail``."""
+    text = ""
+    for word in words:
+        text += word if word in _CLITICS or not text else f" {word}"
+    return text

@@ -1,0 +1,70 @@
+"""Every error that this package raises on purpose.
+
+    CaptioningError
+    ├── SettingsError        a setting that makes no sense, alone or beside another (ValueError)
+    ├── DataError            captions or splits that cannot be used (ValueError)
+    ├── ImageError           a picture that cannot be read (ValueError)
+    ├── VocabularyError      words and ids that do not fit (ValueError)
+    ├── WeightsError         pretrained weights that cannot be had (RuntimeError)
+    ├── CheckpointError      a model directory that cannot be loaded or written (ValueError)
+    ├── SearchError          a search whose wishes cannot be met (ValueError)
+    ├── ScoreError           candidates and references that cannot be scored (ValueError)
+    ├── TrainingError        a training run that cannot start or go on (RuntimeError)
+    └── OutputError          results that cannot be written (OSError)
+
+Each message says what is wrong, what was found, and what to do next. Each leaf also inherits the
+built-in exception that a caller would expect.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CaptioningError(Exception):
+    """The root: ``except CaptioningError`` catches all that this package raises on purpose."""
+
+
+class SettingsError(CaptioningError, ValueError):
+    """A setting that makes no sense, alone or beside another."""
+
+
+class DataError(CaptioningError, ValueError):
+    """Captions, splits or image lists that cannot be used."""
+
+
+class ImageError(CaptioningError, ValueError):
+    """A picture that cannot be read."""
+
+
+class VocabularyError(CaptioningError, ValueError):
+    """Words and ids that do not fit together."""
+
+
+class WeightsError(CaptioningError, RuntimeError):
+    """Pretrained weights that cannot be had."""
+
+
+class CheckpointError(CaptioningError, ValueError):
+    """A model directory that cannot be loaded or written."""
+
+
+class SearchError(CaptioningError, ValueError):
+    """A search whose wishes cannot be met together."""
+
+
+class ScoreError(CaptioningError, ValueError):
+    """Candidates and references that cannot be scored."""
+
+
+class TrainingError(CaptioningError, RuntimeError):
+    """A training run that cannot start or cannot go on."""
+
+
+class OutputError(CaptioningError, OSError):
+    """Results that cannot be written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known word nearest to ``word``, or ``""``."""
+    matches = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,222 @@
+"""Recurrent cells with one extra term: the image.
+
+Every cell computes its pre-activations as
+
+    gates = W_xh x + W_hh h + W_vh v + b
+
+where ``x`` is the input of this step, ``h`` the last hidden state and ``v`` the image vector. The
+term ``W_vh v`` does not change with time, so callers compute it once per image
+(:meth:`RecurrentCell.project_image`), as they compute ``W_xh x + b`` for all steps in one product
+(:meth:`RecurrentCell.project_input`); :meth:`RecurrentCell.step` adds the only part that has to
+wait for the step before, ``W_hh h``. A cell keeps nothing between calls: state goes in, state comes
+out.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from captioning.errors import SettingsError, nearest
+
+CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
+CellState = tuple[Float[Tensor, "N H"], ...]
+"""``(h,)`` or, for an LSTM, ``(h, c)``; the hidden state always comes first."""
+
+
+class RecurrentCell(nn.Module):
+    """What all cells share: the weights, their products and their initial values.
+
+    Input weights are Xavier-uniform; each gate's recurrent block is orthogonal, so that its
+    singular values begin at one and the first gradients neither vanish nor explode (Saxe et al.
+    2014, section 3); biases are zero.
+
+    Args:
+        input_size: E, the size of x.
+        hidden_size: H, the size of h.
+        image_size: D, the size of v, or None for a cell that sees no image.
+    """
+
+    gate_count: ClassVar[int] = 1
+    state_count: ClassVar[int] = 1
+
+    def __init__(self, input_size: int, hidden_size: int, image_size: int | None = None) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if size < 1:
+                raise SettingsError(f"{name} is {size}; it is at least 1.")
+        self.hidden_size = hidden_size
+        rows = self.gate_count * hidden_size
+        self.W_xh = nn.Parameter(torch.empty(rows, input_size))
+        self.W_hh = nn.Parameter(torch.empty(rows, hidden_size))
+        self.W_vh = None if image_size is None else nn.Parameter(torch.empty(rows, image_size))
+        self.b = nn.Parameter(torch.zeros(rows))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give the weights new random values."""
+        for gate in self.W_xh.chunk(self.gate_count):
+            nn.init.xavier_uniform_(gate)
+        for gate in self.W_hh.chunk(self.gate_count):
+            nn.init.orthogonal_(gate)
+        if self.W_vh is not None:
+            for gate in self.W_vh.chunk(self.gate_count):
+                nn.init.xavier_uniform_(gate)
+        self.b.zero_()
+
+    def initial_state(self, rows: int) -> CellState:
+        """Return the all-zero state of ``rows`` sequences."""
+        zero = self.W_hh.new_zeros(rows, self.hidden_size)
+        return (zero,) * self.state_count
+
+    def project_input(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows G"]:
+        """Return ``W_xh x + b`` for any number of steps at once; G is ``gate_count * H``."""
+        return nn.functional.linear(x, self.W_xh, self.b)
+
+    def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B G"]:
+        """Return ``W_vh v``, to be computed once per image."""
+        if self.W_vh is None:
+            raise SettingsError("This cell was built without image_size: it has no W_vh.")
+        return nn.functional.linear(v, self.W_vh)
+
+    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        """Go one step on.
+
+        Args:
+            inputs: ``W_xh x + W_vh v + b``, all that does not depend on the step before.
+            state: The state after the step before.
+
+        Returns:
+            The state after this step.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T E"],
+        state: CellState | None = None,
+        v: Float[Tensor, "B D"] | None = None,
+    ) -> tuple[Float[Tensor, "B T H"], CellState]:
+        """Run over whole sequences and return every hidden state and the last full state."""
+        inputs = self.project_input(x)
+        if v is not None:
+            inputs = inputs + self.project_image(v).unsqueeze(1)
+        state = self.initial_state(len(x)) if state is None else state
+        hidden = []
+        for step_inputs in inputs.unbind(1):
+            state = self.step(step_inputs, state)
+            hidden.append(state[0])
+        return torch.stack(hidden, 1), state
+
+
+class RNNCell(RecurrentCell):
+    """The plain recurrent cell (Elman 1990) with the image term.
+
+    ``h' = tanh(W_xh x + W_hh h + W_vh v + b)``
+    """
+
+    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        (h,) = state
+        return (torch.tanh(torch.addmm(inputs, h, self.W_hh.t())),)
+
+
+class ReLURNNCell(RecurrentCell):
+    """The plain cell with a rectifier, recurrent weights beginning as the identity.
+
+    ``h' = max(0, W_xh x + W_hh h + W_vh v + b)``
+
+    The identity makes the untrained cell carry its state along unchanged, which keeps gradients
+    alive over long times (Le, Jaitly & Hinton 2015, IRNN).
+    """
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.eye_(self.W_hh)
+
+    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        (h,) = state
+        return (torch.relu(torch.addmm(inputs, h, self.W_hh.t())),)
+
+
+class GRUCell(RecurrentCell):
+    """The gated recurrent unit (Cho et al. 2014), in the form that needs one product per step.
+
+    Rows of the weights are r, z, n in this order::
+
+        r  = sigmoid(W_xr x + W_hr h + W_vr v + b_r)
+        z  = sigmoid(W_xz x + W_hz h + W_vz v + b_z)
+        n  = tanh(W_xn x + W_vn v + b_n + r * (W_hn h + b_hn))
+        h' = (1 - z) * n + z * h
+
+    The reset gate acts after the product with ``W_hn``, as in cuDNN and ``torch.nn.GRU``, and not
+    before it as in the paper's equation 8: all three products with h are then one.
+    """
+
+    gate_count: ClassVar[int] = 3
+
+    def __init__(self, input_size: int, hidden_size: int, image_size: int | None = None) -> None:
+        super().__init__(input_size, hidden_size, image_size)
+        self.b_hn = nn.Parameter(torch.zeros(hidden_size))
+
+    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        (h,) = state
+        H = self.hidden_size
+        recurrent = nn.functional.linear(h, self.W_hh)
+        r, z = torch.sigmoid(inputs[:, : 2 * H] + recurrent[:, : 2 * H]).chunk(2, 1)
+        n = torch.tanh(inputs[:, 2 * H :] + r * (recurrent[:, 2 * H :] + self.b_hn))
+        return (n + z * (h - n),)
+
+
+class LSTMCell(RecurrentCell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate (Gers et al. 2000).
+
+    Rows of the weights are f, i, o, g in this order::
+
+        f  = sigmoid(W_xf x + W_hf h + W_vf v + b_f)
+        i  = sigmoid(W_xi x + W_hi h + W_vi v + b_i)
+        o  = sigmoid(W_xo x + W_ho h + W_vo v + b_o)
+        g  = tanh(W_xg x + W_hg h + W_vg v + b_g)
+        c' = f * c + i * g
+        h' = o * tanh(c')
+
+    The forget bias ``b_f`` begins at one, so that an untrained cell remembers (Jozefowicz et al.
+    2015, section 2.1).
+    """
+
+    gate_count: ClassVar[int] = 4
+    state_count: ClassVar[int] = 2
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.b[: self.hidden_size].fill_(1.0)
+
+    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        h, c = state
+        gates = torch.addmm(inputs, h, self.W_hh.t())
+        f, i, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, 1)
+        g = torch.tanh(gates[:, 3 * self.hidden_size :])
+        c = f * c + i * g
+        return o * torch.tanh(c), c
+
+
+CELLS: dict[str, type[RecurrentCell]] = {
+    "rnn": RNNCell,
+    "relu_rnn": ReLURNNCell,
+    "gru": GRUCell,
+    "lstm": LSTMCell,
+}
+
+
+def build_cell(
+    name: str, input_size: int, hidden_size: int, image_size: int | None = None
+) -> RecurrentCell:
+    """Return a new cell by its name: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``."""
+    if name not in CELLS:
+        raise SettingsError(
+            f"There is no cell {name!r}; there are {', '.join(CELLS)}.{nearest(name, CELLS)}"
+        )
+    return CELLS[name](input_size, hidden_size, image_size)
