@@ -1,7 +1,7 @@
 """The recurrent decoder: from an image and the words so far to the next word."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +18,9 @@ INJECTIONS = ("recurrent", "first_step", "init_state", "merge", "every_input", "
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
-    """The shape of a decoder."""
+class DecoderOptions:
+    """What can be chosen about a decoder before its vocabulary and encoder are known."""
 
-    vocabulary_size: int
-    """V, words with the four specials."""
-    feature_size: int
-    """D, the size of the image vector v and of each position of the grid."""
     cell: CellName = "lstm"
     """The recurrent cell."""
     injection: Injection = "recurrent"
@@ -42,11 +38,12 @@ class DecoderConfig:
     """A, the size of a grid position after its projection, and of the space of the energies."""
     dropout: float = 0.5
     """Share of the word vectors', the image's and the readout's numbers dropped in training."""
-    tie_weights: bool = False
+    tie_weights: bool = True
     """Use the word vectors as the output weights as well (Press & Wolf 2017)."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "feature_size", "embedding_size", "hidden_size"):
+        sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is at least 1.")
         if self.injection not in INJECTIONS:
@@ -60,6 +57,23 @@ class DecoderConfig:
                 "A decoder without injection sees no image, so it has nothing to attend to. "
                 "Choose an injection or leave attention out."
             )
+
+    def sized(self, *, vocabulary_size: int, feature_size: int) -> "DecoderConfig":
+        """Return the full shape of the decoder for one vocabulary and one encoder."""
+        chosen = {entry.name: getattr(self, entry.name) for entry in fields(DecoderOptions)}
+        return DecoderConfig(
+            **chosen, vocabulary_size=vocabulary_size, feature_size=feature_size
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(DecoderOptions):
+    """The full shape of a decoder."""
+
+    vocabulary_size: int
+    """V, words with the four specials."""
+    feature_size: int
+    """D, the size of the image vector v and of each position of the grid."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +191,7 @@ class Decoder(nn.Module):
         else:
             nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
         self.dropout = nn.Dropout(config.dropout)
+        self._table: tuple[list[Any], Tensor] | None = None
 
     # --- once per image -----------------------------------------------------------------------
 
@@ -216,6 +231,15 @@ class Decoder(nn.Module):
         word_columns = self.cell.W_xh[:, : self.config.embedding_size]
         return nn.functional.linear(embedded, word_columns, self.cell.b)
 
+    @torch.no_grad()
+    def _word_table(self) -> Float[Tensor, "V G"]:
+        """Return the gates' share of every word, computed again only when a weight has changed."""
+        weights = (self.embedding.weight, self.cell.W_xh, self.cell.b)
+        state = [(w.data_ptr(), w._version, w.device, w.dtype) for w in weights]
+        if self._table is None or self._table[0] != state:
+            self._table = (state, self._word_gates(self.embedding.weight))
+        return self._table[1]
+
     def _advance(
         self, word_gates: Float[Tensor, "N G"], state: CellState, context: ImageContext
     ) -> tuple[CellState, Float[Tensor, "N A"] | None, Float[Tensor, "N P"] | None]:
@@ -243,24 +267,38 @@ class Decoder(nn.Module):
 
     # --- teacher forcing ----------------------------------------------------------------------
 
-    def forward(self, features: Features, tokens: PackedSequence) -> Float[Tensor, "M V"]:
+    def forward(
+        self,
+        features: Features,
+        tokens: PackedSequence,
+        image: Int[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, "M V"]:
         """Return the logits of the word after each given word.
 
         The input projections are one matrix product and the readout is another, both over the real
         words alone: a packed sequence holds no padding.
 
         Args:
-            features: One image per caption.
+            features: One image per caption, or fewer where ``image`` tells which.
             tokens: The captions from ``<bos>`` on, without their last word, packed
                 (:func:`torch.nn.utils.rnn.pack_sequence`).
+            image: For each caption, before packing, the place of its image in ``features``. Several
+                captions of one image then share all that is computed once per image.
 
         Returns:
             One row of logits per packed token, in packed order.
         """
-        if tokens.sorted_indices is not None:
-            features = features.select(tokens.sorted_indices)
         state, context = self.look(features)
-        word_gates = self._word_gates(self.dropout(self.embedding(tokens.data)))
+        order = tokens.sorted_indices
+        if image is not None or order is not None:
+            rows = image if order is None else order if image is None else image[order]
+            state = tuple(part.index_select(0, rows) for part in state)
+            context = context.select(rows)
+        # A batch repeats its words: each is projected once. Dropout then drops the same numbers
+        # of a word wherever the batch has it, as Gal & Ghahramani (2016, section 4.2) ask.
+        words, place = tokens.data.unique(return_inverse=True)
+        table = self._word_gates(self.dropout(self.embedding(words)))
+        word_gates = nn.functional.embedding(place, table)
         hidden, contexts, merged = [], [], []
         sizes = tokens.batch_sizes.tolist()
         for inputs in word_gates.split(sizes):
@@ -292,7 +330,10 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "N V"], DecoderState]:
         """Read one word per row and return the log-probabilities of the next, and the new state."""
         context = state.context.select(state.image)
-        word_gates = self._word_gates(self.dropout(self.embedding(tokens)))
+        if self.training or torch.is_grad_enabled():
+            word_gates = self._word_gates(self.dropout(self.embedding(tokens)))
+        else:
+            word_gates = self._word_table().index_select(0, tokens)
         recurrent, z, alpha = self._advance(word_gates, state.recurrent, context)
         logits = self._readout(recurrent[0], z, context.merged)
         log_probs = torch.log_softmax(logits.float(), 1)

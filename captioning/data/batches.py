@@ -1,0 +1,120 @@
+"""Captions in batches, in an order that a seed and an epoch decide."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import DataError
+
+_SIDES = {"left": "right", "right": "left"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Captions and the pictures that they describe.
+
+    Attributes:
+        images: Places in the split of the pictures of this batch, each once.
+        mirrored: 1 for each picture to be looked at mirrored.
+        image: For each caption, the place of its picture in ``images``.
+        inputs: The captions from ``<bos>`` on, without their last word.
+        targets: For each packed input, the word that follows.
+    """
+
+    images: Int[Tensor, " B"]
+    mirrored: Int[Tensor, " B"]
+    image: Int[Tensor, " N"]
+    inputs: PackedSequence
+    targets: Int[Tensor, " M"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+class CaptionDataset:
+    """The captions of a split as tokens.
+
+    Args:
+        captions: For each picture its captions, each from ``<bos>`` to ``<eos>``. A picture without
+            captions is left out of every batch.
+        sides: Ids of words that change places in a mirrored picture
+            (:func:`mirror_words`).
+
+    Raises:
+        DataError: There is no caption at all.
+    """
+
+    def __init__(
+        self, captions: Sequence[Sequence[Sequence[int]]], *, sides: Mapping[int, int] | None = None
+    ) -> None:
+        self.captions = [[torch.tensor(tokens) for tokens in image] for image in captions]
+        self.sides = dict(sides or {})
+        self.count = sum(map(len, self.captions))
+        if not self.count:
+            raise DataError("There is no caption to train on: every list of captions is empty.")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch_count(self, size: int, per_image: int) -> int:
+        """Return how many batches an epoch has."""
+        groups = sum(-(-len(image) // per_image) for image in self.captions)
+        return -(-groups // max(1, size // per_image))
+
+    def batches(
+        self, size: int, *, per_image: int = 1, mirror: bool = False, seed: int = 0, epoch: int = 0
+    ) -> Iterator[Batch]:
+        """Yield every caption once, in an order that depends on ``seed`` and ``epoch`` alone.
+
+        Args:
+            size: Captions in a batch.
+            per_image: Captions of one picture that go together, sharing what is computed once per
+                picture.
+            mirror: Mirror every picture with a chance of one half; "left" and "right" then change
+                places in its captions.
+            seed: Seed of the run.
+            epoch: Number of the epoch.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        groups: list[tuple[int, list[Tensor]]] = []
+        for image, captions in enumerate(self.captions):
+            order = torch.randperm(len(captions), generator=generator).tolist()
+            for start in range(0, len(captions), per_image):
+                chosen = order[start : start + per_image]
+                groups.append((image, [captions[i] for i in chosen]))
+        shuffled = torch.randperm(len(groups), generator=generator).tolist()
+        step = max(1, size // per_image)
+        for start in range(0, len(groups), step):
+            chosen_groups = [groups[i] for i in shuffled[start : start + step]]
+            flips = torch.randint(0, 2, (len(chosen_groups),), generator=generator)
+            yield self._collate(chosen_groups, flips if mirror else torch.zeros_like(flips))
+
+    def _collate(self, groups: list[tuple[int, list[Tensor]]], mirrored: Tensor) -> Batch:
+        flips = mirrored.tolist()
+        tokens = [
+            self._mirror(caption) if flip else caption
+            for (_, captions), flip in zip(groups, flips, strict=True)
+            for caption in captions
+        ]
+        place = [place for place, (_, captions) in enumerate(groups) for _ in captions]
+        inputs = pack_sequence([caption[:-1] for caption in tokens], enforce_sorted=False)
+        targets = pack_sequence([caption[1:] for caption in tokens], enforce_sorted=False)
+        images = torch.tensor([image for image, _ in groups])
+        return Batch(images, mirrored, torch.tensor(place), inputs, targets.data)
+
+    def _mirror(self, tokens: Tensor) -> Tensor:
+        if not self.sides:
+            return tokens
+        return torch.tensor([self.sides.get(token, token) for token in tokens.tolist()])
+
+
+def mirror_words(vocabulary: Vocabulary) -> dict[int, int]:
+    """Return for the id of "left" that of "right" and the reverse, where both are known."""
+    if not all(word in vocabulary for word in _SIDES):
+        return {}
+    return {vocabulary.id(word): vocabulary.id(other) for word, other in _SIDES.items()}

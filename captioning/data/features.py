@@ -1,0 +1,129 @@
+"""Features of a frozen encoder, computed once and read from a memory-mapped file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from captioning.errors import DataError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """All that features depend on; a change of any of it is another cache.
+
+    Attributes:
+        encoder: The encoder's name.
+        weights: Hash of its weights.
+        preprocessing: How pictures became pixels.
+        grid: Whether every position is kept, or only v.
+        flip: Whether each picture was looked at mirrored as well.
+    """
+
+    encoder: str
+    weights: str
+    preprocessing: Mapping[str, Any]
+    grid: bool
+    flip: bool
+
+    def digest(self, paths: Sequence[Path]) -> str:
+        """Return a name for the features of these files as they lie on disk now."""
+        files = [[str(path), *_fingerprint(path)] for path in paths]
+        key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing), self.grid, self.flip]
+        return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (-1, -1)  # the reading of the picture will say what is wrong
+    return (stat.st_size, stat.st_mtime_ns)
+
+
+class FeatureCache:
+    """One row of 16-bit features per picture, with the pictures that could not be read.
+
+    The file is an ordinary ``.npy`` array ``(images, views, P, D)``: P is 1 where only v is kept,
+    and the second view, where there is one, is the mirrored picture. Rows are written in order and
+    counted in ``index.json``, so an interrupted run goes on where it was.
+
+    Args:
+        directory: Where this one cache lies.
+        shape: ``(images, views, P, D)``.
+    """
+
+    def __init__(self, directory: Path, shape: tuple[int, int, int, int]) -> None:
+        self.directory = directory
+        self.done = 0
+        self.unreadable: dict[int, str] = {}
+        self._file = directory / "features.npy"
+        self._index = directory / "index.json"
+        try:
+            self._open(shape)
+        except OSError as error:
+            raise DataError(
+                f"The feature cache {directory} cannot be written or read: {error}. "
+                "Give another directory as cache."
+            ) from error
+
+    def _open(self, shape: tuple[int, int, int, int]) -> None:
+        if self._index.is_file() and self._file.is_file():
+            index = json.loads(self._index.read_text(encoding="utf-8"))
+            if index["shape"] == list(shape):
+                self.done = index["done"]
+                self.unreadable = {int(row): why for row, why in index["unreadable"].items()}
+                self.rows = np.lib.format.open_memmap(self._file, mode="r+")
+                return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture has been looked at."""
+        return self.done == len(self)
+
+    def append(self, features: Float[Tensor, "B W P D"], problems: Mapping[int, str]) -> None:
+        """Write the next pictures' features.
+
+        Args:
+            features: Zeros in the rows of pictures that could not be read.
+            problems: What was wrong with those, by their row in this batch.
+        """
+        end = self.done + len(features)
+        self.rows[self.done : end] = features.to(torch.float16).numpy()
+        self.unreadable |= {self.done + row: why for row, why in problems.items()}
+        self.done = end
+
+    def flush(self) -> None:
+        """Make sure that what was appended survives the end of this process."""
+        self.rows.flush()
+        index = {"shape": list(self.rows.shape), "done": self.done, "unreadable": self.unreadable}
+        temporary = self._index.with_suffix(".tmp")
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+        os.replace(temporary, self._index)
+
+    def read(
+        self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B P D"]:
+        """Return the rows of ``images`` as 32-bit numbers.
+
+        Args:
+            images: Places of the pictures.
+            mirrored: 1 where the mirrored view is wanted.
+        """
+        view = np.zeros(len(images), int) if mirrored is None else mirrored.numpy()
+        return torch.from_numpy(self.rows[images.numpy(), view]).float()

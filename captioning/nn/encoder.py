@@ -1,0 +1,197 @@
+"""From pixels to a grid of vectors and one vector v, by a CNN trained on ImageNet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from captioning.data.preprocessing import Preprocessing
+from captioning.errors import SettingsError, nearest
+from captioning.nn.features import Features
+from captioning.nn.pretrained import PACKAGED, build_pretrained
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which CNN looks at the pictures."""
+
+    name: str = "timm:tf_efficientnet_lite0"
+    """``timm:<model>`` or ``torchvision:<classification model>``."""
+    weights: str | None = "default"
+    """Where its ImageNet weights come from: ``default`` (an installed package that carries them,
+    else the network), ``hub``, ``package``, the path of a state dict, or None for random ones."""
+    image_size: int | None = None
+    """Height and width of the pixels it sees; None for the size it was trained on."""
+    fit: Literal["squeeze", "crop"] = "squeeze"
+    """How a picture becomes a square: ``squeeze`` keeps all of it, ``crop`` its middle."""
+
+    def __post_init__(self) -> None:
+        if self.family not in ("timm", "torchvision") or not self.model:
+            raise SettingsError(
+                f"The encoder {self.name!r} has no known family. "
+                "Write timm:<model> or torchvision:<model>, for example "
+                "timm:tf_efficientnet_lite0 or torchvision:resnet50."
+            )
+
+    @property
+    def family(self) -> str:
+        """The library that defines the network."""
+        return self.name.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        """The network's name in its library."""
+        return self.name.partition(":")[2]
+
+
+class Encoder(nn.Module):
+    """A CNN without its classifier.
+
+    The grid is the last feature map, row by row; v is the mean over its positions, which for
+    nearly every CNN is what its own classifier saw. The network stays in evaluation mode even
+    while it is fine-tuned: its BatchNorm statistics are ImageNet's, and a batch of captioned
+    photos is too small to estimate better ones.
+
+    Args:
+        config: Which network, and its weights.
+        preprocessing: How pictures become its pixels; None for what it was trained on.
+
+    Raises:
+        SettingsError: There is no such network, or it has no grid.
+        WeightsError: The weights cannot be had.
+    """
+
+    def __init__(self, config: EncoderConfig, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__()
+        self.config = config
+        if config.family == "timm":
+            self.network, self.preprocessing = _timm_network(config)
+        else:
+            self.network, self.preprocessing = _torchvision_network(config)
+        self.preprocessing = preprocessing or self.preprocessing
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.eval()
+        with torch.inference_mode():
+            size = self.preprocessing.size
+            grid = self.forward(torch.zeros(1, 3, size, size, dtype=torch.uint8)).grid
+        assert grid is not None
+        self.positions: int = grid.shape[1]
+        """P, positions of the grid."""
+        self.feature_size: int = grid.shape[2]
+        """D, the size of v and of each position."""
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Keep the network in evaluation mode whatever ``mode`` says."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
+        """Look at a batch of pictures as :attr:`preprocessing` made them."""
+        normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
+        grid = self._grid(normal)
+        return Features(grid.mean(1), grid)
+
+    def _grid(self, normal: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P D"]:
+        if self.config.family == "torchvision":
+            return self.network(normal)["grid"].flatten(2).transpose(1, 2)
+        output = self.network.forward_features(normal)  # type: ignore[operator]
+        width = self.network.num_features
+        if output.ndim == 4 and output.shape[1] == width:
+            return output.flatten(2).transpose(1, 2)
+        if output.ndim == 4:  # channels last, as Swin gives them
+            return output.flatten(1, 2)
+        return output[:, getattr(self.network, "num_prefix_tokens", 0) :]
+
+
+def _resolve(config: EncoderConfig, known: Iterable[str]) -> None:
+    names = list(known)
+    if config.model not in names:
+        raise SettingsError(
+            f"{config.family} has no classification model {config.model!r}."
+            f"{nearest(config.model, names)}"
+        )
+
+
+def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
+    import timm
+
+    name, _, tag = config.model.partition(".")
+    _resolve(config, [config.model] if tag and timm.is_model(name) else timm.list_models())
+
+    def build(pretrained: bool) -> nn.Module:
+        # num_classes=0 leaves the classifier out, but the weights of a package still hold it.
+        return timm.create_model(config.model, pretrained=pretrained)
+
+    network = build_pretrained(config.name, config.weights, build)
+    network.reset_classifier(0)  # type: ignore[operator]
+    settings: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    if config.name in PACKAGED:
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # TensorFlow's (x - 127) / 128
+    return network, Preprocessing(
+        size=config.image_size or settings["input_size"][-1],
+        mean=mean,
+        std=std,
+        interpolation="bicubic" if settings["interpolation"] == "bicubic" else "bilinear",
+        fit=config.fit,
+    )
+
+
+def _torchvision_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
+    import torchvision.models as zoo
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    _resolve(config, zoo.list_models(module=zoo))
+    best = zoo.get_model_weights(config.model).DEFAULT
+
+    def build(pretrained: bool) -> nn.Module:
+        if pretrained:
+            return zoo.get_model(config.model, weights=best)
+        slow_to_start = config.model in ("googlenet", "inception_v3")  # truncated normal by SciPy
+        return zoo.get_model(config.model, **({"init_weights": False} if slow_to_start else {}))
+
+    network = build_pretrained(config.name, config.weights, build).eval()
+    transforms = best.transforms()
+    preprocessing = Preprocessing(
+        size=config.image_size or transforms.crop_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        fit=config.fit,
+    )
+    node = _last_map(network, config, preprocessing.size)
+    extractor = create_feature_extractor(network, {node: "grid"}, suppress_diff_warning=True)
+    return extractor, preprocessing
+
+
+def _last_map(network: nn.Module, config: EncoderConfig, size: int) -> str:
+    """Return the name of the last node before the classifier that gives a vector per position."""
+    from torchvision.models import VisionTransformer
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    if isinstance(network, VisionTransformer):
+        raise SettingsError(
+            f"{config.name} is a transformer without a map of features. "
+            "Choose a CNN, for example torchvision:resnet50, or the same network from timm."
+        )
+    in_training, in_use = get_graph_node_names(network, suppress_diff_warning=True)
+    names = [
+        name
+        for name in in_use
+        if name in set(in_training) and name != "x" and not name.startswith("classifier")
+    ]
+    probe = create_feature_extractor(network, names, suppress_diff_warning=True)
+    with torch.inference_mode():
+        outputs = probe.eval()(torch.zeros(1, 3, size, size))
+    maps = [
+        name
+        for name in names
+        if isinstance(outputs[name], Tensor)
+        and outputs[name].ndim == 4
+        and min(outputs[name].shape[2:]) > 1
+    ]
+    return maps[-1]

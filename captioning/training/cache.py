@@ -1,0 +1,103 @@
+"""Run a frozen encoder over all pictures once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captioning.data.features import FeatureCache, FeatureKey
+from captioning.data.images import read_image
+from captioning.data.preprocessing import Preprocessing
+from captioning.errors import ImageError
+from captioning.nn.encoder import Encoder
+from captioning.nn.pretrained import weights_hash
+
+_FLUSH_EVERY = 16  # batches
+
+
+class _Pixels(Dataset[tuple[Tensor, str]]):
+    """Pictures as pixels; an unreadable one as zeros and the reason."""
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.paths = paths
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, str]:
+        try:
+            return self.preprocessing.pixels(read_image(self.paths[place])), ""
+        except ImageError as error:
+            size = self.preprocessing.size
+            return torch.zeros(3, size, size, dtype=torch.uint8), str(error)
+
+
+def cache_features(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    directory: Path,
+    *,
+    grid: bool,
+    flip: bool,
+    batch_size: int = 64,
+    workers: int = 2,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureCache:
+    """Return the features of ``paths``, computing those that the cache lacks.
+
+    Args:
+        encoder: A frozen encoder, on the device where it is to work.
+        paths: The pictures, in the order of the rows.
+        directory: Where caches lie; each set of pictures, encoder, weights and preprocessing has
+            its own folder in it.
+        grid: Keep every position; otherwise v alone.
+        flip: Keep a second view, of the mirrored picture.
+        batch_size: Pictures looked at together.
+        workers: Processes that read and resize pictures; 0 reads them in this one.
+        watch: Told how many pictures are done, of how many.
+    """
+    preprocessing = encoder.preprocessing
+    key = FeatureKey(
+        encoder.config.name, weights_hash(encoder), asdict(preprocessing), grid=grid, flip=flip
+    )
+    views = 2 if flip else 1
+    positions = encoder.positions if grid else 1
+    shape = (len(paths), views, positions, encoder.feature_size)
+    cache = FeatureCache(directory / key.digest(paths), shape)
+    if cache.complete:
+        return cache
+    device = next(encoder.parameters()).device
+    left = paths[cache.done :]
+    loader = DataLoader(
+        _Pixels(left, preprocessing),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+    )
+    for number, (pixels, problems) in enumerate(loader, 1):
+        cache.append(_look(encoder, pixels.to(device), grid=grid, flip=flip).cpu(), problems)
+        if number % _FLUSH_EVERY == 0:
+            cache.flush()
+        watch(cache.done, len(paths))
+    cache.flush()
+    return cache
+
+
+def _collate(items: list[tuple[Tensor, str]]) -> tuple[Tensor, dict[int, str]]:
+    pixels = torch.stack([pixels for pixels, _ in items])
+    return pixels, {row: why for row, (_, why) in enumerate(items) if why}
+
+
+@torch.inference_mode()
+def _look(encoder: Encoder, pixels: UInt8[Tensor, "B 3 S S"], *, grid: bool, flip: bool) -> Tensor:
+    """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
+    views = []
+    for view in [pixels, pixels.flip(3)] if flip else [pixels]:
+        features = encoder(view)
+        views.append(features.grid if grid else features.vector.unsqueeze(1))
+    return torch.stack(views, 1)

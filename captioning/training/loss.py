@@ -1,0 +1,45 @@
+"""What teacher forcing minimises."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CaptionLoss:
+    """The loss of one batch.
+
+    Attributes:
+        loss: Mean smoothed cross-entropy per word, in nats, with its graph.
+        nll: Mean negative log-likelihood per word, in nats, without smoothing or graph.
+        words: Words that were counted, ``<eos>`` included.
+    """
+
+    loss: Float[Tensor, ""]
+    nll: Float[Tensor, ""]
+    words: int
+
+
+def cross_entropy(
+    logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, label_smoothing: float = 0.0
+) -> CaptionLoss:
+    """Return the cross-entropy of real words; a packed batch holds no others.
+
+    With label smoothing s (Szegedy et al. 2016, section 7) the target gives 1 - s to the word of
+    the caption and spreads s evenly over all words::
+
+        loss = -(1 - s) log p(w) - s mean_w' log p(w')
+
+    Args:
+        logits: One row per word.
+        targets: The words.
+        label_smoothing: s.
+    """
+    log_probs = torch.log_softmax(logits.float(), 1)
+    nll = -log_probs.gather(1, targets.unsqueeze(1)).mean()
+    loss = nll
+    if label_smoothing:
+        loss = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean()
+    return CaptionLoss(loss, nll.detach(), len(targets))

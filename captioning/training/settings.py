@@ -1,0 +1,71 @@
+"""The settings of teacher forcing."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from captioning.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a decoder is trained by teacher forcing."""
+
+    epochs: int = 20
+    """Epochs at most; the learning rate falls to nearly nothing at the end of the last."""
+    batch_size: int = 128
+    """Captions in a batch."""
+    captions_per_image: int = 1
+    """Captions of one picture that go together. 5 lets attention project each grid once for all."""
+    learning_rate: float = 1e-3
+    """The highest learning rate, after the warm-up."""
+    warmup_steps: int = 200
+    """Batches over which the learning rate rises from zero."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up (Loshchilov & Hutter 2017)."""
+    weight_decay: float = 0.01
+    """AdamW's decay (Loshchilov & Hutter 2019)."""
+    clip_norm: float = 5.0
+    """The gradient's norm is cut to this (Pascanu et al. 2013, section 3.2)."""
+    label_smoothing: float = 0.1
+    """Share of the target spread over all words (Szegedy et al. 2016, section 7)."""
+    mirror: bool = True
+    """Show each picture mirrored half of the time; "left" and "right" then change places."""
+    averaging: float = 0.0
+    """Decay of the running average of the weights that is validated and kept; 0 for none."""
+    patience: int = 4
+    """Epochs without a better validation score after which training stops; 0 for never."""
+    select_by: Literal["CIDEr-D", "BLEU-4"] = "CIDEr-D"
+    """The score of free-running captions of the validation split that chooses the epoch."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` doubles the speed of the matrix products on processors that have it."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the captions and dropout."""
+    save_every: int = 200
+    """Batches after which the run is saved, so that it can go on when it is killed."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is above zero.")
+        for name in ("warmup_steps", "weight_decay", "patience"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+        for name in ("label_smoothing", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)}; it is at least 0 and below 1."
+                )
+        if not self.clip_norm > 0:
+            raise SettingsError(
+                f"clip_norm is {self.clip_norm}; it is above zero. Use inf for no clipping."
+            )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of batch ``step`` (from 0) of ``steps``."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "constant":
+            return self.learning_rate * warm
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        return self.learning_rate * warm * (0.02 + 0.98 * fall)
