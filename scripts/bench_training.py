@@ -52,9 +52,7 @@ def dataset() -> CaptionDataset:
         [1, *torch.randint(4, WORDS, (int(n),), generator=generator).tolist(), 2]
         for n in lengths.clamp(3, 34)
     ]
-    return CaptionDataset(
-        [captions[i : i + PER_IMAGE] for i in range(0, len(captions), PER_IMAGE)]
-    )
+    return CaptionDataset([captions[i : i + PER_IMAGE] for i in range(0, len(captions), PER_IMAGE)])
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("captioning", "beartype.beartype")  # before any import of the package
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process per core
 

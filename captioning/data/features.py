@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ class FeatureCache:
         index = {"shape": list(self.rows.shape), "done": self.done, "unreadable": self.unreadable}
         temporary = self._index.with_suffix(".tmp")
         temporary.write_text(json.dumps(index), encoding="utf-8")
-        os.replace(temporary, self._index)
+        temporary.replace(self._index)
 
     def read(
         self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None

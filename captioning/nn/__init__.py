@@ -1,0 +1,35 @@
+"""Tensors only: the encoder, the recurrent cells, attention, the decoder, the caption model."""
+
+from captioning.nn.attention import SoftAttention
+from captioning.nn.cells import (
+    CELLS,
+    GRUCell,
+    LSTMCell,
+    RecurrentCell,
+    ReLURNNCell,
+    RNNCell,
+    build_cell,
+)
+from captioning.nn.decoder import Decoder, DecoderConfig, DecoderOptions, DecoderState
+from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.features import Features
+from captioning.nn.model import CaptionModel
+
+__all__ = [
+    "CELLS",
+    "CaptionModel",
+    "Decoder",
+    "DecoderConfig",
+    "DecoderOptions",
+    "DecoderState",
+    "Encoder",
+    "EncoderConfig",
+    "Features",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "ReLURNNCell",
+    "RecurrentCell",
+    "SoftAttention",
+    "build_cell",
+]

@@ -118,6 +118,7 @@ class RNNCell(RecurrentCell):
     """
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        """Apply the equation above."""
         (h,) = state
         return (torch.tanh(torch.addmm(inputs, h, self.W_hh.t())),)
 
@@ -133,10 +134,12 @@ class ReLURNNCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
+        """Give the weights new random values, and this cell its special ones."""
         super().reset_parameters()
         nn.init.eye_(self.W_hh)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        """Apply the equation above."""
         (h,) = state
         return (torch.relu(torch.addmm(inputs, h, self.W_hh.t())),)
 
@@ -162,6 +165,7 @@ class GRUCell(RecurrentCell):
         self.b_hn = nn.Parameter(torch.zeros(hidden_size))
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        """Apply the equation above."""
         (h,) = state
         H = self.hidden_size
         recurrent = nn.functional.linear(h, self.W_hh)
@@ -191,10 +195,12 @@ class LSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
+        """Give the weights new random values, and this cell its special ones."""
         super().reset_parameters()
         self.b[: self.hidden_size].fill_(1.0)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+        """Apply the equation above."""
         h, c = state
         gates = torch.addmm(inputs, h, self.W_hh.t())
         f, i, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, 1)

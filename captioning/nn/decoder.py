@@ -1,7 +1,7 @@
 """The recurrent decoder: from an image and the words so far to the next word."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -24,10 +24,10 @@ class DecoderOptions:
     cell: CellName = "lstm"
     """The recurrent cell."""
     injection: Injection = "recurrent"
-    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_step``: as the input of a
-    step before the first word (Show and Tell). ``init_state``: as the first state. ``every_input``:
-    beside the word at the input of every step (LRCN). ``merge``: after the recurrence, which never
-    sees it (m-RNN). ``none``: nowhere, a language model."""
+    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_step``: as the input of
+    a step before the first word (Show and Tell). ``init_state``: as the first state.
+    ``every_input``: beside the word at the input of every step (LRCN). ``merge``: after the
+    recurrence, which never sees it (m-RNN). ``none``: nowhere, a language model."""
     attention: bool = False
     """Soft attention over the grid in every step, beside the injection of v."""
     embedding_size: int = 512
@@ -61,9 +61,7 @@ class DecoderOptions:
     def sized(self, *, vocabulary_size: int, feature_size: int) -> "DecoderConfig":
         """Return the full shape of the decoder for one vocabulary and one encoder."""
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(DecoderOptions)}
-        return DecoderConfig(
-            **chosen, vocabulary_size=vocabulary_size, feature_size=feature_size
-        )
+        return DecoderConfig(**chosen, vocabulary_size=vocabulary_size, feature_size=feature_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +128,7 @@ class DecoderState:
     def __len__(self) -> int:
         return len(self.image)
 
-    def select(self, rows: Int[Tensor, " M"]) -> Self:
+    def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
         """Return the state of ``rows``, which may repeat some and leave others out."""
         attention = None if self.attention is None else self.attention.index_select(0, rows)
         return replace(
@@ -209,9 +207,9 @@ class Decoder(nn.Module):
             state = torch.tanh(self.W_v0(v)).chunk(self.cell.state_count, 1)
         elif self.W_vr is not None:
             context = replace(context, merged=self.W_vr(v))
-        elif config.injection == "first_step":
+        elif self.W_vx is not None and config.injection == "first_step":
             state = self.cell.step(self.cell.project_input(self.W_vx(v)), state)
-        else:
+        elif self.W_vx is not None:
             image_columns = self.cell.W_xh[:, config.embedding_size :]
             context = replace(context, gates=nn.functional.linear(self.W_vx(v), image_columns))
         if config.attention:
@@ -289,22 +287,22 @@ class Decoder(nn.Module):
             One row of logits per packed token, in packed order.
         """
         state, context = self.look(features)
-        order = tokens.sorted_indices
-        if image is not None or order is not None:
-            rows = image if order is None else order if image is None else image[order]
-            state = tuple(part.index_select(0, rows) for part in state)
-            context = context.select(rows)
-        # A batch repeats its words: each is projected once. Dropout then drops the same numbers
-        # of a word wherever the batch has it, as Gal & Ghahramani (2016, section 4.2) ask.
+        rows = torch.arange(len(features), device=features.vector.device)
+        rows = rows if image is None else image
+        rows = rows if tokens.sorted_indices is None else rows[tokens.sorted_indices]
+        state = tuple(part.index_select(0, rows) for part in state)
+        context = context.select(rows)
+        # A batch repeats its words: each is projected once. Dropout then drops the same numbers of
+        # a word wherever the batch has it (after Gal & Ghahramani 2016, section 4.2).
         words, place = tokens.data.unique(return_inverse=True)
         table = self._word_gates(self.dropout(self.embedding(words)))
         word_gates = nn.functional.embedding(place, table)
         hidden, contexts, merged = [], [], []
         sizes = tokens.batch_sizes.tolist()
         for inputs in word_gates.split(sizes):
-            rows = len(inputs)  # captions that have ended fall off the end of the sorted batch
-            state = tuple(part[:rows] for part in state)
-            context = context.first(rows)
+            count = len(inputs)  # captions that have ended fall off the end of the sorted batch
+            state = tuple(part[:count] for part in state)
+            context = context.first(count)
             state, z, _ = self._advance(inputs, state, context)
             hidden.append(state[0])
             if z is not None:

@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         else:
             self.network, self.preprocessing = _torchvision_network(config)
         self.preprocessing = preprocessing or self.preprocessing
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self.eval()
         with torch.inference_mode():
             size = self.preprocessing.size
@@ -118,6 +118,7 @@ def _resolve(config: EncoderConfig, known: Iterable[str]) -> None:
 
 def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
     import timm
+    from timm.data.config import resolve_model_data_config
 
     name, _, tag = config.model.partition(".")
     _resolve(config, [config.model] if tag and timm.is_model(name) else timm.list_models())
@@ -128,7 +129,7 @@ def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
 
     network = build_pretrained(config.name, config.weights, build)
     network.reset_classifier(0)  # type: ignore[operator]
-    settings: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    settings: dict[str, Any] = resolve_model_data_config(network)
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     if config.name in PACKAGED:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # TensorFlow's (x - 127) / 128

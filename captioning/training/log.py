@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
@@ -46,7 +46,7 @@ class TrainingLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(

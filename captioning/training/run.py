@@ -1,98 +1,30 @@
 """A training run from a data set's name to a model directory, which survives being killed."""
 
 import json
-import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
-from captioning.data.batches import CaptionDataset, mirror_words
-from captioning.data.features import FeatureCache
-from captioning.data.readers import CaptionSplit, read_captions
-from captioning.data.tokenizer import tokenize
-from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
-from captioning.errors import DataError, TrainingError
+from captioning.errors import TrainingError
 from captioning.metrics import score
-from captioning.nn.decoder import Decoder, DecoderOptions
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.decoder import Decoder
 from captioning.nn.model import CaptionModel
-from captioning.training.cache import cache_features
 from captioning.training.log import TrainingLog
-from captioning.training.settings import TrainingConfig
-from captioning.training.trainer import EpochSummary, Progress, Trainer
+from captioning.training.prepare import Prepared, prepare
+from captioning.training.progress import EpochSummary, Watcher
+from captioning.training.settings import RunConfig
+from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
 
-logger = logging.getLogger(__name__)
 _STATE = "state.pt"
 _SETTINGS = "settings.json"
 _MODEL = "model"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What is trained, on what, and where it is kept."""
-
-    data: str
-    """The captioned pictures: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
-    ``csv:FILE``."""
-    output: Path
-    """The run's directory: the model, the log, and what is needed to go on after an interruption.
-    """
-    train_split: str = "train"
-    """The split to train on."""
-    validation_split: str = "val"
-    """The split whose captions choose the epoch."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The CNN."""
-    decoder: DecoderOptions = field(default_factory=DecoderOptions)
-    """The recurrent net."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    """Teacher forcing."""
-    min_count: int = 5
-    """A word is known when the training captions hold it this often."""
-    cache: Path | None = None
-    """Where features are cached, for all runs to share; ``features`` beside the run by default."""
-    workers: int = 2
-    """Processes that read pictures."""
-    device: str = "cpu"
-    """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Whom a run tells how it goes; each member does nothing by default.
-
-    Attributes:
-        say: Told a line of text.
-        looked: Told how many pictures have been encoded, of how many.
-        stepped: Told after each batch where training stands.
-        resumed: Told the batches already done when a run goes on, of how many.
-    """
-
-    say: Callable[[str], None] = lambda text: None
-    looked: Callable[[int, int], None] = lambda done, total: None
-    stepped: Callable[[Progress], None] = lambda progress: None
-    resumed: Callable[[int, int], None] = lambda done, total: None
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One split, ready for use."""
-
-    captions: tuple[tuple[str, ...], ...]
-    cache: FeatureCache
-
-    @property
-    def readable(self) -> list[int]:
-        """Places of the pictures that could be read."""
-        return [i for i in range(len(self.captions)) if i not in self.cache.unreadable]
 
 
 @dataclass(frozen=True)
@@ -121,22 +53,14 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
     """
     watcher = watcher or Watcher()
     _claim(config)
-    splits = _read_splits(config, watcher)
+    prepared = prepare(config, watcher)
     torch.manual_seed(config.training.seed)
-    encoder = Encoder(config.encoder).to(config.device)
-    train_split, validation_split = (_cache(encoder, s, config, watcher) for s in splits)
-    words = [[tokenize(caption) for caption in image] for image in train_split.captions]
-    vocabulary = Vocabulary.build(
-        (caption for image in words for caption in image), min_count=config.min_count
+    shape = config.decoder.sized(
+        vocabulary_size=len(prepared.vocabulary), feature_size=prepared.encoder.feature_size
     )
-    watcher.say(f"{len(vocabulary)} words seen {config.min_count} times or more")
-    torch.manual_seed(config.training.seed)
-    decoder = Decoder(
-        config.decoder.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
-    ).to(config.device)
-    dataset = _dataset(words, train_split, vocabulary)
-    trainer = Trainer(decoder, dataset, train_split.cache, config.training)
-    run = _Run(config, encoder, vocabulary, trainer, validation_split, watcher)
+    decoder = Decoder(shape).to(config.device)
+    trainer = Trainer(decoder, prepared.dataset, prepared.train.cache, config.training)
+    run = _Run(config, prepared, trainer, watcher)
     run.resume()
     return run.finish()
 
@@ -179,72 +103,18 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read_splits(config: RunConfig, watcher: Watcher) -> tuple[CaptionSplit, CaptionSplit]:
-    splits = []
-    for name in (config.train_split, config.validation_split):
-        split = read_captions(config.data, split=name)
-        count = sum(len(image.captions) for image in split.images)
-        watcher.say(f"{name}: {len(split.images)} pictures, {count} captions")
-        if report := split.problems.report():
-            watcher.say(report)
-        splits.append(split)
-    return splits[0], splits[1]
-
-
-def _cache(encoder: Encoder, split: CaptionSplit, config: RunConfig, watcher: Watcher) -> _Split:
-    cache = cache_features(
-        encoder,
-        [image.path for image in split.images],
-        config.cache or config.output.parent / "features",
-        grid=config.decoder.attention,
-        flip=config.training.mirror,
-        workers=config.workers,
-        watch=watcher.looked,
-    )
-    for place, why in list(cache.unreadable.items())[:5]:
-        watcher.say(f"left out {split.images[place].path}: {why}")
-    if len(cache.unreadable) > 5:
-        watcher.say(f"... and {len(cache.unreadable) - 5} more pictures that cannot be read")
-    if len(cache.unreadable) == len(split.images):
-        raise DataError(
-            f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "
-            f"{cache.unreadable[0]}"
-        )
-    return _Split(tuple(image.captions for image in split.images), cache)
-
-
-def _dataset(
-    words: list[list[list[str]]], split: _Split, vocabulary: Vocabulary
-) -> CaptionDataset:
-    tokens = [
-        [vocabulary.encode(caption) for caption in image if caption]
-        if place not in split.cache.unreadable
-        else []
-        for place, image in enumerate(words)
-    ]
-    return CaptionDataset(tokens, sides=mirror_words(vocabulary))
+    temporary.replace(path)
 
 
 class _Run:
     """The loop over epochs with its validation, its log and its saved state."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        encoder: Encoder,
-        vocabulary: Vocabulary,
-        trainer: Trainer,
-        validation: _Split,
-        watcher: Watcher,
+        self, config: RunConfig, prepared: Prepared, trainer: Trainer, watcher: Watcher
     ) -> None:
         self.config = config
-        self.encoder = encoder
-        self.vocabulary = vocabulary
+        self.prepared = prepared
         self.trainer = trainer
-        self.validation = validation
         self.watcher = watcher
         self.best = _Best()
         self.seconds = 0.0  # of sessions before this one
@@ -286,7 +156,7 @@ class _Run:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def finish(self) -> Path:
         """Train what is left and return the model directory of the best epoch."""
@@ -313,11 +183,15 @@ class _Run:
         return self._scores(Greedy())
 
     def _scores(self, how: SearchMethod) -> dict[str, float]:
-        places = self.validation.readable
+        places = self.prepared.validation.readable
         captions = caption_features(
-            self.trainer.trained, self.validation.cache, places, self.vocabulary, how
+            self.trainer.trained,
+            self.prepared.validation.cache,
+            places,
+            self.prepared.vocabulary,
+            how,
         )
-        references = {place: list(self.validation.captions[place]) for place in places}
+        references = {place: list(self.prepared.validation.captions[place]) for place in places}
         scores = score(dict(zip(places, captions, strict=True)), references)
         return scores.values
 
@@ -349,8 +223,7 @@ class _Run:
         config = self.config
         info = {
             "training": {
-                "data": config.data,
-                "split": config.train_split,
+                "data": _described(config, self.prepared),
                 "epochs": summary.epoch,
                 "seed": config.training.seed,
                 "torch": torch.__version__,
@@ -360,5 +233,15 @@ class _Run:
                 for name, value in scores.items()
             },
         }
-        model = CaptionModel(self.encoder, self.trainer.trained)
-        return Checkpoint(model, self.vocabulary, BeamSearch(width=3), info)
+        model = CaptionModel(self.prepared.encoder, self.trainer.trained)
+        return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
+
+
+def _described(config: RunConfig, prepared: Prepared) -> str:
+    """Return the data's name for the card, without the folders of this machine."""
+    family, _, place = config.data.partition(":")
+    pictures = len(prepared.train.readable)
+    return (
+        f"{family}:{Path(place).name}, split {config.train_split}: "
+        f"{pictures} pictures, {len(prepared.dataset)} captions"
+    )

@@ -1,10 +1,13 @@
-"""The settings of teacher forcing."""
+"""The settings of a training run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from captioning.errors import SettingsError
+from captioning.nn.decoder import DecoderOptions
+from captioning.nn.encoder import EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,33 @@ class TrainingConfig:
             return self.learning_rate * warm
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
         return self.learning_rate * warm * (0.02 + 0.98 * fall)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is trained, on what, and where it is kept."""
+
+    data: str
+    """The captioned pictures: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
+    ``csv:FILE``."""
+    output: Path
+    """The run's directory: the model, the log, and what is needed to go on after an interruption.
+    """
+    train_split: str = "train"
+    """The split to train on."""
+    validation_split: str = "val"
+    """The split whose captions choose the epoch."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The CNN."""
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    """The recurrent net."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Teacher forcing."""
+    min_count: int = 5
+    """A word is known when the training captions hold it this often."""
+    cache: Path | None = None
+    """Where features are cached, for all runs to share; ``features`` beside the run by default."""
+    workers: int = 2
+    """Processes that read pictures."""
+    device: str = "cpu"
+    """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""

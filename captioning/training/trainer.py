@@ -16,6 +16,7 @@ from captioning.errors import TrainingError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.training.loss import CaptionLoss, cross_entropy
+from captioning.training.progress import EpochSummary, Progress
 from captioning.training.settings import TrainingConfig
 
 
@@ -25,46 +26,6 @@ def read_features(
     """Return what the decoder needs of some cached pictures, on its device."""
     grid = cache.read(images, mirrored).to(decoder.embedding.weight.device)
     return Features(grid.mean(1), grid if decoder.config.attention else None)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a batch.
-
-    Attributes:
-        step: Batches done, of ``steps``.
-        steps: Batches of all epochs.
-        captions: Captions in the last batch.
-        loss: Mean smoothed loss of the epoch so far, in nats per word.
-    """
-
-    step: int
-    steps: int
-    captions: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class EpochSummary:
-    """One epoch of teacher forcing.
-
-    Attributes:
-        epoch: Its number, from 1.
-        step: Batches done since the run began.
-        loss: Mean loss of the objective, in nats per word.
-        perplexity: exp of the mean negative log-likelihood of the training words, with dropout.
-        learning_rate: Of its last batch.
-        gradient_norm: Mean norm before clipping.
-        captions_per_second: Captions trained on per second of it.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    perplexity: float
-    learning_rate: float
-    gradient_norm: float
-    captions_per_second: float
 
 
 @dataclass
@@ -203,9 +164,10 @@ class Trainer:
     def _loss(self, batch: Batch) -> CaptionLoss:
         device = self.decoder.embedding.weight.device
         features = read_features(self.cache, batch.images, batch.mirrored, self.decoder)
+        inputs = batch.inputs.to(device)  # type: ignore[arg-type]
         bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            logits = self.decoder(features, batch.inputs.to(device), batch.image.to(device))
+            logits = self.decoder(features, inputs, batch.image.to(device))
         return cross_entropy(
             logits, batch.targets.to(device), label_smoothing=self.config.label_smoothing
         )
@@ -215,9 +177,7 @@ class Trainer:
         if self.average is None:
             return
         decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
-        for mean, weight in zip(
-            self.average.parameters(), self.decoder.parameters(), strict=True
-        ):
+        for mean, weight in zip(self.average.parameters(), self.decoder.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)
 
     def _summary(self) -> EpochSummary:

@@ -1,0 +1,122 @@
+"""What a run needs before its first batch: splits, features, vocabulary, tokens."""
+
+from dataclasses import dataclass
+
+import torch
+
+from captioning.data.batches import CaptionDataset, mirror_words
+from captioning.data.features import FeatureCache
+from captioning.data.readers import CaptionSplit, read_captions
+from captioning.data.tokenizer import tokenize
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import DataError
+from captioning.nn.encoder import Encoder
+from captioning.training.cache import cache_features
+from captioning.training.progress import Watcher
+from captioning.training.settings import RunConfig
+
+_NAMED = 5  # unreadable pictures that are named one by one
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """One split, ready for use.
+
+    Attributes:
+        captions: Of each picture.
+        cache: Its features, in the same order.
+    """
+
+    captions: tuple[tuple[str, ...], ...]
+    cache: FeatureCache
+
+    @property
+    def readable(self) -> list[int]:
+        """Places of the pictures that could be read."""
+        return [i for i in range(len(self.captions)) if i not in self.cache.unreadable]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training starts from.
+
+    Attributes:
+        encoder: Frozen, on its device.
+        vocabulary: The words of the training captions.
+        dataset: The training captions as tokens.
+        train: The split to train on.
+        validation: The split whose captions choose the epoch.
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    dataset: CaptionDataset
+    train: PreparedSplit
+    validation: PreparedSplit
+
+
+def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
+    """Read the splits, encode their pictures, count their words.
+
+    Raises:
+        DataError: The captions or pictures cannot be used.
+        WeightsError: The encoder's weights cannot be had.
+    """
+    splits = [
+        _read(config, name, watcher) for name in (config.train_split, config.validation_split)
+    ]
+    torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
+    encoder = Encoder(config.encoder).to(config.device)
+    train, validation = (_encode(encoder, split, config, watcher) for split in splits)
+    words = [[tokenize(caption) for caption in image] for image in train.captions]
+    vocabulary = Vocabulary.build(
+        (caption for image in words for caption in image), min_count=config.min_count
+    )
+    watcher.say(f"{len(vocabulary)} words, each seen {config.min_count} times or more")
+    dataset = _dataset(words, train, vocabulary)
+    return Prepared(encoder, vocabulary, dataset, train, validation)
+
+
+def _read(config: RunConfig, name: str, watcher: Watcher) -> CaptionSplit:
+    split = read_captions(config.data, split=name)
+    count = sum(len(image.captions) for image in split.images)
+    watcher.say(f"{name}: {len(split.images)} pictures, {count} captions")
+    if report := split.problems.report():
+        watcher.say(report)
+    return split
+
+
+def _encode(
+    encoder: Encoder, split: CaptionSplit, config: RunConfig, watcher: Watcher
+) -> PreparedSplit:
+    cache = cache_features(
+        encoder,
+        [image.path for image in split.images],
+        config.cache or config.output.parent / "features",
+        grid=config.decoder.attention,
+        flip=config.training.mirror,
+        workers=config.workers,
+        watch=watcher.looked,
+    )
+    for place, why in list(cache.unreadable.items())[:_NAMED]:
+        watcher.say(f"left out {split.images[place].path}: {why}")
+    if len(cache.unreadable) > _NAMED:
+        watcher.say(f"... and {len(cache.unreadable) - _NAMED} more pictures that cannot be read")
+    if len(cache.unreadable) == len(split.images):
+        raise DataError(
+            f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "
+            f"{cache.unreadable.get(0, 'there is none')}"
+        )
+    return PreparedSplit(tuple(image.captions for image in split.images), cache)
+
+
+def _dataset(
+    words: list[list[list[str]]], split: PreparedSplit, vocabulary: Vocabulary
+) -> CaptionDataset:
+    tokens = [
+        [vocabulary.encode(caption) for caption in image if caption]
+        if place not in split.cache.unreadable
+        else []
+        for place, image in enumerate(words)
+    ]
+    return CaptionDataset(tokens, sides=mirror_words(vocabulary))

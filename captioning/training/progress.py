@@ -1,0 +1,61 @@
+"""What a run tells of how it goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a batch.
+
+    Attributes:
+        step: Batches done, of ``steps``.
+        steps: Batches of all epochs.
+        captions: Captions in the last batch.
+        loss: Mean smoothed loss of the epoch so far, in nats per word.
+    """
+
+    step: int
+    steps: int
+    captions: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """One epoch of teacher forcing.
+
+    Attributes:
+        epoch: Its number, from 1.
+        step: Batches done since the run began.
+        loss: Mean loss of the objective, in nats per word.
+        perplexity: exp of the mean negative log-likelihood of the training words, with dropout.
+        learning_rate: Of its last batch.
+        gradient_norm: Mean norm before clipping.
+        captions_per_second: Captions trained on per second of it.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    perplexity: float
+    learning_rate: float
+    gradient_norm: float
+    captions_per_second: float
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whom a run tells how it goes; each member does nothing by default.
+
+    Attributes:
+        say: Told a line of text.
+        looked: Told how many pictures have been encoded, of how many.
+        stepped: Told after each batch where training stands.
+        resumed: Told the batches already done when a run goes on, of how many.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    looked: Callable[[int, int], None] = lambda done, total: None
+    stepped: Callable[[Progress], None] = lambda progress: None
+    resumed: Callable[[int, int], None] = lambda done, total: None

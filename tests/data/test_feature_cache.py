@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioning.data.features import FeatureCache, FeatureKey
+from captioning.errors import DataError
+
+SHAPE = (5, 2, 3, 4)
+KEY = FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True)
+
+
+def rows(count):
+    return torch.randn(count, *SHAPE[1:])
+
+
+def test_rows_come_back_as_they_were_put_in(tmp_path):
+    cache, features = FeatureCache(tmp_path, SHAPE), rows(5)
+    cache.append(features[:2], {})
+    cache.append(features[2:], {0: "broken"})
+    assert cache.complete
+    assert cache.unreadable == {2: "broken"}
+    found = cache.read(torch.tensor([4, 0]), torch.tensor([1, 0]))
+    expected = torch.stack([features[4, 1], features[0, 0]])
+    torch.testing.assert_close(found, expected.half().float())
+    torch.testing.assert_close(cache.read(torch.tensor([3])), features[3:4, 0].half().float())
+
+
+def test_interrupted_cache_goes_on_after_the_last_flush(tmp_path):
+    features = rows(5)
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(features[:2], {1: "broken"})
+    cache.flush()
+    cache.append(features[2:3], {})  # lost: never flushed
+    again = FeatureCache(tmp_path, SHAPE)
+    assert (again.done, again.complete, again.unreadable) == (2, False, {1: "broken"})
+    again.append(features[2:], {})
+    again.flush()
+    last = FeatureCache(tmp_path, SHAPE)
+    assert last.complete
+    assert np.array_equal(last.rows, features.half().numpy())
+
+
+def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {})
+    cache.flush()
+    array = np.load(tmp_path / "features.npy", mmap_mode="r")
+    assert (array.dtype, array.shape) == (np.float16, SHAPE)
+    assert isinstance(FeatureCache(tmp_path, SHAPE).rows, np.memmap)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FeatureKey("timm:y", "abc", {"size": 8}, grid=True, flip=True),
+        FeatureKey("timm:x", "abd", {"size": 8}, grid=True, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 9}, grid=True, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=False, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=False),
+    ],
+)
+def test_encoder_weights_and_preprocessing_each_make_another_cache(other):
+    assert other.digest([]) != KEY.digest([])
+
+
+def test_pictures_and_their_changes_make_another_cache(tmp_path):
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"one")
+    before = KEY.digest([picture])
+    assert KEY.digest([picture]) == before
+    assert KEY.digest([picture, picture]) != before
+    picture.write_bytes(b"three")
+    assert KEY.digest([picture]) != before
+    assert KEY.digest([Path("absent.jpg")])  # the reading, not the key, says what is wrong
+
+
+def test_unusable_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="Give another directory as cache"):
+        FeatureCache(tmp_path / "file", SHAPE)

@@ -1,0 +1,175 @@
+import math
+
+import pytest
+import torch
+
+from captioning.data.batches import CaptionDataset
+from captioning.data.features import FeatureCache
+from captioning.errors import SettingsError, TrainingError
+from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.features import Features
+from captioning.training.settings import TrainingConfig
+from captioning.training.trainer import Trainer
+
+WORDS, SIZE, PICTURES = 12, 6, 8
+
+
+@pytest.fixture
+def dataset():
+    generator = torch.Generator().manual_seed(5)
+    captions = [
+        [
+            [1, *torch.randint(4, WORDS, (2 + i % 4,), generator=generator).tolist(), 2]
+            for i in range(3)
+        ]
+        for _ in range(PICTURES)
+    ]
+    return CaptionDataset(captions)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = FeatureCache(tmp_path / "features", (PICTURES, 2, 4, SIZE))
+    cache.append(torch.randn(PICTURES, 2, 4, SIZE), {})
+    return cache
+
+
+def decoder(seed=0, **settings):
+    torch.manual_seed(seed)
+    sizes = {"embedding_size": 10, "hidden_size": 10, "attention_size": 10, "dropout": 0.3}
+    options = DecoderOptions(**{**sizes, **settings})
+    return Decoder(options.sized(vocabulary_size=WORDS, feature_size=SIZE))
+
+
+def config(**settings):
+    return TrainingConfig(**{"epochs": 3, "batch_size": 5, "warmup_steps": 2, **settings})
+
+
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
+def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, attention):
+    settings = config(averaging=0.9, save_every=1)
+    whole = Trainer(decoder(attention=attention), dataset, cache, settings)
+    summaries = [whole.train_epoch() for _ in range(3)]
+
+    killed = Trainer(decoder(attention=attention), dataset, cache, settings)
+    saved = []
+
+    def save():
+        saved.append({**killed.state_dict()})
+        if len(saved) == batches:
+            torch.save(saved[-1], cache.directory / "state.pt")
+            raise Killed
+
+    with pytest.raises(Killed):
+        while True:
+            killed.train_epoch(save=save)
+
+    torch.manual_seed(99)  # another process has other random numbers
+    resumed = Trainer(decoder(seed=7, attention=attention), dataset, cache, settings)
+    state = torch.load(cache.directory / "state.pt", weights_only=True)
+    resumed.load_state_dict(state)
+    while not resumed.finished:
+        last = resumed.train_epoch()
+    assert last.loss == summaries[-1].loss
+    for name, expected in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], expected), name
+
+
+def test_small_decoder_learns_its_captions_by_heart(cache):
+    captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(PICTURES)]
+    settings = config(epochs=150, learning_rate=0.02, mirror=False, label_smoothing=0.0)
+    trainer = Trainer(decoder(dropout=0.0), CaptionDataset(captions), cache, settings)
+    first = trainer.train_epoch()
+    while not trainer.finished:
+        last = trainer.train_epoch()
+    assert first.perplexity > 5
+    model = trainer.decoder.eval()
+    features = Features(cache.read(torch.arange(PICTURES)).mean(1))
+    tokens, state = torch.ones(PICTURES, dtype=torch.long), model.start(features)
+    found = []
+    with torch.no_grad():
+        for _ in range(3):
+            log_probs, state = model.step(tokens, state)
+            tokens = log_probs.argmax(1)
+            found.append(tokens)
+    assert torch.stack(found, 1).tolist() == [caption[0][1:] for caption in captions]
+    assert last.captions_per_second > 0
+
+
+def test_untrained_decoder_is_as_unsure_as_its_vocabulary_is_large(dataset, cache):
+    trainer = Trainer(decoder(), dataset, cache, config(learning_rate=1e-12))
+    assert math.log(trainer.train_epoch().perplexity) == pytest.approx(math.log(WORDS), rel=0.15)
+
+
+def test_gradient_is_clipped(dataset, cache):
+    free = Trainer(decoder(), dataset, cache, config(clip_norm=math.inf)).train_epoch()
+    seen = []
+    trainer = Trainer(decoder(), dataset, cache, config(clip_norm=0.01))
+    step = trainer.optimizer.step
+
+    def spy():
+        norms = [p.grad.norm() for p in trainer.decoder.parameters() if p.grad is not None]
+        seen.append(float(torch.stack(norms).norm()))
+        return step()
+
+    trainer.optimizer.step = spy
+    trainer.train_epoch()
+    assert free.gradient_norm > 0.01
+    assert max(seen) <= 0.01 * 1.001
+
+
+def test_running_average_follows_its_equation(dataset, cache):
+    trainer = Trainer(decoder(), dataset, cache, config(averaging=0.5))
+    expected = {n: p.detach().clone() for n, p in trainer.decoder.named_parameters()}
+
+    def follow(progress):
+        decay = min(0.5, progress.step / (progress.step + 9))
+        for name, weight in trainer.decoder.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
+
+    trainer.train_epoch(watch=follow)
+    for name, weight in trainer.trained.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name])
+
+
+def test_learning_rate_rises_then_falls():
+    rates = [config(warmup_steps=10, learning_rate=2.0).rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) < 2.0
+    assert rates.index(max(rates)) == 9
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] < 0.05
+    constant = config(schedule="constant", warmup_steps=0, learning_rate=2.0)
+    assert {constant.rate(step, 100) for step in range(100)} == {2.0}
+
+
+def test_divergence_is_said_with_what_to_do(dataset, cache):
+    cache.rows[:] = float("nan")
+    trainer = Trainer(decoder(), dataset, cache, config())
+    with pytest.raises(TrainingError, match="Lower the learning rate"):
+        trainer.train_epoch()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("learning_rate", 0.0),
+        ("label_smoothing", 1.0),
+        ("clip_norm", 0.0),
+        ("patience", -1),
+        ("averaging", 1.0),
+    ],
+)
+def test_senseless_settings_are_refused(name, value):
+    with pytest.raises(SettingsError, match=name):
+        TrainingConfig(**{name: value})
