@@ -53,6 +53,10 @@ class Preprocessing:
         """Resize one RGB picture to ``(3, size, size)``, values 0 to 255."""
         mode = _INTERPOLATION[self.interpolation]
         if self.fit == "crop":
+            short = min(image.size)
+            # Far ends never reach the centre square; resizing a long strip whole fills the memory.
+            bounds = [min(image.height, 4 * short), min(image.width, 4 * short)]
+            image = v2.functional.center_crop(image, bounds)
             image = v2.functional.resize(image, [self.size], interpolation=mode)
             image = v2.functional.center_crop(image, [self.size, self.size])
         else:

@@ -80,7 +80,9 @@ class Vocabulary:
         return [self.bos, *(self.id(word) for word in words), self.eos]
 
     def decode(self, tokens: Iterable[int]) -> list[str]:
-        """Return the words of ``tokens`` up to the first ``<eos>``, without the specials.
+        """Return the words up to the first ``<eos>``, without ``<pad>`` and ``<bos>``.
+
+        An ``<unk>`` stays visible: search never emits one, so a reader should see where one came.
 
         Raises:
             VocabularyError: A token is not an id of this vocabulary.
@@ -112,11 +114,14 @@ class Vocabulary:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VocabularyError(f"{path} cannot be read as a vocabulary: {error}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-            raise VocabularyError(f'{path} is no vocabulary: {{"words": [...]}} was expected.')
-        return cls(content["words"])
+        words = content.get("words") if isinstance(content, dict) else None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise VocabularyError(
+                f'{path} is no vocabulary: {{"words": [...]}} with strings was expected.'
+            )
+        return cls(words)
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -128,6 +128,11 @@ class DecoderState:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are, and so where search runs."""
+        return self.image.device
+
     def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
         """Return the state of ``rows``, which may repeat some and leave others out."""
         attention = None if self.attention is None else self.attention.index_select(0, rows)

@@ -1,0 +1,5 @@
+"""``python -m captioning``."""
+
+from captioning.cli import main
+
+main()

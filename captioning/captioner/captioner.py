@@ -1,0 +1,169 @@
+"""The user's object: a model that takes pictures and gives sentences."""
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from captioning.captioner.reading import read_batches
+from captioning.captioner.results import Caption, CaptionedPicture
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.data.images import ImageSource, read_image
+from captioning.data.vocabulary import join_words
+from captioning.decoding import Hypothesis, SearchMethod, search
+from captioning.errors import CheckpointError
+
+DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
+
+
+class Captioner:
+    """Captions pictures with one model.
+
+    Args:
+        checkpoint: The model, as :func:`captioning.load_checkpoint` gives it.
+        seed: Seed of sampling. A picture's sampled captions depend on it and on the picture alone,
+            not on the pictures captioned beside or before it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, seed: int = 0) -> None:
+        self.checkpoint = checkpoint
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path | None = None, *, device: str = "cpu", seed: int = 0
+    ) -> "Captioner":
+        """Load a model.
+
+        Args:
+            model: A model directory, the id of one on the Hugging Face hub (``owner/name``), or
+                None for the model that comes with this package.
+            device: Where it works: ``cpu``, ``cuda``, ``mps``.
+            seed: Seed of sampling.
+
+        Raises:
+            CheckpointError: There is no such model, or it is damaged.
+        """
+        directory = DEFAULT_MODEL if model is None else Path(model)
+        if not directory.is_dir() and _is_hub_id(str(model)):
+            directory = _download(str(model))
+        return cls(load_checkpoint(directory, device=device), seed=seed)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the model as one directory."""
+        save_checkpoint(self.checkpoint, directory)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the model to the Hugging Face hub and return its address there."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model works."""
+        return self.checkpoint.model.decoder.embedding.weight.device
+
+    def caption(self, image: ImageSource, *, search: SearchMethod | None = None) -> Caption:
+        """Return the best caption of one picture.
+
+        Args:
+            image: A path, the bytes of a file, an open file, or a Pillow image.
+            search: How to search; None for the model's own way.
+
+        Raises:
+            ImageError: The picture cannot be read.
+        """
+        return self.captions(image, search=search)[0]
+
+    def captions(
+        self, image: ImageSource, *, search: SearchMethod | None = None
+    ) -> tuple[Caption, ...]:
+        """Return all captions that the search gives for one picture, best first.
+
+        Raises:
+            ImageError: The picture cannot be read.
+        """
+        pixels = self.checkpoint.model.encoder.preprocessing.pixels(read_image(image))
+        return self._describe(pixels.unsqueeze(0), search)[0]
+
+    def stream(
+        self,
+        sources: Iterable[str | Path],
+        *,
+        search: SearchMethod | None = None,
+        batch_size: int = 16,
+        workers: int = 2,
+    ) -> Iterator[CaptionedPicture]:
+        """Yield a result for each file, in order; a damaged one gives its error and no caption.
+
+        Args:
+            sources: Paths of pictures.
+            search: How to search; None for the model's own way.
+            batch_size: Pictures that go through the network together; it changes no caption.
+            workers: Processes that read and resize pictures; 0 reads them in this one.
+        """
+        preprocessing = self.checkpoint.model.encoder.preprocessing
+        names = [str(source) for source in sources]
+        for batch in read_batches(names, preprocessing, batch_size=batch_size, workers=workers):
+            found = iter(self._describe(batch.pixels, search))
+            for source, error in zip(batch.sources, batch.errors, strict=True):
+                captions = () if error else next(found)
+                yield CaptionedPicture(source, captions, error)
+
+    @torch.inference_mode()
+    def _describe(
+        self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
+    ) -> Sequence[tuple[Caption, ...]]:
+        if not len(pixels):
+            return []
+        model, vocabulary = self.checkpoint.model, self.checkpoint.vocabulary
+        found = search(
+            model.decoder.step,
+            model.start(pixels.to(self.device)),
+            how or self.checkpoint.search,
+            bos=vocabulary.bos,
+            eos=vocabulary.eos,
+            banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
+            generator=torch.Generator().manual_seed(self.seed),
+            keys=torch.tensor([zlib.crc32(picture.numpy().tobytes()) for picture in pixels]),
+        )
+        return [tuple(self._caption(hypothesis) for hypothesis in each) for each in found]
+
+    def _caption(self, found: Hypothesis) -> Caption:
+        words = self.checkpoint.vocabulary.decode(found.tokens)
+        return Caption(
+            text=join_words(words),
+            words=tuple(words),
+            log_prob=found.log_prob if math.isfinite(found.log_prob) else -math.inf,
+            finished=found.finished,
+            word_log_probs=found.token_log_probs[: len(words)],
+        )
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id))
+    except Exception as error:  # the hub's library raises many kinds
+        raise CheckpointError(
+            f"There is no model directory {repo_id}, and the hub gave none of that name "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
+            "Check the path, or reach the network once so that the download is cached."
+        ) from error

@@ -1,0 +1,47 @@
+"""What captioning gives back."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One sentence about one picture.
+
+    Attributes:
+        text: The sentence, lower case, without a full stop.
+        words: Its words.
+        log_prob: The model's natural log-probability of the whole sentence.
+        finished: Whether the model ended it itself; otherwise it was cut at the longest length.
+        word_log_probs: The log-probability of each word given those before it.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    log_prob: float
+    finished: bool
+    word_log_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CaptionedPicture:
+    """What became of one picture: its captions, or why it has none.
+
+    Attributes:
+        source: The file's path as it was given.
+        captions: Best first; empty where the picture could not be read.
+        error: What was wrong with the picture; empty where nothing was.
+    """
+
+    source: str
+    captions: tuple[Caption, ...] = ()
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the picture was captioned."""
+        return not self.error
+
+    @property
+    def text(self) -> str:
+        """The best caption, or an empty string."""
+        return self.captions[0].text if self.captions else ""

@@ -1,0 +1,90 @@
+"""The command line: each command's settings become its flags.
+
+A command is a module in :mod:`captioning.commands` with a frozen settings class, and a function
+``run(settings) -> exit code``. Only the module of the command that was asked for is imported.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from captioning.errors import CaptioningError, SettingsError, nearest
+
+
+class _Command(NamedTuple):
+    module: str
+    settings: str
+    summary: str
+
+
+_COMMANDS = {
+    "caption": _Command("caption", "CaptionSettings", "caption photos and folders"),
+    "samples": _Command("samples", "SamplesSettings", "write sample photos into a folder"),
+    "train": _Command("train", "RunConfig", "train a model on captioned photos"),
+    "evaluate": _Command("evaluate", "EvaluateSettings", "caption a split and score it"),
+    "score": _Command("score", "ScoreSettings", "score anybody's captions"),
+    "info": _Command("info", "InfoSettings", "say what is in a model directory"),
+}
+DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``captioning`` with the words of the command line, and exit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except CaptioningError as error:
+        print(f"captioning: {error}", file=sys.stderr)  # noqa: T201
+        code = WRONG_USAGE if isinstance(error, SettingsError) else SOME_FAILED
+    except KeyboardInterrupt:
+        print("captioning: interrupted", file=sys.stderr)  # noqa: T201
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = SOME_FAILED
+    raise SystemExit(code)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())  # noqa: T201
+        return DONE if words else WRONG_USAGE
+    if words[0] in ("-V", "--version"):
+        from captioning import __version__
+
+        print(f"captioning {__version__}")  # noqa: T201
+        return DONE
+    name = words[0]
+    if name not in _COMMANDS:
+        raise SettingsError(
+            f"There is no command {name!r}.{nearest(name, _COMMANDS)}\n\n{_overview()}"
+        )
+    import tyro
+
+    command = _COMMANDS[name]
+    module = importlib.import_module(f"captioning.commands.{command.module}")
+    settings = tyro.cli(
+        getattr(module, command.settings),
+        prog=f"captioning {name}",
+        description=module.__doc__,
+        args=words[1:],
+    )
+    return int(module.run(settings))
+
+
+def _overview() -> str:
+    lines = [f"  {name:10} {command.summary}" for name, command in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: captioning COMMAND ...",
+            "",
+            "Caption photos with a CNN and a recurrent decoder.",
+            "",
+            *lines,
+            "",
+            "captioning COMMAND --help lists the command's settings.",
+        ]
+    )

@@ -1,0 +1,60 @@
+"""Say what is in a model directory: its parts, how it was made, what it scored."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from captioning.captioner import Captioner
+from captioning.decoding import search_to_json
+
+
+@dataclass(frozen=True)
+class InfoSettings:
+    """Say what is in a model directory."""
+
+    model: tyro.conf.Positional[str | None] = None
+    """A model directory or hub id; the model that comes with the package by default."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
+    """Return what ``captioning info`` prints, by section."""
+    checkpoint = Captioner.from_pretrained(model).checkpoint
+    encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
+    count = {
+        name: sum(weight.numel() for weight in part.parameters())
+        for name, part in (("encoder", encoder), ("decoder", decoder))
+    }
+    return {
+        "encoder": {
+            "name": encoder.config.name,
+            "positions": encoder.positions,
+            "feature size": encoder.feature_size,
+            "parameters": count["encoder"],
+        },
+        "preprocessing": asdict(encoder.preprocessing),
+        "decoder": {**asdict(decoder.config), "parameters": count["decoder"]},
+        "search": search_to_json(checkpoint.search),
+        **{name: content for name, content in checkpoint.info.items() if isinstance(content, dict)},
+    }
+
+
+def run(settings: InfoSettings) -> int:
+    """Print, and return the exit code."""
+    console = Console()
+    sections = describe(settings.model)
+    if settings.json:
+        console.print_json(data=sections)
+        return 0
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for title, content in sections.items():
+        table.add_row(f"[bold]{title}[/bold]", "")
+        for name, value in content.items():
+            shown = f"{value:,}" if name == "parameters" else str(value)
+            table.add_row(f"  {name}", shown)
+    console.print(table)
+    return 0

@@ -1,0 +1,27 @@
+"""Search for captions, given only a step function: it knows no pictures and no words."""
+
+from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
+from captioning.decoding.methods import (
+    BeamSearch,
+    DiverseBeamSearch,
+    Greedy,
+    Sampling,
+    SearchMethod,
+    search_from_json,
+    search_to_json,
+)
+from captioning.decoding.search import search
+
+__all__ = [
+    "BeamSearch",
+    "DiverseBeamSearch",
+    "Greedy",
+    "Hypothesis",
+    "Sampling",
+    "SearchMethod",
+    "SearchState",
+    "Step",
+    "search",
+    "search_from_json",
+    "search_to_json",
+]

@@ -1,0 +1,54 @@
+"""Soft attention against its equations in NumPy."""
+
+import numpy as np
+import torch
+
+from captioning.nn.attention import SoftAttention
+
+N, P, A, H, K = 3, 5, 4, 6, 7
+
+
+def random_attention() -> SoftAttention:
+    attend = SoftAttention(A, H, K).double()
+    for weight in attend.parameters():
+        torch.nn.init.normal_(weight)
+    return attend
+
+
+def test_weights_and_context_follow_the_published_equations():
+    attend = random_attention()
+    grid = torch.randn(N, P, A, dtype=torch.float64)
+    h = torch.randn(N, H, dtype=torch.float64)
+    with torch.no_grad():
+        context, alpha = attend(grid, attend.keys(grid), h)
+    W_ae, W_he, w_e = (m.weight.detach().numpy() for m in (attend.W_ae, attend.W_he, attend.w_e))
+    b = attend.W_he.bias.detach().numpy()
+    for n in range(N):
+        e = np.empty(P)
+        for p in range(P):
+            e[p] = w_e[0] @ np.tanh(W_ae @ grid[n, p].numpy() + W_he @ h[n].numpy() + b)
+        weights = np.exp(e) / np.exp(e).sum()
+        expected = sum(weights[p] * grid[n, p].numpy() for p in range(P))
+        # The softmax is computed in 32-bit numbers, whatever the precision of the rest.
+        np.testing.assert_allclose(alpha[n].numpy(), weights, rtol=1e-5)
+        np.testing.assert_allclose(context[n].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_where_all_positions_are_equal_all_weights_are():
+    attend = random_attention()
+    grid = torch.randn(N, 1, A, dtype=torch.float64).expand(N, P, A)
+    h = torch.randn(N, H, dtype=torch.float64)
+    context, alpha = attend(grid, attend.keys(grid), h)
+    torch.testing.assert_close(alpha, torch.full_like(alpha, 1 / P))
+    torch.testing.assert_close(context, grid[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_order_of_the_positions_does_not_matter():
+    attend = random_attention()
+    grid = torch.randn(N, P, A, dtype=torch.float64)
+    h = torch.randn(N, H, dtype=torch.float64)
+    order = torch.randperm(P)
+    context, alpha = attend(grid, attend.keys(grid), h)
+    turned, turned_alpha = attend(grid[:, order], attend.keys(grid[:, order]), h)
+    torch.testing.assert_close(turned, context, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(turned_alpha, alpha[:, order])

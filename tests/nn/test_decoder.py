@@ -1,0 +1,278 @@
+"""The decoder: stepping against teacher forcing, and what may and may not change its output."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+from captioning.decoding import BeamSearch, search
+from captioning.errors import SettingsError
+from captioning.nn.decoder import INJECTIONS, Decoder, DecoderConfig, DecoderOptions
+from captioning.nn.features import Features
+
+V, D, P, EOS = 11, 6, 4, 2
+CAPTIONS = [[1, 4, 5, 6, 7], [1, 8], [1, 9, 4, 4], [1, 5, 5]]
+CHOICES = [
+    (cell, injection, attention)
+    for cell in ("rnn", "relu_rnn", "gru", "lstm")
+    for injection in INJECTIONS
+    for attention in (False, True)
+    if not (attention and injection == "none")
+]
+each_choice = pytest.mark.parametrize(("cell", "injection", "attention"), CHOICES)
+each_kind = pytest.mark.parametrize(
+    ("injection", "attention"), sorted({choice[1:] for choice in CHOICES})
+)
+
+
+def build(cell="lstm", injection="recurrent", attention=False, **options) -> Decoder:
+    """A small decoder in float64 with weights large enough to make words differ."""
+    sizes = {"embedding_size": 5, "hidden_size": 7, "attention_size": 6, "dropout": 0.0}
+    config = DecoderConfig(
+        cell=cell,
+        injection=injection,
+        attention=attention,
+        vocabulary_size=V,
+        feature_size=D,
+        **{**sizes, **options},
+    )
+    decoder = Decoder(config).double()
+    for weight in decoder.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return decoder
+
+
+def images(count=4) -> Features:
+    generator = torch.Generator().manual_seed(1)
+    return Features(
+        torch.randn(count, D, generator=generator, dtype=torch.float64),
+        torch.randn(count, P, D, generator=generator, dtype=torch.float64),
+    )
+
+
+def packed(captions):
+    return pack_sequence([torch.tensor(c) for c in captions], enforce_sorted=False)
+
+
+def forced(decoder, features, captions, image=None):
+    """Teacher-forced log-probabilities, one tensor per caption."""
+    tokens = packed(captions)
+    log_probs = decoder(features, tokens, image).log_softmax(1)
+    padded, lengths = pad_packed_sequence(tokens._replace(data=log_probs), batch_first=True)
+    return [row[:length] for row, length in zip(padded, lengths, strict=True)]
+
+
+def stepped(decoder, features, caption):
+    """The same for one image, step by step."""
+    state, rows = decoder.start(features), []
+    for token in caption:
+        log_probs, state = decoder.step(torch.tensor([token] * len(state)), state)
+        rows.append(log_probs)
+    return torch.stack(rows, 1)
+
+
+@each_choice
+@pytest.mark.parametrize("recording", [False, True])
+def test_stepping_gives_what_teacher_forcing_gives(cell, injection, attention, recording):
+    decoder, features = build(cell, injection, attention).eval(), images()
+    with torch.set_grad_enabled(recording):
+        together = forced(decoder, features, CAPTIONS)
+        for i, caption in enumerate(CAPTIONS):
+            alone = stepped(decoder, features.select(torch.tensor([i])), caption)[0]
+            torch.testing.assert_close(alone.double(), together[i], rtol=0, atol=1e-5)
+
+
+@each_kind
+def test_a_caption_gives_the_same_in_any_batch(injection, attention):
+    decoder, features = build("lstm", injection, attention), images()
+    together = forced(decoder, features, CAPTIONS)
+    for i, caption in enumerate(CAPTIONS):
+        (alone,) = forced(decoder, features.select(torch.tensor([i])), [caption])
+        torch.testing.assert_close(alone, together[i], rtol=0, atol=1e-6)
+
+
+@each_kind
+def test_captions_may_share_an_image(injection, attention):
+    decoder, features = build("gru", injection, attention), images(2)
+    image = torch.tensor([1, 0, 1, 1])
+    shared = forced(decoder, features, CAPTIONS, image)
+    repeated = forced(decoder, features.select(image), CAPTIONS)
+    for a, b in zip(shared, repeated, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@each_choice
+def test_the_image_changes_the_words_unless_it_is_not_injected(cell, injection, attention):
+    decoder, features = build(cell, injection, attention), images()
+    other = Features(features.vector + 1, features.grid)
+    a = torch.cat(forced(decoder, features, CAPTIONS))
+    b = torch.cat(forced(decoder, other, CAPTIONS))
+    if injection == "none":
+        assert torch.equal(a, b)
+    else:
+        changed = (a - b).abs().amax(1) > 1e-6
+        # From the first word of each caption to the last; a rectifier may close in between.
+        assert changed.any() if cell == "relu_rnn" else changed.all()
+
+
+@pytest.mark.parametrize("injection", [i for i in INJECTIONS if i != "none"])
+def test_the_grid_changes_the_words_under_attention_alone(injection):
+    features = images()
+    other = Features(features.vector, features.grid + 1)
+    for attention in (False, True):
+        decoder = build("lstm", injection, attention)
+        a = torch.cat(forced(decoder, features, CAPTIONS))
+        b = torch.cat(forced(decoder, other, CAPTIONS))
+        assert torch.equal(a, b) is not attention
+
+
+@each_choice
+def test_gradients_are_those_of_finite_differences(cell, injection, attention):
+    # The softmax of attention is computed in 32-bit numbers, too coarse for finite differences
+    # of the usual size; larger ones show a wrong gradient as well.
+    eps, tolerance = (1e-2, 2e-2) if attention else (1e-6, 1e-5)
+    decoder, features = build(cell, injection, attention), images(2)
+    names = [name for name, _ in decoder.named_parameters()]
+    weights = [weight.detach().requires_grad_() for weight in decoder.parameters()]
+    vector = features.vector.requires_grad_()
+    tokens = packed(CAPTIONS[1:3])
+
+    def loss(vector, *weights):
+        given = (Features(vector, features.grid), tokens)
+        logits = torch.func.functional_call(
+            decoder, dict(zip(names, weights, strict=True)), given, tie_weights=True
+        )
+        return logits.sin().sum()
+
+    assert torch.autograd.gradcheck(
+        loss, (vector, *weights), eps=eps, atol=tolerance, rtol=tolerance, fast_mode=True
+    )
+
+
+def test_the_image_is_projected_once_per_image(monkeypatch):
+    decoder, features = build().eval(), images()
+    calls = []
+    project = decoder.cell.project_image
+    monkeypatch.setattr(decoder.cell, "project_image", lambda v: calls.append(len(v)) or project(v))
+    decoder(features, packed(CAPTIONS))
+    assert calls == [4]
+    decoder(features.select(torch.arange(2)), packed(CAPTIONS), torch.tensor([0, 0, 1, 1]))
+    assert calls == [4, 2]
+    search(decoder.step, decoder.start(features), BeamSearch(), bos=1, eos=EOS)
+    assert calls == [4, 2, 4]
+
+
+@each_kind
+def test_search_finds_the_same_caption_for_an_image_alone_and_in_a_batch(injection, attention):
+    decoder, features = build("lstm", injection, attention).eval(), images(8)
+
+    def words(rows):
+        state = decoder.start(features.select(torch.tensor(rows)))
+        found = search(decoder.step, state, BeamSearch(n=3), bos=1, eos=EOS, banned=(0, 3))
+        return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
+
+    together = words(list(range(8)))
+    assert together == [words([row])[0] for row in range(8)]
+    assert (len({best[0] for best in together}) > 1) == (injection != "none")
+
+
+def test_rows_of_a_state_can_be_chosen_repeated_and_left_out():
+    decoder, features = build("lstm", "recurrent", True).eval(), images()
+    _, state = decoder.step(torch.tensor([1, 3, 4, 5]), decoder.start(features))
+    rows = torch.tensor([2, 0, 2])
+    tokens = torch.tensor([6, 7, 8])
+    chosen = state.select(rows)
+    assert (len(state), len(chosen)) == (4, 3)
+    log_probs, after = decoder.step(tokens, chosen)
+    for n, row in enumerate(rows):
+        alone = state.select(row.view(1))
+        expected, expected_after = decoder.step(tokens[n : n + 1], alone)
+        torch.testing.assert_close(log_probs[n : n + 1], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(after.attention[n : n + 1], expected_after.attention)
+    assert state.attention.shape == (4, P)
+    torch.testing.assert_close(state.attention.sum(1), torch.ones(4))
+
+
+def test_a_step_leaves_its_state_as_it_was():
+    decoder = build("lstm", "recurrent", True).eval()
+    state = decoder.start(images())
+    before = [part.clone() for part in state.recurrent]
+    first, _ = decoder.step(torch.tensor([1, 1, 1, 1]), state)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.recurrent, strict=True))
+    again, _ = decoder.step(torch.tensor([1, 1, 1, 1]), state)
+    assert torch.equal(first, again)
+
+
+def test_the_table_of_words_follows_the_weights():
+    decoder, features = build().eval(), images()
+    with torch.no_grad():
+        stepped(decoder, features, [1, 4])
+        for weight in (decoder.embedding.weight, decoder.cell.W_xh, decoder.cell.b):
+            weight.add_(0.5)
+            expected = forced(decoder, features, [[1, 4]] * 4)
+            found = stepped(decoder, features, [1, 4])
+            torch.testing.assert_close(found.double(), torch.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_words_that_no_caption_holds_get_no_input_gradient():
+    decoder = build(tie_weights=False)
+    logits = decoder(images(), packed(CAPTIONS))
+    assert len(logits) == sum(len(caption) for caption in CAPTIONS)  # real tokens, no padding
+    logits.square().sum().backward()
+    used = {token for caption in CAPTIONS for token in caption}
+    moved = decoder.embedding.weight.grad.abs().sum(1).nonzero().flatten().tolist()
+    assert set(moved) == used
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_decoder_learns_one_batch_by_heart(attention):
+    sizes = {"embedding_size": 24, "hidden_size": 32, "attention_size": 16, "dropout": 0.0}
+    options = DecoderOptions(attention=attention, **sizes)
+    decoder = Decoder(options.sized(vocabulary_size=V, feature_size=D))
+    features = images().to("cpu")
+    targets = [[*caption[1:], EOS] for caption in CAPTIONS]
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(
+            decoder(features, packed(CAPTIONS)), packed(targets).data
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+    found = search(decoder.eval().step, decoder.start(features), BeamSearch(), bos=1, eos=EOS)
+    assert [list(best.tokens) for (best,) in found] == [caption[1:] for caption in CAPTIONS]
+
+
+def test_dropout_acts_in_training_alone():
+    decoder, features = build(dropout=0.5), images()
+    a, b = decoder(features, packed(CAPTIONS)), decoder(features, packed(CAPTIONS))
+    assert not torch.equal(a, b)
+    decoder.eval()
+    assert torch.equal(decoder(features, packed(CAPTIONS)), decoder(features, packed(CAPTIONS)))
+
+
+def test_tied_weights_are_one_tensor():
+    tied, free = build(tie_weights=True), build(tie_weights=False)
+    assert tied.W_rw.weight is tied.embedding.weight
+    assert free.W_rw.weight is not free.embedding.weight
+
+
+def test_choices_that_make_no_sense_are_refused():
+    with pytest.raises(SettingsError, match="hidden_size is 0"):
+        DecoderOptions(hidden_size=0)
+    with pytest.raises(SettingsError, match=r"dropout is 1\.0; it is at least 0 and below 1"):
+        DecoderOptions(dropout=1.0)
+    with pytest.raises(SettingsError, match="nothing to attend to"):
+        DecoderOptions(injection="none", attention=True)
+    with pytest.raises(SettingsError, match="features hold vectors only"):
+        build(attention=True).start(Features(images().vector))
+
+
+def test_features_can_be_chosen_and_moved():
+    features = images()
+    chosen = features.select(torch.tensor([3, 3, 0]))
+    assert len(chosen) == 3
+    assert torch.equal(chosen.vector, features.vector[[3, 3, 0]])
+    assert torch.equal(chosen.grid, features.grid[[3, 3, 0]])
+    assert features.to("cpu").vector.dtype == torch.float32
+    assert Features(features.vector).select(torch.tensor([1])).grid is None
