@@ -1,6 +1,7 @@
 """What a run leaves to look at: a table that a spreadsheet opens, and TensorBoard."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,7 +38,7 @@ class TrainingLog:
             # A killed run may have left half a line.
             return [row for row in csv.DictReader(file) if all(v is not None for v in row.values())]
 
-    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    def write(self, step: int, split: str, values: Mapping[str, float | int]) -> None:
         """Add one row, and one point to each curve."""
         shown = {name: f"{value:.6g}" for name, value in values.items()}
         self._table.writerow({"step": step, "split": split, **shown})

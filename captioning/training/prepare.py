@@ -86,6 +86,17 @@ def _read(config: RunConfig, name: str, watcher: Watcher) -> CaptionSplit:
     return split
 
 
+def _refuse_overlap(train: CaptionSplit, validation: CaptionSplit) -> None:
+    """Validating on training pictures would choose the epoch that knows them best by heart."""
+    shared = {image.path for image in train.images} & {image.path for image in validation.images}
+    if shared:
+        raise DataError(
+            f"{len(shared)} pictures are in both {train.split} and {validation.split}, "
+            f"{min(shared)} among them. Name splits that share none, or put {{split}} into the "
+            "name of a file that holds one split."
+        )
+
+
 def _encode(
     encoder: Encoder, split: CaptionSplit, config: RunConfig, watcher: Watcher
 ) -> PreparedSplit:

@@ -164,10 +164,11 @@ def test_the_image_is_projected_once_per_image(monkeypatch):
 @each_kind
 def test_search_finds_the_same_caption_for_an_image_alone_and_in_a_batch(injection, attention):
     decoder, features = build("lstm", injection, attention).eval(), images(8)
+    how = BeamSearch(n=3, min_length=5, max_length=8)
 
     def words(rows):
         state = decoder.start(features.select(torch.tensor(rows)))
-        found = search(decoder.step, state, BeamSearch(n=3), bos=1, eos=EOS, banned=(0, 3))
+        found = search(decoder.step, state, how, bos=1, eos=EOS, banned=(0, 3))
         return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
 
     together = words(list(range(8)))

@@ -49,7 +49,7 @@ def weights(trainer):
     return {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -67,11 +67,14 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
         saved.append({**killed.state_dict()})
         if len(saved) == batches:
             torch.save(saved[-1], cache.directory / "state.pt")
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    def train_on():
         while True:
             killed.train_epoch(save=save)
+
+    with pytest.raises(KilledError):
+        train_on()
 
     torch.manual_seed(99)  # another process has other random numbers
     resumed = Trainer(decoder(seed=7, attention=attention), dataset, cache, settings)

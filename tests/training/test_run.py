@@ -1,0 +1,145 @@
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioning.checkpoint import load_checkpoint
+from captioning.errors import DataError, TrainingError
+from captioning.nn.decoder import DecoderOptions
+from captioning.nn.encoder import EncoderConfig
+from captioning.training import RunConfig, TrainingConfig, Watcher, train
+
+TINY = Path(__file__).parents[2] / "data" / "tiny"
+
+
+def config(output, **training):
+    settings = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
+    return RunConfig(
+        data=f"coco:{TINY}",
+        output=output,
+        encoder=EncoderConfig("timm:test_resnet", weights=None, image_size=64),
+        decoder=DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16),
+        training=TrainingConfig(**{**settings, **training}),
+        min_count=2,
+        workers=0,
+    )
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it, as nothing catches SIGKILL."""
+
+
+def kill_after(batches):
+    def stepped(progress):
+        if progress.step == batches:
+            raise Killed
+
+    return Watcher(stepped=stepped)
+
+
+def weights(model):
+    return load_checkpoint(model).model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(config(tmp_path_factory.mktemp("runs") / "whole"))
+
+
+@pytest.mark.parametrize("batches", [2, 4, 10, 13])
+def test_killed_run_goes_on_and_ends_with_the_same_weights(whole, tmp_path, batches):
+    settings = config(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(settings, kill_after(batches))
+    said = []
+    model = train(settings, Watcher(said.append))
+    assert any("going on after batch" in line for line in said) == (batches >= 3)
+    expected, found = weights(whole), weights(model)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert log_of(model) == log_of(whole)
+
+
+def log_of(model):
+    """The rows of the log without their times."""
+    with (model.parent / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "captions_per_second")}
+        for row in rows
+    ]
+
+
+def test_log_is_a_table_with_two_rows_per_epoch(whole):
+    rows = log_of(whole)
+    assert [(row["split"], row["epoch"]) for row in rows] == [
+        (split, str(epoch)) for epoch in (1, 2, 3) for split in ("train", "val")
+    ]
+    assert all(float(row["loss"]) > 0 for row in rows if row["split"] == "train")
+    assert all(0 <= float(row["BLEU-4"]) <= 1 for row in rows if row["split"] == "val")
+    assert list((whole.parent / "tensorboard").iterdir())
+
+
+def test_best_epoch_is_kept_with_its_scores(whole):
+    rows = [row for row in log_of(whole) if row["split"] == "val"]
+    best = max(rows, key=lambda row: float(row["CIDEr-D"]))
+    info = load_checkpoint(whole).info
+    assert info["training"]["epochs"] == int(best["epoch"])
+    assert info["scores"]["CIDEr-D (greedy, val)"] == pytest.approx(
+        float(best["CIDEr-D"]), abs=1e-4
+    )
+    assert str(TINY.parent) not in (whole / "config.json").read_text()  # no path of this machine
+
+
+def test_finished_run_is_left_as_it_is(whole):
+    settings = config(whole.parent)
+    before = weights(whole)
+    train(settings, kill_after(1))
+    after = weights(whole)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_other_settings_are_refused_and_named(whole):
+    settings = config(whole.parent, epochs=7)
+    with pytest.raises(TrainingError, match=r"training\.epochs was 3 and is now 7"):
+        train(settings)
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TrainingError, match="holds no training run"):
+        train(config(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_damaged_state_is_said(whole, tmp_path):
+    shutil.copytree(whole.parent, tmp_path / "run")
+    (tmp_path / "run" / "state.pt").write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match="Remove that file"):
+        train(config(tmp_path / "run"))
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path):
+    said = []
+    settings = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9)
+    model = train(settings, Watcher(said.append))
+    assert any("stopped: no better CIDEr-D for 2 epochs" in line for line in said)
+    assert len(log_of(model)) == 2 * 3
+
+
+def test_damaged_picture_is_named_and_left_out(tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    victim = sorted((tmp_path / "tiny" / "images").glob("*.png"))[0]
+    victim.write_bytes(victim.read_bytes()[:60])
+    said = []
+    settings = replace(config(tmp_path / "run", epochs=1), data=f"coco:{tmp_path / 'tiny'}")
+    train(settings, Watcher(said.append))
+    assert any("left out" in line and victim.name in line for line in said)
+
+
+def test_validating_on_training_pictures_is_refused(tmp_path):
+    settings = replace(config(tmp_path / "run"), validation_split="train")
+    with pytest.raises(DataError, match="are in both train and train"):
+        train(settings)
