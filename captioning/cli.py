@@ -25,6 +25,7 @@ _COMMANDS = {
     "train": _Command("train", "RunConfig", "train a model on captioned photos"),
     "evaluate": _Command("evaluate", "EvaluateSettings", "caption a split and score it"),
     "score": _Command("score", "ScoreSettings", "score anybody's captions"),
+    "compare": _Command("compare", "CompareSettings", "say which of two systems is better"),
     "info": _Command("info", "InfoSettings", "say what is in a model directory"),
 }
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -15,27 +15,31 @@ from functools import lru_cache
 from captioning.data.ptb_rules import RULES, Kind
 
 PUNCTUATION = frozenset(
-    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"]
-    + [".", "?", "!", ",", ":", "-", "--", "...", ";"]
+    "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split()  # noqa: SIM905
 )
 """What pycocoevalcap drops after tokenizing."""
 
-# No rule looks from a chunk like this one past the blank behind it, so that its words can be
-# remembered. The same holds for a last word and its period.
-_CHUNK = re.compile(r"[A-Za-z]+(?:[-'][A-Za-z]+)*'?,?(?= )")
-_PLAIN = re.compile(r"(?:[A-Za-z]+(?:[-'][A-Za-z]+)*'?,? +)*(?:[A-Za-z]+(?:[-'][A-Za-z]+)*)? *\.? *")
+# No rule looks from a chunk like these past the blank behind it (from a number: past the letter
+# behind that blank), so that its words can be remembered. The same holds for a last word and its
+# period.
+_WORDS = r"[A-Za-z]+(?:[-'][A-Za-z]+)*"
+_CHUNKS = rf"(?:{_WORDS}'?,?|[-,:;&\"']|[0-9]+(?= [A-Za-z]))"
+_CHUNK = re.compile(rf"{_CHUNKS}(?= )")
+_PLAIN = re.compile(rf"(?:{_CHUNKS} +)*(?:{_WORDS})? *\.? *")
 
-# What the next line begins with can only matter for a last single letter, number or abbreviation.
-_LAST_LETTER = re.compile(r"(?:^|[^A-Za-z])(?:[A-Za-z]|ca|nos?|figs?|prop|art|bldg|pp|op)\. *$", re.IGNORECASE)
+# Letters alone are one word, but for these.
+_SPLIT_WORDS = frozenset(["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"])
+# After a last word like these it matters what the next line begins with.
+_LEANS_ON_NEXT = re.compile(r"(?:[A-Za-z]|ca|nos?|figs?|prop|art|bldg|pp|op)\.?", re.IGNORECASE)
 _LOOKAHEAD = 64
 
-_BRACKETS = {
+_SIGNS = {
     "(": "-LRB-", ")": "-RRB-", "{": "-LCB-", "}": "-RCB-", "[": "-LSB-", "]": "-RSB-",
-}  # fmt: skip
-_CURRENCIES = {"\xa2": "cents", "\xa3": "#"} | dict.fromkeys("\x80\xa4\u20a0\u20ac", "$")
-_FRACTIONS = {
+    "&lt;": "<", "&gt;": ">", "\xa2": "cents", "\xa3": "#",
+    "\x80": "$", "\xa4": "$", "\u20a0": "$", "\u20ac": "$",
     "\xbc": "1/4", "\xbd": "1/2", "\xbe": "3/4", "\u2153": "1/3", "\u2154": "2/3",
 }  # fmt: skip
+_PARENTHESIS = re.compile(r"[()]")
 _AMPERSAND = re.compile("&amp;", re.IGNORECASE | re.ASCII)
 _QUOTES = (
     (re.compile("[\x91\u2018\u201b\u2039]"), "`"),
@@ -82,13 +86,14 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
 
 
 def _tokenize(line: str, following: str) -> list[str]:
-    if _PLAIN.fullmatch(line) and not _LAST_LETTER.search(line):
-        *chunks, last = line.split(" ")
-        plain: list[str] = []
-        for chunk in chunks:
-            plain += _chunk_words(chunk + " ")
-        plain += _chunk_words(last + "\n")
-        return plain
+    if _PLAIN.fullmatch(line):
+        *chunks, last = line.rstrip(" ").split(" ")
+        if not _LEANS_ON_NEXT.fullmatch(last):
+            plain: list[str] = []
+            for chunk in chunks:
+                plain += _chunk_words(chunk)
+            plain += _last_words(last)
+            return plain
     text = f"{line}\n{following[:_LOOKAHEAD]}\n"
     if line.isascii() or max(line) <= "\uffff":
         return _without_punctuation(_words(text, len(line)))
@@ -105,18 +110,21 @@ def _without_punctuation(words: list[str]) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _chunk_words(text: str) -> tuple[str, ...]:
-    """Return the words of a chunk and the blank or line end behind it."""
-    return tuple(_without_punctuation(_words(text, len(text) - 1)))
+def _chunk_words(chunk: str) -> tuple[str, ...]:
+    """Return the words of a chunk that a blank follows."""
+    if chunk.isalpha() and chunk.lower() not in _SPLIT_WORDS:
+        return (chunk.lower(),)
+    return tuple(_without_punctuation(_words(chunk + " ", len(chunk))))
 
 
 @lru_cache(maxsize=1 << 16)
-def _written_chunk(chunk: str) -> tuple[str, ...]:
-    return tuple(_words(chunk + " ", len(chunk)))
+def _last_words(chunk: str) -> tuple[str, ...]:
+    """Return the words of a chunk at the end of its line."""
+    return tuple(_without_punctuation(_words(chunk + "\n", len(chunk))))
 
 
 def _words(text: str, stop: int) -> list[str]:
-    """Return the words, punctuation included, that begin before ``stop``.
+    """Return the words, some punctuation included, that begin before ``stop``.
 
     What stands behind ``stop`` is the context in which they are read.
     """
@@ -124,7 +132,7 @@ def _words(text: str, stop: int) -> list[str]:
     start, blank = 0, False
     while start < stop:
         if blank and (chunk := _CHUNK.match(text, start)):
-            words += _written_chunk(chunk[0])
+            words += _chunk_words(chunk[0])
             start = chunk.end()
             continue
         end, word = _longest(text, start)
@@ -147,41 +155,32 @@ def _longest(text: str, start: int) -> tuple[int, str]:
     return found.end(1), _written(found[1], kind)
 
 
-def _written(text: str, kind: Kind) -> str:  # noqa: PLR0911, C901
+def _written(text: str, kind: Kind) -> str:
     """Return the word that stands for ``text``."""
     match kind:
         case Kind.WORD:
-            return text.replace("\xad", "") or "-"
+            text = text.replace("\xad", "") or "-"
         case Kind.OPENING | Kind.CLOSING:
-            return _quote(text, opening=kind is Kind.OPENING)
-        case Kind.TAG:
-            return text.replace(" ", "\xa0")
-        case Kind.SMILEY:
-            return text.replace("(", "-LRB-").replace(")", "-RRB-")
-        case Kind.PHONE:
-            return text.replace(" ", "\xa0").replace("(", "-LRB-").replace(")", "-RRB-")
+            text = _quote(text, opening=kind is Kind.OPENING)
+        case Kind.TAG | Kind.PHONE | Kind.SMILEY:
+            text = text.replace(" ", "\xa0")
+            if kind is not Kind.TAG:
+                text = _PARENTHESIS.sub(lambda sign: _SIGNS[sign[0]], text)
         case Kind.ACRONYM:
-            return text[:-1] if len(text) == 2 else text
+            text = text[:-1] if len(text) == 2 else text
         case Kind.AMPERSAND:
-            return _AMPERSAND.sub("&", text)
-        case Kind.CURRENCY:
-            return _CURRENCIES.get(text, text)
-        case Kind.FRACTION:
-            return _FRACTIONS.get(text, text)
-        case Kind.BRACKET:
-            return _BRACKETS[text]
+            text = _AMPERSAND.sub("&", text)
+        case Kind.SIGN:
+            text = _SIGNS.get(text.lower(), text)
         case Kind.DASH:
-            return text if set(text) == {"-"} and not 3 <= len(text) <= 4 else "--"
+            text = "--"
+        case Kind.HYPHENS:
+            text = "--" if len(text) in (3, 4) else text
         case Kind.ELLIPSIS:
-            return "..."
-        case Kind.LESS:
-            return "<"
-        case Kind.GREATER:
-            return ">"
+            text = "..."
         case Kind.NOTHING:
-            return ""
-        case Kind.PLAIN:
-            return text
+            text = ""
+    return text
 
 
 def _quote(text: str, *, opening: bool) -> str:

@@ -61,7 +61,9 @@ class DocumentFrequency:
         counts: dict[tuple[str, ...], int] = {}
         for n, table in enumerate(count_ngrams(captions), start=1):
             frequency = document_frequency(table, image)
-            for (caption, word), count in zip(table.first, frequency.tolist(), strict=True):
+            for (caption, word), count in zip(
+                table.first.tolist(), frequency.tolist(), strict=True
+            ):
                 counts[tuple(captions[caption][word : word + n])] = count
         return cls(len(references), counts, name)
 
@@ -125,7 +127,10 @@ def cider_d(
     lengths = np.array([max(len(caption) - 1, 0) for caption in captions])  # bigrams, officially
     total = np.zeros(len(captions))
     for n, table in enumerate(ngrams, start=1):
-        idf = _idf(table, captions, n, image, images, frequency)
+        if frequency is None:
+            idf = _idf_of_references(table, image, images)
+        else:
+            idf = _idf_of_table(table, captions, n, frequency)
         total += _cosines(table, table.counts * idf[table.ngrams], image, images)
     delta = lengths - lengths[image]
     total *= np.exp(-(delta**2) / (2 * SIGMA**2))
@@ -134,26 +139,23 @@ def cider_d(
     return 10 * sums / (ORDER * np.bincount(of, minlength=images))
 
 
-def _idf(
-    table: NgramCounts,
-    captions: Sequence[Sequence[str]],
-    n: int,
-    image: Int[np.ndarray, " captions"],
-    images: int,
-    frequency: DocumentFrequency | None,
+def _idf_of_references(
+    table: NgramCounts, image: Int[np.ndarray, " captions"], images: int
 ) -> Float[np.ndarray, " ngrams"]:
-    if frequency is None:
-        of_reference = table.captions >= images
-        distinct = max(len(table.first), 1)
-        pairs = np.unique(
-            image[table.captions[of_reference]] * distinct + table.ngrams[of_reference]
-        )
-        known = np.bincount(pairs % distinct, minlength=len(table.first))
-        return math.log(images) - np.log(np.maximum(known, 1))
+    reference = table.captions >= images
+    distinct = max(len(table.first), 1)
+    pairs = np.unique(image[table.captions[reference]] * distinct + table.ngrams[reference])
+    known = np.bincount(pairs % distinct, minlength=len(table.first))
+    return math.log(images) - np.log(np.maximum(known, 1))
+
+
+def _idf_of_table(
+    table: NgramCounts, captions: Sequence[Sequence[str]], n: int, frequency: DocumentFrequency
+) -> Float[np.ndarray, " ngrams"]:
     known = np.array(
         [
             frequency.counts.get(tuple(captions[caption][word : word + n]), 0)
-            for caption, word in table.first
+            for caption, word in table.first.tolist()
         ],
         dtype=np.int64,
     )
@@ -172,12 +174,12 @@ def _cosines(
     key = image[table.captions] * distinct + table.ngrams
     of_candidate = table.captions < images
     keys = key[of_candidate]
-    products = np.zeros(len(image))
-    if len(keys):
-        place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-        both = keys[place] == key
-        candidate, reference = weights[of_candidate][place[both]], weights[both]
-        clipped = np.minimum(candidate, reference) * reference
-        products = np.bincount(table.captions[both], clipped, len(image))
+    if not len(keys):
+        return np.zeros(len(image))
+    place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+    both = keys[place] == key
+    candidate, reference = weights[of_candidate][place[both]], weights[both]
+    clipped = np.minimum(candidate, reference) * reference
+    products = np.bincount(table.captions[both], clipped, len(image))
     scale = norms * norms[image]
-    return np.divide(products, scale, out=products, where=scale > 0)
+    return np.divide(products, scale, out=np.zeros(len(image)), where=scale > 0)

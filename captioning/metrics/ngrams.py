@@ -23,7 +23,7 @@ class NgramCounts:
     """The n-gram's number, the same for all captions counted together."""
     counts: Int[np.ndarray, " rows"]
     """How often the caption holds the n-gram, one or more."""
-    first: tuple[tuple[int, int], ...]
+    first: Int[np.ndarray, "distinct 2"]
     """For each n-gram number, one place (caption, word) where it begins."""
 
 
@@ -53,9 +53,7 @@ def count_ngrams(captions: Sequence[Sequence[str]]) -> list[NgramCounts]:
             longer = left[: len(ids)] >= n
             ids = np.where(longer, ids * len(numbers) + np.roll(flat, 1 - n)[: len(ids)], -1)
         inside = left >= n
-        distinct, first, renumbered = np.unique(
-            ids[inside], return_index=True, return_inverse=True
-        )
+        distinct, first, renumbered = np.unique(ids[inside], return_index=True, return_inverse=True)
         ids = np.full(len(flat), -1)
         ids[inside] = renumbered
         tables.append(_counts(owner[inside], place[inside], renumbered, len(distinct), first))
@@ -74,5 +72,5 @@ def _counts(
         captions=keys // max(distinct, 1),
         ngrams=keys % max(distinct, 1),
         counts=counts,
-        first=tuple(zip(owner[first].tolist(), place[first].tolist(), strict=True)),
+        first=np.stack([owner[first], place[first]], axis=1),
     )

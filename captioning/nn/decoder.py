@@ -204,7 +204,10 @@ class Decoder(nn.Module):
         state = self.cell.initial_state(len(features))
         if config.injection == "none":
             return state, ImageContext()
-        v = self.dropout(features.vector)
+        # One mask for v and for every position: dropping numbers of single positions costs a
+        # random number for each, and the others would give away what is missing.
+        mask = self.dropout(torch.ones_like(features.vector))
+        v = features.vector * mask
         context = ImageContext()
         if config.injection == "recurrent":
             context = replace(context, gates=self.cell.project_image(v))
@@ -223,7 +226,7 @@ class Decoder(nn.Module):
                     "This decoder attends to the grid, but the features hold vectors only. "
                     "Cache the features again with the grid kept."
                 )
-            grid = torch.relu(self.W_a(self.dropout(features.grid)))
+            grid = torch.relu(self.W_a(features.grid * mask.unsqueeze(1)))
             context = replace(context, grid=grid, keys=self.attend.keys(grid))
         return state, context
 

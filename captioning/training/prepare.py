@@ -65,6 +65,7 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     splits = [
         _read(config, name, watcher) for name in (config.train_split, config.validation_split)
     ]
+    _refuse_overlap(*splits)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
     encoder = Encoder(config.encoder).to(config.device)
     train, validation = (_encode(encoder, split, config, watcher) for split in splits)

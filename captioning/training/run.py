@@ -11,8 +11,9 @@ import torch
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
-from captioning.errors import TrainingError
+from captioning.errors import DataError, TrainingError
 from captioning.metrics import score
+from captioning.metrics.scores import NAMES
 from captioning.nn.decoder import Decoder
 from captioning.nn.model import CaptionModel
 from captioning.training.log import TrainingLog
@@ -193,7 +194,13 @@ class _Run:
         )
         references = {place: list(self.prepared.validation.captions[place]) for place in places}
         scores = score(dict(zip(places, captions, strict=True)), references)
-        return scores.values
+        named = {NAMES[name]: value for name, value in scores.values.items()}
+        if self.config.training.select_by not in named:
+            raise DataError(
+                f"{self.config.training.select_by} is undefined for the {len(places)} readable "
+                f"pictures of {self.config.validation_split}. Validate on more of them."
+            )
+        return named
 
     def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
         """Log an epoch, and keep its model when it is the best so far."""
@@ -213,7 +220,7 @@ class _Run:
         self.watcher.say(
             f"epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
             f"{summary.captions_per_second:.0f} captions/s; greedy BLEU-4 {scores['BLEU-4']:.3f}, "
-            f"CIDEr-D {scores['CIDEr-D']:.3f}{' (best so far)' if better else ''}"
+            f"CIDEr {scores['CIDEr']:.3f}{' (best so far)' if better else ''}"
         )
         if better:
             self.best = replace(self.best, epoch=summary.epoch, value=value)

@@ -38,7 +38,7 @@ class TrainingConfig:
     """Decay of the running average of the weights that is validated and kept; 0 for none."""
     patience: int = 4
     """Epochs without a better validation score after which training stops; 0 for never."""
-    select_by: Literal["CIDEr-D", "BLEU-4"] = "CIDEr-D"
+    select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
     """The score of free-running captions of the validation split that chooses the epoch."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` doubles the speed of the matrix products on processors that have it."""

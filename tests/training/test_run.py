@@ -84,11 +84,11 @@ def test_log_is_a_table_with_two_rows_per_epoch(whole):
 
 def test_best_epoch_is_kept_with_its_scores(whole):
     rows = [row for row in log_of(whole) if row["split"] == "val"]
-    best = max(rows, key=lambda row: float(row["CIDEr-D"]))
+    best = max(rows, key=lambda row: float(row["CIDEr"]))
     info = load_checkpoint(whole).info
     assert info["training"]["epochs"] == int(best["epoch"])
-    assert info["scores"]["CIDEr-D (greedy, val)"] == pytest.approx(
-        float(best["CIDEr-D"]), abs=1e-4
+    assert info["scores"]["CIDEr (greedy, val)"] == pytest.approx(
+        float(best["CIDEr"]), abs=1e-4
     )
     assert str(TINY.parent) not in (whole / "config.json").read_text()  # no path of this machine
 
@@ -125,7 +125,7 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path):
     said = []
     settings = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9)
     model = train(settings, Watcher(said.append))
-    assert any("stopped: no better CIDEr-D for 2 epochs" in line for line in said)
+    assert any("stopped: no better CIDEr for 2 epochs" in line for line in said)
     assert len(log_of(model)) == 2 * 3
 
 

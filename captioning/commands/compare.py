@@ -1,0 +1,41 @@
+"""Compare two systems' captions of the same images: is one better, or is it chance?
+
+Paired bootstrap and approximate randomisation, with p-values.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from captioning.metrics import compare
+from captioning.metrics.results import read_references, read_results
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Compare two systems' captions of the same images."""
+
+    a: tyro.conf.Positional[Path]
+    """COCO results of one system."""
+    b: tyro.conf.Positional[Path]
+    """COCO results of the other."""
+    references: tyro.conf.Positional[Path]
+    """COCO annotations."""
+    samples: int = 1000
+    """Samples of each test."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def run(settings: CompareSettings) -> int:
+    """Compare, and return the exit code."""
+    found = compare(
+        read_results(settings.a),
+        read_results(settings.b),
+        read_references(settings.references),
+        samples=settings.samples,
+        seed=settings.seed,
+    )
+    print(found.table())  # noqa: T201
+    return 0

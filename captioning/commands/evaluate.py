@@ -1,0 +1,85 @@
+"""Caption a split with a model, and score the captions against those of people.
+
+The captions are written, in the COCO results format, before they are scored.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from captioning.captioner import Captioner
+from captioning.commands.progress import progress_bar
+from captioning.commands.report import Report
+from captioning.decoding import BeamSearch, SearchMethod
+from captioning.errors import SettingsError
+from captioning.evaluation import evaluate
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Caption a split with a model, and score the captions."""
+
+    data: str
+    """``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or ``csv:FILE``."""
+    model: tyro.conf.Positional[str | None] = None
+    """A model directory or hub id; the model that comes with the package by default."""
+    split: str = "val"
+    """train, val or test."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Where the captions go; ``captions_SPLIT_results.json`` in this folder by default."""
+    beam: int | None = None
+    """Beam search of this width; the model's own search by default."""
+    length_penalty: float | None = None
+    """The beam's length penalty; the model's own by default."""
+    java: tuple[Literal["meteor", "spice"], ...] = ()
+    """Further metrics, which need Java: meteor spice."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    batch_size: int = 16
+    """Photos that go through the network together."""
+    workers: int = 2
+    """Processes that read photos; 0 for none."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Evaluate, and return the exit code: 1 when some pictures could not be read."""
+    console = Console(stderr=True)
+    captioner = Captioner.from_pretrained(settings.model, device=settings.device)
+    output = settings.output or Path(f"captions_{settings.split}_results.json")
+    with progress_bar(console, unit="photos/s") as progress:
+        task = progress.add_task("captioning", total=None)
+        found = evaluate(
+            captioner,
+            settings.data,
+            split=settings.split,
+            search=_search(settings, captioner.checkpoint.search),
+            output=output,
+            java=settings.java,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            watch=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if problems := found.split.problems.report():
+        console.print(problems, highlight=False, markup=False)
+    console.print(f"The captions are in {output}", highlight=False, markup=False)
+    report = Report(found.scores, found.captions, found.references, found.signature)
+    print(report.as_json() if settings.json else report.table())  # noqa: T201
+    for why in list(found.unreadable.values())[:5]:
+        console.print(f"left out: {why}", highlight=False, markup=False)
+    return 1 if found.unreadable else 0
+
+
+def _search(settings: EvaluateSettings, own: SearchMethod) -> SearchMethod:
+    if settings.beam is None and settings.length_penalty is None:
+        return own
+    beam = own if isinstance(own, BeamSearch) else BeamSearch()
+    width = beam.width if settings.beam is None else settings.beam
+    penalty = beam.length_penalty if settings.length_penalty is None else settings.length_penalty
+    if width < 1:
+        raise SettingsError(f"beam is {width}; it is at least 1.")
+    return BeamSearch(width=width, length_penalty=penalty, max_length=beam.max_length)

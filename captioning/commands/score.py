@@ -1,0 +1,54 @@
+"""Score anybody's captions: a COCO results file against a COCO annotations file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from captioning.commands.report import Report
+from captioning.metrics import DocumentFrequency, score
+from captioning.metrics.java import check_java
+from captioning.metrics.results import read_references, read_results, restrict
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Score anybody's captions."""
+
+    results: tyro.conf.Positional[Path]
+    """COCO results: [{"image_id": 1, "caption": "a dog"}, ...]."""
+    references: tyro.conf.Positional[Path]
+    """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}."""
+    subset: bool = False
+    """The results are for some of the annotated images: score those alone."""
+    document_frequency: Path | None = None
+    """Weigh CIDEr's words by this table and not by the references given."""
+    java: tuple[Literal["meteor", "spice"], ...] = ()
+    """Further metrics, which need Java: meteor spice."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def run(settings: ScoreSettings) -> int:
+    """Score, and return the exit code."""
+    if settings.java:
+        check_java(settings.java)
+    candidates = read_results(settings.results)
+    references = read_references(settings.references)
+    if settings.subset:
+        left_out = len(references)
+        references = {image: list(of) for image, of in restrict(references, candidates).items()}
+        left_out -= len(references)
+        Console(stderr=True).print(f"{left_out} annotated images have no result", highlight=False)
+    table = settings.document_frequency
+    scores = score(
+        candidates,
+        references,
+        document_frequency=None if table is None else DocumentFrequency.load(table),
+        java=settings.java,
+    )
+    report = Report(scores, candidates, references, scores.signature)
+    print(report.as_json() if settings.json else report.table())  # noqa: T201
+    return 0

@@ -1,0 +1,111 @@
+"""A model and a captioned split give scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioning.captioner import Captioner
+from captioning.data.readers import CaptionSplit, read_captions
+from captioning.decoding import SearchMethod, search_to_json
+from captioning.errors import DataError
+from captioning.metrics import Scores, score
+from captioning.metrics.java import check_java
+from captioning.metrics.results import write_results
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said about a split, and what it scored.
+
+    Attributes:
+        captions: The caption of each picture, by its id.
+        references: What people said about it.
+        unreadable: Why each of these pictures could not be read; they are not scored.
+        split: What was read, with its problems.
+        search: How the captions were searched for.
+        scores: Over the pictures that could be read.
+    """
+
+    captions: dict[int, str]
+    references: dict[int, list[str]]
+    unreadable: dict[int, str]
+    split: CaptionSplit
+    search: SearchMethod
+    scores: Scores
+
+    @property
+    def signature(self) -> str:
+        """Every choice that moved a number: the split, the search, the scorer's own."""
+        settings = search_to_json(self.search)
+        search = ",".join(
+            f"{name}={value}" for name, value in settings.items() if value not in ([], 0)
+        )
+        kind, _, place = self.split.source.partition(":")
+        data = f"{kind}:{Path(place).name}"
+        return f"data:{data}|split:{self.split.split}|search:{search}|{self.scores.signature}"
+
+
+def evaluate(
+    captioner: Captioner,
+    data: str,
+    *,
+    split: str,
+    search: SearchMethod | None = None,
+    output: Path | None = None,
+    java: Sequence[str] = (),
+    batch_size: int = 16,
+    workers: int = 2,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Caption a split with a model and score the captions.
+
+    Args:
+        captioner: The model.
+        data: A data set, as :func:`captioning.read_captions` names it.
+        split: ``train``, ``val`` or ``test``.
+        search: How to search; None for the model's own way.
+        output: Where the captions are written, in the COCO results format, before they are scored.
+        java: Further metrics out of ``"meteor"`` and ``"spice"``, which need Java.
+        batch_size: Pictures that go through the network together.
+        workers: Processes that read pictures.
+        watch: Told how many pictures are done, of how many.
+
+    Raises:
+        DataError: The split cannot be used, or none of its pictures can be read.
+        OutputError: The captions cannot be written.
+        ScoreError: A metric in Java cannot be had here.
+    """
+    if java:
+        check_java(java)
+    found = read_captions(data, split=split)
+    captions, unreadable = {}, {}
+    stream = captioner.stream(
+        [image.path for image in found.images],
+        search=search,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for done, (image, result) in enumerate(zip(found.images, stream, strict=True), 1):
+        if result.ok:
+            captions[image.image_id] = result.text
+        else:
+            unreadable[image.image_id] = result.error
+        watch(done, len(found.images))
+    if not captions:
+        raise DataError(
+            f"None of the {len(found.images)} pictures of {data} can be read; the first: "
+            f"{next(iter(unreadable.values()))}"
+        )
+    if output is not None:
+        write_results(captions, output)
+    references = {
+        image.image_id: list(image.captions) for image in found.images if image.image_id in captions
+    }
+    return Evaluation(
+        captions=captions,
+        references=references,
+        unreadable=unreadable,
+        split=found,
+        search=search or captioner.checkpoint.search,
+        scores=score(captions, references, java=java),
+    )

@@ -1,0 +1,121 @@
+"""Captions and references in the files of the COCO caption task."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captioning.errors import OutputError, ScoreError
+
+_RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
+_REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'
+
+
+def read_results(path: Path) -> dict[int, str]:
+    """Read one caption for each image from a COCO results file.
+
+    Raises:
+        ScoreError: The file cannot be read, an id is no integer or stands twice, or a caption is
+            missing.
+    """
+    entries = _json(path)
+    if not isinstance(entries, list) or not entries:
+        raise ScoreError(f"{path} holds no list of captions. A results file is {_RESULTS}.")
+    captions: dict[int, str] = {}
+    twice = []
+    for place, entry in enumerate(entries):
+        image, caption = _entry(path, place, entry, _RESULTS)
+        if image in captions:
+            twice.append(image)
+        captions[image] = caption
+    if twice:
+        raise ScoreError(
+            f"{path} has more than one caption for {len(set(twice))} images (such as {twice[0]}). "
+            "Keep one caption for each image."
+        )
+    return captions
+
+
+def read_references(path: Path) -> dict[int, list[str]]:
+    """Read the references of each image from a COCO annotations file.
+
+    A plain list of the same entries is read too. Images without any caption are left out.
+
+    Raises:
+        ScoreError: The file cannot be read, an id is no integer, or a caption is missing.
+    """
+    content = _json(path)
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise ScoreError(f"{path} holds no captions. An annotations file is {_REFERENCES}.")
+    references: dict[int, list[str]] = {}
+    for place, entry in enumerate(entries):
+        image, caption = _entry(path, place, entry, _REFERENCES)
+        references.setdefault(image, []).append(caption)
+    return references
+
+
+def write_results(captions: Mapping[int, str], path: Path) -> None:
+    """Write one caption for each image as a COCO results file, whole or not at all.
+
+    Raises:
+        ScoreError: An id is no integer.
+        OutputError: The file cannot be written.
+    """
+    wrong = [image for image in captions if not _is_id(image)]
+    if wrong:
+        raise ScoreError(
+            f"Image id {wrong[0]!r} is no integer, which the COCO format asks for. "
+            "Number the images, and keep the list of their names beside the results."
+        )
+    entries = [{"image_id": int(image), "caption": text} for image, text in captions.items()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, delete=False
+        ) as file:
+            json.dump(entries, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error}. Is there room, and the right?"
+        ) from error
+
+
+def restrict(
+    references: Mapping[int, Sequence[str]], candidates: Mapping[int, str]
+) -> dict[int, Sequence[str]]:
+    """Return the references of those images that have a candidate, in the references' order."""
+    return {image: captions for image, captions in references.items() if image in candidates}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def _is_id(image: object) -> bool:
+    return isinstance(image, int) and not isinstance(image, bool)
+
+
+def _entry(path: Path, place: int, entry: object, shape: str) -> tuple[int, str]:
+    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
+        raise ScoreError(f"{path}: entry {place} is {entry!r:.80}. The file looks like {shape}.")
+    image, caption = entry["image_id"], entry["caption"]
+    if not _is_id(image):
+        raise ScoreError(
+            f"{path}: the image_id of entry {place} is {image!r}, not an integer. "
+            f"The file looks like {shape}."
+        )
+    if not isinstance(caption, str):
+        raise ScoreError(
+            f"{path}: the caption of entry {place} is {caption!r}, not a string. "
+            f"The file looks like {shape}."
+        )
+    return image, caption

@@ -1,0 +1,273 @@
+"""Scores of captions: BLEU, ROUGE-L and CIDEr-D, and all that a reader needs to trust them."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from captioning.data.tokenizer import tokenize_lines
+from captioning.errors import ScoreError
+from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
+from captioning.metrics.cider import DocumentFrequency, cider_d
+from captioning.metrics.ngrams import count_ngrams
+from captioning.metrics.resampling import Interval, bootstrap
+from captioning.metrics.rouge import rouge_l
+
+NAMES = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+}
+"""The scores, and how tables print them."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What :func:`score` found. Scores lie on the 0-1 scale; CIDEr can exceed 1."""
+
+    bleu_1: float
+    bleu_2: float
+    bleu_3: float
+    bleu_4: float
+    rouge_l: float
+    cider: float | None
+    """None where it is undefined; :attr:`notes` says why."""
+    counts: BleuCounts
+    """The counts behind BLEU."""
+    per_image: pd.DataFrame
+    """One row for each image, indexed by its id: the caption, its length in words, every score,
+    and the counts behind its BLEU."""
+    signature: str
+    """Every choice that moves a number, on one line."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know, in plain words: undefined scores, empty captions."""
+    meteor: float | None = None
+    """Only where asked for (see :mod:`captioning.metrics.java`)."""
+    spice: float | None = None
+    """Only where asked for (see :mod:`captioning.metrics.java`)."""
+
+    def __len__(self) -> int:
+        return len(self.per_image)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The defined corpus scores by their names."""
+        found = {name: getattr(self, name) for name in NAMES}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def intervals(
+        self, *, confidence: float = 0.95, samples: int = 1000, seed: int = 0
+    ) -> dict[str, Interval]:
+        """Return a bootstrap interval for each score.
+
+        Images are drawn with replacement and their counts summed anew. The document frequencies
+        of CIDEr stay those of the whole set. Koehn (2004), Statistical significance tests for
+        machine translation evaluation.
+
+        Args:
+            confidence: Share of the samples inside the interval.
+            samples: Bootstrap samples.
+            seed: Of the draws.
+        """
+        return bootstrap(self.per_image, self.values, confidence, samples, seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the per-image table as plain values, for JSON."""
+        return {
+            "scores": {name: getattr(self, name) for name in NAMES if name in self.values}
+            | ({"cider": None} if self.cider is None else {}),
+            "bleu_counts": {
+                "guess": list(self.counts.guess),
+                "correct": list(self.counts.correct),
+                "candidate_length": self.counts.candidate_length,
+                "reference_length": self.counts.reference_length,
+            },
+            "images": len(self),
+            "signature": self.signature,
+            "notes": list(self.notes),
+        }
+
+    def table(self, intervals: Mapping[str, Interval] | None = None) -> str:
+        """Return the scores, times 100 as people print them, as a table to read.
+
+        Args:
+            intervals: What :meth:`intervals` gave, to be printed beside the scores.
+        """
+        lines = []
+        for name, value in self.values.items():
+            line = f"{NAMES[name]:<8} {100 * value:6.2f}"
+            if intervals and name in intervals:
+                low, high = intervals[name].low, intervals[name].high
+                line += f"   [{100 * low:.2f}, {100 * high:.2f}]"
+            lines.append(line)
+        if self.cider is None:
+            lines.append(f"{'CIDEr':<8}    n/a")
+        lines += [f"note: {note}" for note in self.notes]
+        lines.append(self.signature)
+        return "\n".join(lines)
+
+
+def score(
+    candidates: Mapping[Hashable, str],
+    references: Mapping[Hashable, Sequence[str]],
+    *,
+    document_frequency: DocumentFrequency | None = None,
+    java: Sequence[str] = (),
+) -> Scores:
+    """Score one caption for each image against its references.
+
+    The numbers are those of pycocoevalcap 1.2 on the same captions, its Stanford tokenizer
+    included, but need no Java.
+
+    Args:
+        candidates: A caption for each image id.
+        references: One or more captions for each of the same ids.
+        document_frequency: Weigh CIDEr's words by this table and not by the references given.
+        java: Further metrics out of ``"meteor"`` and ``"spice"``, which need Java.
+
+    Raises:
+        ScoreError: The ids differ, an image has no reference, or there is nothing to score.
+    """
+    _check(candidates, references)
+    if java:
+        from captioning.metrics.java import check_java
+
+        check_java(java)
+    ids = list(references)
+    counts = [len(references[i]) for i in ids]
+    words = tokenize_lines([candidates[i] for i in ids])
+    words += tokenize_lines([caption for i in ids for caption in references[i]])
+    image = np.concatenate([np.arange(len(ids)), np.repeat(np.arange(len(ids)), counts)])
+    scores = _scored(words, image, ids, candidates, document_frequency)
+    if java:
+        from captioning.metrics.java import java_scores
+
+        scores = _with_java(scores, java_scores(java, words, image, len(ids)))
+    return scores
+
+
+def _scored(
+    words: list[list[str]],
+    image: np.ndarray,
+    ids: list[Hashable],
+    candidates: Mapping[Hashable, str],
+    frequency: DocumentFrequency | None,
+) -> Scores:
+    images = len(ids)
+    split = [_split(caption) for caption in words]
+    ngrams = count_ngrams(split)
+    rows = bleu_rows(ngrams, np.array([len(caption) for caption in split]), image, images)
+    starts = np.searchsorted(image[images:], np.arange(images + 1)) + images
+    rouge = np.array([rouge_l(words[i], words[starts[i] : starts[i + 1]]) for i in range(images)])
+    defined = images > 1 or frequency is not None
+    cider = cider_d(split, ngrams, image, images, frequency) if defined else np.full(images, np.nan)
+    bleu = bleu_table(rows)
+    table = pd.DataFrame(
+        {"caption": [candidates[i] for i in ids], "length": rows[:, 8]}
+        | {f"bleu_{n + 1}": bleu[:, n] for n in range(4)}
+        | {"rouge_l": rouge, "cider": cider}
+        | {f"guess_{n + 1}": rows[:, n] for n in range(4)}
+        | {f"correct_{n + 1}": rows[:, 4 + n] for n in range(4)}
+        | {"reference_length": rows[:, 9]},
+        index=pd.Index(ids, name="image_id"),
+    )
+    corpus = counts_of(rows.sum(axis=0))
+    notes = _notes(defined, rows[:, 8], ids)
+    return Scores(
+        *corpus.bleu(),
+        rouge_l=float(rouge.mean()),
+        cider=float(cider.mean()) if defined else None,
+        counts=corpus,
+        per_image=table,
+        signature=_signature(image, images, frequency),
+        notes=notes,
+    )
+
+
+def _split(words: list[str]) -> list[str]:
+    """Split words at the blanks inside them, as the official BLEU and CIDEr (not ROUGE) do."""
+    text = " ".join(words)
+    return words if text.isascii() else text.split()
+
+
+def _check(
+    candidates: Mapping[Hashable, str], references: Mapping[Hashable, Sequence[str]]
+) -> None:
+    if not references:
+        raise ScoreError("There are no references. Give one or more captions for each image id.")
+    missing = [i for i in references if i not in candidates]
+    extra = [i for i in candidates if i not in references]
+    if missing or extra:
+        found = [f"{len(missing)} images have no candidate (such as {missing[0]!r})"] * bool(
+            missing
+        ) + [f"{len(extra)} candidates have no references (such as {extra[0]!r})"] * bool(extra)
+        raise ScoreError(
+            f"Candidates and references are of different images: {' and '.join(found)}. "
+            "Give one caption for each image of the references, under the same id "
+            "(1 and '1' are different ids)."
+        )
+    for i, captions in references.items():
+        if isinstance(captions, str):
+            raise ScoreError(
+                f"The references of image {i!r} are one string. Give a list of captions: [caption]."
+            )
+        if not captions:
+            raise ScoreError(f"Image {i!r} has no reference. Leave it out, or give it a caption.")
+        wrong = [c for c in (candidates[i], *captions) if not isinstance(c, str)]
+        if wrong:
+            raise ScoreError(
+                f"A caption of image {i!r} is {wrong[0]!r}, not a string. "
+                "Candidates are {id: caption} and references {id: [caption, ...]}."
+            )
+
+
+def _notes(cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, ...]:
+    notes = []
+    if not cider:
+        notes.append(
+            "CIDEr is undefined for one image: it weighs words by their frequency among images. "
+            "Score more images, or give a document frequency file."
+        )
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        notes.append(
+            f"{len(empty)} of {len(ids)} candidates have no words (such as image "
+            f"{ids[empty[0]]!r}); they are scored as they are, which is 0."
+        )
+    return tuple(notes)
+
+
+def _signature(image: np.ndarray, images: int, frequency: DocumentFrequency | None) -> str:
+    references = np.bincount(image[images:])
+    low, high = int(references.min()), int(references.max())
+    try:
+        ours = version("captioning")
+    except PackageNotFoundError:
+        ours = "unknown"
+    idf = f"{frequency.name},{frequency.images}images" if frequency else "references"
+    return "|".join(
+        [
+            f"images:{images}",
+            f"refs:{low}" if low == high else f"refs:{low}-{high}",
+            "tok:ptb-3.4.1-lower-nopunct",
+            "bleu:corpus,closest,eps1e-15/1e-9",
+            "rouge-l:beta1.2",
+            f"cider:D,n4,sigma6,idf={idf}",
+            f"captioning:{ours}",
+        ]
+    )
+
+
+def _with_java(scores: Scores, found: Mapping[str, tuple[float, np.ndarray]]) -> Scores:
+    table = scores.per_image.assign(**{name: values for name, (_, values) in found.items()})
+    signature = scores.signature + "".join(f"|{name}:pycocoevalcap" for name in found)
+    meteor, spice = (found[name][0] if name in found else None for name in ("meteor", "spice"))
+    return replace(scores, per_image=table, signature=signature, meteor=meteor, spice=spice)
