@@ -118,12 +118,14 @@ class DecoderState:
         context: What is known of each image.
         image: For each row, the place of its image in ``context``.
         attention: Where each row looked in the last step, ``(N, P)``; None without attention.
+        by_row: ``context`` copied out for each row, where a step has done so for these images.
     """
 
     recurrent: CellState
     context: ImageContext
     image: Int[Tensor, " N"]
     attention: Float[Tensor, "N P"] | None = None
+    by_row: ImageContext | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -136,11 +138,15 @@ class DecoderState:
     def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
         """Return the state of ``rows``, which may repeat some and leave others out."""
         attention = None if self.attention is None else self.attention.index_select(0, rows)
+        image = self.image.index_select(0, rows)
+        # Beam search mostly moves rows within their image: what was copied out for each stays.
+        by_row = self.by_row if torch.equal(image, self.image) else None
         return replace(
             self,
             recurrent=tuple(part.index_select(0, rows) for part in self.recurrent),
-            image=self.image.index_select(0, rows),
+            image=image,
             attention=attention,
+            by_row=by_row,
         )
 
 
@@ -335,7 +341,7 @@ class Decoder(nn.Module):
         self, tokens: Int[Tensor, " N"], state: DecoderState
     ) -> tuple[Float[Tensor, "N V"], DecoderState]:
         """Read one word per row and return the log-probabilities of the next, and the new state."""
-        context = state.context.select(state.image)
+        context = state.by_row or state.context.select(state.image)
         if self.training or torch.is_grad_enabled():
             word_gates = self._word_gates(self.dropout(self.embedding(tokens)))
         else:
@@ -343,4 +349,6 @@ class Decoder(nn.Module):
         recurrent, z, alpha = self._advance(word_gates, state.recurrent, context)
         logits = self._readout(recurrent[0], z, context.merged)
         log_probs = torch.log_softmax(logits.float(), 1)
-        return log_probs, replace(state, recurrent=tuple(recurrent), attention=alpha)
+        return log_probs, replace(
+            state, recurrent=tuple(recurrent), attention=alpha, by_row=context
+        )
