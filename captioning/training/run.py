@@ -53,8 +53,9 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
         TrainingError: The directory holds a run with other settings, or the loss diverged.
     """
     watcher = watcher or Watcher()
-    _claim(config)
+    _check_output(config)
     prepared = prepare(config, watcher)
+    _write_settings(config)  # only now: a slip in the name of the data claims no directory
     torch.manual_seed(config.training.seed)
     shape = config.decoder.sized(
         vocabulary_size=len(prepared.vocabulary), feature_size=prepared.encoder.feature_size
@@ -66,27 +67,35 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
     return run.finish()
 
 
-def _claim(config: RunConfig) -> None:
-    """Write the settings into the run's directory, or compare them with those that are there."""
-    settings = json.loads(json.dumps(asdict(config), default=str))
+def _settings(config: RunConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     for free in ("output", "cache", "workers", "device"):
         settings.pop(free)  # they change nothing in the weights but the order of sums
+    return settings
+
+
+def _check_output(config: RunConfig) -> None:
+    """Refuse a directory with another run or with anything else in it."""
     path = config.output / _SETTINGS
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            differing = _differences(found, settings)
+        found, wanted = json.loads(path.read_text(encoding="utf-8")), _settings(config)
+        if found != wanted:
             raise TrainingError(
-                f"{config.output} holds a run with other settings: {differing}. Give the same "
-                "settings to go on with it, or another output to start afresh."
+                f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
+                "Give the same settings to go on with it, or another output to start afresh."
             )
-        return
-    if config.output.is_dir() and any(config.output.iterdir()):
+    elif config.output.is_dir() and any(config.output.iterdir()):
         raise TrainingError(
             f"{config.output} exists, is not empty and holds no training run. Give another output."
         )
+
+
+def _write_settings(config: RunConfig) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
-    _replace_text(path, json.dumps(settings, indent=2) + "\n")
+    path = config.output / _SETTINGS
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_settings(config), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
@@ -99,12 +108,6 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
         elif there != here:
             parts.append(f"{prefix}{name} was {there!r} and is now {here!r}")
     return "; ".join(parts)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 class _Run:

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from captioning.checkpoint import load_checkpoint
+from captioning.cli import main
+
+TINY = Path(__file__).parents[2] / "data" / "tiny"
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code
+
+
+def train(output, *more):
+    return run(
+        *("train", "--data", f"coco:{TINY}", "--output", output, "--workers", 0),
+        *("--encoder.name", "timm:test_resnet", "--encoder.weights", "None"),
+        *("--encoder.image-size", 64, "--decoder.hidden-size", 12, "--decoder.cell", "gru"),
+        *("--training.epochs", 1, "--min-count", 2, *more),
+    )
+
+
+def test_flags_are_the_settings(tmp_path, capsys):
+    assert train(tmp_path / "run", "--decoder.attention", "--decoder.injection", "merge") == 0
+    shape = load_checkpoint(tmp_path / "run" / "model").model.decoder.config
+    assert (shape.cell, shape.injection) == ("gru", "merge")
+    assert (shape.hidden_size, shape.attention) == (12, True)
+    said = capsys.readouterr()
+    assert "train: 32 pictures, 160 captions" in said.err
+    assert "The model is in" in said.err
+    assert not said.out
+
+
+def test_settings_that_make_no_sense_are_refused_before_anything_is_read(tmp_path, capsys):
+    assert train(tmp_path / "run", "--training.label-smoothing", "1.5") == 2
+    assert "label_smoothing is 1.5" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there_is_said(tmp_path, capsys):
+    code = run("train", "--data", f"coco:{tmp_path / 'nowhere'}", "--output", tmp_path / "run")
+    assert code == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # the right name may be given with the same output
+
+
+@pytest.mark.parametrize("words", [["train", "--dta", "x"], ["trian"], ["train"]])
+def test_wrong_usage_is_exit_code_2(words, capsys):
+    assert run(*words) == 2
+    assert capsys.readouterr().err

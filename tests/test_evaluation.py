@@ -1,0 +1,173 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from captioning import evaluation
+from captioning.captioner import Captioner
+from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.cli import main
+from captioning.data.tokenizer import tokenize
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import BeamSearch, Greedy
+from captioning.errors import DataError, OutputError
+from captioning.evaluation import evaluate
+from captioning.metrics import score
+from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.model import CaptionModel
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+REFERENCES = TINY / "annotations" / "captions_val.json"
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    torch.manual_seed(1)
+    annotations = json.loads(REFERENCES.read_text())["annotations"]
+    vocabulary = Vocabulary.build((tokenize(a["caption"]) for a in annotations), min_count=1)
+    encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=64))
+    options = DecoderOptions(embedding_size=8, hidden_size=8, attention_size=8)
+    shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
+    model = CaptionModel(encoder, Decoder(shape)).eval()
+    return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=6))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "small"
+    save_checkpoint(checkpoint, directory)
+    return directory
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code
+
+
+def test_captions_are_scored_against_the_references_of_their_own_picture(checkpoint, tmp_path):
+    found = evaluate(
+        Captioner(checkpoint), f"coco:{TINY}", split="val", output=tmp_path / "r.json", workers=0
+    )
+    annotations = COCO(str(REFERENCES))
+    expected = {i: [a["caption"] for a in annotations.imgToAnns[i]] for i in annotations.imgs}
+    results = annotations.loadRes(str(tmp_path / "r.json"))  # pycocotools checks the ids
+    captions = {a["image_id"]: a["caption"] for a in results.dataset["annotations"]}
+    assert captions == found.captions
+    assert found.references == expected
+    assert found.scores.values == score(captions, expected).values
+    captioner = Captioner(checkpoint)
+    for image, info in annotations.imgs.items():
+        path = TINY / "images" / info["file_name"]
+        assert captions[image] == captioner.caption(path).text
+
+
+def test_signature_names_data_split_and_search(checkpoint):
+    found = evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", workers=0)
+    assert "data:coco:tiny|split:val|search:method=beam_search" in found.signature
+    assert "width=2" in found.signature
+    assert found.scores.signature in found.signature
+    assert str(TINY.parent) not in found.signature
+    greedy = evaluate(
+        Captioner(checkpoint), f"coco:{TINY}", split="val", search=Greedy(), workers=0
+    )
+    assert "method=greedy" in greedy.signature
+
+
+def test_captions_are_saved_before_they_are_scored(checkpoint, tmp_path, monkeypatch):
+    def crash(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(evaluation, "score", crash)
+    with pytest.raises(MemoryError):
+        evaluate(
+            Captioner(checkpoint),
+            f"coco:{TINY}",
+            split="val",
+            output=tmp_path / "r.json",
+            workers=0,
+        )
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 8
+
+
+def test_unreadable_picture_is_left_out_and_said(model, checkpoint, tmp_path, capsys):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    first = COCO(str(REFERENCES)).dataset["images"][0]
+    (tmp_path / "tiny" / "images" / first["file_name"]).write_bytes(b"not a picture")
+    data = f"coco:{tmp_path / 'tiny'}"
+    found = evaluate(Captioner(checkpoint), data, split="val", workers=0)
+    assert set(found.unreadable) == {first["id"]}
+    assert len(found.captions) == len(found.scores) == 7
+    capsys.readouterr()
+    output = tmp_path / "results.json"
+    assert run("evaluate", model, "--data", data, "-o", output, "--workers", 0) == 1
+    assert first["file_name"] in capsys.readouterr().err
+
+
+def test_no_readable_picture_is_an_error(checkpoint, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    for picture in (tmp_path / "tiny" / "images").iterdir():
+        picture.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="None of the 8 pictures"):
+        evaluate(Captioner(checkpoint), f"coco:{tmp_path / 'tiny'}", split="val", workers=0)
+
+
+def test_unwritable_output_is_said(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "results.json"
+    with pytest.raises(OutputError, match="cannot be written"):
+        evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", output=output, workers=0)
+
+
+def test_evaluate_and_score_print_the_same_numbers(model, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    assert (
+        run("evaluate", model, "--data", f"coco:{TINY}", "-o", output, "--json", "--workers", 0)
+        == 0
+    )
+    evaluated = json.loads(capsys.readouterr().out)
+    assert run("score", output, REFERENCES, "--json") == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["scores"] == evaluated["scores"]
+    assert scored["intervals"] == evaluated["intervals"]
+    assert scored["diversity"]["captions"] == 8
+    assert set(scored["shuffled"]) == {"BLEU-4", "CIDEr"}
+
+
+def test_tables_are_printed_times_100(model, tmp_path, capsys):
+    captions = {
+        a["image_id"]: a["caption"] for a in json.loads(REFERENCES.read_text())["annotations"]
+    }
+    records = [{"image_id": image, "caption": caption} for image, caption in captions.items()]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(records))
+    assert run("score", results, REFERENCES) == 0
+    table = capsys.readouterr().out
+    assert "BLEU-4   100.00" in table
+    assert "distinct captions" in table
+    assert "with the images shuffled" in table
+
+
+def test_score_of_some_images_has_to_be_asked_for(tmp_path, capsys):
+    first = json.loads(REFERENCES.read_text())["annotations"][0]["image_id"]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([{"image_id": first, "caption": "a dog"}]))
+    assert run("score", results, REFERENCES) == 1
+    assert "have no candidate" in capsys.readouterr().err
+    assert run("score", results, REFERENCES, "--subset") == 0
+    assert "CIDEr is undefined for one image" in capsys.readouterr().out
+
+
+def test_compare_says_which_system_is_better(tmp_path, capsys):
+    annotations = json.loads(REFERENCES.read_text())["annotations"]
+    good = {a["image_id"]: a["caption"] for a in annotations}
+    for name, captions in (("good", good), ("bad", dict.fromkeys(good, "a dog"))):
+        records = [{"image_id": image, "caption": text} for image, text in captions.items()]
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    assert run("compare", tmp_path / "good.json", tmp_path / "bad.json", REFERENCES) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("BLEU-4"))
+    assert "+100.00" in line
