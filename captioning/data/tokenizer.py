@@ -79,10 +79,13 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
     Returns:
         The words of each caption, as :func:`tokenize` gives them.
     """
-    lines = [caption.replace("\n", " ") for caption in captions]
-    return [
-        _tokenize(line, following) for line, following in zip(lines, [*lines[1:], ""], strict=True)
-    ]
+    words: list[list[str]] = []
+    following = ""
+    for caption in reversed(captions):
+        line = caption.replace("\n", " ")
+        words.append(_tokenize(line, following))
+        following = line if line.strip() else f"{line}\n{following}"[:_LOOKAHEAD]
+    return words[::-1]
 
 
 def _tokenize(line: str, following: str) -> list[str]:

@@ -111,7 +111,7 @@ def bleu_table(rows: Int[np.ndarray, "images 10"]) -> Float[np.ndarray, "images 
     correct, guess = rows[:, 4:8] + _TINY, rows[:, :4] + _SMALL
     mean_log = np.cumsum(np.log(correct / guess), axis=1) / np.arange(1, 5)
     candidate, reference = rows[:, 8:9], rows[:, 9:10]
-    short = candidate < reference
-    with np.errstate(divide="ignore"):
-        penalty = np.exp(np.where(short, 1 - reference / candidate, 0.0))
+    penalty = np.where(
+        candidate > 0, np.exp(np.minimum(1 - reference / np.maximum(candidate, 1), 0)), 0
+    )
     return penalty * np.exp(mean_log)

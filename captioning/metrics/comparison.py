@@ -1,6 +1,6 @@
 """Is one system better than another, or was it the images?"""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,9 +55,9 @@ class Comparison:
 
 
 def compare(
-    a: Mapping[Hashable, str],
-    b: Mapping[Hashable, str],
-    references: Mapping[Hashable, Sequence[str]],
+    a: Mapping[ImageId, str],
+    b: Mapping[ImageId, str],
+    references: Mapping[ImageId, Sequence[str]],
     *,
     document_frequency: DocumentFrequency | None = None,
     samples: int = 1000,

@@ -1,6 +1,6 @@
 """Does the model say different things, and does it look at the picture?"""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
@@ -9,6 +9,7 @@ import numpy as np
 from captioning.data.tokenizer import tokenize
 from captioning.errors import ScoreError
 from captioning.metrics.cider import DocumentFrequency
+from captioning.metrics.ngrams import ImageId
 from captioning.metrics.scores import Scores, score
 
 UNKNOWN = "<unk>"
@@ -55,7 +56,7 @@ class Diversity:
 
 
 def diversity(
-    candidates: Mapping[Hashable, str], *, training: Iterable[str] | None = None
+    candidates: Mapping[ImageId, str], *, training: Iterable[str] | None = None
 ) -> Diversity:
     """Measure how varied captions are.
 
@@ -114,8 +115,8 @@ def _warnings(
 
 
 def shuffled(
-    candidates: Mapping[Hashable, str],
-    references: Mapping[Hashable, Sequence[str]],
+    candidates: Mapping[ImageId, str],
+    references: Mapping[ImageId, Sequence[str]],
     *,
     document_frequency: DocumentFrequency | None = None,
     seed: int = 0,

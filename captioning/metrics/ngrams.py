@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 ORDER = 4
 """The longest n-grams that BLEU and CIDEr look at."""
+
+ImageId = Any
+"""Any hashable value. A mapping's keys are invariant: ``Mapping[Hashable, str]`` would refuse a
+``dict[int, str]``."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def resampled(
         weights: How often each image counts in each sample.
     """
     weight = weights.astype(np.float64)
-    bleu = bleu_table(np.rint(weight @ per_image[_BLEU_COLUMNS].to_numpy(np.float64)))
+    counts = np.rint(weight @ per_image[_BLEU_COLUMNS].to_numpy(np.float64))  # float BLAS is fast
+    bleu = bleu_table(counts.astype(np.int64))
     found = {}
     for name in names:
         if name.startswith("bleu_"):

@@ -57,7 +57,7 @@ def read_references(path: Path) -> dict[int, list[str]]:
     return references
 
 
-def write_results(captions: Mapping[int, str], path: Path) -> None:
+def write_results(captions: Mapping[ImageId, str], path: Path) -> None:
     """Write one caption for each image as a COCO results file, whole or not at all.
 
     Raises:
@@ -70,7 +70,7 @@ def write_results(captions: Mapping[int, str], path: Path) -> None:
             f"Image id {wrong[0]!r} is no integer, which the COCO format asks for. "
             "Number the images, and keep the list of their names beside the results."
         )
-    entries = [{"image_id": int(image), "caption": text} for image, text in captions.items()]
+    entries = [{"image_id": image, "caption": text} for image, text in captions.items()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

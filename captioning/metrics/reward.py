@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +13,10 @@ from captioning.metrics.cider import SIGMA
 from captioning.metrics.ngrams import ORDER
 
 Caption = Sequence[Hashable]
-_WORD_BITS = 24
+_Ngram = tuple[Hashable, ...]
+# The lengths of an image's references; for each n-gram its squared idf, and in which reference it
+# stands how often with which weight.
+_References = tuple[list[int], dict[_Ngram, tuple[float, list[tuple[int, int, float]]]]]
 
 
 class CiderReward:
@@ -31,7 +35,7 @@ class CiderReward:
         ScoreError: There are fewer than two images, or one has no reference.
     """
 
-    def __init__(self, references: Mapping[Hashable, Sequence[Caption]]) -> None:
+    def __init__(self, references: Mapping[ImageId, Sequence[Caption]]) -> None:
         if len(references) < 2:
             raise ScoreError(
                 f"CIDEr weighs words by their frequency among images, and {len(references)} "
@@ -40,39 +44,26 @@ class CiderReward:
         empty = [key for key, captions in references.items() if not captions]
         if empty:
             raise ScoreError(f"{len(empty)} images have no reference, such as {empty[0]!r}.")
-        self._numbers: dict[Hashable, int] = {}
-        numbered = {
-            key: [self._number(caption, new=True) for caption in captions]
-            for key, captions in references.items()
-        }
-        images: Counter[int] = Counter()
-        for captions in numbered.values():
+        images: Counter[_Ngram] = Counter()
+        for captions in references.values():
             images.update({k for caption in captions for keys in _ngrams(caption) for k in keys})
-        self._unseen = math.log(len(references))
-        self._idf = {ngram: self._unseen - math.log(count) for ngram, count in images.items()}
-        self._references = {key: self._cache(captions) for key, captions in numbered.items()}
+        whole = math.log(len(references))
+        self._unseen = whole**2
+        self._squares = {ngram: (whole - math.log(count)) ** 2 for ngram, count in images.items()}
+        self._references = {key: self._cache(captions) for key, captions in references.items()}
 
-    def _number(self, caption: Caption, *, new: bool = False) -> list[int]:
-        """Return a number above 0 for each word; 0 for a word that no reference holds."""
-        if new:
-            return [self._numbers.setdefault(word, len(self._numbers) + 1) for word in caption]
-        return [self._numbers.get(word, 0) for word in caption]
-
-    def _cache(
-        self, captions: Sequence[list[int]]
-    ) -> tuple[list[int], dict[int, list[tuple[int, int, float]]]]:
-        """Return the references' lengths, and for each n-gram where it weighs how much."""
-        places: dict[int, list[tuple[int, int, float]]] = {}
+    def _cache(self, captions: Sequence[Caption]) -> _References:
+        places: dict[_Ngram, list[tuple[int, int, float]]] = {}
         for i, caption in enumerate(captions):
             for keys in _ngrams(caption):
                 counts = Counter(keys)
-                square = sum((count * self._idf[key]) ** 2 for key, count in counts.items())
+                square = sum(count**2 * self._squares[key] for key, count in counts.items())
                 for key, count in counts.items():
-                    if square:
-                        # min(g_c, g_r) g_r / |g_r| = min(count_c, count_r) * this
-                        weight = count * self._idf[key] ** 2 / math.sqrt(square)
-                        places.setdefault(key, []).append((i, count, weight))
-        return [max(len(caption) - 1, 0) for caption in captions], places
+                    # min(g_c, g_r) g_r / |g_r| = min(count_c, count_r) * this
+                    weight = count * self._squares[key] / math.sqrt(square) if square else 0.0
+                    places.setdefault(key, []).append((i, count, weight))
+        lengths = [max(len(caption) - 1, 0) for caption in captions]
+        return lengths, {key: (self._squares[key], found) for key, found in places.items()}
 
     def __call__(
         self, images: Sequence[Hashable], captions: Sequence[Caption]
@@ -97,17 +88,21 @@ class CiderReward:
                 f"Image {image!r} has no references here. Give CiderReward those of every image."
             )
         lengths, places = self._references[image]
-        idf, unseen = self._idf, self._unseen
         sums = [0.0] * len(lengths)
-        for keys in _ngrams(self._number(caption)):
+        for ngrams in _ngrams(caption):
             square = 0.0
-            shared: list[tuple[int, float]] = []
-            for key, count in Counter(keys).items():
-                square += (count * idf.get(key, unseen)) ** 2
-                for reference, most, weight in places.get(key, ()):
-                    shared.append((reference, min(count, most) * weight))
-            for reference, value in shared:
-                sums[reference] += value / math.sqrt(square)
+            shared = [0.0] * len(lengths)
+            for ngram, count in _counts(ngrams):
+                found = places.get(ngram)
+                if found is None:
+                    square += count * count * self._squares.get(ngram, self._unseen)
+                    continue
+                square += count * count * found[0]
+                for reference, most, weight in found[1]:
+                    shared[reference] += weight if count == 1 else min(count, most) * weight
+            if square:
+                norm = math.sqrt(square)
+                sums = [total + value / norm for total, value in zip(sums, shared, strict=True)]
         length = max(len(caption) - 1, 0)
         total = sum(
             value * math.exp(-((length - other) ** 2) / (2 * SIGMA**2))
@@ -116,9 +111,14 @@ class CiderReward:
         return 10 * total / (ORDER * len(lengths))
 
 
-def _ngrams(words: list[int]) -> list[list[int]]:
-    """Return the n-grams of 1 to 4 words, each as one integer."""
-    keys = [words]
-    for n in range(1, ORDER):
-        keys.append([key << _WORD_BITS | w for key, w in zip(keys[-1], words[n:], strict=False)])
-    return keys
+def _ngrams(caption: Caption) -> list[list[_Ngram]]:
+    """Return the n-grams of 1 to 4 words, a list for each length."""
+    tails = [caption[n:] for n in range(ORDER)]
+    return [list(zip(*tails[:n], strict=False)) for n in range(1, ORDER + 1)]
+
+
+def _counts(ngrams: list[_Ngram]) -> Iterable[tuple[_Ngram, int]]:
+    """Return each n-gram and its count, quickly where none stands twice."""
+    if len(set(ngrams)) == len(ngrams):
+        return zip(ngrams, repeat(1))
+    return Counter(ngrams).items()

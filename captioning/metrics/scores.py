@@ -12,7 +12,7 @@ from captioning.data.tokenizer import tokenize_lines
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
 from captioning.metrics.cider import DocumentFrequency, cider_d
-from captioning.metrics.ngrams import count_ngrams
+from captioning.metrics.ngrams import ImageId, count_ngrams
 from captioning.metrics.resampling import Interval, bootstrap
 from captioning.metrics.rouge import rouge_l
 
@@ -116,8 +116,8 @@ class Scores:
 
 
 def score(
-    candidates: Mapping[Hashable, str],
-    references: Mapping[Hashable, Sequence[str]],
+    candidates: Mapping[ImageId, str],
+    references: Mapping[ImageId, Sequence[str]],
     *,
     document_frequency: DocumentFrequency | None = None,
     java: Sequence[str] = (),
@@ -158,7 +158,7 @@ def _scored(
     words: list[list[str]],
     image: np.ndarray,
     ids: list[Hashable],
-    candidates: Mapping[Hashable, str],
+    candidates: Mapping[ImageId, str],
     frequency: DocumentFrequency | None,
 ) -> Scores:
     images = len(ids)
@@ -177,7 +177,7 @@ def _scored(
         | {f"guess_{n + 1}": rows[:, n] for n in range(4)}
         | {f"correct_{n + 1}": rows[:, 4 + n] for n in range(4)}
         | {"reference_length": rows[:, 9]},
-        index=pd.Index(ids, name="image_id"),
+        index=pd.Index(ids, name="image_id", tupleize_cols=False),
     )
     corpus = counts_of(rows.sum(axis=0))
     notes = _notes(defined, rows[:, 8], ids)
@@ -198,17 +198,17 @@ def _split(words: list[str]) -> list[str]:
     return words if text.isascii() else text.split()
 
 
-def _check(
-    candidates: Mapping[Hashable, str], references: Mapping[Hashable, Sequence[str]]
-) -> None:
+def _check(candidates: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]) -> None:
     if not references:
         raise ScoreError("There are no references. Give one or more captions for each image id.")
     missing = [i for i in references if i not in candidates]
     extra = [i for i in candidates if i not in references]
     if missing or extra:
-        found = [f"{len(missing)} images have no candidate (such as {missing[0]!r})"] * bool(
-            missing
-        ) + [f"{len(extra)} candidates have no references (such as {extra[0]!r})"] * bool(extra)
+        found = []
+        if missing:
+            found.append(f"{len(missing)} images have no candidate (such as {missing[0]!r})")
+        if extra:
+            found.append(f"{len(extra)} candidates have no references (such as {extra[0]!r})")
         raise ScoreError(
             f"Candidates and references are of different images: {' and '.join(found)}. "
             "Give one caption for each image of the references, under the same id "

@@ -1,0 +1,104 @@
+"""How fast are our scores beside pycocoevalcap's? Needs Java and the extra ``java-metrics``.
+
+    python scripts/metric_speed.py Flickr8k.token.txt
+
+Both score the same captions in one run: tokenizing, BLEU-1 to -4, ROUGE-L and CIDEr-D of 5,000
+images with 5 references each (the file's images, repeated if it has fewer). Ours starts every
+round with empty caches, as a fresh process does. A second timing is the reward of self-critical
+training: CIDEr-D of 100 captions against cached references. The last line is JSON.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from metric_parity import read
+
+from captioning.data import tokenizer
+from captioning.metrics import CiderReward, score
+
+IMAGES, REFERENCES = 5000, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("captions", type=Path, help="a caption file with 5 captions per image")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    candidates, references = load(args.captions)
+
+    def ours() -> float:
+        tokenizer._chunk_words.cache_clear()
+        tokenizer._last_words.cache_clear()
+        return score(candidates, references).cider
+
+    both = {"ours": ours, "pycocoevalcap": lambda: official(candidates, references)}
+    values = {name: run() for name, run in both.items()}  # warms up, and shows that both agree
+    times = {name: [] for name in both}
+    for _ in range(args.rounds):
+        for name, run in both.items():
+            times[name].append(seconds(run))
+    report = {name: summary(name, found, "s", 1) for name, found in times.items()}
+
+    words = {i: tokenizer.tokenize_lines(captions) for i, captions in references.items()}
+    reward = CiderReward(words)
+    images = list(references)[:100]
+    sampled = [tokenizer.tokenize(candidates[i]) for i in images]
+    rewards = [seconds(lambda: reward(images, sampled)) for _ in range(50)][5:]
+    report["reward_of_100_captions"] = summary("reward", rewards, "ms", 1000)
+
+    ratio = report["pycocoevalcap"]["median"] / report["ours"]["median"]
+    print(f"ours is {ratio:.1f} times as fast; CIDEr differs by "
+          f"{abs(values['ours'] - values['pycocoevalcap']):.1e}")  # fmt: skip
+    print(json.dumps({"images": IMAGES, "references": REFERENCES, "times_faster": ratio} | report))
+
+
+def load(path: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Return candidates (a reference with the end of another image's) and references."""
+    images: dict[str, list[str]] = {}
+    for image, caption in read(path):
+        images.setdefault(image, []).append(caption)
+    full = [captions[:REFERENCES] for captions in images.values() if len(captions) >= REFERENCES]
+    references = {i: full[i % len(full)] for i in range(IMAGES)}
+    candidates = {}
+    for i in references:
+        head, tail = references[i][0].split(), references[(i + 1) % IMAGES][1].split()
+        candidates[i] = " ".join(head[: len(head) // 2] + tail[len(tail) // 2 :])
+    return candidates, references
+
+
+def official(candidates: dict[int, str], references: dict[int, list[str]]) -> float:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        words = PTBTokenizer()
+        truth = words.tokenize({i: [{"caption": c} for c in cs] for i, cs in references.items()})
+        found = words.tokenize({i: [{"caption": c}] for i, c in candidates.items()})
+        Bleu(4).compute_score(truth, found, verbose=0)
+        Rouge().compute_score(truth, found)
+        return float(Cider().compute_score(truth, found)[0])
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def summary(name: str, times: list[float], unit: str, scale: float) -> dict[str, float]:
+    median, low, high = statistics.median(times), min(times), max(times)
+    print(f"{name:<14} median {scale * median:.3f} {unit}, "
+          f"{scale * low:.3f} to {scale * high:.3f} in {len(times)} rounds")  # fmt: skip
+    return {"median": median, "min": low, "max": high}
+
+
+if __name__ == "__main__":
+    main()

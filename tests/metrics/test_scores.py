@@ -1,0 +1,206 @@
+"""Scores against the official scorers' own code, and by what must not change them."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_captions import captions, official
+from nltk.translate.bleu_score import corpus_bleu
+
+from captioning.errors import ScoreError
+from captioning.metrics import BleuCounts, DocumentFrequency, rouge_l, score
+
+pytest.importorskip("pycocoevalcap")
+
+NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
+word = st.sampled_from(["a", "the", "dog", "cat", "runs", "on", "grass"])
+caption = st.lists(word, min_size=1, max_size=8).map(" ".join)
+corpus = st.lists(
+    st.tuples(caption, st.lists(caption, min_size=1, max_size=3)), min_size=2, max_size=6
+)
+
+
+def split(pairs):
+    return dict(enumerate(c for c, _ in pairs)), dict(enumerate(r for _, r in pairs))
+
+
+@pytest.mark.parametrize("images", [2, 3, 40, 200])
+def test_scores_equal_the_official_ones(images):
+    candidates, references = captions(images, images)
+    scores, truth = score(candidates, references), official(candidates, references)
+    for name in NAMES:
+        assert getattr(scores, name) == pytest.approx(truth[name][0], abs=1e-8)
+        assert scores.per_image[name].to_numpy() == pytest.approx(truth[name][1], abs=1e-8)
+
+
+def test_one_image_has_every_official_score_but_cider():
+    candidates, references = captions(3, 1)
+    scores, truth = score(candidates, references), official(candidates, references)
+    for name in NAMES[:-1]:
+        assert getattr(scores, name) == pytest.approx(truth[name][0], abs=1e-8)
+    assert scores.cider is None
+    assert scores.per_image["cider"].isna().all()
+    assert "CIDEr is undefined for one image" in scores.notes[0]
+    assert "n/a" in scores.table()
+
+
+@pytest.mark.parametrize("text", ["", " ", "."])
+def test_empty_candidates_are_scored_as_officially_and_said(text):
+    _, references = captions(4, 5)
+    candidates = dict.fromkeys(references, text)
+    scores, truth = score(candidates, references), official(candidates, references)
+    assert [getattr(scores, name) for name in NAMES] == pytest.approx(
+        [truth[name][0] for name in NAMES], abs=1e-8
+    )
+    assert "5 of 5 candidates have no words" in scores.notes[0]
+
+
+def test_a_reference_without_words_is_scored_as_officially():
+    candidates, references = {1: "", 2: "a dog"}, {1: [""], 2: ["...", "a cat"]}
+    truth = official(candidates, references)
+    scores = score(candidates, references)
+    assert [getattr(scores, n) for n in NAMES] == pytest.approx([truth[n][0] for n in NAMES])
+
+
+def test_a_word_with_a_blank_inside_is_split_as_officially():
+    candidates = {1: "1 1/2 of a pizza", 2: "a dog"}
+    references = {1: ["1 1/2 pizza", "1 cat"], 2: ["a cat"]}
+    scores, truth = score(candidates, references), official(candidates, references)
+    for name in NAMES:
+        assert scores.per_image[name].to_numpy() == pytest.approx(truth[name][1], abs=1e-8)
+
+
+def test_bleu_is_the_arithmetic_of_nltk():
+    candidates, references = captions(5, 60)
+    from captioning.data.tokenizer import tokenize
+
+    ids = [i for i in references if len(tokenize(candidates[i])) >= 4]
+    got = score({i: candidates[i] for i in ids}, {i: references[i] for i in ids})
+    hypotheses = [tokenize(candidates[i]) for i in ids]
+    truths = [[tokenize(c) for c in references[i]] for i in ids]
+    for n in range(1, 5):
+        want = corpus_bleu(truths, hypotheses, weights=[1 / n] * n)
+        assert getattr(got, f"bleu_{n}") == pytest.approx(want, abs=1e-8)
+
+
+@given(corpus, st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_the_order_of_images_and_references_changes_nothing(pairs, random):
+    candidates, references = split(pairs)
+    ids = list(references)
+    random.shuffle(ids)
+    mixed = {i: random.sample(references[i], len(references[i])) for i in ids}
+    a, b = score(candidates, references), score(candidates, mixed)
+    assert list(a.values.values()) == pytest.approx(list(b.values.values()))
+    assert a.per_image[NAMES].to_numpy() == pytest.approx(
+        b.per_image[NAMES].loc[a.per_image.index].to_numpy()
+    )
+
+
+@given(corpus)
+@settings(max_examples=40, deadline=None)
+def test_a_corpus_twice_over_has_the_same_bleu(pairs):
+    once, twice = score(*split(pairs)), score(*split(pairs + pairs))
+    assert twice.counts == once.counts + once.counts
+    for name, correct in zip(NAMES, once.counts.correct, strict=False):
+        # Where nothing is correct the official epsilon, which does not grow, is all there is.
+        near = 1e-7 if correct else 1e-3
+        assert getattr(once, name) == pytest.approx(getattr(twice, name), abs=near)
+
+
+@given(corpus, corpus)
+@settings(max_examples=40, deadline=None)
+def test_counts_of_two_parts_add_up(left, right):
+    parts = score(*split(left)).counts + score(*split(right)).counts
+    assert parts == score(*split(left + right)).counts
+
+
+@given(corpus)
+@settings(max_examples=40, deadline=None)
+def test_a_candidate_equal_to_a_reference_is_perfect(pairs):
+    _, references = split(pairs)
+    scores = score({i: c[-1] for i, c in references.items()}, references)
+    assert scores.rouge_l == pytest.approx(1)
+    assert scores.bleu_1 == pytest.approx(1)
+
+
+@given(st.lists(word, max_size=9), st.lists(st.lists(word, max_size=9), min_size=1, max_size=3))
+def test_rouge_equals_the_table_of_common_subsequences(candidate, references):
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    want = Rouge().calc_score([" ".join(candidate)], [" ".join(r) for r in references])
+    assert rouge_l(candidate, references) == pytest.approx(want)
+
+
+def test_counts_and_lengths_are_those_of_a_worked_example():
+    scores = score({1: "the the the cat"}, {1: ["the cat the dog sits here", "the cat is on"]})
+    assert scores.counts == BleuCounts((4, 3, 2, 1), (3, 1, 0, 0), 4, 4)
+
+
+def test_of_two_equally_close_references_the_shorter_counts():
+    scores = score({1: "a b c"}, {1: ["a b c d", "a b"]})
+    assert scores.counts.reference_length == 2
+
+
+def test_a_document_frequency_of_the_same_references_changes_nothing(tmp_path):
+    from captioning.data.tokenizer import tokenize
+
+    candidates, references = captions(6, 30)
+    words = {i: [tokenize(c) for c in r] for i, r in references.items()}
+    frequency = DocumentFrequency.build(words, name="made")
+    for name in ("df.json", "df.json.gz"):
+        frequency.save(tmp_path / name)
+        assert DocumentFrequency.load(tmp_path / name) == frequency
+    fixed = score(candidates, references, document_frequency=frequency)
+    assert fixed.cider == pytest.approx(score(candidates, references).cider)
+    assert "idf=made,30images" in fixed.signature
+    alone = score({0: candidates[0]}, {0: references[0]}, document_frequency=frequency)
+    assert alone.cider == pytest.approx(fixed.per_image["cider"][0])
+
+
+def test_a_file_that_is_no_document_frequency_is_named(tmp_path):
+    (tmp_path / "df.json").write_text('{"format": "other"}')
+    with pytest.raises(ScoreError, match=r"df\.json cannot be read .* format is 'other'"):
+        DocumentFrequency.load(tmp_path / "df.json")
+    with pytest.raises(ScoreError, match="over 1 image"):
+        DocumentFrequency.build({1: [["a"]]})
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "message"),
+    [
+        ({}, {}, "no references"),
+        ({1: "a"}, {1: ["a"], 2: ["b"]}, "1 images have no candidate .such as 2"),
+        ({1: "a", 3: "b"}, {1: ["a"]}, "1 candidates have no references .such as 3"),
+        ({"1": "a"}, {1: ["a"]}, "1 and '1' are different"),
+        ({1: "a"}, {1: []}, "Image 1 has no reference"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(candidates, references, message):
+    with pytest.raises(ScoreError, match=message):
+        score(candidates, references)
+
+
+def test_intervals_hold_the_scores_and_narrow_with_more_images():
+    wide = score(*captions(7, 20))
+    narrow = score(*captions(7, 400))
+    for name in NAMES:
+        found = wide.intervals(samples=200)[name]
+        assert found.low <= getattr(wide, name) <= found.high
+        less = narrow.intervals(samples=200)[name]
+        if name in ("bleu_1", "rouge_l"):
+            assert less.high - less.low < found.high - found.low
+    assert wide.intervals(samples=50, seed=1) == wide.intervals(samples=50, seed=1)
+
+
+def test_a_report_is_plain_json_and_a_readable_table():
+    scores = score(*captions(8, 10))
+    report = json.loads(json.dumps(scores.as_dict()))
+    assert report["scores"]["bleu_4"] == scores.bleu_4
+    assert report["images"] == len(scores) == 10
+    table = scores.table(scores.intervals(samples=20))
+    assert f"{100 * scores.cider:6.2f}" in table
+    assert table.splitlines()[-1] == scores.signature
+    for choice in ("images:10", "refs:2-3", "tok:ptb", "closest", "beta1.2", "idf=references"):
+        assert choice in scores.signature
