@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captioning.metrics.cider import DocumentFrequency
+from captioning.metrics.ngrams import ImageId
 from captioning.metrics.resampling import draws, resampled, swapped
 from captioning.metrics.scores import NAMES, Scores, score
 

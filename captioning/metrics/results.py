@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.errors import OutputError, ScoreError
+from captioning.metrics.ngrams import ImageId
 
 _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
 _REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'

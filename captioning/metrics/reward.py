@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from captioning.errors import ScoreError
 from captioning.metrics.cider import SIGMA
-from captioning.metrics.ngrams import ORDER
+from captioning.metrics.ngrams import ORDER, ImageId
 
 Caption = Sequence[Hashable]
 _Ngram = tuple[Hashable, ...]
