@@ -44,9 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("captioning: interrupted", file=sys.stderr)  # noqa: T201
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = SOME_FAILED
+    except OSError as error:  # of the last flush
+        print(f"captioning: The results cannot be written: {error}", file=sys.stderr)  # noqa: T201
+        code = SOME_FAILED
+    _drop_unwritten()
     raise SystemExit(code)
+
+
+def _drop_unwritten() -> None:
+    """Keep Python from trying once more, at its end, what standard output has refused."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -72,6 +83,7 @@ def _run(words: list[str]) -> int:
         prog=f"captioning {name}",
         description=module.__doc__,
         args=words[1:],
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     return int(module.run(settings))
 

@@ -1,9 +1,29 @@
-"""The user's object: load a model, caption pictures and folders, write the results."""
+"""The user's object: load a model, caption pictures and folders, write the results.
 
-from captioning.captioner.captioner import DEFAULT_MODEL, Captioner
-from captioning.captioner.paths import PictureList, find_pictures
-from captioning.captioner.results import Caption, CaptionedPicture
-from captioning.captioner.writers import FORMATS, Writer, open_writer
+Each name is imported when it is first used: to list pictures and write results needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioning.captioner.captioner import DEFAULT_MODEL, Captioner
+    from captioning.captioner.output import Writer
+    from captioning.captioner.paths import PictureList, find_pictures
+    from captioning.captioner.results import Caption, CaptionedPicture
+    from captioning.captioner.writers import FORMATS, open_writer
+
+_HOMES = {
+    "DEFAULT_MODEL": "captioner",
+    "FORMATS": "writers",
+    "Caption": "results",
+    "CaptionedPicture": "results",
+    "Captioner": "captioner",
+    "PictureList": "paths",
+    "Writer": "output",
+    "find_pictures": "paths",
+    "open_writer": "writers",
+}
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -16,3 +36,13 @@ __all__ = [
     "find_pictures",
     "open_writer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'captioning.captioner' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"captioning.captioner.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

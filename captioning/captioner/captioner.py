@@ -1,21 +1,24 @@
 """The user's object: a model that takes pictures and gives sentences."""
 
 import math
+import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.captioner.reading import read_batches
+from captioning.captioner.paths import find_pictures
+from captioning.captioner.reading import PictureReader
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.images import ImageSource, read_image
 from captioning.data.vocabulary import join_words
 from captioning.decoding import Hypothesis, SearchMethod, search
-from captioning.errors import CheckpointError
+from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
 
@@ -47,7 +50,9 @@ class Captioner:
 
         Raises:
             CheckpointError: There is no such model, or it is damaged.
+            SettingsError: There is no such device here.
         """
+        _check_device(device)
         directory = DEFAULT_MODEL if model is None else Path(model)
         if not directory.is_dir() and _is_hub_id(str(model)):
             directory = _download(str(model))
@@ -94,8 +99,51 @@ class Captioner:
         Raises:
             ImageError: The picture cannot be read.
         """
-        pixels = self.checkpoint.model.encoder.preprocessing.pixels(read_image(image))
-        return self._describe(pixels.unsqueeze(0), search)[0]
+        return self._describe(self._pixels(image).unsqueeze(0), search)[0]
+
+    def caption_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        search: SearchMethod | None = None,
+        batch_size: int = 16,
+    ) -> list[CaptionedPicture]:
+        """Return a result for each picture, in order; a damaged one gives its error.
+
+        Args:
+            images: Paths, bytes, open files, Pillow images or arrays, mixed as you like.
+            search: How to search; None for the model's own way.
+            batch_size: Pictures that go through the network together; it changes no caption.
+        """
+        results: list[CaptionedPicture] = []
+        remaining = iter(images)
+        while some := list(islice(remaining, batch_size)):
+            names = [_name(image, len(results) + n) for n, image in enumerate(some)]
+            items = [_tried(self._pixels, image) for image in some]
+            read = [pixels for pixels, _ in items if pixels is not None]
+            found = iter(self._describe(torch.stack(read), search) if read else ())
+            for name, (_, error) in zip(names, items, strict=True):
+                results.append(CaptionedPicture(name, () if error else next(found), error))
+        return results
+
+    def caption_folder(
+        self,
+        folder: str | Path,
+        *,
+        recursive: bool = False,
+        search: SearchMethod | None = None,
+        batch_size: int = 16,
+        workers: int = 2,
+    ) -> Iterator[CaptionedPicture]:
+        """Yield a result for each picture of a folder, by name; see :meth:`stream`.
+
+        Raises:
+            DataError: There is no such folder.
+        """
+        if not Path(folder).is_dir():
+            raise DataError(f"{folder} is no folder. Use caption for one picture.")
+        pictures = find_pictures([os.fspath(folder)], recursive=recursive)
+        return self.stream(pictures.paths, search=search, batch_size=batch_size, workers=workers)
 
     def stream(
         self,
@@ -104,22 +152,32 @@ class Captioner:
         search: SearchMethod | None = None,
         batch_size: int = 16,
         workers: int = 2,
+        allow_truncated: bool = False,
+        time_limit: float = 60.0,
     ) -> Iterator[CaptionedPicture]:
         """Yield a result for each file, in order; a damaged one gives its error and no caption.
+
+        Neither the paths nor the pictures are ever all in memory.
 
         Args:
             sources: Paths of pictures.
             search: How to search; None for the model's own way.
             batch_size: Pictures that go through the network together; it changes no caption.
             workers: Processes that read and resize pictures; 0 reads them in this one.
+            allow_truncated: Caption what is there of a file that was cut short.
+            time_limit: Seconds after which a worker gives a picture up.
         """
         preprocessing = self.checkpoint.model.encoder.preprocessing
-        names = [str(source) for source in sources]
-        for batch in read_batches(names, preprocessing, batch_size=batch_size, workers=workers):
+        reader = PictureReader(preprocessing, batch_size, workers, allow_truncated, time_limit)
+        for batch in reader.batches(os.fspath(source) for source in sources):
             found = iter(self._describe(batch.pixels, search))
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 captions = () if error else next(found)
                 yield CaptionedPicture(source, captions, error)
+
+    def _pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
+        preprocessing = self.checkpoint.model.encoder.preprocessing
+        return preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
 
     @torch.inference_mode()
     def _describe(
@@ -151,6 +209,27 @@ class Captioner:
         )
 
 
+def _name(image: ImageSource, number: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+
+
+def _tried(
+    pixels: Callable[[ImageSource], Tensor], image: ImageSource
+) -> tuple[Tensor | None, str]:
+    try:
+        return pixels(image), ""
+    except ImageError as error:
+        return None, str(error)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
+
+
 def _is_hub_id(name: str) -> bool:
     parts = name.split("/")
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
@@ -160,7 +239,7 @@ def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo_id))
+        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except Exception as error:  # the hub's library raises many kinds
         raise CheckpointError(
             f"There is no model directory {repo_id}, and the hub gave none of that name "

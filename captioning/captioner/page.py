@@ -8,7 +8,7 @@ from typing import IO
 
 from PIL import Image
 
-from captioning.captioner.results import CaptionedPicture
+from captioning.captioner.results import CaptionedPicture, one_line
 from captioning.data.images import read_image
 from captioning.errors import ImageError
 
@@ -30,13 +30,18 @@ _HEAD = """<!doctype html>
   .file { color: #777; font-size: .8rem; overflow-wrap: anywhere; }
   .other { color: #777; }
   .error { border: 1px solid #c33; border-radius: 6px; padding: .8rem; }
+  input { font: inherit; margin-bottom: 1.5rem; max-width: 100%; padding: .4rem .6rem;
+          width: 20rem; }
 </style>
 </head>
 <body>
 <h1>Captions</h1>
+<input type="search" placeholder="Show those that say ..." aria-label="Filter"
+  oninput="for (const figure of document.querySelectorAll('figure'))
+    figure.hidden = !figure.textContent.toLowerCase().includes(this.value.toLowerCase())">
 <main>
 """
-_THUMBNAIL = 400  # pixels
+_THUMBNAIL = 320  # pixels
 
 
 class HtmlPage:
@@ -48,10 +53,12 @@ class HtmlPage:
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file
+        self.counts = {True: 0, False: 0}
         file.write(_HEAD)
 
     def add(self, result: CaptionedPicture) -> None:
         """Add one picture with its captions, or the reason why it has none."""
+        self.counts[result.ok] += 1
         name = f'<div class="file">{_text(Path(result.source).name)}</div>'
         if not result.ok:
             self.file.write(f'<figure class="error">{_text(result.error)}{name}</figure>\n')
@@ -66,20 +73,24 @@ class HtmlPage:
 
     def end(self) -> None:
         """Complete the page."""
-        self.file.write("</main>\n</body>\n</html>\n")
+        failed = f", {self.counts[False]} could not be read" if self.counts[False] else ""
+        self.file.write(
+            f'</main>\n<p class="file">{self.counts[True]} captioned{failed}.</p>\n'
+            "</body>\n</html>\n"
+        )
 
 
 def _text(text: str) -> str:
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
+    return html.escape(one_line(text))
 
 
 def _data(source: str) -> str:
     """Return the picture as a small JPEG inside a data: address."""
     try:
-        picture = read_image(source)
+        picture = read_image(source, allow_truncated=True, shrink_to=_THUMBNAIL)
     except ImageError:  # it was there a moment ago
         return ""
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
+    picture.save(buffer, "JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

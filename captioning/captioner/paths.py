@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.errors import DataError
-
 _ENDINGS = (
-    "jpg jpeg jpe jfif png gif bmp dib tif tiff webp avif jp2 ppm pgm pbm pnm mpo ico tga"
+    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jp2 j2k ppm pgm pbm "
+    "pnm mpo ico tga"
 )
 EXTENSIONS = frozenset(f".{ending}" for ending in _ENDINGS.split())
 """Endings by which pictures are found in folders; a file that is named is always tried."""
@@ -21,24 +20,28 @@ class PictureList:
     """The pictures to caption.
 
     Attributes:
-        paths: In the order of the arguments; within a folder sorted as people count
+        paths: In the order of the arguments, each once; within a folder sorted as people count
             (``photo2`` before ``photo10``).
-        skipped: How many files of folders have no picture's ending.
+        skipped: How many files of folders are hidden or have no picture's ending.
     """
 
     paths: tuple[str, ...]
     skipped: int
 
 
-def find_pictures(names: Iterable[str], *, recursive: bool = False) -> PictureList:
+def find_pictures(
+    names: Iterable[str], *, recursive: bool = False, patterns: bool = True
+) -> PictureList:
     """Resolve files, folders and glob patterns.
+
+    What does not exist stays in the list, and so does what only looks like a picture (a folder
+    named ``x.jpg``, a folder that may not be opened): each gives a result that says so. Links to
+    files are followed, links to folders inside a folder are not.
 
     Args:
         names: Each the path of a file or folder, or a pattern such as ``photos/*.jpg``.
         recursive: Go into the folders of folders.
-
-    Raises:
-        DataError: A name is nothing that exists, or matches nothing.
+        patterns: Whether a name that does not exist may be a pattern.
     """
     paths: list[str] = []
     skipped = 0
@@ -47,41 +50,39 @@ def find_pictures(names: Iterable[str], *, recursive: bool = False) -> PictureLi
             found, others = _folder(name, recursive)
             paths += found
             skipped += others
-        elif os.path.lexists(name):
-            paths.append(name)
-        elif matches := glob.glob(name, recursive=True):  # noqa: PTH207
-            found = [match for match in matches if os.path.isfile(match)]  # noqa: PTH113
-            paths += sorted(found, key=_natural)
+        elif patterns and not os.path.lexists(name) and (matches := _matches(name)):
+            paths += matches
         else:
-            raise DataError(
-                f"There is no file, folder or match for {name!r}. Check the path"
-                f"{'; put patterns in quotes' if '*' in name else ''}."
-            )
-    unique = list(dict.fromkeys(paths))
-    return PictureList(tuple(unique), skipped)
+            paths.append(name)
+    return PictureList(tuple(dict.fromkeys(paths)), skipped)
+
+
+def _matches(pattern: str) -> list[str]:
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207
+    return sorted((path for path in found if not os.path.isdir(path)), key=_natural)  # noqa: PTH112
 
 
 def _folder(folder: str, recursive: bool) -> tuple[list[str], int]:
-    found, skipped = [], 0
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        stat = os.stat(root)  # noqa: PTH116
-        if (stat.st_dev, stat.st_ino) in seen:  # a link back to a folder above
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders.sort(key=_natural)
-        if not recursive:
-            folders.clear()
-        for file in sorted(files, key=_natural):
-            if Path(file).suffix.lower() in EXTENSIONS and not file.startswith("._"):
-                found.append(os.path.join(root, file))  # noqa: PTH118
-            else:
-                skipped += 1
+    found: list[str] = []
+    skipped = 0
+
+    def unreadable(error: OSError) -> None:
+        found.append(str(error.filename))
+
+    for root, folders, files in os.walk(folder, onerror=unreadable):
+        named = sorted(files + [name for name in folders if _is_picture(name)], key=_natural)
+        found += [os.path.join(root, name) for name in named if _is_picture(name)]  # noqa: PTH118
+        skipped += sum(not _is_picture(name) for name in files)
+        deeper = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(deeper, key=_natural) if recursive else []
     return found, skipped
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a key under which ``photo2`` comes before ``photo10``."""
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+
+
+def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a key under which ``photo2`` comes before ``photo10``, and no two names are equal."""
     parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name

@@ -45,3 +45,12 @@ class CaptionedPicture:
     def text(self) -> str:
         """The best caption, or an empty string."""
         return self.captions[0].text if self.captions else ""
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with what breaks a line or cannot be shown escaped."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]

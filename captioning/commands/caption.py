@@ -5,21 +5,25 @@ every photo was captioned, 1 when some could not be read (they are named), 2 for
 """
 
 import dataclasses
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from captioning.captioner import Captioner, PictureList, find_pictures, open_writer
-from captioning.captioner.results import CaptionedPicture
+from captioning.captioner import CaptionedPicture, PictureList, find_pictures, open_writer
+from captioning.captioner.results import one_line
 from captioning.commands.progress import progress_bar
-from captioning.decoding import BeamSearch, Sampling, SearchMethod
 from captioning.errors import SettingsError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    import captioning.decoding
 
 _NAMED = 20  # failures that are named one by one at the end
 
@@ -28,20 +32,37 @@ _NAMED = 20  # failures that are named one by one at the end
 class CaptionSettings:
     """Caption photos and folders of photos."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """Files, folders, patterns in quotes, or - for a list on standard input, one path a line."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Where the results go: a file, or a folder for txt and caption. Standard output, or beside
-    each photo, by default."""
-    format: Literal["jsonl", "text", "csv", "coco", "html", "txt", "caption"] | None = None
-    """text is for reading, txt and caption are small files beside the photos. Taken from the ending
-    of -o; else text on a terminal and jsonl in a pipe."""
+    paths: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
+    ] = ()
+    """Files, folders, patterns in quotes, or - for a list on standard input."""
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
+        ),
+    ] = None
+    """Where the results go. For txt and caption a folder, by default that of each photo."""
+    format: Literal["auto", "text", "jsonl", "csv", "coco", "html", "txt", "caption"] = "auto"
+    """auto goes by the ending of -o. txt and caption are small files beside the photos."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
-    """Go into folders of folders."""
-    model: str | None = None
-    """A model directory or hub id; the model that comes with the package by default."""
-    beam: int | None = None
-    """Beam search of this width; the model's own search by default."""
+    """Go into folders of folders, but not through links to folders."""
+    resume: bool = False
+    """Go on with a run that was cut short: leave out photos with a row in -o or a text file."""
+    overwrite: bool = False
+    """Replace text files beside photos; any other file that -o names is always replaced."""
+    model: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the package's own)"),
+    ] = None
+    """A model directory or hub id."""
+    beam: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own search)"),
+    ] = None
+    """Beam search of this width."""
     captions: int = 1
     """Captions for each photo."""
     sample: bool = False
@@ -51,13 +72,17 @@ class CaptionSettings:
     top_k: int = 0
     """With --sample: draw from this many most probable words; 0 for all."""
     top_p: float = 1.0
-    """With --sample: draw from the most probable words that together have this probability."""
+    """With --sample: draw from the most probable words of this total probability."""
     seed: int = 0
     """With --sample: another seed gives other captions."""
     batch_size: int = 16
     """Photos that go through the network together."""
     workers: int = 2
     """Processes that read photos; 0 for none."""
+    allow_truncated: bool = False
+    """Caption what is there of a photo that was cut short."""
+    time_limit: float = 60.0
+    """Seconds after which a photo that cannot be read is given up; needs workers."""
     device: str = "cpu"
     """cpu, cuda or mps."""
 
@@ -66,29 +91,40 @@ def run(settings: CaptionSettings) -> int:
     """Caption, and return the exit code."""
     console = Console(stderr=True)
     _check(settings)
-    pictures = find_pictures(_names(settings.paths), recursive=settings.recursive)
+    form = _format(settings)
+    from captioning.captioner import Captioner
+    from captioning.captioner.resume import NOTHING, finished
+
+    pictures = _find(settings)
     if not pictures.paths:
         raise SettingsError(_nothing_found(settings, pictures))
+    _spare_photos(settings.output, pictures.paths)
+    done = finished(form, settings.output, pictures.paths) if settings.resume else NOTHING
+    remaining = [path for path in pictures.paths if path not in done.sources]
     captioner = Captioner.from_pretrained(
         settings.model, device=settings.device, seed=settings.seed
     )
     results = captioner.stream(
-        pictures.paths,
+        remaining,
         search=_search(settings, captioner.checkpoint.search),
         batch_size=settings.batch_size,
         workers=settings.workers,
+        allow_truncated=settings.allow_truncated,
+        time_limit=settings.time_limit,
     )
     failed: list[CaptionedPicture] = []
     with (
-        open_writer(_format(settings), settings.output) as writer,
         progress_bar(console, unit="photos/s") as progress,
+        open_writer(
+            form, settings.output, sources=pictures.paths, existing=_existing(settings)
+        ) as writer,
     ):
-        for result in _watched(results, progress, len(pictures.paths)):
+        for result in _watched(results, progress, len(remaining)):
             writer.write(result)
             if not result.ok:
                 failed.append(result)
     _report(console, pictures, failed)
-    return 1 if failed else 0
+    return 1 if failed or done.failed else 0
 
 
 def _check(settings: CaptionSettings) -> None:
@@ -101,18 +137,51 @@ def _check(settings: CaptionSettings) -> None:
     for name in ("batch_size", "captions"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"{name} is {getattr(settings, name)}; it is at least 1.")
+    if settings.resume and settings.overwrite:
+        raise SettingsError("--resume keeps what --overwrite replaces. Give one of them.")
     if settings.workers < 0:
         raise SettingsError(f"workers is {settings.workers}; it is at least 0.")
+    if not settings.time_limit > 0:
+        raise SettingsError(f"time_limit is {settings.time_limit}; it is above 0.")
 
 
-def _names(paths: Iterable[str]) -> Iterator[str]:
-    for path in paths:
-        if path == "-":
-            for line in sys.stdin:
-                if line.rstrip("\n"):
-                    yield line.rstrip("\n")
-        else:
-            yield path
+def _find(settings: CaptionSettings) -> PictureList:
+    paths: dict[str, None] = {}
+    skipped = 0
+    for name in settings.paths:
+        # A list holds names as they are: they may well have brackets or stars in them.
+        found = find_pictures(
+            _listed() if name == "-" else [name],
+            recursive=settings.recursive,
+            patterns=name != "-",
+        )
+        paths |= dict.fromkeys(found.paths)
+        skipped += found.skipped
+    return PictureList(tuple(paths), skipped)
+
+
+def _spare_photos(output: Path | None, photos: Sequence[str]) -> None:
+    """Refuse to write over one of the photos."""
+    if output is None or not output.is_file():
+        return
+    ours = output.stat()
+    for photo in photos:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(photo), ours):  # noqa: PTH116  (names need be no UTF-8)
+                raise SettingsError(f"-o {output} is one of the photos. Give another -o.")
+
+
+def _existing(settings: CaptionSettings) -> Literal["refuse", "replace", "keep"]:
+    if settings.resume:
+        return "keep"
+    return "replace" if settings.overwrite else "refuse"
+
+
+def _listed() -> Sequence[str]:
+    """Return the names on standard input, whose bytes need be no UTF-8."""
+    content = sys.stdin.buffer.read()
+    names = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(name) for name in names if name]
 
 
 def _nothing_found(settings: CaptionSettings, pictures: PictureList) -> str:
@@ -124,7 +193,7 @@ def _nothing_found(settings: CaptionSettings, pictures: PictureList) -> str:
 
 
 def _format(settings: CaptionSettings) -> str:
-    if settings.format is not None:
+    if settings.format != "auto":
         return settings.format
     if settings.output is None:
         return "text" if sys.stdout.isatty() else "jsonl"
@@ -138,7 +207,11 @@ def _format(settings: CaptionSettings) -> str:
     )
 
 
-def _search(settings: CaptionSettings, own: SearchMethod) -> SearchMethod:
+def _search(
+    settings: CaptionSettings, own: "captioning.decoding.SearchMethod"
+) -> "captioning.decoding.SearchMethod":
+    from captioning.decoding import BeamSearch, Sampling
+
     if settings.sample:
         return Sampling(
             temperature=settings.temperature,
@@ -146,10 +219,10 @@ def _search(settings: CaptionSettings, own: SearchMethod) -> SearchMethod:
             top_p=settings.top_p,
             n=settings.captions,
         )
-    beam = own if isinstance(own, BeamSearch) else BeamSearch()
-    width = settings.beam if settings.beam is not None else max(beam.width, settings.captions)
     if settings.beam is None and settings.captions == 1:
         return own
+    beam = own if isinstance(own, BeamSearch) else BeamSearch()
+    width = settings.beam if settings.beam is not None else max(beam.width, settings.captions)
     return dataclasses.replace(beam, width=width, n=settings.captions)
 
 
@@ -165,7 +238,7 @@ def _watched(
 def _report(console: Console, pictures: PictureList, failed: list[CaptionedPicture]) -> None:
     if pictures.skipped:
         console.print(
-            f"{pictures.skipped} files that are no pictures by their endings were left out.",
+            f"Left out, as hidden or no pictures by their endings: {pictures.skipped} files.",
             highlight=False,
         )
     if not failed:
@@ -174,11 +247,6 @@ def _report(console: Console, pictures: PictureList, failed: list[CaptionedPictu
         f"{len(failed)} of {len(pictures.paths)} photos could not be captioned:", highlight=False
     )
     for result in failed[:_NAMED]:
-        console.print(f"  {ascii_safe(result.error)}", highlight=False, markup=False)
+        console.print(f"  {one_line(result.error)}", highlight=False, markup=False, soft_wrap=True)
     if len(failed) > _NAMED:
         console.print(f"  ... and {len(failed) - _NAMED} more (see the output)", highlight=False)
-
-
-def ascii_safe(text: str) -> str:
-    """Return ``text`` without what a terminal cannot show."""
-    return text if text.isprintable() else text.encode("utf-8", "backslashreplace").decode()

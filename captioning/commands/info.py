@@ -2,10 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from captioning.captioner import Captioner
 from captioning.decoding import search_to_json
@@ -15,8 +17,12 @@ from captioning.decoding import search_to_json
 class InfoSettings:
     """Say what is in a model directory."""
 
-    model: tyro.conf.Positional[str | None] = None
-    """A model directory or hub id; the model that comes with the package by default."""
+    model: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the package's own)"),
+    ] = None
+    """A model directory or hub id."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -52,9 +58,9 @@ def run(settings: InfoSettings) -> int:
         return 0
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for title, content in sections.items():
-        table.add_row(f"[bold]{title}[/bold]", "")
+        table.add_row(Text(title, style="bold"), "")
         for name, value in content.items():
             shown = f"{value:,}" if name == "parameters" else str(value)
-            table.add_row(f"  {name}", shown)
+            table.add_row(Text(f"  {name}"), Text(shown))  # as it is: no markup in it is meant
     console.print(table)
     return 0

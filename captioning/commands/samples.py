@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -19,7 +20,7 @@ from captioning.errors import DataError, OutputError
 class SamplesSettings:
     """Write a few sample photos into a folder, with their sources."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where the photos go."""
 
 
@@ -101,7 +102,10 @@ def run(settings: SamplesSettings) -> int:
     """Copy the photos, and return the exit code."""
     written = write_samples(settings.folder)
     Console(stderr=True).print(
-        f"{len(written)} photos and SOURCES.txt are in {settings.folder}", highlight=False
+        f"{len(written)} photos and SOURCES.txt are in {settings.folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 

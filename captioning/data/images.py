@@ -173,12 +173,12 @@ def _load(image: Image.Image, name: str, allow_truncated: bool) -> None:
 def _share_read(image: Image.Image) -> float | None:
     """Return how much of the height has pixels, or None where none were unpacked at all.
 
-    Rows that were never written are zero.
+    Rows that were never written are zero. Some formats begin with the bottom row.
     """
     if not getattr(image, "tile", None) or getattr(image, "_im", None) is None:
         return None
     box = image.im.getbbox()
-    return box[3] / image.height if box else 0.0
+    return (box[3] - box[1]) / image.height if box else 0.0
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -202,9 +202,7 @@ def _upright(image: Image.Image) -> Image.Image:
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     if turn is None:
         return image
-    turned = image.transpose(turn)
-    turned.info = dict(image.info)  # a palette's transparency stands there
-    return turned
+    return image.transpose(turn)
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

@@ -1,0 +1,130 @@
+"""What all writers of results share: safe files, and errors that say what to do."""
+
+import io
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from captioning.captioner.results import CaptionedPicture
+from captioning.errors import OutputError
+
+
+class Writer:
+    """Takes results one by one.
+
+    Used as a context manager: leaving it completes the output, also where a run is interrupted.
+    Where a format is one document (CSV, COCO, HTML), the file appears whole, under its name, only
+    then; JSON lines are written and flushed as they come.
+    """
+
+    def write(self, result: CaptionedPicture) -> None:
+        """Take one result.
+
+        Raises:
+            OutputError: It cannot be written: the disk is full, say.
+        """
+        try:
+            self._write(result)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Complete the output.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+
+    def _write(self, result: CaptionedPicture) -> None:
+        raise NotImplementedError
+
+    def _abandon(self) -> None:
+        """Keep what was written of a document that cannot be completed, under another name."""
+
+    def _failed(self, error: OSError) -> OSError:
+        if isinstance(error, BrokenPipeError | OutputError):  # such as `head` had enough
+            return error
+        return OutputError(f"The results cannot be written: {error}. Make room, or give another -o")
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            self._abandon()
+        else:  # an interrupted run keeps what it has
+            self.close()
+
+
+class FileWriter(Writer):
+    """A writer of one file, or of standard output."""
+
+    whole = True
+
+    def __init__(self, output: Path | None, *, append: bool = False) -> None:
+        self.output = output
+        self._temporary: Path | None = None
+        self.file: IO[str] = sys.stdout
+        if output is None:
+            if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no UTF-8
+                sys.stdout.reconfigure(errors="backslashreplace")
+            return
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            if output.is_dir():
+                raise IsADirectoryError("it is a folder")
+            if self.whole:
+                handle, name = tempfile.mkstemp(prefix=".captions-", dir=output.parent)
+                self._temporary = Path(name)
+                self._temporary.chmod(0o644)
+            else:
+                start = os.O_APPEND if append else os.O_TRUNC
+                handle = os.open(output, os.O_WRONLY | os.O_CREAT | start, 0o644)
+            self.file = os.fdopen(
+                handle, "w", encoding="utf-8", newline="", errors="backslashreplace"
+            )
+        except OSError as error:
+            raise OutputError(f"{output} cannot be written: {error}. Give another -o.") from error
+
+    def close(self) -> None:
+        """Complete the file and give it its name, or keep what there is as a ``.part``.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            self._end()
+            self.file.flush()
+            if self.output is not None:
+                self.file.close()
+            if self.output is not None and self._temporary is not None:
+                self._temporary.replace(self.output)
+        except OSError as error:
+            self._abandon()
+            raise self._failed(error) from error
+
+    def _end(self) -> None:
+        """Write what comes after the last result."""
+
+    def _abandon(self) -> None:
+        with suppress(OSError, ValueError):  # what could be written stays
+            if self.output is not None:
+                self.file.close()
+        if self.output is not None and self._temporary is not None:
+            with suppress(OSError):
+                self._temporary.replace(part_of(self.output))
+            self._temporary = None
+
+
+def part_of(output: Path) -> Path:
+    """Return the name under which a document that could not be completed is kept."""
+    return output.with_name(f"{output.name}.part")

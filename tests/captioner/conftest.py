@@ -1,0 +1,71 @@
+"""A small captioner with random weights, and pictures for it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioning.captioner import Captioner
+from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.data.preprocessing import Preprocessing
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import BeamSearch
+from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.model import CaptionModel
+
+WORDS = ["a", "red", "dog", "cat", "man", "runs", "sits", "jumps", "over", "the", "grass", "water"]
+
+
+def draw(number, size=(96, 72)):
+    """A picture unlike those of other numbers: coarse noise in its own colours."""
+    chance = np.random.default_rng(number)
+    coarse = chance.integers(0, 256, (3, 4, 3)) * chance.random(3)
+    return Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def _tell_pictures_apart(encoder, decoder):
+    """Centre and stretch what the pictures say; with weights as drawn, all say nearly the same."""
+    pixels = torch.stack([encoder.preprocessing.pixels(draw(n)) for n in range(100, 140)])
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            weight.mul_(20 if "W_vh" in name else 2)
+        decoder.cell.b -= decoder.cell.W_vh @ encoder(pixels).vector.mean(0)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The directory of a model whose captions differ from picture to picture."""
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.build([WORDS], min_count=1)
+    encoder = Encoder(
+        EncoderConfig("timm:test_resnet", weights=None),
+        Preprocessing(size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+    )
+    options = DecoderOptions(embedding_size=16, hidden_size=32, dropout=0.0)
+    shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
+    decoder = Decoder(shape)
+    _tell_pictures_apart(encoder, decoder)
+    search = BeamSearch(width=3, max_length=8)
+    directory = tmp_path_factory.mktemp("models") / "small"
+    checkpoint = Checkpoint(CaptionModel(encoder, decoder).eval(), vocabulary, search)
+    save_checkpoint(checkpoint, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def captioner(model):
+    return Captioner.from_pretrained(model)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Twelve picture files; the fourth, the seventh and the eighth are damaged."""
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = [folder / f"picture{number}.png" for number in range(1, 13)]
+    for number, path in enumerate(paths):
+        draw(number).save(path)
+    paths[3].write_bytes(b"")
+    paths[6].write_bytes(paths[5].read_bytes()[:500])
+    paths[7].write_bytes(b"no picture")
+    return [str(path) for path in paths]

@@ -1,0 +1,151 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioning.captioner import Captioner
+from captioning.captioner import captioner as module
+from captioning.data.images import read_image
+from captioning.decoding import BeamSearch, Greedy, Sampling
+from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
+
+DAMAGED = {3, 6, 7}
+
+
+@pytest.fixture(scope="module")
+def alone(captioner, pictures):
+    """What each picture gets by itself; None for those that cannot be read."""
+    return [
+        None if place in DAMAGED else captioner.caption(path).text
+        for place, path in enumerate(pictures)
+    ]
+
+
+def test_captions_tell_the_pictures_apart(alone):
+    """Or the other tests could not see one caption in the place of another."""
+    readable = [text for text in alone if text]
+    assert len(set(readable)) >= len(readable) - 2
+
+
+def test_caption_is_the_one_the_network_finds_most_probable(captioner, pictures):
+    """Against every caption of one or two words, scored one step at a time."""
+    checkpoint = captioner.checkpoint
+    vocabulary, model = checkpoint.vocabulary, checkpoint.model
+    special = {vocabulary.pad, vocabulary.bos, vocabulary.eos, vocabulary.unk}
+    words = [word for word in range(len(vocabulary)) if word not in special]
+    pixels = model.encoder.preprocessing.pixels(read_image(pictures[0])).unsqueeze(0)
+
+    def score(tokens):
+        state, total = model.start(pixels), 0.0
+        for before, after in itertools.pairwise((vocabulary.bos, *tokens, vocabulary.eos)):
+            log_probs, state = model.decoder.step(torch.tensor([before]), state)
+            total += float(log_probs[0, after])
+        return total
+
+    with torch.inference_mode():
+        every = [(word,) for word in words] + list(itertools.product(words, words))
+        best = max(every, key=score)
+        how = BeamSearch(width=200, n=200, max_length=2, min_length=1)
+        finished = [c for c in captioner.captions(pictures[0], search=how) if c.finished]
+        assert finished[0].words == tuple(vocabulary.decode(best))
+        assert finished[0].log_prob == pytest.approx(score(best), abs=1e-4)
+
+
+def test_sources_of_every_kind_get_the_same_caption(captioner, pictures, alone):
+    path = pictures[0]
+    with open(path, "rb") as file:  # noqa: PTH123
+        content = file.read()
+    picture = Image.open(path).convert("RGB")
+    sources = [path, content, io.BytesIO(content), picture, np.asarray(picture)]
+    assert {captioner.caption(source).text for source in sources} == {alone[0]}
+    many = captioner.caption_many(sources)
+    assert {result.text for result in many} == {alone[0]}
+    assert [result.source for result in many] == [path, *(f"image {n}" for n in range(1, 5))]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 100])
+def test_damaged_pictures_shift_nothing(captioner, pictures, alone, batch_size, workers):
+    """Each picture gets the caption that it gets alone, whatever stands beside it."""
+    results = list(captioner.stream(pictures, batch_size=batch_size, workers=workers))
+    assert [result.source for result in results] == pictures
+    assert [result.text or None for result in results] == alone
+    for place, result in enumerate(results):
+        assert result.ok == (place not in DAMAGED)
+        assert bool(result.captions) == result.ok
+        assert result.ok or pictures[place] in result.error
+
+
+def test_folder_is_captioned_in_natural_order(captioner, pictures, alone, tmp_path):
+    folder = tmp_path / "all"
+    (folder / "below").mkdir(parents=True)
+    for place in (10, 1, 0):  # picture11, picture2, picture1
+        (folder / f"picture{place + 1}.png").symlink_to(pictures[place])
+    (folder / "below" / "picture9.png").symlink_to(pictures[8])
+    (folder / "notes.txt").write_text("none")
+    texts = [result.text for result in captioner.caption_folder(folder, workers=0)]
+    assert texts == [alone[0], alone[1], alone[10]]
+    deep = [r.text for r in captioner.caption_folder(folder, recursive=True, workers=0)]
+    assert sorted(deep) == sorted([*texts, alone[8]])
+    with pytest.raises(DataError, match="is no folder"):
+        captioner.caption_folder(folder / "picture1.png")
+
+
+def test_words_and_probabilities_belong_to_the_text(captioner, pictures):
+    captions = captioner.captions(pictures[0], search=BeamSearch(width=4, n=4, max_length=6))
+    assert len({caption.text for caption in captions}) == 4
+    assert [c.log_prob for c in captions] == sorted((c.log_prob for c in captions), reverse=True)
+    for caption in captions:
+        assert caption.text == " ".join(caption.words)
+        assert len(caption.word_log_probs) == len(caption.words)
+        assert sum(caption.word_log_probs) >= caption.log_prob - 1e-4
+        assert "<unk>" not in caption.words
+
+
+def test_search_can_be_chosen_for_each_call(captioner, pictures):
+    greedy = captioner.caption(pictures[0], search=Greedy(max_length=2))
+    assert len(greedy.words) <= 2
+    many = captioner.caption_many(pictures[:2], search=Sampling(n=3))
+    assert [len(result.captions) for result in many] == [3, 3]
+
+
+def test_unreadable_picture_raises_when_asked_for_alone(captioner, pictures):
+    with pytest.raises(ImageError, match="picture4"):
+        captioner.caption(pictures[3])
+
+
+def test_push_to_hub_uploads_a_whole_model(captioner, pictures, alone, tmp_path, monkeypatch):
+    class Hub:
+        def create_repo(self, repo_id, *, private, exist_ok):
+            assert (repo_id, private, exist_ok) == ("me/model", True, True)
+
+        def upload_folder(self, *, repo_id, folder_path):
+            assert repo_id == "me/model"
+            folder_path.rename(tmp_path / "uploaded")
+            return "https://hub/me/model"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert captioner.push_to_hub("me/model", private=True) == "https://hub/me/model"
+    loaded = Captioner.from_pretrained(tmp_path / "uploaded")
+    assert loaded.caption(pictures[0]).text == alone[0]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./a/b", "a/b/c", "/a"])
+def test_path_that_is_no_hub_id_asks_no_hub(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", pytest.fail)
+    with pytest.raises(CheckpointError, match="There is no model directory"):
+        Captioner.from_pretrained(name)
+
+
+def test_default_model_is_the_one_in_the_package(model, monkeypatch):
+    monkeypatch.setattr(module, "DEFAULT_MODEL", model)
+    assert Captioner.from_pretrained().checkpoint.search == BeamSearch(width=3, max_length=8)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_device_that_is_not_there_is_said(model, device):
+    with pytest.raises(SettingsError, match=f"There is no device '{device}' here"):
+        Captioner.from_pretrained(model, device=device)
