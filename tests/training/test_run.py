@@ -87,9 +87,7 @@ def test_best_epoch_is_kept_with_its_scores(whole):
     best = max(rows, key=lambda row: float(row["CIDEr"]))
     info = load_checkpoint(whole).info
     assert info["training"]["epochs"] == int(best["epoch"])
-    assert info["scores"]["CIDEr (greedy, val)"] == pytest.approx(
-        float(best["CIDEr"]), abs=1e-4
-    )
+    assert info["scores"]["CIDEr (greedy, val)"] == pytest.approx(float(best["CIDEr"]), abs=1e-4)
     assert str(TINY.parent) not in (whole / "config.json").read_text()  # no path of this machine
 
 
