@@ -1,6 +1,6 @@
 """A model and a captioned split give scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from captioning.errors import DataError
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
+from captioning.training.cache import cache_features
+from captioning.training.validation import caption_features
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Evaluation:
         split: What was read, with its problems.
         search: How the captions were searched for.
         scores: Over the pictures that could be read.
+        training: Every caption of the same data's train split, to tell which captions are new; None
+            where there is no such split.
     """
 
     captions: dict[int, str]
@@ -32,6 +36,7 @@ class Evaluation:
     split: CaptionSplit
     search: SearchMethod
     scores: Scores
+    training: tuple[str, ...] | None = None
 
     @property
     def signature(self) -> str:
@@ -108,4 +113,61 @@ def evaluate(
         split=found,
         search=search or captioner.checkpoint.search,
         scores=score(captions, references, java=java),
+        training=_training_captions(data),
     )
+
+
+def _training_captions(data: str) -> tuple[str, ...] | None:
+    try:
+        train = read_captions(data, split="train")
+    except DataError:
+        return None  # this data has no train split, or not on this machine
+    return tuple(caption for image in train.images for caption in image.captions)
+
+
+def sweep(
+    captioner: Captioner,
+    data: str,
+    *,
+    split: str,
+    searches: Iterable[SearchMethod],
+    cache: Path,
+    workers: int = 2,
+    watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
+) -> dict[SearchMethod, Scores]:
+    """Score a split under each of several searches, looking at its pictures once.
+
+    Args:
+        captioner: The model.
+        data: A data set, as :func:`captioning.read_captions` names it.
+        split: ``train``, ``val`` or ``test``. A search that is chosen by its score here is chosen
+            on this split: report another split's score of it.
+        searches: What to try.
+        cache: Directory in which the pictures' features are kept; the next sweep finds them there.
+        workers: Processes that read pictures.
+        watch: Told each search and its scores as they are found.
+
+    Returns:
+        The scores of each search over the pictures that could be read.
+
+    Raises:
+        DataError: The split cannot be used, or none of its pictures can be read.
+    """
+    found = read_captions(data, split=split)
+    model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
+    paths = [image.path for image in found.images]
+    grid = model.decoder.config.attention
+    features = cache_features(model.encoder, paths, cache, grid=grid, flip=False, workers=workers)
+    places = [place for place in range(len(paths)) if place not in features.unreadable]
+    if not places:
+        raise DataError(
+            f"None of the {len(paths)} pictures of {data} can be read; the first: "
+            f"{features.unreadable[0]}"
+        )
+    references = {place: list(found.images[place].captions) for place in places}
+    table = {}
+    for how in searches:
+        captions = caption_features(model.decoder, features, places, vocabulary, how)
+        table[how] = score(dict(zip(places, captions, strict=True)), references)
+        watch(how, table[how])
+    return table

@@ -19,13 +19,11 @@ from pathlib import Path
 
 import torch
 
-from captioning.captioner import DEFAULT_MODEL
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.readers import CaptionSplit, read_captions
+from captioning.captioner import DEFAULT_MODEL, Captioner
+from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
-from captioning.metrics import Scores, score
-from captioning.training.cache import cache_features
-from captioning.training.validation import caption_features
+from captioning.evaluation import sweep
+from captioning.metrics import Scores
 
 LIMITS = [
     "It was trained on 6,000 photos of Flickr8k, mostly of people and dogs out of doors, and sees "
@@ -49,15 +47,22 @@ def main() -> None:
         half = Path(folder) / "model"
         save_checkpoint(load_checkpoint(arguments.run / "model"), half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
-    split = read_captions(arguments.data, split="val")
-    table = sweep(checkpoint, split, arguments.run.parent / "features")
+    cache = arguments.run.parent / "features"
+    table = sweep(
+        Captioner(checkpoint),
+        arguments.data,
+        split="val",
+        searches=searches(),
+        cache=cache,
+        watch=show,
+    )
     best = max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
     print(f"chosen: {best}")
     info = {
         "name": "The default captioner: EfficientNet-Lite2 and an attentive LSTM",
         "training": checkpoint.info["training"],
         "scores": {
-            "split": f"Flickr8k dev, {len(split.images)} photos",
+            "split": f"Flickr8k dev, {len(table[best])} photos",
             **{name: round(value, 4) for name, value in table[best].values.items()},
             "signature": table[best].signature,
         },
@@ -69,32 +74,26 @@ def main() -> None:
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 
-def sweep(
-    checkpoint: Checkpoint, split: CaptionSplit, cache_directory: Path
-) -> dict[SearchMethod, Scores]:
-    """Score the validation split under every search, and print a row for each."""
-    model, vocabulary = checkpoint.model, checkpoint.vocabulary
-    paths = [image.path for image in split.images]
-    cache = cache_features(model.encoder, paths, cache_directory, grid=True, flip=False)
-    references = {place: list(image.captions) for place, image in enumerate(split.images)}
-    searches: list[SearchMethod] = [Greedy()]
-    searches += [
+def searches() -> list[SearchMethod]:
+    """Return what to choose from."""
+    beams = [
         BeamSearch(width=width, length_penalty=penalty)
         for width in (3, 5)
         for penalty in (0.0, 0.5, 0.7, 0.9, 1.0, 1.2)
     ]
-    table = {}
-    for how in searches:
-        captions = caption_features(model.decoder, cache, list(references), vocabulary, how)
-        table[how] = score(dict(enumerate(captions)), references)
-        print(
-            f"{type(how).__name__} width {getattr(how, 'width', 1)} "
-            f"penalty {getattr(how, 'length_penalty', 0):.1f}: BLEU-1 {table[how].bleu_1:.4f} "
-            f"BLEU-4 {table[how].bleu_4:.4f} ROUGE-L {table[how].rouge_l:.4f} "
-            f"CIDEr {table[how].cider:.4f}, {len(set(captions))} distinct",
-            flush=True,
-        )
-    return table
+    return [Greedy(), *beams]
+
+
+def show(how: SearchMethod, scores: Scores) -> None:
+    """Print a row of the table."""
+    captions = scores.per_image["caption"]
+    print(
+        f"{type(how).__name__} width {getattr(how, 'width', 1)} "
+        f"penalty {getattr(how, 'length_penalty', 0):.1f}: BLEU-1 {scores.bleu_1:.4f} "
+        f"BLEU-4 {scores.bleu_4:.4f} ROUGE-L {scores.rouge_l:.4f} "
+        f"CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import DataError, OutputError
-from captioning.evaluation import evaluate
+from captioning.evaluation import evaluate, sweep
 from captioning.metrics import score
 from captioning.nn.decoder import Decoder, DecoderOptions
 from captioning.nn.encoder import Encoder, EncoderConfig
@@ -92,6 +92,69 @@ def test_captions_are_saved_before_they_are_scored(checkpoint, tmp_path, monkeyp
             workers=0,
         )
     assert len(json.loads((tmp_path / "r.json").read_text())) == 8
+
+
+def test_captions_are_new_where_the_train_split_has_none_like_them(model, tmp_path, capsys):
+    """The novelty that evaluate prints, against the words of the two files themselves."""
+    output = tmp_path / "results.json"
+    data = f"coco:{TINY}"
+    assert run("evaluate", model, "--data", data, "-o", output, "--json", "--workers", 0) == 0
+    novel = json.loads(capsys.readouterr().out)["diversity"]["novel"]
+    captions = {entry["image_id"]: entry["caption"] for entry in json.loads(output.read_text())}
+    assert novel == 1.0  # an untrained model says nothing that a person has said
+
+    shutil.copytree(TINY, tmp_path / "tiny")
+    path = tmp_path / "tiny" / "annotations" / "captions_train.json"
+    train = json.loads(path.read_text())
+    first = next(iter(captions.values()))
+    train["annotations"][0]["caption"] = f"{first.capitalize()}."  # known but for its looks
+    path.write_text(json.dumps(train))
+    data = f"coco:{tmp_path / 'tiny'}"
+    assert run("evaluate", model, "--data", data, "-o", output, "--json", "--workers", 0) == 0
+    same = list(captions.values()).count(first)
+    assert json.loads(capsys.readouterr().out)["diversity"]["novel"] == 1 - same / 8
+
+    path.unlink()
+    assert run("evaluate", model, "--data", data, "-o", output, "--workers", 0) == 0
+    assert "never in training   n/a" in capsys.readouterr().out
+
+
+def test_sweep_gives_each_search_the_scores_that_evaluate_gives_it(checkpoint, tmp_path):
+    captioner, data, told = Captioner(checkpoint), f"coco:{TINY}", []
+    searches = [Greedy(max_length=5), BeamSearch(width=3, max_length=7, length_penalty=1.0)]
+    table = sweep(
+        captioner,
+        data,
+        split="val",
+        searches=searches,
+        cache=tmp_path,
+        workers=0,
+        watch=lambda how, scores: told.append(how),
+    )
+    assert told == list(table) == searches
+    captions = []
+    for how in searches:
+        alone = evaluate(captioner, data, split="val", search=how, workers=0)
+        captions.append(list(alone.captions.values()))
+        assert list(table[how].per_image["caption"]) == captions[-1]
+        assert table[how].values == pytest.approx(alone.scores.values)
+    assert captions[0] != captions[1]
+
+
+def test_sweep_over_no_readable_picture_is_an_error(checkpoint, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    for picture in (tmp_path / "tiny" / "images").iterdir():
+        picture.write_bytes(b"not a picture")
+    data = f"coco:{tmp_path / 'tiny'}"
+    with pytest.raises(DataError, match="None of the 8 pictures"):
+        sweep(
+            Captioner(checkpoint),
+            data,
+            split="val",
+            searches=[Greedy()],
+            cache=tmp_path / "features",
+            workers=0,
+        )
 
 
 def test_unreadable_picture_is_left_out_and_said(model, checkpoint, tmp_path, capsys):

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from captioning.captioner import CaptionedPicture, PictureList, find_pictures, open_writer
 from captioning.captioner.results import one_line
-from captioning.commands.progress import progress_bar
+from captioning.commands.progress import progress_bar, talk
 from captioning.errors import SettingsError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
@@ -89,7 +89,7 @@ class CaptionSettings:
 
 def run(settings: CaptionSettings) -> int:
     """Caption, and return the exit code."""
-    console = Console(stderr=True)
+    console = talk()
     _check(settings)
     form = _format(settings)
     from captioning.captioner import Captioner
@@ -238,15 +238,12 @@ def _watched(
 def _report(console: Console, pictures: PictureList, failed: list[CaptionedPicture]) -> None:
     if pictures.skipped:
         console.print(
-            f"Left out, as hidden or no pictures by their endings: {pictures.skipped} files.",
-            highlight=False,
+            f"Left out, as hidden or no pictures by their endings: {pictures.skipped} files."
         )
     if not failed:
         return
-    console.print(
-        f"{len(failed)} of {len(pictures.paths)} photos could not be captioned:", highlight=False
-    )
+    console.print(f"{len(failed)} of {len(pictures.paths)} photos could not be captioned:")
     for result in failed[:_NAMED]:
-        console.print(f"  {one_line(result.error)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {one_line(result.error)}")
     if len(failed) > _NAMED:
-        console.print(f"  ... and {len(failed) - _NAMED} more (see the output)", highlight=False)
+        console.print(f"  ... and {len(failed) - _NAMED} more (see the output)")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from captioning.captioner import Captioner
-from captioning.commands.progress import progress_bar
+from captioning.commands.progress import progress_bar, talk
 from captioning.commands.report import Report
 from captioning.decoding import BeamSearch, SearchMethod
 from captioning.errors import SettingsError
@@ -48,7 +47,7 @@ class EvaluateSettings:
 
 def run(settings: EvaluateSettings) -> int:
     """Evaluate, and return the exit code: 1 when some pictures could not be read."""
-    console = Console(stderr=True)
+    console = talk()
     captioner = Captioner.from_pretrained(settings.model, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
     with progress_bar(console, unit="photos/s") as progress:
@@ -65,12 +64,12 @@ def run(settings: EvaluateSettings) -> int:
             watch=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if problems := found.split.problems.report():
-        console.print(problems, highlight=False, markup=False)
-    console.print(f"The captions are in {output}", highlight=False, markup=False)
-    report = Report(found.scores, found.captions, found.references, found.signature)
+        console.print(problems)
+    console.print(f"The captions are in {output}")
+    report = Report(found.scores, found.captions, found.references, found.signature, found.training)
     print(report.as_json() if settings.json else report.table())  # noqa: T201
     for why in list(found.unreadable.values())[:5]:
-        console.print(f"left out: {why}", highlight=False, markup=False)
+        console.print(f"left out: {why}")
     return 1 if found.unreadable else 0
 
 

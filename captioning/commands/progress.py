@@ -1,4 +1,4 @@
-"""The progress bar of all commands: on standard error, with the rate and the time left."""
+"""How all commands talk: on standard error, with progress bars that give rate and time left."""
 
 from rich.console import Console
 from rich.progress import (
@@ -12,6 +12,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+
+def talk() -> Console:
+    """Return standard error as a place for plain lines of any length.
+
+    Names of files pass through as they are: not broken at column 80, and nothing in them is taken
+    for markup, a number to colour or the name of an emoji.
+    """
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class _Rate(ProgressColumn):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from captioning.metrics import Scores, diversity, shuffled
+from captioning.metrics import DocumentFrequency, Scores, diversity, shuffled
 
 _FEWEST = 2  # images that can be shuffled
 
@@ -18,13 +18,18 @@ class Report:
     references: Mapping[int, Sequence[str]]
     signature: str
     """Every choice that moved a number."""
+    training: Sequence[str] | None = None
+    """The captions that the model was trained on, where they are known."""
+    document_frequency: DocumentFrequency | None = None
+    """The table that weighs CIDEr's words, where it is not the references."""
 
     def table(self) -> str:
         """Return a table to read; scores times 100, with 95 % bootstrap intervals."""
         lines = self.scores.table(self.scores.intervals()).splitlines()
-        parts = ["\n".join(lines[:-1]), diversity(self.captions).table()]
+        variety = diversity(self.captions, training=self.training)
+        parts = ["\n".join(lines[:-1]), variety.table()]
         if len(self.captions) >= _FEWEST:
-            other = shuffled(self.captions, self.references)
+            other = self._shuffled()
             shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in _main(other).items())
             parts.append(f"with the images shuffled: {shown}")
         return "\n\n".join([*parts, self.signature])
@@ -38,12 +43,15 @@ class Report:
         content = {
             **self.scores.as_dict(),
             "intervals": intervals,
-            "diversity": diversity(self.captions).as_dict(),
+            "diversity": diversity(self.captions, training=self.training).as_dict(),
             "signature": self.signature,
         }
         if len(self.captions) >= _FEWEST:
-            content["shuffled"] = _main(shuffled(self.captions, self.references))
+            content["shuffled"] = _main(self._shuffled())
         return json.dumps(content, indent=2)
+
+    def _shuffled(self) -> Scores:
+        return shuffled(self.captions, self.references, document_frequency=self.document_frequency)
 
 
 def _main(scores: Scores) -> dict[str, float]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
+from captioning.commands.progress import talk
 from captioning.errors import DataError, OutputError
 
 
@@ -101,12 +101,7 @@ SAMPLES = (
 def run(settings: SamplesSettings) -> int:
     """Copy the photos, and return the exit code."""
     written = write_samples(settings.folder)
-    Console(stderr=True).print(
-        f"{len(written)} photos and SOURCES.txt are in {settings.folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    talk().print(f"{len(written)} photos and SOURCES.txt are in {settings.folder}")
     return 0
 
 

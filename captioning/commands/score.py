@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
+from captioning.commands.progress import talk
 from captioning.commands.report import Report
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
@@ -41,14 +41,10 @@ def run(settings: ScoreSettings) -> int:
         left_out = len(references)
         references = {image: list(of) for image, of in restrict(references, candidates).items()}
         left_out -= len(references)
-        Console(stderr=True).print(f"{left_out} annotated images have no result", highlight=False)
-    table = settings.document_frequency
-    scores = score(
-        candidates,
-        references,
-        document_frequency=None if table is None else DocumentFrequency.load(table),
-        java=settings.java,
-    )
-    report = Report(scores, candidates, references, scores.signature)
+        talk().print(f"{left_out} annotated images have no result")
+    path = settings.document_frequency
+    table = None if path is None else DocumentFrequency.load(path)
+    scores = score(candidates, references, document_frequency=table, java=settings.java)
+    report = Report(scores, candidates, references, scores.signature, document_frequency=table)
     print(report.as_json() if settings.json else report.table())  # noqa: T201
     return 0

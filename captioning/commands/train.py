@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from captioning.commands.progress import talk
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, Watcher, train
 
@@ -40,7 +41,7 @@ class _Bars:
         self.last = time.monotonic()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text)
 
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
@@ -77,14 +78,14 @@ class _Bars:
 
 def run(config: RunConfig) -> int:
     """Train, and return the exit code."""
-    console = Console(stderr=True)
+    console = talk()
     bars = _Bars(console)
     watcher = Watcher(bars.say, bars.looked, bars.stepped, bars.resumed)
     try:
         with bars.progress:
             model = train(config, watcher)
     except KeyboardInterrupt:
-        console.print("Interrupted. Give the same command again to go on.", highlight=False)
+        console.print("Interrupted. Give the same command again to go on.")
         return 130
-    console.print(f"The model is in {model}", highlight=False, markup=False)
+    console.print(f"The model is in {model}")
     return 0

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from captioning.errors import DataError
 
 _VERSION = 1
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class FeatureKey:
         preprocessing: How pictures became pixels.
         grid: Whether every position is kept, or only v.
         flip: Whether each picture was looked at mirrored as well.
+        precision: Of the encoder's products.
     """
 
     encoder: str
@@ -34,11 +36,13 @@ class FeatureKey:
     preprocessing: Mapping[str, Any]
     grid: bool
     flip: bool
+    precision: Precision = "float32"
 
     def digest(self, paths: Sequence[Path]) -> str:
         """Return a name for the features of these files as they lie on disk now."""
         files = [[str(path), *_fingerprint(path)] for path in paths]
         key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing), self.grid, self.flip]
+        key += [] if self.precision == "float32" else [self.precision]
         return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
 
 

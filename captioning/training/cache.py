@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.features import FeatureCache, FeatureKey
+from captioning.data.features import FeatureCache, FeatureKey, Precision
 from captioning.data.images import read_image
 from captioning.data.preprocessing import Preprocessing
 from captioning.errors import ImageError
@@ -46,6 +46,7 @@ def cache_features(
     flip: bool,
     batch_size: int = 64,
     workers: int = 2,
+    precision: Precision = "float32",
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureCache:
     """Return the features of ``paths``, computing those that the cache lacks.
@@ -59,11 +60,17 @@ def cache_features(
         flip: Keep a second view, of the mirrored picture.
         batch_size: Pictures looked at together.
         workers: Processes that read and resize pictures; 0 reads them in this one.
+        precision: Of the encoder's products; features are kept in 16 bits whichever it is.
         watch: Told how many pictures are done, of how many.
     """
     preprocessing = encoder.preprocessing
     key = FeatureKey(
-        encoder.config.name, weights_hash(encoder), asdict(preprocessing), grid=grid, flip=flip
+        encoder.config.name,
+        weights_hash(encoder),
+        asdict(preprocessing),
+        grid=grid,
+        flip=flip,
+        precision=precision,
     )
     views = 2 if flip else 1
     positions = encoder.positions if grid else 1
@@ -80,7 +87,9 @@ def cache_features(
         collate_fn=_collate,
     )
     for number, (pixels, problems) in enumerate(loader, 1):
-        cache.append(_look(encoder, pixels.to(device), grid=grid, flip=flip).cpu(), problems)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            features = _look(encoder, pixels.to(device), grid=grid, flip=flip)
+        cache.append(features.float().cpu(), problems)
         if number % _FLUSH_EVERY == 0:
             cache.flush()
         watch(cache.done, len(paths))

@@ -108,6 +108,7 @@ def _encode(
         grid=config.decoder.attention,
         flip=config.training.mirror,
         workers=config.workers,
+        precision=config.training.precision,
         watch=watcher.looked,
     )
     for place, why in list(cache.unreadable.items())[:_NAMED]:

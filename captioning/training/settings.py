@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from captioning.data.features import Precision
 from captioning.errors import SettingsError
 from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
@@ -40,8 +41,8 @@ class TrainingConfig:
     """Epochs without a better validation score after which training stops; 0 for never."""
     select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
     """The score of free-running captions of the validation split that chooses the epoch."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16`` doubles the speed of the matrix products on processors that have it."""
+    precision: Precision = "float32"
+    """``bfloat16`` doubles the speed of encoder and decoder on processors that have it."""
     seed: int = 0
     """Seed of the initial weights, the order of the captions and dropout."""
     save_every: int = 200

@@ -414,3 +414,12 @@ def test_ctrl_c_at_the_terminal_leaves_whole_rows_and_no_traceback(model, tmp_pa
     text = output.read_text()
     assert text.endswith("\n")
     assert 0 < len(rows(text)) < 4000
+
+
+def test_names_reach_standard_error_as_they_are(caption, tmp_path):
+    """Not broken at a terminal's width; no markup, no emoji by its name."""
+    name = f"{'long ' * 30}:dog: [red].jpg"
+    (tmp_path / name).write_bytes(b"not a picture")
+    said = caption(tmp_path)
+    assert said.code == 1
+    assert name in said.err
