@@ -12,6 +12,7 @@ from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
 from captioning.training.cache import cache_features
+from captioning.training.trainer import Student
 from captioning.training.validation import caption_features
 
 
@@ -167,7 +168,7 @@ def sweep(
     references = {place: list(found.images[place].captions) for place in places}
     table = {}
     for how in searches:
-        captions = caption_features(model.decoder, features, places, vocabulary, how)
+        captions = caption_features(Student(model.decoder), features, places, vocabulary, how)
         table[how] = score(dict(zip(places, captions, strict=True)), references)
         watch(how, table[how])
     return table

@@ -9,7 +9,6 @@ from torch import Tensor
 
 
 @runtime_checkable
-@runtime_checkable
 class SearchState(Protocol):
     """Where each row under search stands; only the step function knows what is in it.
 

@@ -15,6 +15,7 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.errors import ImageError
 from captioning.nn.encoder import Encoder
 from captioning.nn.pretrained import weights_hash
+from captioning.nn.tail import EncoderFront
 
 _FLUSH_EVERY = 16  # batches
 
@@ -38,7 +39,7 @@ class _Pixels(Dataset[tuple[Tensor, str]]):
 
 
 def cache_features(
-    encoder: Encoder,
+    encoder: Encoder | EncoderFront,
     paths: Sequence[Path],
     directory: Path,
     *,
@@ -52,7 +53,7 @@ def cache_features(
     """Return the features of ``paths``, computing those that the cache lacks.
 
     Args:
-        encoder: A frozen encoder, on the device where it is to work.
+        encoder: A frozen encoder or its front, on the device where it is to work.
         paths: The pictures, in the order of the rows.
         directory: Where caches lie; each set of pictures, encoder, weights and preprocessing has
             its own folder in it.
@@ -103,7 +104,9 @@ def _collate(items: list[tuple[Tensor, str]]) -> tuple[Tensor, dict[int, str]]:
 
 
 @torch.inference_mode()
-def _look(encoder: Encoder, pixels: UInt8[Tensor, "B 3 S S"], *, grid: bool, flip: bool) -> Tensor:
+def _look(
+    encoder: Encoder | EncoderFront, pixels: UInt8[Tensor, "B 3 S S"], *, grid: bool, flip: bool
+) -> Tensor:
     """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
     views = []
     for view in [pixels, pixels.flip(3)] if flip else [pixels]:

@@ -8,7 +8,8 @@ from typing import Any
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
-    "captions_per_second", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "seconds",
+    "captions_per_second", "reward", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr",
+    "seconds",
 )  # fmt: skip
 
 

@@ -15,11 +15,13 @@ class CaptionLoss:
         loss: Mean smoothed cross-entropy per word, in nats, with its graph.
         nll: Mean negative log-likelihood per word, in nats, without smoothing or graph.
         words: Words that were counted, ``<eos>`` included.
+        reward: Mean reward of the sampled captions; None for teacher forcing.
     """
 
     loss: Float[Tensor, ""]
     nll: Float[Tensor, ""]
     words: int
+    reward: float | None = None
 
 
 def cross_entropy(

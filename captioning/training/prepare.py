@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 import torch
 
+from captioning.checkpoint import load_checkpoint
 from captioning.data.batches import CaptionDataset, mirror_words
 from captioning.data.features import FeatureCache
 from captioning.data.readers import CaptionSplit, read_captions
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import DataError
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
+from captioning.nn.tail import EncoderFront, EncoderTail, cut
 from captioning.training.cache import cache_features
 from captioning.training.progress import Watcher
 from captioning.training.settings import RunConfig
@@ -41,41 +44,63 @@ class Prepared:
     """All that training starts from.
 
     Attributes:
-        encoder: Frozen, on its device.
-        vocabulary: The words of the training captions.
+        encoder: On its device; frozen but for ``tail``.
+        tail: The stages of it that are trained, whose input the caches hold; None for none.
+        decoder: New, or that of the model to start from.
+        vocabulary: The words of the training captions, or of the model to start from.
+        words: The training captions as words, for each picture.
         dataset: The training captions as tokens.
         train: The split to train on.
         validation: The split whose captions choose the epoch.
     """
 
     encoder: Encoder
+    tail: EncoderTail | None
+    decoder: Decoder
     vocabulary: Vocabulary
+    words: list[list[list[str]]]
     dataset: CaptionDataset
     train: PreparedSplit
     validation: PreparedSplit
 
 
 def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
-    """Read the splits, encode their pictures, count their words.
+    """Read the splits, encode their pictures, count their words, build what is to be trained.
 
     Raises:
         DataError: The captions or pictures cannot be used.
         WeightsError: The encoder's weights cannot be had.
+        CheckpointError: The model to start from cannot be loaded.
+        SettingsError: The encoder cannot be fine-tuned so.
     """
     splits = [
         _read(config, name, watcher) for name in (config.train_split, config.validation_split)
     ]
     _refuse_overlap(*splits)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
-    encoder = Encoder(config.encoder).to(config.device)
-    train, validation = (_encode(encoder, split, config, watcher) for split in splits)
+    start = None if config.start is None else load_checkpoint(config.start, device=config.device)
+    encoder = Encoder(config.encoder).to(config.device) if start is None else start.model.encoder
+    stages = config.training.fine_tune
+    front, tail = cut(encoder, stages) if stages else (encoder, None)
+    attention = config.decoder.attention if start is None else start.model.decoder.config.attention
+    grid = attention or tail is not None
+    train, validation = (_encode(front, split, config, watcher, grid=grid) for split in splits)
     words = [[tokenize(caption) for caption in image] for image in train.captions]
-    vocabulary = Vocabulary.build(
-        (caption for image in words for caption in image), min_count=config.min_count
-    )
-    watcher.say(f"{len(vocabulary)} words, each seen {config.min_count} times or more")
+    if start is None:
+        vocabulary = Vocabulary.build(
+            (caption for image in words for caption in image), min_count=config.min_count
+        )
+        watcher.say(f"{len(vocabulary)} words, each seen {config.min_count} times or more")
+        torch.manual_seed(config.training.seed)
+        shape = config.decoder.sized(
+            vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
+        )
+        decoder = Decoder(shape).to(config.device)
+    else:
+        vocabulary, decoder = start.vocabulary, start.model.decoder
+        watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
     dataset = _dataset(words, train, vocabulary)
-    return Prepared(encoder, vocabulary, dataset, train, validation)
+    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation)
 
 
 def _read(config: RunConfig, name: str, watcher: Watcher) -> CaptionSplit:
@@ -99,13 +124,18 @@ def _refuse_overlap(train: CaptionSplit, validation: CaptionSplit) -> None:
 
 
 def _encode(
-    encoder: Encoder, split: CaptionSplit, config: RunConfig, watcher: Watcher
+    encoder: Encoder | EncoderFront,
+    split: CaptionSplit,
+    config: RunConfig,
+    watcher: Watcher,
+    *,
+    grid: bool,
 ) -> PreparedSplit:
     cache = cache_features(
         encoder,
         [image.path for image in split.images],
         config.cache or config.output.parent / "features",
-        grid=config.decoder.attention,
+        grid=grid,
         flip=config.training.mirror,
         workers=config.workers,
         precision=config.training.precision,

@@ -23,16 +23,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """One epoch of teacher forcing.
+    """One epoch.
 
     Attributes:
         epoch: Its number, from 1.
         step: Batches done since the run began.
         loss: Mean loss of the objective, in nats per word.
-        perplexity: exp of the mean negative log-likelihood of the training words, with dropout.
+        perplexity: exp of the mean negative log-likelihood of the words trained on (people's, or
+            sampled ones), with dropout.
         learning_rate: Of its last batch.
         gradient_norm: Mean norm before clipping.
         captions_per_second: Captions trained on per second of it.
+        reward: Mean reward of the sampled captions; None for teacher forcing.
     """
 
     epoch: int
@@ -42,6 +44,7 @@ class EpochSummary:
     learning_rate: float
     gradient_norm: float
     captions_per_second: float
+    reward: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A training run from a data set's name to a model directory, which survives being killed."""
 
+import copy
 import json
 import os
 import time
@@ -14,11 +15,12 @@ from captioning.decoding import BeamSearch, Greedy, SearchMethod
 from captioning.errors import DataError, TrainingError
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
-from captioning.nn.decoder import Decoder
 from captioning.nn.model import CaptionModel
+from captioning.nn.tail import cut
 from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.progress import EpochSummary, Watcher
+from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import RunConfig
 from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
@@ -50,21 +52,30 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
     Raises:
         DataError: The captions or pictures cannot be used.
         WeightsError: The encoder's weights cannot be had.
+        CheckpointError: The model to start from cannot be loaded.
         TrainingError: The directory holds a run with other settings, or the loss diverged.
     """
     watcher = watcher or Watcher()
     _check_output(config)
     prepared = prepare(config, watcher)
     _write_settings(config)  # only now: a slip in the name of the data claims no directory
-    torch.manual_seed(config.training.seed)
-    shape = config.decoder.sized(
-        vocabulary_size=len(prepared.vocabulary), feature_size=prepared.encoder.feature_size
+    trainer = Trainer(
+        prepared.decoder,
+        prepared.dataset,
+        prepared.train.cache,
+        config.training,
+        tail=prepared.tail,
+        self_critical=_self_critical(config, prepared),
     )
-    decoder = Decoder(shape).to(config.device)
-    trainer = Trainer(decoder, prepared.dataset, prepared.train.cache, config.training)
     run = _Run(config, prepared, trainer, watcher)
     run.resume()
     return run.finish()
+
+
+def _self_critical(config: RunConfig, prepared: Prepared) -> SelfCritical | None:
+    if config.training.objective == "cross_entropy":
+        return None
+    return SelfCritical(prepared.words, prepared.vocabulary, config.training.self_critical)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -216,12 +227,15 @@ class _Run:
             "captions_per_second": summary.captions_per_second,
             "seconds": self._elapsed,
         }
+        if summary.reward is not None:
+            values["reward"] = summary.reward
         log.write(summary.step, "train", values)
         log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
         value = scores[self.config.training.select_by]
         better = value > self.best.value
         self.watcher.say(
             f"epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
+            f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
             f"{summary.captions_per_second:.0f} captions/s; greedy BLEU-4 {scores['BLEU-4']:.3f}, "
             f"CIDEr {scores['CIDEr']:.3f}{' (best so far)' if better else ''}"
         )
@@ -243,7 +257,12 @@ class _Run:
                 for name, value in scores.items()
             },
         }
-        model = CaptionModel(self.prepared.encoder, self.trainer.trained)
+        trained = self.trainer.trained
+        encoder = self.prepared.encoder
+        if trained.tail is not None:
+            encoder = copy.deepcopy(encoder)
+            cut(encoder, config.training.fine_tune)[1].load_state_dict(trained.tail.state_dict())
+        model = CaptionModel(encoder, trained.decoder)
         return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
 
 

@@ -12,15 +12,57 @@ from captioning.nn.encoder import EncoderConfig
 
 
 @dataclass(frozen=True)
+class SelfCriticalConfig:
+    """How sampled captions are rewarded, where the objective is ``self_critical``."""
+
+    samples: int = 5
+    """Captions sampled for each picture."""
+    baseline: Literal["others", "greedy"] = "others"
+    """What a sample has to beat: the mean reward of the picture's other samples, or the reward of
+    its greedy caption (Rennie et al. 2017)."""
+    bleu: float = 0.0
+    """Weight of the sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward."""
+    cross_entropy: float = 0.0
+    """Weight of the cross-entropy of the people's captions beside the policy gradient."""
+    max_length: int = 20
+    """Words of a sample at most."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or (self.samples == 1 and self.baseline == "others"):
+            raise SettingsError(
+                f"samples is {self.samples}; it is at least 2, or 1 with the baseline greedy."
+            )
+        if self.baseline not in ("others", "greedy"):
+            raise SettingsError(f"baseline is {self.baseline!r}; it is 'others' or 'greedy'.")
+        for name in ("bleu", "cross_entropy"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+        if self.max_length < 1:
+            raise SettingsError(f"max_length is {self.max_length}; it is at least 1.")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
-    """How a decoder is trained by teacher forcing."""
+    """How a decoder is trained."""
+
+    objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
+    """``cross_entropy``: teacher forcing. ``self_critical``: sampled captions that score above
+    others become likelier; start from a model that teacher forcing has made."""
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+    """For the objective ``self_critical``."""
+    fine_tune: int = 0
+    """Last stages of the CNN that are trained too; 0 leaves it as it is. What lies before them is
+    cached."""
+    encoder_rate: float = 0.1
+    """Learning rate of those stages as a share of the decoder's."""
 
     epochs: int = 20
     """Epochs at most; the learning rate falls to nearly nothing at the end of the last."""
     batch_size: int = 128
     """Captions in a batch."""
     captions_per_image: int = 1
-    """Captions of one picture that go together. 5 lets attention project each grid once for all."""
+    """Captions of one picture that go together. 5 lets attention project each grid once for all,
+    and shows self-critical training each picture once in an epoch."""
     learning_rate: float = 1e-3
     """The highest learning rate, after the warm-up."""
     warmup_steps: int = 200
@@ -49,11 +91,14 @@ class TrainingConfig:
     """Batches after which the run is saved, so that it can go on when it is killed."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every")
+        positive = (
+            *("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every"),
+            "encoder_rate",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is above zero.")
-        for name in ("warmup_steps", "weight_decay", "patience"):
+        for name in ("warmup_steps", "weight_decay", "patience", "fine_tune"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
         for name in ("label_smoothing", "averaging"):
@@ -85,6 +130,9 @@ class RunConfig:
     output: Path
     """The run's directory: the model, the log, and what is needed to go on after an interruption.
     """
+    start: Path | None = None
+    """A model directory to start from: its weights, words and shape take the place of ``encoder``,
+    ``decoder`` and ``min_count``."""
     train_split: str = "train"
     """The split to train on."""
     validation_split: str = "val"

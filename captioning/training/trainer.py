@@ -1,10 +1,10 @@
-"""Teacher forcing: from cached features and captions to a trained decoder."""
+"""From cached features and captions to a trained decoder."""
 
 import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,17 +15,43 @@ from captioning.data.features import FeatureCache
 from captioning.errors import TrainingError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
+from captioning.nn.tail import EncoderTail
 from captioning.training.loss import CaptionLoss, cross_entropy
 from captioning.training.progress import EpochSummary, Progress
+from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import TrainingConfig
 
 
-def read_features(
-    cache: FeatureCache, images: Tensor, mirrored: Tensor | None, decoder: Decoder
-) -> Features:
-    """Return what the decoder needs of some cached pictures, on its device."""
-    grid = cache.read(images, mirrored).to(decoder.embedding.weight.device)
-    return Features(grid.mean(1), grid if decoder.config.attention else None)
+class Student(nn.Module):
+    """What is trained: a decoder and, where the CNN is fine-tuned, the CNN's last stages.
+
+    Args:
+        decoder: Features and words to the next word.
+        tail: From what is cached to the grid; None where the grid itself is cached.
+    """
+
+    def __init__(self, decoder: Decoder, tail: EncoderTail | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.tail = tail
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.decoder.embedding.weight.device
+
+    def look(self, cache: FeatureCache, images: Tensor, mirrored: Tensor | None = None) -> Features:
+        """Return what the decoder needs of some cached pictures.
+
+        Args:
+            cache: Of all pictures.
+            images: Their places in it.
+            mirrored: 1 for each picture to be looked at mirrored.
+        """
+        grid = cache.read(images, mirrored).to(self.device)
+        if self.tail is not None:
+            grid = self.tail(grid).float()
+        return Features(grid.mean(1), grid if self.decoder.config.attention else None)
 
 
 @dataclass
@@ -35,6 +61,7 @@ class _Sums:
     loss: float = 0.0
     nll: float = 0.0
     words: int = 0
+    reward: float = 0.0
     gradient_norm: float = 0.0
     batches: int = 0
     captions: int = 0
@@ -52,7 +79,7 @@ class _Position:
 
 
 class Trainer:
-    """Trains a decoder on cached features, epoch by epoch.
+    """Trains a decoder, and a CNN's last stages, on cached features, epoch by epoch.
 
     The order of the batches depends on the seed and the epoch alone, and the state of dropout's
     random numbers is saved with the weights; so a run that is killed and resumed from
@@ -63,6 +90,8 @@ class Trainer:
         dataset: Captions.
         cache: Features of the same pictures, in the same order.
         config: How.
+        tail: The CNN's last stages, trained in place, where the cache holds what comes before them.
+        self_critical: The objective in place of cross-entropy.
     """
 
     def __init__(
@@ -71,13 +100,17 @@ class Trainer:
         dataset: CaptionDataset,
         cache: FeatureCache,
         config: TrainingConfig,
+        *,
+        tail: EncoderTail | None = None,
+        self_critical: SelfCritical | None = None,
     ) -> None:
-        self.decoder = decoder
+        self.student = Student(decoder, tail)
         self.dataset = dataset
         self.cache = cache
         self.config = config
-        self.optimizer = torch.optim.AdamW(_parameter_groups(decoder, config.weight_decay))
-        self.average = copy.deepcopy(decoder) if config.averaging else None
+        self.self_critical = self_critical
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.student, config))
+        self.average = copy.deepcopy(self.student) if config.averaging else None
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
@@ -89,9 +122,9 @@ class Trainer:
         return self.position.epoch >= self.config.epochs
 
     @property
-    def trained(self) -> Decoder:
-        """The decoder to validate and keep: the running average where there is one."""
-        return self.average or self.decoder
+    def trained(self) -> Student:
+        """What to validate and keep: the running average where there is one."""
+        return self.average or self.student
 
     def train_epoch(
         self,
@@ -116,7 +149,7 @@ class Trainer:
             seed=config.seed,
             epoch=position.epoch,
         )
-        self.decoder.train()
+        self.student.train()
         torch.set_rng_state(self._generator_state)
         for number, batch in enumerate(batches):
             if number < position.batch:
@@ -136,11 +169,11 @@ class Trainer:
         position, config = self.position, self.config
         rate = config.rate(position.step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         result = self._loss(batch)
         self.optimizer.zero_grad()
         result.loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.decoder.parameters(), config.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.student.parameters(), config.clip_norm))
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
@@ -156,18 +189,32 @@ class Trainer:
         sums.loss += loss * result.words
         sums.nll += result.nll.item() * result.words
         sums.words += result.words
+        sums.reward += result.reward or 0.0
         sums.gradient_norm += norm
         sums.batches += 1
         sums.captions += len(batch)
         sums.seconds += time.perf_counter() - start
 
     def _loss(self, batch: Batch) -> CaptionLoss:
-        device = self.decoder.embedding.weight.device
-        features = read_features(self.cache, batch.images, batch.mirrored, self.decoder)
-        inputs = batch.inputs.to(device)  # type: ignore[arg-type]
         bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            logits = self.decoder(features, inputs, batch.image.to(device))
+        # Sampling leaves 16-bit copies of the weights without a graph: not to be used again.
+        keep = self.self_critical is None
+        with torch.autocast(
+            self.student.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
+        ):
+            features = self.student.look(self.cache, batch.images, batch.mirrored)
+            if self.self_critical is None:
+                return self._cross_entropy(batch, features)
+            result = self.self_critical.loss(self.student.decoder, features, batch.images)
+            if weight := self.config.self_critical.cross_entropy:
+                loss = result.loss + weight * self._cross_entropy(batch, features).loss
+                return replace(result, loss=loss)
+            return result
+
+    def _cross_entropy(self, batch: Batch, features: Features) -> CaptionLoss:
+        device = self.student.device
+        inputs = batch.inputs.to(device)  # type: ignore[arg-type]
+        logits = self.student.decoder(features, inputs, batch.image.to(device))
         return cross_entropy(
             logits, batch.targets.to(device), label_smoothing=self.config.label_smoothing
         )
@@ -177,7 +224,7 @@ class Trainer:
         if self.average is None:
             return
         decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
-        for mean, weight in zip(self.average.parameters(), self.decoder.parameters(), strict=True):
+        for mean, weight in zip(self.average.parameters(), self.student.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)
 
     def _summary(self) -> EpochSummary:
@@ -188,6 +235,7 @@ class Trainer:
             loss=sums.loss / sums.words,
             perplexity=math.exp(sums.nll / sums.words),
             learning_rate=self.optimizer.param_groups[0]["lr"],
+            reward=None if self.self_critical is None else sums.reward / sums.batches,
             gradient_norm=sums.gradient_norm / sums.batches,
             captions_per_second=sums.captions / max(sums.seconds, 1e-9),
         )
@@ -196,7 +244,7 @@ class Trainer:
         """Return all that :meth:`load_state_dict` needs to go on from here."""
         position = self.position
         return {
-            "decoder": self.decoder.state_dict(),
+            "student": self.student.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self._generator_state,
@@ -206,7 +254,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken."""
-        self.decoder.load_state_dict(state["decoder"])
+        self.student.load_state_dict(state["student"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -215,12 +263,15 @@ class Trainer:
         self.position = _Position(epoch, batch, step, _Sums(**state["sums"]))
 
 
-def _parameter_groups(decoder: Decoder, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(student: Student, config: TrainingConfig) -> list[dict[str, Any]]:
     """Decay matrices; leave biases and the word vectors, whose rare rows it would shrink."""
-    kept = {id(decoder.embedding.weight)}
-    matrices = [p for p in decoder.parameters() if p.ndim > 1 and id(p) not in kept]
-    others = [p for p in decoder.parameters() if p.ndim <= 1 or id(p) in kept]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    kept = {id(student.decoder.embedding.weight)}
+    groups = []
+    for part, scale in ((student.decoder, 1.0), (student.tail, config.encoder_rate)):
+        weights = [] if part is None else list(part.parameters())
+        matrices = [p for p in weights if p.ndim > 1 and id(p) not in kept]
+        others = [p for p in weights if p.ndim <= 1 or id(p) in kept]
+        for params, decay in ((matrices, config.weight_decay), (others, 0.0)):
+            if params:
+                groups.append({"params": params, "weight_decay": decay, "scale": scale})
+    return groups

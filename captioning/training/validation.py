@@ -7,13 +7,12 @@ import torch
 from captioning.data.features import FeatureCache
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
-from captioning.nn.decoder import Decoder
-from captioning.training.trainer import read_features
+from captioning.training.trainer import Student
 
 
 @torch.inference_mode()
 def caption_features(
-    decoder: Decoder,
+    student: Student,
     cache: FeatureCache,
     places: Sequence[int],
     vocabulary: Vocabulary,
@@ -25,7 +24,7 @@ def caption_features(
     """Return the best caption of each of the cached pictures at ``places``.
 
     Args:
-        decoder: Put into evaluation mode for the time of the call.
+        student: Put into evaluation mode for the time of the call.
         cache: Features of the pictures.
         places: Their rows, in the order of the captions returned.
         vocabulary: The decoder's words.
@@ -33,17 +32,17 @@ def caption_features(
         batch_size: Pictures searched together; it changes no caption.
         watch: Told how many pictures are done, of how many.
     """
-    was_training = decoder.training
-    decoder.eval()
+    was_training, decoder = student.training, student.decoder
+    student.eval()
     banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
     captions = []
     for start in range(0, len(places), batch_size):
         rows = torch.tensor(places[start : start + batch_size])
-        state = decoder.start(read_features(cache, rows, None, decoder))
+        state = decoder.start(student.look(cache, rows))
         found = search(
             decoder.step, state, how, bos=vocabulary.bos, eos=vocabulary.eos, banned=banned
         )
         captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
         watch(len(captions), len(places))
-    decoder.train(was_training)
+    student.train(was_training)
     return captions

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
-from captioning.errors import DataError, TrainingError
+from captioning.decoding import Greedy
+from captioning.errors import CheckpointError, DataError, TrainingError
+from captioning.evaluation import evaluate
 from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig, TrainingConfig, Watcher, train
@@ -60,6 +63,58 @@ def test_killed_run_goes_on_and_ends_with_the_same_weights(whole, tmp_path, batc
     expected, found = weights(whole), weights(model)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert log_of(model) == log_of(whole)
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(whole):
+    settings = config(whole.parent.parent / "fine", fine_tune=2, averaging=0.5, epochs=2)
+    settings = replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+    return train(settings)
+
+
+def test_fine_tuning_trains_the_last_stages_and_no_others(whole, fine_tuned):
+    before, after = weights(whole), weights(fine_tuned)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    last = ("encoder.network.layer3.", "encoder.network.layer4.")
+    assert any(name.startswith(last) for name in moved)
+    assert all(name.startswith((*last, "decoder.")) for name in moved)
+    assert not any("running" in name for name in moved)
+
+
+@pytest.mark.parametrize("which", ["whole", "fine_tuned"])
+def test_saved_model_earns_the_score_in_the_log(which, request):
+    """Read from disk and run from pixels on, with nothing cached: does it caption the same?"""
+    model = request.getfixturevalue(which)
+    captioner = Captioner(load_checkpoint(model))
+    found = evaluate(captioner, f"coco:{TINY}", split="val", search=Greedy(), workers=0)
+    rows = [row for row in log_of(model) if row["split"] == "val"]
+    best = max(float(row["CIDEr"]) for row in rows)
+    assert found.scores.cider == pytest.approx(best, abs=1e-4)
+
+
+def test_killed_fine_tuning_goes_on_and_ends_with_the_same_weights(fine_tuned, whole, tmp_path):
+    settings = config(tmp_path / "run", fine_tune=2, averaging=0.5, epochs=2)
+    settings = replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+    with pytest.raises(Killed):
+        train(settings, kill_after(7))
+    expected, found = weights(fine_tuned), weights(train(settings))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_path):
+    settings = config(tmp_path / "run", objective="self_critical", captions_per_image=5, epochs=1)
+    model = train(replace(settings, start=whole))
+    rewards = [row["reward"] for row in log_of(model)]
+    assert float(rewards[0]) > 0
+    assert rewards[1] == ""
+    assert load_checkpoint(model).vocabulary == load_checkpoint(whole).vocabulary
+
+
+def test_start_that_is_no_model_is_said_before_the_output_is_taken(tmp_path):
+    settings = replace(config(tmp_path / "run"), start=tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="There is no model directory"):
+        train(settings)
+    assert not (tmp_path / "run").exists()
 
 
 def log_of(model):

@@ -95,7 +95,7 @@ def test_small_decoder_learns_its_captions_by_heart(cache):
     while not trainer.finished:
         last = trainer.train_epoch()
     assert first.perplexity > 5
-    model = trainer.decoder.eval()
+    model = trainer.student.decoder.eval()
     features = Features(cache.read(torch.arange(PICTURES)).mean(1))
     tokens, state = torch.ones(PICTURES, dtype=torch.long), model.start(features)
     found = []
@@ -120,7 +120,7 @@ def test_gradient_is_clipped(dataset, cache):
     step = trainer.optimizer.step
 
     def spy():
-        norms = [p.grad.norm() for p in trainer.decoder.parameters() if p.grad is not None]
+        norms = [p.grad.norm() for p in trainer.student.parameters() if p.grad is not None]
         seen.append(float(torch.stack(norms).norm()))
         return step()
 
@@ -132,11 +132,11 @@ def test_gradient_is_clipped(dataset, cache):
 
 def test_running_average_follows_its_equation(dataset, cache):
     trainer = Trainer(decoder(), dataset, cache, config(averaging=0.5))
-    expected = {n: p.detach().clone() for n, p in trainer.decoder.named_parameters()}
+    expected = {n: p.detach().clone() for n, p in trainer.student.named_parameters()}
 
     def follow(progress):
         decay = min(0.5, progress.step / (progress.step + 9))
-        for name, weight in trainer.decoder.named_parameters():
+        for name, weight in trainer.student.named_parameters():
             expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
 
     trainer.train_epoch(watch=follow)

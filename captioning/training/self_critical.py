@@ -1,0 +1,154 @@
+"""Self-critical training: captions that score above others are made likelier."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
+
+from captioning.data.vocabulary import EOS, Vocabulary
+from captioning.decoding import Greedy, Hypothesis, Sampling, search
+from captioning.metrics.bleu import bleu_rows, bleu_table
+from captioning.metrics.ngrams import count_ngrams
+from captioning.metrics.reward import CiderReward
+from captioning.nn.decoder import Decoder
+from captioning.nn.features import Features
+from captioning.training.loss import CaptionLoss
+from captioning.training.settings import SelfCriticalConfig
+
+_BLEU_4 = 3
+
+
+class SelfCritical:
+    """The policy gradient of a caption's score (Rennie et al. 2017, equations 6-9).
+
+    For each picture several captions w are sampled and scored; with their rewards r(w) and a
+    baseline b, what is minimised is, per sampled word::
+
+        loss = -(r(w) - b) sum_t log p(w_t | w_<t, v)
+
+    The paper's baseline is the reward of the greedy caption. The other one here is the mean reward
+    of the picture's *other* samples (Kool et al. 2019; Luo 2020): it needs no second search.
+
+    The reward is CIDEr-D exactly as the scorer computes it, but on captions that end in ``<eos>``,
+    as the references then do: without that mark, models learn to end on "with a" or "of a", whose
+    words cost nothing and whose n-grams are common.
+
+    Captions are sampled without dropout; their log-probabilities are taken with it.
+
+    Args:
+        references: For each picture of the training split its captions as words.
+        vocabulary: The decoder's words.
+        config: How many samples, which baseline, what mixture of rewards.
+
+    Raises:
+        ScoreError: Fewer than two pictures have captions.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[Sequence[Sequence[str]]],
+        vocabulary: Vocabulary,
+        config: SelfCriticalConfig,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.config = config
+        self.references = {
+            image: [(*caption, EOS) for caption in captions if caption]
+            for image, captions in enumerate(references)
+            if any(captions)
+        }
+        self.cider = CiderReward(self.references)
+
+    def loss(self, decoder: Decoder, features: Features, images: Int[Tensor, " B"]) -> CaptionLoss:
+        """Sample captions of some pictures, score them, and return the loss with its graph.
+
+        Args:
+            decoder: In training mode.
+            features: Of the pictures.
+            images: Their places in the training split.
+        """
+        n = self.config.samples
+        still = Features(
+            features.vector.detach(), None if features.grid is None else features.grid.detach()
+        )
+        drawn = self._search(decoder, still, Sampling(n=n, max_length=self.config.max_length))
+        places = [place for place in images.tolist() for _ in range(n)]
+        rewards = self.rewards(places, drawn).reshape(len(images), n)
+        if self.config.baseline == "greedy":
+            greedy = self._search(decoder, still, Greedy(max_length=self.config.max_length))
+            baseline = self.rewards(images.tolist(), greedy)[:, None]
+        else:
+            baseline = (rewards.sum(1, keepdims=True) - rewards) / (n - 1)
+        advantage = torch.from_numpy(rewards - baseline).flatten()
+        log_probs, caption = self._log_probs(decoder, features, drawn)
+        weight = advantage.to(log_probs)[caption]
+        loss = -(weight * log_probs).mean()
+        return CaptionLoss(
+            loss, -log_probs.detach().mean(), len(log_probs), reward=float(rewards.mean())
+        )
+
+    def rewards(
+        self, images: Sequence[int], captions: Sequence[Hypothesis]
+    ) -> Float[np.ndarray, " captions"]:
+        """Return the reward of each caption against the references of its picture."""
+        words = [self._words(caption) for caption in captions]
+        found = self.cider(images, words)
+        if self.config.bleu:
+            found = found + self.config.bleu * self._bleu_4(images, words)
+        return found
+
+    def _words(self, caption: Hypothesis) -> tuple[str, ...]:
+        words = tuple(self.vocabulary.words[token] for token in caption.tokens)
+        return (*words, EOS) if caption.finished else words
+
+    def _bleu_4(
+        self, images: Sequence[int], captions: Sequence[tuple[str, ...]]
+    ) -> Float[np.ndarray, " captions"]:
+        references = [self.references[image] for image in images]
+        words = [list(caption) for caption in captions]
+        words += [list(reference) for those in references for reference in those]
+        owner = np.arange(len(captions))
+        image = np.concatenate([owner, np.repeat(owner, [len(those) for those in references])])
+        lengths = np.array([len(caption) for caption in words])
+        return bleu_table(bleu_rows(count_ngrams(words), lengths, image, len(captions)))[:, _BLEU_4]
+
+    def _search(
+        self, decoder: Decoder, features: Features, how: Sampling | Greedy
+    ) -> list[Hypothesis]:
+        vocabulary = self.vocabulary
+        was_training = decoder.training
+        decoder.eval()
+        with torch.no_grad():
+            found = search(
+                decoder.step,
+                decoder.start(features),
+                how,
+                bos=vocabulary.bos,
+                eos=vocabulary.eos,
+                banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
+            )
+        decoder.train(was_training)
+        return [caption for captions in found for caption in captions]
+
+    def _log_probs(
+        self, decoder: Decoder, features: Features, captions: Sequence[Hypothesis]
+    ) -> tuple[Float[Tensor, " M"], Int[Tensor, " M"]]:
+        """Return the log-probability of every sampled word, and the caption that it stands in."""
+        vocabulary, device = self.vocabulary, features.vector.device
+        said = [
+            [*caption.tokens, *([vocabulary.eos] if caption.finished else [])]
+            for caption in captions
+        ]
+        inputs = [torch.tensor([vocabulary.bos, *words[:-1]]) for words in said]
+        owners = [torch.full((len(words),), number) for number, words in enumerate(said)]
+        packed = pack_sequence(inputs, enforce_sorted=False).to(device)
+        targets = pack_sequence([torch.tensor(words) for words in said], enforce_sorted=False)
+        caption = pack_sequence(owners, enforce_sorted=False).data.to(device)
+        each = torch.arange(len(features), device=device)
+        image = each.repeat_interleave(len(captions) // len(features))
+        logits = decoder(features, packed, image)
+        log_probs = torch.log_softmax(logits.float(), 1)
+        return log_probs.gather(1, targets.data.to(device).unsqueeze(1)).squeeze(1), caption

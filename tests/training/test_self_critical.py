@@ -1,0 +1,211 @@
+import io
+
+import pytest
+import torch
+
+from captioning.data.batches import CaptionDataset
+from captioning.data.features import FeatureCache
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import Hypothesis
+from captioning.errors import SettingsError
+from captioning.metrics import score
+from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.features import Features
+from captioning.training.self_critical import SelfCritical
+from captioning.training.settings import SelfCriticalConfig, TrainingConfig
+from captioning.training.trainer import Trainer
+
+SIZE, PICTURES = 6, 6
+WORDS = [
+    "a",
+    "dog",
+    "cat",
+    "boy",
+    "runs",
+    "sits",
+    "in",
+    "on",
+    "the",
+    "grass",
+    "snow",
+    "street",
+    "red",
+    "blue",
+]
+VOCABULARY = Vocabulary.build([WORDS], min_count=1)
+REFERENCES = [
+    [["a", "dog", "runs", "on", "the", "grass"], ["the", "red", "dog", "runs", "in", "snow"]],
+    [["a", "cat", "sits", "in", "the", "street"], ["the", "cat", "sits"]],
+    [["a", "boy", "runs", "in", "the", "snow"], ["a", "blue", "boy", "in", "the", "snow"]],
+    [["a", "dog", "sits", "on", "a", "street"], ["the", "dog", "sits"]],
+    [["a", "cat", "runs", "on", "grass"], ["a", "blue", "cat"]],
+    [["the", "boy", "sits", "on", "the", "red", "grass"], ["a", "boy", "sits", "on", "grass"]],
+]
+
+
+def objective(**settings):
+    return SelfCritical(REFERENCES, VOCABULARY, SelfCriticalConfig(**{"max_length": 6, **settings}))
+
+
+def decoder(seed=0, **settings):
+    torch.manual_seed(seed)
+    sizes = {"embedding_size": 10, "hidden_size": 10, "attention_size": 10, "dropout": 0.0}
+    options = DecoderOptions(**{**sizes, **settings})
+    return Decoder(options.sized(vocabulary_size=len(VOCABULARY), feature_size=SIZE))
+
+
+def hypothesis(words, finished=True):
+    tokens = tuple(VOCABULARY.id(word) for word in words)
+    return Hypothesis(tokens, 0.0, 0.0, finished, ())
+
+
+def test_reward_is_the_scorers_cider_where_every_caption_has_its_end_as_a_word():
+    captions = [["a", "dog", "runs", "in", "a"], ["the", "cat"], REFERENCES[2][0], ["red", "red"]]
+    images = [0, 1, 2, 3]
+    found = objective().rewards(images, [hypothesis(words) for words in captions])
+    candidates = {i: " ".join([*words, "xend"]) for i, words in enumerate(captions)}
+    candidates |= dict.fromkeys((4, 5), "")  # document frequencies are those of all pictures
+    references = {
+        i: [" ".join([*words, "xend"]) for words in those] for i, those in enumerate(REFERENCES)
+    }
+    expected = score(candidates, references).per_image["cider"]
+    assert found == pytest.approx(expected[images].to_numpy(), abs=1e-9)
+
+
+def test_caption_without_an_end_earns_less_than_the_same_with_one():
+    words = ["a", "dog", "runs", "on", "the", "grass"]
+    whole, cut = objective().rewards([0, 0], [hypothesis(words), hypothesis(words, False)])
+    assert whole > cut
+
+
+def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
+    captions = [["a", "dog", "runs", "in", "snow"], ["the", "cat", "sits"]]
+    drawn = [hypothesis(words) for words in captions]
+    plain, mixed = objective().rewards([0, 1], drawn), objective(bleu=2.0).rewards([0, 1], drawn)
+    candidates = {i: " ".join([*words, "xend"]) for i, words in enumerate(captions)}
+    references = {i: [" ".join([*w, "xend"]) for w in REFERENCES[i]] for i in candidates}
+    expected = score(candidates, references).per_image["bleu_4"].to_numpy()
+    assert expected[0] > 0.1
+    assert mixed - plain == pytest.approx(2 * expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("baseline", ["others", "greedy"])
+@pytest.mark.parametrize("attention", [False, True])
+def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention, monkeypatch):
+    """Each sample alone, word by word through `step`, weighed by its reward above the baseline."""
+    network, goal = decoder(attention=attention), objective(samples=3, baseline=baseline)
+    grid = torch.randn(4, 5, SIZE)
+    features = Features(grid.mean(1), grid if attention else None)
+    images = torch.tensor([0, 5, 2, 3])
+    seen = []
+    search = SelfCritical._search
+
+    def spy(self, *arguments):
+        seen.append(search(self, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(SelfCritical, "_search", spy)
+    result = goal.loss(network.train(), features, images)
+    result.loss.backward()
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+    network.zero_grad()
+    drawn = seen[0]
+    assert len({caption.tokens for caption in drawn}) > 4
+    total, words = torch.zeros(()), 0
+    for place, image in enumerate(images.tolist()):
+        own = drawn[3 * place : 3 * place + 3]
+        rewards = goal.rewards([image] * 3, own)
+        for k, caption in enumerate(own):
+            others = [rewards[j] for j in range(3) if j != k]
+            if baseline == "greedy":
+                bar = goal.rewards([image], [seen[1][place]])[0]
+            else:
+                bar = sum(others) / 2
+            one = Features(features.vector[[place]], grid[[place]] if attention else None)
+            state, last = network.start(one), VOCABULARY.bos
+            ends = [VOCABULARY.eos] if caption.finished else []
+            for token in [*caption.tokens, *ends]:
+                log_probs, state = network.step(torch.tensor([last]), state)
+                total = total - (rewards[k] - bar) * log_probs[0, token]
+                words, last = words + 1, token
+    (total / words).backward()
+    assert result.words == words
+    assert result.loss.item() == pytest.approx((total / words).item(), abs=1e-5)
+    assert max(float(g.abs().max()) for g in found.values()) > 1e-3
+    for name, parameter in network.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = FeatureCache(tmp_path / "features", (PICTURES, 2, 4, SIZE))
+    cache.append(torch.randn(PICTURES, 2, 4, SIZE), {})
+    return cache
+
+
+def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
+    dataset = CaptionDataset([[VOCABULARY.encode(c) for c in those] for those in REFERENCES])
+    wish = SelfCriticalConfig(**{"samples": 4, "max_length": 7, **(self_critical or {})})
+    config = TrainingConfig(
+        objective="self_critical",
+        self_critical=wish,
+        **{"epochs": epochs, "batch_size": 6, "captions_per_image": 2, "warmup_steps": 0},
+        **{"mirror": False, "save_every": 1, **settings},
+    )
+    goal = SelfCritical(REFERENCES, VOCABULARY, wish)
+    return Trainer(decoder(seed, dropout=0.2), dataset, cache, config, self_critical=goal)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_reward_rises(cache, precision):
+    wish = {"samples": 16}
+    run = trainer(cache, epochs=60, learning_rate=0.02, precision=precision, self_critical=wish)
+    rewards = []
+    while not run.finished:
+        rewards.append(run.train_epoch().reward)
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+
+
+def test_cross_entropy_can_be_mixed_in(cache):
+    torch.manual_seed(0)
+    plain = trainer(cache, learning_rate=1e-9).train_epoch()
+    mixed = trainer(cache, learning_rate=1e-9, self_critical={"cross_entropy": 0.5}).train_epoch()
+    # An untrained decoder's cross-entropy is about the logarithm of its vocabulary.
+    assert mixed.loss - plain.loss == pytest.approx(0.5 * 2.9, rel=0.2)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_killed_and_resumed_run_ends_with_the_same_weights(cache, batches):
+    whole = trainer(cache, averaging=0.9)
+    while not whole.finished:
+        last = whole.train_epoch()
+    killed, saved = trainer(cache, averaging=0.9), []
+    while not killed.finished:
+        killed.train_epoch(save=lambda: saved.append(_copy(killed.state_dict())))
+    torch.manual_seed(99)
+    resumed = trainer(cache, seed=7, averaging=0.9)
+    resumed.load_state_dict(saved[batches - 1])
+    while not resumed.finished:
+        again = resumed.train_epoch()
+    assert (again.loss, again.reward) == (last.loss, last.reward)
+    expected = whole.trained.state_dict()
+    found = resumed.trained.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def _copy(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"samples": 1}, {"samples": 0, "baseline": "greedy"}, {"bleu": -1.0}, {"max_length": 0}],
+)
+def test_senseless_settings_are_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        SelfCriticalConfig(**wrong)
