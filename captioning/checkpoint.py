@@ -173,7 +173,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         "",
         "## Made from",
         "",
-        *(f"- {key}: {value}" for key, value in info.get("training", {}).items()),
+        *(f"- {key}: {_plain(value)}" for key, value in info.get("training", {}).items()),
         "",
         "## Scores",
         "",
@@ -184,6 +184,10 @@ def model_card(checkpoint: Checkpoint) -> str:
         *info.get("limits", ["It describes what its training photos show, and guesses the rest."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: object) -> str:
+    return "; then ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- reading ----------------------------------------------------------------------------------

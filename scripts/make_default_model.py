@@ -1,14 +1,10 @@
 """From a finished training run to the model inside the package.
 
-The search is chosen on the validation split among beam widths and length penalties, the weights
-are written with 16 bits, and the card gets the scores of exactly what is shipped. The model that is
-shipped was made by
+    python scripts/make_default_model.py runs/reward --data flickr8k:data/flickr8k
 
-    captioning train --data flickr8k:DIR --output runs/default \
-        --encoder.name timm:tf_efficientnet_lite2 --decoder.attention \
-        --training.epochs 15 --training.captions-per-image 2 --training.averaging 0.998 \
-        --training.patience 0 --training.precision bfloat16 --training.save-every 400
-    python scripts/make_default_model.py runs/default --data flickr8k:DIR
+The search is chosen on the validation split among beam widths and length penalties, the weights
+are written with 16 bits, and the card gets the scores of exactly what is shipped.
+scripts/reproduce_flickr8k.py makes the run, and calls this.
 """
 
 import argparse
@@ -38,24 +34,28 @@ LIMITS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the directory of the training run")
     parser.add_argument("--data", required=True, help="flickr8k:DIR")
     parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
     arguments = parser.parse_args()
+    make_default_model(arguments.run, arguments.data, arguments.output)
+
+
+def make_default_model(run: Path, data: str, output: Path) -> None:
+    """Choose the search for a run's model, and write the model as it is shipped."""
     with tempfile.TemporaryDirectory() as folder:  # what is scored is what is shipped: 16 bits
         half = Path(folder) / "model"
-        save_checkpoint(load_checkpoint(arguments.run / "model"), half, dtype=torch.float16)
+        save_checkpoint(load_checkpoint(run / "model"), half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
-    cache = arguments.run.parent / "features"
-    table = sweep(
-        Captioner(checkpoint),
-        arguments.data,
-        split="val",
-        searches=searches(),
-        cache=cache,
-        watch=show,
-    )
+        table = sweep(
+            Captioner(checkpoint),
+            data,
+            split="val",
+            searches=searches(),
+            cache=Path(folder) / "features",
+            watch=show,
+        )
     best = max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
     print(f"chosen: {best}")
     info = {
@@ -68,9 +68,8 @@ def main() -> None:
         },
         "limits": LIMITS,
     }
-    shipped = replace(checkpoint, search=best, info=info)
-    save_checkpoint(shipped, arguments.output, dtype=torch.float16)
-    size = sum(path.stat().st_size for path in arguments.output.iterdir())
+    save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
+    size = sum(path.stat().st_size for path in output.iterdir())
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 

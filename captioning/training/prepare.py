@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captioning.checkpoint import load_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint
 from captioning.data.batches import CaptionDataset, mirror_words
 from captioning.data.features import FeatureCache
 from captioning.data.readers import CaptionSplit, read_captions
@@ -52,6 +52,7 @@ class Prepared:
         dataset: The training captions as tokens.
         train: The split to train on.
         validation: The split whose captions choose the epoch.
+        history: The runs that made the model to start from, a line each.
     """
 
     encoder: Encoder
@@ -62,6 +63,7 @@ class Prepared:
     dataset: CaptionDataset
     train: PreparedSplit
     validation: PreparedSplit
+    history: tuple[str, ...]
 
 
 def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
@@ -100,7 +102,13 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
         vocabulary, decoder = start.vocabulary, start.model.decoder
         watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
     dataset = _dataset(words, train, vocabulary)
-    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation)
+    history = () if start is None else _history(start)
+    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
+
+
+def _history(start: Checkpoint) -> tuple[str, ...]:
+    runs = start.info.get("training", {}).get("runs", [])
+    return tuple(str(run) for run in runs)
 
 
 def _read(config: RunConfig, name: str, watcher: Watcher) -> CaptionSplit:

@@ -251,6 +251,7 @@ class _Run:
                 "epochs": summary.epoch,
                 "seed": config.training.seed,
                 "torch": torch.__version__,
+                "runs": [*self.prepared.history, _run_line(config, summary)],
             },
             "scores": {
                 f"{name} (greedy, {config.validation_split})": round(value, 4)
@@ -264,6 +265,17 @@ class _Run:
             cut(encoder, config.training.fine_tune)[1].load_state_dict(trained.tail.state_dict())
         model = CaptionModel(encoder, trained.decoder)
         return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
+
+
+def _run_line(config: RunConfig, summary: EpochSummary) -> str:
+    """Return what a run did, in a few words for the card."""
+    training = config.training
+    objective = {"cross_entropy": "teacher forcing", "self_critical": "CIDEr-D as the reward"}
+    trained = f"the CNN's last {training.fine_tune} stages and the decoder"
+    return (
+        f"{objective[training.objective]}, epoch {summary.epoch} of {training.epochs}, "
+        f"{trained if training.fine_tune else 'the decoder alone'}"
+    )
 
 
 def _described(config: RunConfig, prepared: Prepared) -> str:

@@ -105,6 +105,11 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
     settings = config(tmp_path / "run", objective="self_critical", captions_per_image=5, epochs=1)
     model = train(replace(settings, start=whole))
     rewards = [row["reward"] for row in log_of(model)]
+    first, second = load_checkpoint(model).info["training"]["runs"]
+    assert "teacher forcing, epoch" in first
+    assert "CIDEr-D as the reward, epoch 1 of 1, the decoder alone" in second
+    card = (model / "README.md").read_text()
+    assert f"- runs: {first}; then {second}" in card
     assert float(rewards[0]) > 0
     assert rewards[1] == ""
     assert load_checkpoint(model).vocabulary == load_checkpoint(whole).vocabulary

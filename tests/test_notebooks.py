@@ -1,0 +1,60 @@
+"""The notebooks run from top to bottom, and what is committed is what such a run shows."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from captioning.metrics import read_references, read_results, score
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def pictures(notebook):
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_those_of_one_whole_run(path):
+    notebook = nbformat.read(path, as_version=4)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not any(output.output_type == "error" for output in outputs(notebook))
+    text = "".join(output.get("text", "") for output in outputs(notebook))
+    assert not re.search(r"/(work|home|root|Users|tmp)/", text)  # no path of anybody's machine
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The evaluation notebook, run in a copy of the checkout's layout."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "data" / "tiny", folder / "data" / "tiny")
+    (folder / "notebooks").mkdir()
+    notebook = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
+    where = {"metadata": {"path": str(folder / "notebooks")}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    return folder, notebook
+
+
+def test_evaluation_notebook_runs_and_shows_what_its_captions_score(evaluated):
+    folder, notebook = evaluated
+    captions = read_results(folder / "notebooks" / "runs" / "attention.json")
+    references = read_references(folder / "data" / "tiny" / "annotations" / "captions_val.json")
+    scores = score(captions, references)
+    shown = "".join(output.get("text", "") for output in outputs(notebook))
+    assert f"BLEU-4   {100 * scores.bleu_4:6.2f}   [" in shown
+    assert f"CIDEr    {100 * scores.cider:6.2f}   [" in shown
+    assert "A = attention, B = one vector" in shown
+
+
+def test_evaluation_notebook_draws_all_its_figures(evaluated):
+    committed = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
+    assert pictures(evaluated[1]) == pictures(committed) == 5
