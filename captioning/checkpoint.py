@@ -39,6 +39,7 @@ _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
+_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,22 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _refuse_foreign(directory: Path) -> None:
-    if not directory.exists() or (directory / _CONFIG).is_file():
+    """Replace nothing but a model of ours, with nothing beside it that somebody put there."""
+    if not directory.exists():
         return
-    if not directory.is_dir() or any(directory.iterdir()):
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+    if names and not (names <= set(_FILES) and _is_ours(directory / _CONFIG)):
         raise OutputError(
-            f"{directory} exists and is no model directory, so it is left as it is. "
-            "Give a new directory."
+            f"{directory} exists and is no model directory of this package alone, so it is left "
+            "as it is. Give a new directory."
         )
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return bool(json.loads(config.read_text(encoding="utf-8"))["format"] == "captioning")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _settle(fresh: Path, directory: Path) -> None:
@@ -142,7 +152,11 @@ def _settle(fresh: Path, directory: Path) -> None:
         return
     old = fresh.with_name(f"{fresh.name}-old")
     directory.rename(old)
-    fresh.rename(directory)
+    try:
+        fresh.rename(directory)
+    except OSError:
+        old.rename(directory)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -47,7 +47,7 @@ class Evaluation:
             f"{name}={value}" for name, value in settings.items() if value not in ([], 0)
         )
         kind, _, place = self.split.source.partition(":")
-        data = f"{kind}:{Path(place).name}"
+        data = f"{kind}:{Path(place.partition('@')[0]).name}"
         return f"data:{data}|split:{self.split.split}|search:{search}|{self.scores.signature}"
 
 
@@ -114,15 +114,17 @@ def evaluate(
         split=found,
         search=search or captioner.checkpoint.search,
         scores=score(captions, references, java=java),
-        training=_training_captions(data),
+        training=_training_captions(data, found),
     )
 
 
-def _training_captions(data: str) -> tuple[str, ...] | None:
+def _training_captions(data: str, evaluated: CaptionSplit) -> tuple[str, ...] | None:
     try:
         train = read_captions(data, split="train")
     except DataError:
         return None  # this data has no train split, or not on this machine
+    if {image.path for image in train.images} & {image.path for image in evaluated.images}:
+        return None  # one file, whichever split is named
     return tuple(caption for image in train.images for caption in image.captions)
 
 

@@ -191,3 +191,17 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
 def test_absent_directory_is_said(tmp_path):
     with pytest.raises(CheckpointError, match="There is no model directory"):
         load_checkpoint(tmp_path / "absent")
+
+
+def test_folder_that_only_looks_like_a_model_is_left_alone(directory, tmp_path):
+    """Another library's model has a config.json too, and people keep notes beside theirs."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(OutputError, match="left as it is"):
+        save_checkpoint(small_checkpoint(), other)
+    assert (other / "config.json").read_text() == '{"model_type": "bert"}'
+    (directory / "notes.txt").write_text("precious")
+    with pytest.raises(OutputError, match="left as it is"):
+        save_checkpoint(small_checkpoint(), directory)
+    assert (directory / "notes.txt").read_text() == "precious"

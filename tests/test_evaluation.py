@@ -132,6 +132,7 @@ def test_sweep_gives_each_search_the_scores_that_evaluate_gives_it(checkpoint, t
         watch=lambda how, scores: told.append(how),
     )
     assert told == list(table) == searches
+    assert not checkpoint.model.decoder.training  # no dropout in what the captioner says next
     captions = []
     for how in searches:
         alone = evaluate(captioner, data, split="val", search=how, workers=0)
@@ -139,6 +140,34 @@ def test_sweep_gives_each_search_the_scores_that_evaluate_gives_it(checkpoint, t
         assert list(table[how].per_image["caption"]) == captions[-1]
         assert table[how].values == pytest.approx(alone.scores.values)
     assert captions[0] != captions[1]
+
+
+def test_novelty_is_unknown_where_the_data_is_one_file(checkpoint):
+    data = f"coco:{REFERENCES}@{TINY / 'images'}"
+    found = evaluate(Captioner(checkpoint), data, split="val", workers=0)
+    assert found.training is None
+    assert "data:coco:captions_val.json|" in found.signature
+
+
+def test_other_width_keeps_the_rules_of_the_models_own_search(model, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    settings = json.loads(path.read_text()) | {"no_repeat_ngram": 1, "min_length": 4}
+    path.write_text(json.dumps(settings))
+    data = ("--data", f"coco:{TINY}", "-o", tmp_path / "r.json", "--workers", 0)
+    assert run("evaluate", tmp_path / "model", *data, "--beam", 4, "--json") == 0
+    signature = json.loads(capsys.readouterr().out)["signature"]
+    assert "width=4" in signature
+    for entry in json.loads((tmp_path / "r.json").read_text()):
+        words = tokenize(entry["caption"])
+        assert len(words) >= 4
+        assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize("words", [("--batch-size", 0), ("--workers", -1), ("--beam", 0)])
+def test_settings_that_make_no_sense_are_refused(words, model, capsys):
+    assert run("evaluate", model, "--data", f"coco:{TINY}", *words) == 2
+    assert f"it is at least {0 if '--workers' in words else 1}" in capsys.readouterr().err
 
 
 def test_sweep_over_no_readable_picture_is_an_error(checkpoint, tmp_path):

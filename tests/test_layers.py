@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "captioning"
 ORDER = (
     "errors",
+    "files",
     "data",
     "nn",
     "decoding",

@@ -12,13 +12,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.captioner.paths import find_pictures
-from captioning.captioner.reading import PictureReader
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.images import ImageSource, read_image
+from captioning.data.reading import PictureReader
 from captioning.data.vocabulary import join_words
 from captioning.decoding import Hypothesis, SearchMethod, search
-from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
+from captioning.errors import CheckpointError, DataError, ImageError
+from captioning.nn.model import check_device
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
 
@@ -52,7 +53,7 @@ class Captioner:
             CheckpointError: There is no such model, or it is damaged.
             SettingsError: There is no such device here.
         """
-        _check_device(device)
+        check_device(device)
         directory = DEFAULT_MODEL if model is None else Path(model)
         if not directory.is_dir() and _is_hub_id(str(model)):
             directory = _download(str(model))
@@ -220,14 +221,6 @@ def _tried(
         return pixels(image), ""
     except ImageError as error:
         return None, str(error)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
 
 
 def _is_hub_id(name: str) -> bool:

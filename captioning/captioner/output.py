@@ -11,6 +11,7 @@ from typing import IO
 
 from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError
+from captioning.files import is_special, target_of
 
 
 class Writer:
@@ -82,7 +83,10 @@ class FileWriter(Writer):
             output.parent.mkdir(parents=True, exist_ok=True)
             if output.is_dir():
                 raise IsADirectoryError("it is a folder")
-            if self.whole:
+            if is_special(output):
+                handle = os.open(output, os.O_WRONLY)
+            elif self.whole:
+                self.output = output = target_of(output)
                 handle, name = tempfile.mkstemp(prefix=".captions-", dir=output.parent)
                 self._temporary = Path(name)
                 self._temporary.chmod(0o644)

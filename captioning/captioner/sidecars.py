@@ -23,13 +23,14 @@ def sidecar_paths(sources: Iterable[str], folder: Path | None, ending: str) -> d
         folder: Where the text files go; None for beside each picture.
         ending: ``.txt``, say.
     """
+    sources = list(sources)
     pictures = [Path(source) for source in sources]
     short = [_in(folder, picture) / f"{picture.stem}{ending}" for picture in pictures]
     sharing = Counter(_key(path) for path in short)
     taken = {key for key, pictures_of_it in sharing.items() if pictures_of_it == 1}
     number: Counter[str] = Counter()
     paths: dict[str, Path] = {}
-    for picture, path in zip(pictures, short, strict=True):
+    for source, picture, path in zip(sources, pictures, short, strict=True):
         own = path
         if sharing[_key(path)] > 1:
             long = path.with_name(f"{picture.name}{ending}")
@@ -38,7 +39,7 @@ def sidecar_paths(sources: Iterable[str], folder: Path | None, ending: str) -> d
                 number[_key(long)] += 1
                 own = long.with_name(f"{picture.name}-{number[_key(long)] + 1}{ending}")
             taken.add(_key(own))
-        paths[str(picture)] = own
+        paths[source] = own  # as it was named: ./a.jpg is not a.jpg to those who look it up
     return paths
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from captioning.errors import SettingsError
 from captioning.metrics import compare
 from captioning.metrics.results import read_references, read_results
 
@@ -26,6 +27,10 @@ class CompareSettings:
     """Samples of each test."""
     seed: int = 0
     """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise SettingsError(f"samples is {self.samples}; it is at least 1.")
 
 
 def run(settings: CompareSettings) -> int:

@@ -3,7 +3,7 @@
 The captions are written, in the COCO results format, before they are scored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,6 +44,11 @@ class EvaluateSettings:
     device: str = "cpu"
     """cpu, cuda or mps."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least {least}.")
+
 
 def run(settings: EvaluateSettings) -> int:
     """Evaluate, and return the exit code: 1 when some pictures could not be read."""
@@ -81,4 +86,4 @@ def _search(settings: EvaluateSettings, own: SearchMethod) -> SearchMethod:
     penalty = beam.length_penalty if settings.length_penalty is None else settings.length_penalty
     if width < 1:
         raise SettingsError(f"beam is {width}; it is at least 1.")
-    return BeamSearch(width=width, length_penalty=penalty, max_length=beam.max_length)
+    return replace(beam, width=width, length_penalty=penalty, n=1)

@@ -19,7 +19,8 @@ class Batch:
     """Captions and the pictures that they describe.
 
     Attributes:
-        images: Places in the split of the pictures of this batch, each once.
+        images: Places in the split of the pictures of this batch; a picture whose captions are in
+            several groups may be there more than once.
         mirrored: 1 for each picture to be looked at mirrored.
         image: For each caption, the place of its picture in ``images``.
         inputs: The captions from ``<bos>`` on, without their last word.

@@ -1,7 +1,9 @@
 """Features of a frozen encoder, computed once and read from a memory-mapped file."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from captioning.errors import DataError
+from captioning.files import write_whole
 
 _VERSION = 1
 Precision = Literal["float32", "bfloat16"]
@@ -54,6 +57,25 @@ def _fingerprint(path: Path) -> tuple[int, int]:
     return (stat.st_size, stat.st_mtime_ns)
 
 
+def _take_room(path: Path) -> None:
+    """Take the file's whole room on the disk now.
+
+    Without it, a disk that fills up later kills the process in the middle of a write to memory.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                    return  # a file system that cannot
+                path.unlink()
+                raise
+
+
 class FeatureCache:
     """One row of 16-bit features per picture, with the pictures that could not be read.
 
@@ -81,15 +103,23 @@ class FeatureCache:
             ) from error
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
-        if self._index.is_file() and self._file.is_file():
-            index = json.loads(self._index.read_text(encoding="utf-8"))
-            if index["shape"] == list(shape):
-                self.done = index["done"]
-                self.unreadable = {int(row): why for row, why in index["unreadable"].items()}
-                self.rows = np.lib.format.open_memmap(self._file, mode="r+")
-                return
+        if self._file.is_file() and (index := self._read_index()).get("shape") == list(shape):
+            self.done = index["done"]
+            self.unreadable = {int(row): why for row, why in index["unreadable"].items()}
+            self.rows = np.lib.format.open_memmap(self._file, mode="r+")
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
+        _take_room(self._file)
+
+    def _read_index(self) -> dict[str, Any]:
+        """Return what :meth:`flush` wrote; a missing or damaged one starts the cache afresh."""
+        try:
+            index = json.loads(self._index.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        whole = isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()
+        return index if whole else {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,9 +145,7 @@ class FeatureCache:
         """Make sure that what was appended survives the end of this process."""
         self.rows.flush()
         index = {"shape": list(self.rows.shape), "done": self.done, "unreadable": self.unreadable}
-        temporary = self._index.with_suffix(".tmp")
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-        temporary.replace(self._index)
+        write_whole(self._index, json.dumps(index))
 
     def read(
         self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None

@@ -63,7 +63,7 @@ def read_image(
     try:
         with _quiet_pillow(), _opened(source) as image:
             _check(image, name, max_pixels)
-            if shrink_to is not None:
+            if shrink_to is not None and not isinstance(source, Image.Image):
                 image.draft(None, (_SPARE * shrink_to, _SPARE * shrink_to))
             _load(image, name, allow_truncated)
             return _to_rgb(image)

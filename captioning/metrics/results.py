@@ -1,13 +1,12 @@
 """Captions and references in the files of the COCO caption task."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from captioning.errors import OutputError, ScoreError
+from captioning.files import write_whole
 from captioning.metrics.ngrams import ImageId
 
 _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
@@ -73,14 +72,7 @@ def write_results(captions: Mapping[ImageId, str], path: Path) -> None:
         )
     entries = [{"image_id": image, "caption": text} for image, text in captions.items()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, delete=False
-        ) as file:
-            json.dump(entries, file, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        write_whole(path, json.dumps(entries, ensure_ascii=False))
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error}. Is there room, and the right?"

@@ -247,7 +247,8 @@ class Decoder(nn.Module):
     def _word_table(self) -> Float[Tensor, "V G"]:
         """Return the gates' share of every word, computed again only when a weight has changed."""
         weights = (self.embedding.weight, self.cell.W_xh, self.cell.b)
-        state = [(w.data_ptr(), w._version, w.device, w.dtype) for w in weights]
+        state: list[Any] = [(w.data_ptr(), w._version, w.device, w.dtype) for w in weights]
+        state.append(torch.is_autocast_enabled(self.embedding.weight.device.type))
         if self._table is None or self._table[0] != state:
             self._table = (state, self._word_gates(self.embedding.weight))
         return self._table[1]

@@ -1,5 +1,6 @@
 """The caption model: an encoder and a decoder that were made for each other."""
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -7,6 +8,15 @@ from torch.nn.utils.rnn import PackedSequence
 from captioning.errors import SettingsError
 from captioning.nn.decoder import Decoder, DecoderState
 from captioning.nn.encoder import Encoder
+
+
+def check_device(device: str) -> None:
+    """Raise a SettingsError that says what is wrong where ``device`` cannot be used here."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
 
 
 class CaptionModel(nn.Module):

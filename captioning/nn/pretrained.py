@@ -95,6 +95,12 @@ def load_file(network: nn.Module, path: Path) -> None:
             f"them{f', and holds {len(head)} it does not have' if head else ''}. "
             "The weights belong to another network."
         )
+    for name, target in network.state_dict().items():
+        if weights[name].shape != target.shape:
+            raise WeightsError(
+                f"{path} has {name} of the shape {tuple(weights[name].shape)}, the network "
+                f"{tuple(target.shape)}. The weights belong to another network."
+            )
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
 
 

@@ -91,6 +91,11 @@ def cut(encoder: Encoder, stages: int) -> tuple[EncoderFront, EncoderTail]:
     Raises:
         SettingsError: The network has too few stages, or is no chain of modules.
     """
+    if encoder.config.family != "timm":
+        raise SettingsError(
+            f"fine_tune is {stages}, but only networks of timm can be cut, and the encoder is "
+            f"{encoder.config.name}. timm has most networks of torchvision: timm:resnet101."
+        )
     parts = _chain(encoder)
     starts = [
         place for place, part in enumerate(parts) if place and isinstance(part, nn.Sequential)
@@ -101,8 +106,18 @@ def cut(encoder: Encoder, stages: int) -> tuple[EncoderFront, EncoderTail]:
             "trained. Give a number from 1 to that, or 0 to train none."
         )
     place = starts[-stages]
-    front, tail = EncoderFront(encoder, parts[:place]), EncoderTail(parts[place:])
-    _check_chain(encoder, front, tail)
+    tail = EncoderTail(parts[place:])
+    try:
+        front = EncoderFront(encoder, parts[:place])
+        same = _is_chain(encoder, front, tail)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        same = False
+    if not same:
+        raise SettingsError(
+            f"{encoder.config.name} is no chain of modules, so its last stages cannot be trained "
+            "apart. Choose another encoder, such as timm:tf_efficientnet_lite0 or timm:resnet50, "
+            "or train none of it (fine_tune 0)."
+        )
     return front.eval(), tail.eval()
 
 
@@ -119,18 +134,11 @@ def _chain(encoder: Encoder) -> list[nn.Module]:
 
 
 @torch.inference_mode()
-def _check_chain(encoder: Encoder, front: EncoderFront, tail: EncoderTail) -> None:
+def _is_chain(encoder: Encoder, front: EncoderFront, tail: EncoderTail) -> bool:
+    """Return whether the parts one after the other give what the whole network gives."""
     size = encoder.preprocessing.size
     pixels = torch.arange(3 * size * size, device=next(encoder.parameters()).device)
     pixels = (pixels % 251).to(torch.uint8).view(1, 3, size, size)
-    try:
-        whole, parts = encoder(pixels).grid, tail(front(pixels).grid)
-        same = whole.shape == parts.shape and torch.allclose(whole, parts, atol=1e-3, rtol=1e-3)
-    except (RuntimeError, TypeError, ValueError):
-        same = False
-    if not same:
-        raise SettingsError(
-            f"{encoder.config.name} is no chain of modules, so its last stages cannot be trained "
-            "apart. Choose another encoder, such as timm:tf_efficientnet_lite0 or timm:resnet50, "
-            "or train none of it (fine_tune 0)."
-        )
+    whole, parts = encoder(pixels).grid, tail(front(pixels).grid)
+    assert whole is not None
+    return whole.shape == parts.shape and torch.allclose(whole, parts, atol=1e-3, rtol=1e-3)

@@ -1,5 +1,6 @@
 """Run a frozen encoder over all pictures once."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,35 +8,14 @@ from pathlib import Path
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from captioning.data.features import FeatureCache, FeatureKey, Precision
-from captioning.data.images import read_image
-from captioning.data.preprocessing import Preprocessing
-from captioning.errors import ImageError
+from captioning.data.reading import PictureReader
 from captioning.nn.encoder import Encoder
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.tail import EncoderFront
 
 _FLUSH_EVERY = 16  # batches
-
-
-class _Pixels(Dataset[tuple[Tensor, str]]):
-    """Pictures as pixels; an unreadable one as zeros and the reason."""
-
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.paths = paths
-        self.preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, str]:
-        try:
-            return self.preprocessing.pixels(read_image(self.paths[place])), ""
-        except ImageError as error:
-            size = self.preprocessing.size
-            return torch.zeros(3, size, size, dtype=torch.uint8), str(error)
 
 
 def cache_features(
@@ -80,27 +60,20 @@ def cache_features(
     if cache.complete:
         return cache
     device = next(encoder.parameters()).device
-    left = paths[cache.done :]
-    loader = DataLoader(
-        _Pixels(left, preprocessing),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-    )
-    for number, (pixels, problems) in enumerate(loader, 1):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            features = _look(encoder, pixels.to(device), grid=grid, flip=flip)
-        cache.append(features.float().cpu(), problems)
+    left = [os.fspath(path) for path in paths[cache.done :]]
+    reader = PictureReader(preprocessing, batch_size, workers)
+    for number, batch in enumerate(reader.batches(left), 1):
+        rows = torch.zeros(len(batch.sources), *shape[1:])
+        if len(batch.pixels):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                found = _look(encoder, batch.pixels.to(device), grid=grid, flip=flip)
+            rows[[not error for error in batch.errors]] = found.float().cpu()
+        cache.append(rows, {row: why for row, why in enumerate(batch.errors) if why})
         if number % _FLUSH_EVERY == 0:
             cache.flush()
         watch(cache.done, len(paths))
     cache.flush()
     return cache
-
-
-def _collate(items: list[tuple[Tensor, str]]) -> tuple[Tensor, dict[int, str]]:
-    pixels = torch.stack([pixels for pixels, _ in items])
-    return pixels, {row: why for row, (_, why) in enumerate(items) if why}
 
 
 @torch.inference_mode()

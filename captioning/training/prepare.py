@@ -13,6 +13,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import DataError
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
+from captioning.nn.model import check_device
 from captioning.nn.tail import EncoderFront, EncoderTail, cut
 from captioning.training.cache import cache_features
 from captioning.training.progress import Watcher
@@ -79,6 +80,7 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
         _read(config, name, watcher) for name in (config.train_split, config.validation_split)
     ]
     _refuse_overlap(*splits)
+    check_device(config.device)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
     start = None if config.start is None else load_checkpoint(config.start, device=config.device)
     encoder = Encoder(config.encoder).to(config.device) if start is None else start.model.encoder
@@ -87,6 +89,11 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     attention = config.decoder.attention if start is None else start.model.decoder.config.attention
     grid = attention or tail is not None
     train, validation = (_encode(front, split, config, watcher, grid=grid) for split in splits)
+    if config.training.select_by == "CIDEr" and len(validation.readable) < 2:
+        raise DataError(
+            f"{config.validation_split} has {len(validation.readable)} readable picture, for which "
+            "CIDEr is undefined. Validate on more pictures, or select by BLEU-4."
+        )
     words = [[tokenize(caption) for caption in image] for image in train.captions]
     if start is None:
         vocabulary = Vocabulary.build(

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from captioning.data.batches import mirror_words
 from captioning.data.vocabulary import EOS, Vocabulary
 from captioning.decoding import Greedy, Hypothesis, Sampling, search
 from captioning.metrics.bleu import bleu_rows, bleu_table
@@ -36,7 +37,8 @@ class SelfCritical:
     as the references then do: without that mark, models learn to end on "with a" or "of a", whose
     words cost nothing and whose n-grams are common.
 
-    Captions are sampled without dropout; their log-probabilities are taken with it.
+    Captions are sampled without dropout; their log-probabilities are taken with it. In captions of
+    a mirrored picture, "left" and "right" change places before they are scored.
 
     Args:
         references: For each picture of the training split its captions as words.
@@ -61,14 +63,22 @@ class SelfCritical:
             if any(captions)
         }
         self.cider = CiderReward(self.references)
+        self.sides = mirror_words(vocabulary)
 
-    def loss(self, decoder: Decoder, features: Features, images: Int[Tensor, " B"]) -> CaptionLoss:
+    def loss(
+        self,
+        decoder: Decoder,
+        features: Features,
+        images: Int[Tensor, " B"],
+        mirrored: Int[Tensor, " B"],
+    ) -> CaptionLoss:
         """Sample captions of some pictures, score them, and return the loss with its graph.
 
         Args:
             decoder: In training mode.
             features: Of the pictures.
             images: Their places in the training split.
+            mirrored: 1 for each picture whose features are those of its mirror image.
         """
         n = self.config.samples
         still = Features(
@@ -76,10 +86,11 @@ class SelfCritical:
         )
         drawn = self._search(decoder, still, Sampling(n=n, max_length=self.config.max_length))
         places = [place for place in images.tolist() for _ in range(n)]
-        rewards = self.rewards(places, drawn).reshape(len(images), n)
+        flips = [flip for flip in mirrored.tolist() for _ in range(n)]
+        rewards = self.rewards(places, drawn, flips).reshape(len(images), n)
         if self.config.baseline == "greedy":
             greedy = self._search(decoder, still, Greedy(max_length=self.config.max_length))
-            baseline = self.rewards(images.tolist(), greedy)[:, None]
+            baseline = self.rewards(images.tolist(), greedy, mirrored.tolist())[:, None]
         else:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (n - 1)
         advantage = torch.from_numpy(rewards - baseline).flatten()
@@ -91,17 +102,28 @@ class SelfCritical:
         )
 
     def rewards(
-        self, images: Sequence[int], captions: Sequence[Hypothesis]
+        self,
+        images: Sequence[int],
+        captions: Sequence[Hypothesis],
+        mirrored: Sequence[int] | None = None,
     ) -> Float[np.ndarray, " captions"]:
-        """Return the reward of each caption against the references of its picture."""
-        words = [self._words(caption) for caption in captions]
+        """Return the reward of each caption against the references of its picture.
+
+        Args:
+            images: The picture of each caption, by its place in the training split.
+            captions: What was said.
+            mirrored: 1 for each caption of a mirrored picture; None where there is none.
+        """
+        flips = mirrored or [0] * len(captions)
+        words = [self._words(caption, flip) for caption, flip in zip(captions, flips, strict=True)]
         found = self.cider(images, words)
         if self.config.bleu:
             found = found + self.config.bleu * self._bleu_4(images, words)
         return found
 
-    def _words(self, caption: Hypothesis) -> tuple[str, ...]:
-        words = tuple(self.vocabulary.words[token] for token in caption.tokens)
+    def _words(self, caption: Hypothesis, flip: int) -> tuple[str, ...]:
+        sides = self.sides if flip else {}
+        words = tuple(self.vocabulary.words[sides.get(token, token)] for token in caption.tokens)
         return (*words, EOS) if caption.finished else words
 
     def _bleu_4(
@@ -144,7 +166,8 @@ class SelfCritical:
         ]
         inputs = [torch.tensor([vocabulary.bos, *words[:-1]]) for words in said]
         owners = [torch.full((len(words),), number) for number, words in enumerate(said)]
-        packed = pack_sequence(inputs, enforce_sorted=False).to(device)
+        packed = pack_sequence(inputs, enforce_sorted=False)
+        packed = packed.to(device)  # type: ignore[arg-type]
         targets = pack_sequence([torch.tensor(words) for words in said], enforce_sorted=False)
         caption = pack_sequence(owners, enforce_sorted=False).data.to(device)
         each = torch.arange(len(features), device=device)

@@ -51,8 +51,8 @@ class TrainingConfig:
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     """For the objective ``self_critical``."""
     fine_tune: int = 0
-    """Last stages of the CNN that are trained too; 0 leaves it as it is. What lies before them is
-    cached."""
+    """Last stages of the CNN (of timm's) that are trained too; 0 leaves it as it is. What lies
+    before them is cached."""
     encoder_rate: float = 0.1
     """Learning rate of those stages as a share of the decoder's."""
 
@@ -151,3 +151,8 @@ class RunConfig:
     """Processes that read pictures."""
     device: str = "cpu"
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("min_count", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least {least}.")

@@ -21,6 +21,8 @@ from captioning.training.progress import EpochSummary, Progress
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import TrainingConfig
 
+_LARGEST_EXPONENT = 700.0  # of what a float can hold
+
 
 class Student(nn.Module):
     """What is trained: a decoder and, where the CNN is fine-tuned, the CNN's last stages.
@@ -69,6 +71,40 @@ class _Sums:
 
 
 @dataclass
+class _RandomState:
+    """Where chance stands, on the CPU and on the device that dropout draws from."""
+
+    device: torch.device
+    states: list[Tensor]
+
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> "_RandomState":
+        """Return the state after seeding, without touching the random numbers of the process."""
+        states = [torch.Generator().manual_seed(seed).get_state()]
+        if device.type != "cpu":
+            states.append(torch.Generator(device).manual_seed(seed).get_state())
+        return cls(device, states)
+
+    @property
+    def _which(self) -> tuple[torch.device, ...]:
+        """Several cards have each their own; other kinds of device come alone."""
+        return (self.device,) if self.device.type == "cuda" else ()
+
+    def restore(self) -> None:
+        """Let chance go on from here."""
+        torch.set_rng_state(self.states[0])
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(self.states[1], *self._which)
+
+    def keep(self) -> None:
+        """Remember where chance stands now."""
+        self.states = [torch.get_rng_state()]
+        if self.device.type != "cpu":
+            module = torch.get_device_module(self.device)
+            self.states.append(module.get_rng_state(*self._which))
+
+
+@dataclass
 class _Position:
     """Where the run stands: epochs finished, batches done in this epoch and in all."""
 
@@ -114,7 +150,7 @@ class Trainer:
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
-        self._generator_state = torch.Generator().manual_seed(config.seed).get_state()
+        self._random = _RandomState.seeded(config.seed, self.student.device)
 
     @property
     def finished(self) -> bool:
@@ -150,12 +186,12 @@ class Trainer:
             epoch=position.epoch,
         )
         self.student.train()
-        torch.set_rng_state(self._generator_state)
+        self._random.restore()
         for number, batch in enumerate(batches):
             if number < position.batch:
                 continue  # done before the run was interrupted
             self._train_batch(batch)
-            self._generator_state = torch.get_rng_state()
+            self._random.keep()
             sums = position.sums
             watch(Progress(position.step, self.steps, len(batch), sums.loss / sums.words))
             if position.step % config.save_every == 0:
@@ -179,7 +215,7 @@ class Trainer:
             raise TrainingError(
                 f"At batch {position.step + 1} the loss is {loss} and the gradient's norm {norm}. "
                 f"Lower the learning rate ({config.learning_rate}) or clip_norm "
-                f"({config.clip_norm}), and start the run again."
+                f"({config.clip_norm}), and start the run again with another output."
             )
         self.optimizer.step()
         self._average(position.step)
@@ -205,7 +241,9 @@ class Trainer:
             features = self.student.look(self.cache, batch.images, batch.mirrored)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
-            result = self.self_critical.loss(self.student.decoder, features, batch.images)
+            result = self.self_critical.loss(
+                self.student.decoder, features, batch.images, batch.mirrored
+            )
             if weight := self.config.self_critical.cross_entropy:
                 loss = result.loss + weight * self._cross_entropy(batch, features).loss
                 return replace(result, loss=loss)
@@ -233,7 +271,7 @@ class Trainer:
             epoch=position.epoch + 1,
             step=position.step,
             loss=sums.loss / sums.words,
-            perplexity=math.exp(sums.nll / sums.words),
+            perplexity=math.exp(min(sums.nll / sums.words, _LARGEST_EXPONENT)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             reward=None if self.self_critical is None else sums.reward / sums.batches,
             gradient_norm=sums.gradient_norm / sums.batches,
@@ -247,7 +285,7 @@ class Trainer:
             "student": self.student.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": self._generator_state,
+            "random": self._random.states,
             "position": [position.epoch, position.batch, position.step],
             "sums": vars(position.sums),
         }
@@ -258,7 +296,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._generator_state = state["random"]
+        self._random.states = state["random"]
         epoch, batch, step = state["position"]
         self.position = _Position(epoch, batch, step, _Sums(**state["sums"]))
 

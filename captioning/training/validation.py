@@ -32,7 +32,8 @@ def caption_features(
         batch_size: Pictures searched together; it changes no caption.
         watch: Told how many pictures are done, of how many.
     """
-    was_training, decoder = student.training, student.decoder
+    parts, decoder = list(student.children()), student.decoder
+    training = [part.training for part in parts]
     student.eval()
     banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
     captions = []
@@ -44,5 +45,6 @@ def caption_features(
         )
         captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
         watch(len(captions), len(places))
-    student.train(was_training)
+    for part, was_training in zip(parts, training, strict=True):
+        part.train(was_training)
     return captions

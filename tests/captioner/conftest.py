@@ -1,9 +1,8 @@
 """A small captioner with random weights, and pictures for it."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from drawn_pictures import draw
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import Checkpoint, save_checkpoint
@@ -15,13 +14,6 @@ from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 
 WORDS = ["a", "red", "dog", "cat", "man", "runs", "sits", "jumps", "over", "the", "grass", "water"]
-
-
-def draw(number, size=(96, 72)):
-    """A picture unlike those of other numbers: coarse noise in its own colours."""
-    chance = np.random.default_rng(number)
-    coarse = chance.integers(0, 256, (3, 4, 3)) * chance.random(3)
-    return Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
 
 
 def _tell_pictures_apart(encoder, decoder):
@@ -56,16 +48,3 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def captioner(model):
     return Captioner.from_pretrained(model)
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Twelve picture files; the fourth, the seventh and the eighth are damaged."""
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = [folder / f"picture{number}.png" for number in range(1, 13)]
-    for number, path in enumerate(paths):
-        draw(number).save(path)
-    paths[3].write_bytes(b"")
-    paths[6].write_bytes(paths[5].read_bytes()[:500])
-    paths[7].write_bytes(b"no picture")
-    return [str(path) for path in paths]

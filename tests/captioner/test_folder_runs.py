@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from small_captioner import small_checkpoint, write_photos
 
-import captioning.captioner.reading as reading
+import captioning.data.reading as reading
 from captioning.captioner import Captioner
 from captioning.data.images import read_image
 from captioning.decoding import Sampling

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ import pytest
 from pycocotools.coco import COCO
 from small_captioner import small_checkpoint, write_photos
 
-import captioning.captioner.reading as reading
+import captioning.data.reading as reading
 from captioning import cli
 from captioning.checkpoint import save_checkpoint
 from captioning.commands import caption as command
@@ -423,3 +425,41 @@ def test_names_reach_standard_error_as_they_are(caption, tmp_path):
     said = caption(tmp_path)
     assert said.code == 1
     assert name in said.err
+
+
+@pytest.mark.parametrize("named", [".", "./photo1.jpg", "../photos"])
+def test_text_files_stand_beside_photos_however_their_path_is_written(
+    named, caption, photos, monkeypatch
+):
+    folder = Path(photos[0]).parent
+    monkeypatch.chdir(folder)
+    said = caption(named, "--format", "txt")
+    assert (said.code, said.err) == (0, "")
+    texts = sorted(path.name for path in folder.glob("*.txt"))
+    assert "photo1.txt" in texts
+    assert len(texts) == (1 if named.endswith(".jpg") else len(photos))
+    before = (folder / "photo1.txt").read_text()
+    (folder / "photo1.txt").write_text("mine\n")
+    assert caption(named, "--format", "txt", "--resume").code == 0
+    assert (folder / "photo1.txt").read_text() == "mine\n" != before
+
+
+def test_an_output_that_is_a_link_is_written_through(caption, photos, tmp_path):
+    real, link = tmp_path / "elsewhere" / "real.csv", tmp_path / "link.csv"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    assert caption(*photos, "-o", link, "--overwrite").code == 0
+    assert link.is_symlink()
+    assert len(real.read_text().splitlines()) == len(photos) + 1
+
+
+def test_an_output_that_is_a_pipe_is_written_into(caption, photos, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    assert caption(*photos, "-o", pipe, "--format", "csv", "--overwrite").code == 0
+    reader.join(20)
+    assert len(received[0].splitlines()) == len(photos) + 1
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,23 @@ def test_unusable_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="Give another directory as cache"):
         FeatureCache(tmp_path / "file", SHAPE)
+
+
+@pytest.mark.parametrize("damage", ["", "[1, 2]", '{"shape": [5', '{"done": 5}'])
+def test_cache_with_a_damaged_index_begins_afresh(tmp_path, damage):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {})
+    cache.flush()
+    (tmp_path / "index.json").write_text(damage)
+    assert FeatureCache(tmp_path, SHAPE).done == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room")
+def test_disk_without_room_is_said_before_anything_is_encoded(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="No space left"):
+        FeatureCache(tmp_path / "cache", SHAPE)
+    assert not (tmp_path / "cache" / "features.npy").exists()

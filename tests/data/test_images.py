@@ -454,3 +454,10 @@ def test_any_flipped_byte_gives_a_picture_or_an_image_error():
             except ImageError:
                 continue
             assert picture.mode == "RGB"
+
+
+def test_a_callers_own_picture_keeps_its_size():
+    with Image.open(io.BytesIO(photo(size=(1600, 1200)))) as picture:
+        read_image(picture, shrink_to=16)
+        assert picture.size == (1600, 1200)
+        assert picture.getpixel((0, 0)) is not None

@@ -60,3 +60,16 @@ def test_results_need_integer_ids_and_a_place_to_stand(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_results({1: "a"}, tmp_path / "file" / "results.json")
+
+
+def test_results_that_cannot_be_written_leave_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text("older")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_results({1: "a dog"}, tmp_path / "results.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert (tmp_path / "results.json").read_text() == "older"

@@ -70,8 +70,13 @@ def test_number_of_stages_that_the_network_has_not_is_said(stages):
         cut(encoder("timm:test_resnet"), stages)
 
 
-@pytest.mark.parametrize("name", ["timm:test_vit", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:hrnet_w18_small"])
 def test_network_that_is_no_chain_is_refused(name):
     size = 160 if name == "timm:test_vit" else 64
-    with pytest.raises(SettingsError, match=r"Choose another encoder|has 0 stages"):
+    with pytest.raises(SettingsError, match=r"is no chain of modules|has 0 stages"):
         cut(encoder(name, size), 1)
+
+
+def test_only_networks_of_timm_can_be_cut():
+    with pytest.raises(SettingsError, match="timm has most networks of torchvision"):
+        cut(encoder("torchvision:squeezenet1_1"), 1)

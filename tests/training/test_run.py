@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
 from captioning.decoding import Greedy
-from captioning.errors import CheckpointError, DataError, TrainingError
+from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
 from captioning.evaluation import evaluate
 from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
@@ -201,3 +202,26 @@ def test_validating_on_training_pictures_is_refused(tmp_path):
     settings = replace(config(tmp_path / "run"), validation_split="train")
     with pytest.raises(DataError, match="are in both train and train"):
         train(settings)
+
+
+def test_select_by_cider_needs_two_pictures_to_validate_on(tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    val = json.loads((TINY / "annotations" / "captions_val.json").read_text())["images"]
+    for entry in val[1:]:
+        (tmp_path / "tiny" / "images" / entry["file_name"]).write_bytes(b"no picture")
+    settings = replace(config(tmp_path / "run", epochs=1), data=f"coco:{tmp_path / 'tiny'}")
+    with pytest.raises(DataError, match="select by BLEU-4"):
+        train(settings)
+    assert not (tmp_path / "run").exists()
+    train(replace(settings, training=replace(settings.training, select_by="BLEU-4")))
+
+
+def test_device_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(SettingsError, match="There is no device 'cuda:77' here"):
+        train(replace(config(tmp_path / "run"), device="cuda:77"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("min_count", 0), ("workers", -1)])
+def test_senseless_settings_are_refused(name, value, tmp_path):
+    with pytest.raises(SettingsError, match=name):
+        replace(config(tmp_path / "run"), **{name: value})

@@ -105,7 +105,7 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
         return seen[-1]
 
     monkeypatch.setattr(SelfCritical, "_search", spy)
-    result = goal.loss(network.train(), features, images)
+    result = goal.loss(network.train(), features, images, torch.zeros(4, dtype=torch.long))
     result.loss.backward()
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
@@ -209,3 +209,18 @@ def _copy(state):
 def test_senseless_settings_are_refused(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         SelfCriticalConfig(**wrong)
+
+
+def test_caption_of_a_mirrored_picture_is_scored_with_its_sides_exchanged():
+    vocabulary = Vocabulary.build([[*WORDS, "left", "right"]], min_count=1)
+    references = [[["a", "dog", "on", "the", "left"]], [["a", "cat"]], [["a", "boy", "runs"]]]
+    goal = SelfCritical(references, vocabulary, SelfCriticalConfig())
+
+    def said(side):
+        words = ["a", "dog", "on", "the", side]
+        return Hypothesis(tuple(vocabulary.id(word) for word in words), 0.0, 0.0, True, ())
+
+    plain = goal.rewards([0, 0], [said("left"), said("right")])
+    mirrored = goal.rewards([0, 0], [said("left"), said("right")], [1, 1])
+    assert plain[0] > plain[1] + 1
+    assert mirrored.tolist() == plain[::-1].tolist()

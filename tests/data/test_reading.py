@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from captioning.captioner import reading
-from captioning.captioner.reading import PictureReader
+from captioning.data import reading
 from captioning.data.images import read_image
 from captioning.data.preprocessing import Preprocessing
+from captioning.data.reading import PictureReader
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers see the patched reader")
 PREPROCESSING = Preprocessing(size=16)
