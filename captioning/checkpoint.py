@@ -141,6 +141,8 @@ def _is_ours(config: Path) -> bool:
 
 def _settle(fresh: Path, directory: Path) -> None:
     """Put ``fresh`` in the place of ``directory``, once all its bytes are on the disk."""
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors lets nobody else read what it writes
     for path in [*fresh.iterdir(), fresh]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

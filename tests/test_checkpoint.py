@@ -75,6 +75,10 @@ def test_model_comes_back_whole(tmp_path, tie_weights, attention):
     assert not loaded.model.training
 
 
+def test_other_users_may_read_the_model(written):
+    assert {path.stat().st_mode & 0o777 for path in written.iterdir()} == {0o644}
+
+
 def test_directory_holds_the_documented_files(written):
     assert {path.name for path in written.iterdir()} == FILES
     assert [path.name for path in written.parent.iterdir()] == ["small"]  # nothing left behind
