@@ -20,6 +20,7 @@ import torch
 from captioning.data.batches import CaptionDataset
 from captioning.data.features import FeatureCache
 from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.training.memory import keep_freed_memory
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer
 
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as `captioning train` does
     options = DecoderOptions()
     config = TrainingConfig(epochs=arguments.epochs + 1, precision=arguments.precision)
     captions = dataset()

@@ -16,6 +16,7 @@ from rich.progress import (
 from captioning.commands.progress import talk
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, Watcher, train
+from captioning.training.memory import keep_freed_memory
 
 
 class _Bars:
@@ -79,6 +80,7 @@ class _Bars:
 def run(config: RunConfig) -> int:
     """Train, and return the exit code."""
     console = talk()
+    keep_freed_memory()
     bars = _Bars(console)
     watcher = Watcher(bars.say, bars.looked, bars.stepped, bars.resumed)
     try:

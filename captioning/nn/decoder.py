@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from captioning.errors import SettingsError
 from captioning.nn.attention import SoftAttention
 from captioning.nn.cells import CellName, CellState, build_cell
+from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 
 Injection = Literal["recurrent", "first_step", "init_state", "merge", "every_input", "none"]
@@ -199,7 +200,7 @@ class Decoder(nn.Module):
             self.W_rw.weight = self.embedding.weight
         else:
             nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self._table: tuple[list[Any], Tensor] | None = None
 
     # --- once per image -----------------------------------------------------------------------

@@ -145,7 +145,8 @@ class Trainer:
         self.cache = cache
         self.config = config
         self.self_critical = self_critical
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.student, config))
+        fused = self.student.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.student, config), fused=fused)
         self.average = copy.deepcopy(self.student) if config.averaging else None
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
