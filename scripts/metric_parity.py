@@ -2,6 +2,7 @@
 """Are our words and scores those of pycocoevalcap? Needs Java and the extra ``java-metrics``.
 
     python scripts/metric_parity.py captions.json Flickr8k.token.txt more.tsv.gz
+    python scripts/metric_parity.py Flickr8k.token.txt --results captions.json --data flickr8k:DIR
 
 Takes caption files (COCO annotations, Flickr8k tokens, or lines of ``id<TAB>caption``), and prints
 
@@ -23,8 +24,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from captioning.commands.references import find_references
 from captioning.data.tokenizer import PUNCTUATION, tokenize, tokenize_lines
-from captioning.metrics import score
+from captioning.metrics import read_results, score
 
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
 HARD = """can't dog's dogs' it’s 'tis 'twas o'clock rock'n'roll y'all O'Malley l'eau c'est ‘a’ “a”
@@ -43,6 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("captions", nargs="+", type=Path, help="caption files")
     parser.add_argument("--fuzz", type=int, default=100_000, help="hard captions to make")
+    parser.add_argument("--results", type=Path, help="a model's captions, as evaluate writes them")
+    parser.add_argument("--data", help="with --results: whose captions, such as flickr8k:DIR")
+    parser.add_argument("--split", default="val", help="with --results: the split of --data")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if shutil.which("java") is None or find_spec("pycocoevalcap") is None:
@@ -68,6 +73,12 @@ def main() -> None:
     show(found)
 
     worst = max(compare_scores(images, draw))
+    if args.results:
+        candidates, references = read_results(args.results), find_references(args.data, args.split)
+        corpus, image = score_difference(candidates, references)
+        print(f"{len(references):>5} images, {args.results.name} "
+              f"corpus {corpus:.1e}, per image {image:.1e}")  # fmt: skip
+        worst = max(worst, corpus, image)
     print(json.dumps({"captions": total, "token_differences": different,
                       "hard_captions": len(hard), "hard_differences": len(found),
                       "largest_score_difference": worst}))  # fmt: skip

@@ -254,6 +254,20 @@ def test_score_of_some_images_has_to_be_asked_for(tmp_path, capsys):
     assert "CIDEr is undefined for one image" in capsys.readouterr().out
 
 
+def test_references_may_be_a_data_set_by_its_name(model, tmp_path, capsys):
+    output, data = tmp_path / "results.json", f"coco:{TINY}"
+    assert run("evaluate", model, "--data", data, "-o", output, "--json", "--workers", 0) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert run("score", output, data, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == evaluated["scores"]
+    assert run("score", output, data, "--split", "test") == 1  # other pictures
+    assert "have no candidate" in capsys.readouterr().err
+    assert run("compare", output, output, data) == 0
+    assert "+0.00" in capsys.readouterr().out
+    assert run("score", output, "coco:nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_compare_says_which_system_is_better(tmp_path, capsys):
     annotations = json.loads(REFERENCES.read_text())["annotations"]
     good = {a["image_id"]: a["caption"] for a in annotations}

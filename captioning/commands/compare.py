@@ -8,9 +8,10 @@ from pathlib import Path
 
 import tyro
 
+from captioning.commands.references import find_references
 from captioning.errors import SettingsError
 from captioning.metrics import compare
-from captioning.metrics.results import read_references, read_results
+from captioning.metrics.results import read_results
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,11 @@ class CompareSettings:
     """COCO results of one system."""
     b: tyro.conf.Positional[Path]
     """COCO results of the other."""
-    references: tyro.conf.Positional[Path]
-    """COCO annotations."""
+    references: tyro.conf.Positional[str]
+    """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
+    such as ``flickr8k:DIR``."""
+    split: str = "val"
+    """Of a data set of references."""
     samples: int = 1000
     """Samples of each test."""
     seed: int = 0
@@ -38,7 +42,7 @@ def run(settings: CompareSettings) -> int:
     found = compare(
         read_results(settings.a),
         read_results(settings.b),
-        read_references(settings.references),
+        find_references(settings.references, settings.split),
         samples=settings.samples,
         seed=settings.seed,
     )

@@ -7,10 +7,11 @@ from typing import Literal
 import tyro
 
 from captioning.commands.progress import talk
+from captioning.commands.references import find_references
 from captioning.commands.report import Report
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
-from captioning.metrics.results import read_references, read_results, restrict
+from captioning.metrics.results import read_results, restrict
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,11 @@ class ScoreSettings:
 
     results: tyro.conf.Positional[Path]
     """COCO results: [{"image_id": 1, "caption": "a dog"}, ...]."""
-    references: tyro.conf.Positional[Path]
-    """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}."""
+    references: tyro.conf.Positional[str]
+    """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
+    such as ``flickr8k:DIR``."""
+    split: str = "val"
+    """Of a data set of references."""
     subset: bool = False
     """The results are for some of the annotated images: score those alone."""
     document_frequency: Path | None = None
@@ -36,10 +40,10 @@ def run(settings: ScoreSettings) -> int:
     if settings.java:
         check_java(settings.java)
     candidates = read_results(settings.results)
-    references = read_references(settings.references)
+    references = find_references(settings.references, settings.split)
     if settings.subset:
         left_out = len(references)
-        references = {image: list(of) for image, of in restrict(references, candidates).items()}
+        references = restrict(references, candidates)
         left_out -= len(references)
         talk().print(f"{left_out} annotated images have no result")
     path = settings.document_frequency
