@@ -17,7 +17,7 @@ import torch
 
 from captioning.captioner import DEFAULT_MODEL, Captioner
 from captioning.checkpoint import load_checkpoint, save_checkpoint
-from captioning.decoding import BeamSearch, Greedy, SearchMethod
+from captioning.decoding import BeamSearch, Greedy, SearchMethod, search_to_json
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
 
@@ -63,6 +63,7 @@ def make_default_model(run: Path, data: str, output: Path) -> None:
         "training": checkpoint.info["training"],
         "scores": {
             "split": f"Flickr8k dev, {len(table[best])} photos",
+            "search": ", ".join(f"{k} {v}" for k, v in search_to_json(best).items() if v),
             **{name: round(value, 4) for name, value in table[best].values.items()},
             "signature": table[best].signature,
         },

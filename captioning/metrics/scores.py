@@ -66,9 +66,10 @@ class Scores:
     def intervals(
         self, *, confidence: float = 0.95, samples: int = 1000, seed: int = 0
     ) -> dict[str, Interval]:
-        """Return a bootstrap interval for each score.
+        """Return a bootstrap interval for each score but METEOR.
 
-        Images are drawn with replacement and their counts summed anew. The document frequencies
+        METEOR of a corpus follows from sums that its Java keeps to itself, not from its scores of
+        single images. Images are drawn with replacement and their counts summed anew. The document frequencies
         of CIDEr stay those of the whole set. Koehn (2004), Statistical significance tests for
         machine translation evaluation.
 
@@ -77,7 +78,8 @@ class Scores:
             samples: Bootstrap samples.
             seed: Of the draws.
         """
-        return bootstrap(self.per_image, self.values, confidence, samples, seed)
+        summed = {name: value for name, value in self.values.items() if name != "meteor"}
+        return bootstrap(self.per_image, summed, confidence, samples, seed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the per-image table as plain values, for JSON."""
