@@ -69,9 +69,11 @@ class Scores:
         """Return a bootstrap interval for each score but METEOR.
 
         METEOR of a corpus follows from sums that its Java keeps to itself, not from its scores of
-        single images. Images are drawn with replacement and their counts summed anew. The document frequencies
-        of CIDEr stay those of the whole set. Koehn (2004), Statistical significance tests for
-        machine translation evaluation.
+        single images.
+
+        Images are drawn with replacement and their counts summed anew. The document frequencies of
+        CIDEr stay those of the whole set. Koehn (2004), Statistical significance tests for machine
+        translation evaluation.
 
         Args:
             confidence: Share of the samples inside the interval.
