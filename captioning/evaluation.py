@@ -12,7 +12,7 @@ from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
 from captioning.training.cache import cache_features
-from captioning.training.trainer import Student
+from captioning.training.student import Student
 from captioning.training.validation import caption_features
 
 

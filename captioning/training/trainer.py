@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from captioning.data.batches import Batch, CaptionDataset
 from captioning.data.features import FeatureCache
@@ -18,42 +18,12 @@ from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
 from captioning.training.loss import CaptionLoss, cross_entropy
 from captioning.training.progress import EpochSummary, Progress
+from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import TrainingConfig
+from captioning.training.student import Student
 
 _LARGEST_EXPONENT = 700.0  # of what a float can hold
-
-
-class Student(nn.Module):
-    """What is trained: a decoder and, where the CNN is fine-tuned, the CNN's last stages.
-
-    Args:
-        decoder: Features and words to the next word.
-        tail: From what is cached to the grid; None where the grid itself is cached.
-    """
-
-    def __init__(self, decoder: Decoder, tail: EncoderTail | None = None) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.tail = tail
-
-    @property
-    def device(self) -> torch.device:
-        """Where it works."""
-        return self.decoder.embedding.weight.device
-
-    def look(self, cache: FeatureCache, images: Tensor, mirrored: Tensor | None = None) -> Features:
-        """Return what the decoder needs of some cached pictures.
-
-        Args:
-            cache: Of all pictures.
-            images: Their places in it.
-            mirrored: 1 for each picture to be looked at mirrored.
-        """
-        grid = cache.read(images, mirrored).to(self.device)
-        if self.tail is not None:
-            grid = self.tail(grid).float()
-        return Features(grid.mean(1), grid if self.decoder.config.attention else None)
 
 
 @dataclass
@@ -68,40 +38,6 @@ class _Sums:
     batches: int = 0
     captions: int = 0
     seconds: float = 0.0
-
-
-@dataclass
-class _RandomState:
-    """Where chance stands, on the CPU and on the device that dropout draws from."""
-
-    device: torch.device
-    states: list[Tensor]
-
-    @classmethod
-    def seeded(cls, seed: int, device: torch.device) -> "_RandomState":
-        """Return the state after seeding, without touching the random numbers of the process."""
-        states = [torch.Generator().manual_seed(seed).get_state()]
-        if device.type != "cpu":
-            states.append(torch.Generator(device).manual_seed(seed).get_state())
-        return cls(device, states)
-
-    @property
-    def _which(self) -> tuple[torch.device, ...]:
-        """Several cards have each their own; other kinds of device come alone."""
-        return (self.device,) if self.device.type == "cuda" else ()
-
-    def restore(self) -> None:
-        """Let chance go on from here."""
-        torch.set_rng_state(self.states[0])
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(self.states[1], *self._which)
-
-    def keep(self) -> None:
-        """Remember where chance stands now."""
-        self.states = [torch.get_rng_state()]
-        if self.device.type != "cpu":
-            module = torch.get_device_module(self.device)
-            self.states.append(module.get_rng_state(*self._which))
 
 
 @dataclass
@@ -151,7 +87,7 @@ class Trainer:
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
-        self._random = _RandomState.seeded(config.seed, self.student.device)
+        self._random = RandomState.seeded(config.seed, self.student.device)
 
     @property
     def finished(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 from captioning.data.features import FeatureCache
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
-from captioning.training.trainer import Student
+from captioning.training.student import Student
 
 
 @torch.inference_mode()
