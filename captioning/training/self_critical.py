@@ -37,8 +37,10 @@ class SelfCritical:
     as the references then do: without that mark, models learn to end on "with a" or "of a", whose
     words cost nothing and whose n-grams are common.
 
-    Captions are sampled without dropout; their log-probabilities are taken with it. In captions of
-    a mirrored picture, "left" and "right" change places before they are scored.
+    Dropout is off throughout. With it in the log-probabilities alone, what is made likelier is not
+    what was sampled: captions of negative advantage, already unlikely under dropout, are pushed
+    down without end (docs/experiments.md, 2026-11-25). In captions of a mirrored picture, "left"
+    and "right" change places before they are scored.
 
     Args:
         references: For each picture of the training split its captions as words.
@@ -75,11 +77,13 @@ class SelfCritical:
         """Sample captions of some pictures, score them, and return the loss with its graph.
 
         Args:
-            decoder: In training mode.
+            decoder: Put into evaluation mode for the time of the call.
             features: Of the pictures.
             images: Their places in the training split.
             mirrored: 1 for each picture whose features are those of its mirror image.
         """
+        was_training = decoder.training
+        decoder.eval()
         n = self.config.samples
         still = Features(
             features.vector.detach(), None if features.grid is None else features.grid.detach()
@@ -95,6 +99,7 @@ class SelfCritical:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (n - 1)
         advantage = torch.from_numpy(rewards - baseline).flatten()
         log_probs, caption = self._log_probs(decoder, features, drawn)
+        decoder.train(was_training)
         weight = advantage.to(log_probs)[caption]
         loss = -(weight * log_probs).mean()
         return CaptionLoss(
@@ -141,8 +146,6 @@ class SelfCritical:
         self, decoder: Decoder, features: Features, how: Sampling | Greedy
     ) -> list[Hypothesis]:
         vocabulary = self.vocabulary
-        was_training = decoder.training
-        decoder.eval()
         with torch.no_grad():
             found = search(
                 decoder.step,
@@ -152,7 +155,6 @@ class SelfCritical:
                 eos=vocabulary.eos,
                 banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             )
-        decoder.train(was_training)
         return [caption for captions in found for caption in captions]
 
     def _log_probs(
