@@ -1,14 +1,15 @@
-"""Teacher forcing: the run, its settings, its log, and what lets it survive being killed."""
+"""Training: the run, its settings, its log, and what lets it survive being killed."""
 
 from captioning.training.progress import EpochSummary, Progress, Watcher
 from captioning.training.run import train
-from captioning.training.settings import RunConfig, TrainingConfig
+from captioning.training.settings import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer
 
 __all__ = [
     "EpochSummary",
     "Progress",
     "RunConfig",
+    "SelfCriticalConfig",
     "Trainer",
     "TrainingConfig",
     "Watcher",
