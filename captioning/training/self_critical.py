@@ -37,10 +37,11 @@ class SelfCritical:
     as the references then do: without that mark, models learn to end on "with a" or "of a", whose
     words cost nothing and whose n-grams are common.
 
-    Dropout is off throughout. With it in the log-probabilities alone, what is made likelier is not
-    what was sampled: captions of negative advantage, already unlikely under dropout, are pushed
-    down without end (docs/experiments.md, 2026-11-25). In captions of a mirrored picture, "left"
-    and "right" change places before they are scored.
+    p is the distribution that is sampled from: without dropout, and without the words that search
+    never emits. If ``<unk>`` had a share in it, it would collect the probability that losing
+    captions give up, since it is never sampled and so never loses (docs/experiments.md,
+    2026-11-25). In captions of a mirrored picture, "left" and "right" change places before they
+    are scored.
 
     Args:
         references: For each picture of the training split its captions as words.
@@ -66,6 +67,7 @@ class SelfCritical:
         }
         self.cider = CiderReward(self.references)
         self.sides = mirror_words(vocabulary)
+        self.banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
 
     def loss(
         self,
@@ -153,7 +155,7 @@ class SelfCritical:
                 how,
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
-                banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
+                banned=self.banned,
             )
         return [caption for captions in found for caption in captions]
 
@@ -174,6 +176,7 @@ class SelfCritical:
         caption = pack_sequence(owners, enforce_sorted=False).data.to(device)
         each = torch.arange(len(features), device=device)
         image = each.repeat_interleave(len(captions) // len(features))
-        logits = decoder(features, packed, image)
-        log_probs = torch.log_softmax(logits.float(), 1)
+        logits = decoder(features, packed, image).float()
+        never = torch.tensor(self.banned, device=device)
+        log_probs = torch.log_softmax(logits.index_fill(1, never, -torch.inf), 1)
         return log_probs.gather(1, targets.data.to(device).unsqueeze(1)).squeeze(1), caption

@@ -127,6 +127,8 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
             ends = [VOCABULARY.eos] if caption.finished else []
             for token in [*caption.tokens, *ends]:
                 log_probs, state = network.step(torch.tensor([last]), state)
+                said = [i for i in range(len(VOCABULARY)) if i not in (0, 1, 3)]
+                log_probs = log_probs - log_probs[:, said].logsumexp(1)
                 total = total - (rewards[k] - bar) * log_probs[0, token]
                 words, last = words + 1, token
     (total / words).backward()
@@ -138,23 +140,30 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_what_is_made_likelier_is_what_was_sampled(monkeypatch):
-    """The log-probabilities of the loss are those that the search drew from, dropout or none."""
-    network, seen = decoder(dropout=0.5, attention=True).train(), []
-    search = SelfCritical._search
+def test_words_that_are_never_sampled_gain_nothing(cache):
+    """Their logits have no part in the loss; else ``<unk>`` wins what losing captions give up."""
+    run = trainer(cache, epochs=25, learning_rate=0.01, self_critical={"samples": 8})
+    bias = run.student.decoder.W_rw.bias
+    with torch.no_grad():
+        bias[[VOCABULARY.pad, VOCABULARY.bos, VOCABULARY.unk]] += 1.0
+    while not run.finished:
+        last = run.train_epoch()
+    assert bias[VOCABULARY.unk].item() == pytest.approx(1.0)
+    assert last.perplexity < len(VOCABULARY)  # of sampled words: no more than all words alike
 
-    def spy(self, *arguments):
-        seen.append(search(self, *arguments))
-        return seen[-1]
 
-    monkeypatch.setattr(SelfCritical, "_search", spy)
-    grid = torch.randn(4, 5, SIZE)
-    images, mirrored = torch.arange(4), torch.zeros(4, dtype=torch.long)
-    result = objective(samples=6).loss(network, Features(grid.mean(1), grid), images, mirrored)
-    drawn = [value for caption in seen[0] for value in caption.token_log_probs]
-    assert result.words == len(drawn)
-    assert result.nll.item() == pytest.approx(-sum(drawn) / len(drawn), abs=1e-5)
-    assert network.training
+def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
+    network, grid = decoder(dropout=0.5, attention=True).train(), torch.randn(4, 5, SIZE)
+    features, images = Features(grid.mean(1), grid), torch.arange(4)
+    found = []
+    for seed in (1, 1):
+        torch.manual_seed(seed)
+        found.append(objective(samples=6).loss(network, features, images, torch.zeros_like(images)))
+    assert found[0].nll == found[1].nll
+    plain = network.eval()
+    torch.manual_seed(1)
+    again = objective(samples=6).loss(plain, features, images, torch.zeros_like(images))
+    assert again.nll == found[0].nll
 
 
 @pytest.fixture
@@ -180,11 +189,11 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_reward_rises(cache, precision):
     wish = {"samples": 16}
-    run = trainer(cache, epochs=60, learning_rate=0.02, precision=precision, self_critical=wish)
+    run = trainer(cache, epochs=60, learning_rate=0.01, precision=precision, self_critical=wish)
     rewards = []
     while not run.finished:
         rewards.append(run.train_epoch().reward)
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.15
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
 
 
 def test_cross_entropy_can_be_mixed_in(cache):
