@@ -83,8 +83,9 @@ class PictureReader:
                 for batch in self._load(names[done:], self.batch_size, self._workers(names)):
                     done += len(batch.sources)
                     yield batch
-            except RuntimeError as error:
-                if "DataLoader" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # A worker that dies while it hands over pixels breaks the connection.
+                if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
                     raise
                 failed = True  # and the loader is let go, with its workers, before going on
             if failed:
@@ -118,7 +119,7 @@ class PictureReader:
     def _read_guarded(self, name: str) -> tuple[Tensor | None, str]:
         try:
             (batch,) = self._load([name], 1, 1)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             happened = (
                 f"was not read within {self.time_limit:g} seconds"
                 if "timed out" in str(error)

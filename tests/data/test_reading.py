@@ -95,3 +95,19 @@ def test_cut_off_pictures_are_read_on_request(pictures):
 def test_pixel_batches_hold_no_more_than_they_should(pictures):
     sizes = [len(b.sources) for b in PictureReader(PREPROCESSING, 5, 0).batches(pictures)]
     assert sizes == [5, 5, 2]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
+def test_worker_that_dies_while_it_hands_over_pixels_costs_no_picture(error, pictures, monkeypatch):
+    load, calls = PictureReader._load, []
+
+    def broken_once(self, names, batch_size, workers):
+        calls.append(len(names))
+        if len(calls) == 1:
+            raise error
+        return load(self, names, batch_size, workers)
+
+    monkeypatch.setattr(PictureReader, "_load", broken_once)
+    found = rows(PictureReader(PREPROCESSING, 4, 2), pictures)
+    check(found, pictures, [pictures[3], pictures[6], pictures[7]])
+    assert len(calls) > 1
