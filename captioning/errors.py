@@ -64,6 +64,13 @@ class OutputError(CaptioningError, OSError):
     """Results that cannot be written."""
 
 
+def check_least(settings: object, **least: int) -> None:
+    """Raise a SettingsError where a setting is below the number given for its name."""
+    for name, bound in least.items():
+        if (value := getattr(settings, name)) < bound:
+            raise SettingsError(f"{name} is {value}; it is at least {bound}.")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word nearest to ``word``, or ``""``."""
     matches = get_close_matches(word, list(known), n=1)

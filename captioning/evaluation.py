@@ -1,11 +1,11 @@
 """A model and a captioned split give scores."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.captioner import Captioner
-from captioning.data.readers import CaptionSplit, read_captions
+from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError
 from captioning.metrics import Scores, score
@@ -46,8 +46,7 @@ class Evaluation:
         search = ",".join(
             f"{name}={value}" for name, value in settings.items() if value not in ([], 0)
         )
-        kind, _, place = self.split.source.partition(":")
-        data = f"{kind}:{Path(place.partition('@')[0]).name}"
+        data = short_name(self.split.source)
         return f"data:{data}|split:{self.split.split}|search:{search}|{self.scores.signature}"
 
 
@@ -98,10 +97,7 @@ def evaluate(
             unreadable[image.image_id] = result.error
         watch(done, len(found.images))
     if not captions:
-        raise DataError(
-            f"None of the {len(found.images)} pictures of {data} can be read; the first: "
-            f"{next(iter(unreadable.values()))}"
-        )
+        raise _nothing_readable(data, unreadable)
     if output is not None:
         write_results(captions, output)
     references = {
@@ -115,6 +111,13 @@ def evaluate(
         search=search or captioner.checkpoint.search,
         scores=score(captions, references, java=java),
         training=_training_captions(data, found),
+    )
+
+
+def _nothing_readable(data: str, unreadable: Mapping[int, str]) -> DataError:
+    return DataError(
+        f"None of the {len(unreadable)} pictures of {data} can be read; the first: "
+        f"{next(iter(unreadable.values()))}"
     )
 
 
@@ -161,16 +164,12 @@ def sweep(
     paths = [image.path for image in found.images]
     grid = model.decoder.config.attention
     features = cache_features(model.encoder, paths, cache, grid=grid, flip=False, workers=workers)
-    places = [place for place in range(len(paths)) if place not in features.unreadable]
-    if not places:
-        raise DataError(
-            f"None of the {len(paths)} pictures of {data} can be read; the first: "
-            f"{features.unreadable[0]}"
-        )
+    if not (places := features.readable):
+        raise _nothing_readable(data, features.unreadable)
     references = {place: list(found.images[place].captions) for place in places}
-    table = {}
+    student, table = Student(model.decoder), {}
     for how in searches:
-        captions = caption_features(Student(model.decoder), features, places, vocabulary, how)
+        captions = caption_features(student, features, places, vocabulary, how)
         table[how] = score(dict(zip(places, captions, strict=True)), references)
         watch(how, table[how])
     return table

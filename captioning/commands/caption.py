@@ -20,7 +20,7 @@ from rich.progress import Progress
 from captioning.captioner import CaptionedPicture, PictureList, find_pictures, open_writer
 from captioning.captioner.results import one_line
 from captioning.commands.progress import progress_bar, talk
-from captioning.errors import SettingsError
+from captioning.errors import SettingsError, check_least
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     import captioning.decoding
@@ -134,13 +134,9 @@ def _check(settings: CaptionSettings) -> None:
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):
         raise SettingsError("--temperature, --top-k and --top-p belong to --sample. Add --sample.")
-    for name in ("batch_size", "captions"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"{name} is {getattr(settings, name)}; it is at least 1.")
+    check_least(settings, batch_size=1, captions=1, workers=0)
     if settings.resume and settings.overwrite:
         raise SettingsError("--resume keeps what --overwrite replaces. Give one of them.")
-    if settings.workers < 0:
-        raise SettingsError(f"workers is {settings.workers}; it is at least 0.")
     if not settings.time_limit > 0:
         raise SettingsError(f"time_limit is {settings.time_limit}; it is above 0.")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from captioning.commands.references import find_references
-from captioning.errors import SettingsError
+from captioning.errors import check_least
 from captioning.metrics import compare
 from captioning.metrics.results import read_results
 
@@ -33,8 +33,7 @@ class CompareSettings:
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise SettingsError(f"samples is {self.samples}; it is at least 1.")
+        check_least(self, samples=1)
 
 
 def run(settings: CompareSettings) -> int:

@@ -13,7 +13,7 @@ from captioning.captioner import Captioner
 from captioning.commands.progress import progress_bar, talk
 from captioning.commands.report import Report
 from captioning.decoding import BeamSearch, SearchMethod
-from captioning.errors import SettingsError
+from captioning.errors import SettingsError, check_least
 from captioning.evaluation import evaluate
 
 
@@ -45,9 +45,7 @@ class EvaluateSettings:
     """cpu, cuda or mps."""
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least {least}.")
+        check_least(self, batch_size=1, workers=0)
 
 
 def run(settings: EvaluateSettings) -> int:

@@ -129,6 +129,11 @@ class FeatureCache:
         """Whether every picture has been looked at."""
         return self.done == len(self)
 
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the pictures that could be read."""
+        return [row for row in range(len(self)) if row not in self.unreadable]
+
     def append(self, features: Float[Tensor, "B W P D"], problems: Mapping[int, str]) -> None:
         """Write the next pictures' features.
 

@@ -37,7 +37,7 @@ class PreparedSplit:
     @property
     def readable(self) -> list[int]:
         """Places of the pictures that could be read."""
-        return [i for i in range(len(self.captions)) if i not in self.cache.unreadable]
+        return self.cache.readable
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
 from captioning.errors import TrainingError
 from captioning.files import write_whole
@@ -272,9 +273,8 @@ def _run_line(config: RunConfig, summary: EpochSummary) -> str:
 
 def _described(config: RunConfig, prepared: Prepared) -> str:
     """Return the data's name for the card, without the folders of this machine."""
-    family, _, place = config.data.partition(":")
     pictures = len(prepared.train.readable)
     return (
-        f"{family}:{Path(place.partition('@')[0]).name}, split {config.train_split}: "
+        f"{short_name(config.data)}, split {config.train_split}: "
         f"{pictures} pictures, {len(prepared.dataset)} captions"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from captioning.data.features import Precision
-from captioning.errors import SettingsError
+from captioning.errors import SettingsError, check_least
 from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
 
@@ -37,8 +37,7 @@ class SelfCriticalConfig:
         for name in ("bleu", "cross_entropy"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
-        if self.max_length < 1:
-            raise SettingsError(f"max_length is {self.max_length}; it is at least 1.")
+        check_least(self, max_length=1)
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,4 @@ class RunConfig:
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
 
     def __post_init__(self) -> None:
-        for name, least in (("min_count", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least {least}.")
+        check_least(self, min_count=1, workers=0)

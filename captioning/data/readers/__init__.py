@@ -15,6 +15,7 @@ JSONL or CSV file that says nothing about splits is the split that was asked for
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from captioning.data.readers.coco import read_coco
 from captioning.data.readers.flickr8k import read_flickr8k
@@ -29,7 +30,7 @@ from captioning.data.readers.split import (
 from captioning.data.readers.table import read_csv, read_jsonl
 from captioning.errors import DataError, nearest
 
-__all__ = ["READERS", "CaptionSplit", "CaptionedImage", "Problems", "read_captions"]
+__all__ = ["READERS", "CaptionSplit", "CaptionedImage", "Problems", "read_captions", "short_name"]
 
 READERS: dict[str, Callable[[Source], CaptionSplit]] = {
     "flickr8k": read_flickr8k,
@@ -65,3 +66,9 @@ def read_captions(spec: str, *, split: str) -> CaptionSplit:
             f"{', '.join(READERS)}.{nearest(name, READERS)} An example: coco:data/tiny"
         )
     return READERS[name](Source.parse(spec, path, canonical_split(split)))
+
+
+def short_name(spec: str) -> str:
+    """Return ``FORMAT:NAME`` of a data set's name, without the folders of this machine."""
+    kind, _, place = spec.partition(":")
+    return f"{kind}:{Path(place.partition('@')[0]).name}"
