@@ -25,7 +25,7 @@ from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
 
 def runs(data: str, folder: Path) -> list[RunConfig]:
     """Return the settings of the two runs."""
-    common = {"data": data, "cache": folder / "features"}
+    common = {"data": (data,), "cache": folder / "features"}
     decoder = RunConfig(
         **common,
         output=folder / "decoder",

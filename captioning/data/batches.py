@@ -1,5 +1,6 @@
 """Captions in batches, in an order that a seed and an epoch decide."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,16 +46,23 @@ class CaptionDataset:
             captions is left out of every batch.
         sides: Ids of words that change places in a mirrored picture
             (:func:`mirror_words`).
+        times: For each picture, how often an epoch has its captions; a fraction is its chance.
+            Once, where nothing is given.
 
     Raises:
         DataError: There is no caption at all.
     """
 
     def __init__(
-        self, captions: Sequence[Sequence[Sequence[int]]], *, sides: Mapping[int, int] | None = None
+        self,
+        captions: Sequence[Sequence[Sequence[int]]],
+        *,
+        sides: Mapping[int, int] | None = None,
+        times: Sequence[float] | None = None,
     ) -> None:
         self.captions = [[torch.tensor(tokens) for tokens in image] for image in captions]
         self.sides = dict(sides or {})
+        self.times = None if times is None else list(times)
         self.count = sum(map(len, self.captions))
         if not self.count:
             raise DataError("There is no caption to train on: every list of captions is empty.")
@@ -64,13 +72,15 @@ class CaptionDataset:
 
     def batch_count(self, size: int, per_image: int) -> int:
         """Return how many batches an epoch has."""
-        groups = sum(-(-len(image) // per_image) for image in self.captions)
+        counts = [-(-len(image) // per_image) for image in self.captions]
+        times = self.times or [1.0] * len(counts)
+        groups = _whole(sum(count * each for count, each in zip(counts, times, strict=True)))
         return -(-groups // max(1, size // per_image))
 
     def batches(
         self, size: int, *, per_image: int = 1, mirror: bool = False, seed: int = 0, epoch: int = 0
     ) -> Iterator[Batch]:
-        """Yield every caption once, in an order that depends on ``seed`` and ``epoch`` alone.
+        """Yield an epoch's captions, in an order that depends on ``seed`` and ``epoch`` alone.
 
         Args:
             size: Captions in a batch.
@@ -89,11 +99,28 @@ class CaptionDataset:
                 chosen = order[start : start + per_image]
                 groups.append((image, [captions[i] for i in chosen]))
         shuffled = torch.randperm(len(groups), generator=generator).tolist()
+        if self.times is not None:
+            drawn = self._draw([groups[i][0] for i in shuffled])
+            order = torch.randperm(len(drawn), generator=generator).tolist()
+            shuffled = [shuffled[drawn[i]] for i in order]
         step = max(1, size // per_image)
         for start in range(0, len(groups), step):
             chosen_groups = [groups[i] for i in shuffled[start : start + step]]
             flips = torch.randint(0, 2, (len(chosen_groups),), generator=generator)
             yield self._collate(chosen_groups, flips if mirror else torch.zeros_like(flips))
+
+    def _draw(self, images: list[int]) -> list[int]:
+        """Return the places of an epoch's groups, each as often as its picture is to be seen.
+
+        Systematic sampling: the groups lie end to end on a line, each as long as its ``times``,
+        and those are taken in which a whole number lies. So an epoch always has the same length.
+        """
+        assert self.times is not None
+        drawn, end = [], 0.0
+        for place, image in enumerate(images):
+            start, end = end, end + self.times[image]
+            drawn += [place] * (_whole(end) - _whole(start))
+        return drawn
 
     def _collate(self, groups: list[tuple[int, list[Tensor]]], mirrored: Tensor) -> Batch:
         flips = mirrored.tolist()
@@ -112,6 +139,11 @@ class CaptionDataset:
         if not self.sides:
             return tokens
         return torch.tensor([self.sides.get(token, token) for token in tokens.tolist()])
+
+
+def _whole(length: float) -> int:
+    """Return how many whole numbers lie up to ``length``, but for errors of rounding."""
+    return math.floor(length + 1e-6)
 
 
 def mirror_words(vocabulary: Vocabulary) -> dict[int, int]:

@@ -125,6 +125,11 @@ class FeatureCache:
         return len(self.rows)
 
     @property
+    def views(self) -> int:
+        """Views of each picture: 2 where its mirror image was looked at as well."""
+        return int(self.rows.shape[1])
+
+    @property
     def complete(self) -> bool:
         """Whether every picture has been looked at."""
         return self.done == len(self)
@@ -163,3 +168,52 @@ class FeatureCache:
         """
         view = np.zeros(len(images), int) if mirrored is None else mirrored.numpy()
         return torch.from_numpy(self.rows[images.numpy(), view]).float()
+
+
+class JoinedCaches:
+    """Several caches read as one: the pictures of each after those of the one before it.
+
+    Args:
+        caches: With the same views, positions and channels.
+    """
+
+    def __init__(self, caches: Sequence[FeatureCache]) -> None:
+        self.caches = list(caches)
+        self._starts = np.cumsum([0, *map(len, caches)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def views(self) -> int:
+        """Views of each picture."""
+        return self.caches[0].views
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """What was wrong with the pictures that could not be read, by their row."""
+        return {
+            int(start) + row: why
+            for start, cache in zip(self._starts, self.caches, strict=False)
+            for row, why in cache.unreadable.items()
+        }
+
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the pictures that could be read."""
+        unreadable = self.unreadable
+        return [row for row in range(len(self)) if row not in unreadable]
+
+    def read(
+        self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B P D"]:
+        """Return the rows of ``images``, as :meth:`FeatureCache.read` does."""
+        mirrored = torch.zeros_like(images) if mirrored is None else mirrored
+        found = torch.empty(len(images), *self.caches[0].rows.shape[2:])
+        owner = np.searchsorted(self._starts, images.numpy(), side="right") - 1
+        for number, cache in enumerate(self.caches):
+            rows = torch.from_numpy(np.flatnonzero(owner == number))
+            if len(rows):
+                local = images[rows] - int(self._starts[number])
+                found[rows] = cache.read(local, mirrored[rows])
+        return found

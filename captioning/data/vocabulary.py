@@ -47,14 +47,18 @@ class Vocabulary:
         captions give the same ids on every machine.
         """
         counts = Counter(word for caption in captions for word in caption)
-        kept = [word for word, count in counts.items() if count >= min_count]
-        kept = sorted(set(kept) - set(SPECIALS), key=lambda word: (-counts[word], word))
+        kept = _frequent(counts, min_count, set(SPECIALS))
         if not kept:
             raise VocabularyError(
                 f"No word occurs {min_count} times among {counts.total()} words. "
                 "Give more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept])
+
+    def extended(self, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
+        """Return these words, and after them the new ones that :meth:`build` would keep."""
+        counts = Counter(word for caption in captions for word in caption)
+        return Vocabulary([*self.words, *_frequent(counts, min_count, set(self.words))])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -122,6 +126,12 @@ class Vocabulary:
                 f'{path} is no vocabulary: {{"words": [...]}} with strings was expected.'
             )
         return cls(words)
+
+
+def _frequent(counts: Counter[str], min_count: int, known: set[str]) -> list[str]:
+    """Return the words seen often enough that are not known, the most frequent first."""
+    kept = [word for word, count in counts.items() if count >= min_count and word not in known]
+    return sorted(kept, key=lambda word: (-counts[word], word))
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -1,18 +1,20 @@
 """What a run needs before its first batch: splits, features, vocabulary, tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from captioning.checkpoint import Checkpoint, load_checkpoint
 from captioning.data.batches import CaptionDataset, mirror_words
-from captioning.data.features import FeatureCache
-from captioning.data.readers import CaptionSplit, read_captions
+from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import DataError
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
+from captioning.nn.growth import grown
 from captioning.nn.model import check_device
 from captioning.nn.tail import EncoderFront, EncoderTail, cut
 from captioning.training.cache import cache_features
@@ -20,19 +22,22 @@ from captioning.training.progress import Watcher
 from captioning.training.settings import RunConfig
 
 _NAMED = 5  # unreadable pictures that are named one by one
+_Words = list[list[list[str]]]
 
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """One split, ready for use.
+    """One split of all data sets, one after the other, ready for use.
 
     Attributes:
         captions: Of each picture.
         cache: Its features, in the same order.
+        sources: The name of each data set, and how many of the pictures are its own.
     """
 
     captions: tuple[tuple[str, ...], ...]
-    cache: FeatureCache
+    cache: JoinedCaches
+    sources: tuple[tuple[str, int], ...]
 
     @property
     def readable(self) -> list[int]:
@@ -50,7 +55,7 @@ class Prepared:
         decoder: New, or that of the model to start from.
         vocabulary: The words of the training captions, or of the model to start from.
         words: The training captions as words, for each picture.
-        dataset: The training captions as tokens.
+        dataset: The training captions as tokens; after those of pictures, those without.
         train: The split to train on.
         validation: The split whose captions choose the epoch.
         history: The runs that made the model to start from, a line each.
@@ -60,7 +65,7 @@ class Prepared:
     tail: EncoderTail | None
     decoder: Decoder
     vocabulary: Vocabulary
-    words: list[list[list[str]]]
+    words: _Words
     dataset: CaptionDataset
     train: PreparedSplit
     validation: PreparedSplit
@@ -76,10 +81,10 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
         CheckpointError: The model to start from cannot be loaded.
         SettingsError: The encoder cannot be fine-tuned so.
     """
-    splits = [
-        _read(config, name, watcher) for name in (config.train_split, config.validation_split)
-    ]
+    names = (config.train_split, config.validation_split)
+    splits = [[_read(data, name, watcher) for data in config.data] for name in names]
     _refuse_overlap(*splits)
+    text = [] if config.text is None else list(read_text_captions(config.text).values())
     check_device(config.device)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
     start = None if config.start is None else load_checkpoint(config.start, device=config.device)
@@ -94,23 +99,45 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
             f"{config.validation_split} has {len(validation.readable)} readable picture, for which "
             "CIDEr is undefined. Validate on more pictures, or select by BLEU-4."
         )
-    words = [[tokenize(caption) for caption in image] for image in train.captions]
+    words = _tokenized(train.captions)
+    text_words = _tokenized(text)
+    torch.manual_seed(config.training.seed)
+    vocabulary, decoder = _language(config, start, encoder, words + text_words, watcher)
+    dataset = _dataset(words, text_words, train, vocabulary, config)
+    history = () if start is None else _history(start)
+    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
+
+
+def _tokenized(captions: Sequence[Sequence[str]]) -> _Words:
+    return [[tokenize(caption) for caption in image] for image in captions]
+
+
+def _language(
+    config: RunConfig,
+    start: Checkpoint | None,
+    encoder: Encoder,
+    words: _Words,
+    watcher: Watcher,
+) -> tuple[Vocabulary, Decoder]:
+    """Return the words to train with and the decoder that knows them."""
+    captions = (caption for image in words for caption in image)
     if start is None:
-        vocabulary = Vocabulary.build(
-            (caption for image in words for caption in image), min_count=config.min_count
-        )
+        vocabulary = Vocabulary.build(captions, min_count=config.min_count)
         watcher.say(f"{len(vocabulary)} words, each seen {config.min_count} times or more")
-        torch.manual_seed(config.training.seed)
         shape = config.decoder.sized(
             vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
         )
-        decoder = Decoder(shape).to(config.device)
-    else:
-        vocabulary, decoder = start.vocabulary, start.model.decoder
-        watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
-    dataset = _dataset(words, train, vocabulary)
-    history = () if start is None else _history(start)
-    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
+        return vocabulary, Decoder(shape).to(config.device)
+    vocabulary, decoder = start.vocabulary, start.model.decoder
+    watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
+    if config.new_words:
+        known, vocabulary = (
+            len(vocabulary),
+            vocabulary.extended(captions, min_count=config.min_count),
+        )
+        decoder = grown(decoder, len(vocabulary), like=vocabulary.unk)
+        watcher.say(f"{len(vocabulary) - known} new words, seen {config.min_count} times or more")
+    return vocabulary, decoder
 
 
 def _history(start: Checkpoint) -> tuple[str, ...]:
@@ -118,21 +145,23 @@ def _history(start: Checkpoint) -> tuple[str, ...]:
     return tuple(str(run) for run in runs)
 
 
-def _read(config: RunConfig, name: str, watcher: Watcher) -> CaptionSplit:
-    split = read_captions(config.data, split=name)
+def _read(data: str, name: str, watcher: Watcher) -> CaptionSplit:
+    split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
-    watcher.say(f"{name}: {len(split.images)} pictures, {count} captions")
+    watcher.say(f"{short_name(data)}, {name}: {len(split.images)} pictures, {count} captions")
     if report := split.problems.report():
         watcher.say(report)
     return split
 
 
-def _refuse_overlap(train: CaptionSplit, validation: CaptionSplit) -> None:
+def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
     """Validating on training pictures would choose the epoch that knows them best by heart."""
-    shared = {image.path for image in train.images} & {image.path for image in validation.images}
-    if shared:
+    seen, held = (
+        {image.path for split in splits for image in split.images} for splits in (train, validation)
+    )
+    if shared := seen & held:
         raise DataError(
-            f"{len(shared)} pictures are in both {train.split} and {validation.split}, "
+            f"{len(shared)} pictures are in both {train[0].split} and {validation[0].split}, "
             f"{min(shared)} among them. Name splits that share none, or put {{split}} into the "
             "name of a file that holds one split."
         )
@@ -140,12 +169,27 @@ def _refuse_overlap(train: CaptionSplit, validation: CaptionSplit) -> None:
 
 def _encode(
     encoder: Encoder | EncoderFront,
-    split: CaptionSplit,
+    splits: list[CaptionSplit],
     config: RunConfig,
     watcher: Watcher,
     *,
     grid: bool,
 ) -> PreparedSplit:
+    """Return the splits of all data sets as one, each with a cache of its own."""
+    caches = [_encode_one(encoder, split, config, watcher, grid=grid) for split in splits]
+    captions = tuple(image.captions for split in splits for image in split.images)
+    sources = tuple((short_name(split.source), len(split.images)) for split in splits)
+    return PreparedSplit(captions, JoinedCaches(caches), sources)
+
+
+def _encode_one(
+    encoder: Encoder | EncoderFront,
+    split: CaptionSplit,
+    config: RunConfig,
+    watcher: Watcher,
+    *,
+    grid: bool,
+) -> FeatureCache:
     cache = cache_features(
         encoder,
         [image.path for image in split.images],
@@ -165,16 +209,22 @@ def _encode(
             f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "
             f"{cache.unreadable.get(0, 'there is none')}"
         )
-    return PreparedSplit(tuple(image.captions for image in split.images), cache)
+    return cache
 
 
 def _dataset(
-    words: list[list[list[str]]], split: PreparedSplit, vocabulary: Vocabulary
+    words: _Words, text: _Words, train: PreparedSplit, vocabulary: Vocabulary, config: RunConfig
 ) -> CaptionDataset:
+    unreadable = train.cache.unreadable
     tokens = [
         [vocabulary.encode(caption) for caption in image if caption]
-        if place not in split.cache.unreadable
+        if place not in unreadable
         else []
-        for place, image in enumerate(words)
+        for place, image in enumerate(words + text)
     ]
-    return CaptionDataset(tokens, sides=mirror_words(vocabulary))
+    times: list[float] | None = None
+    if config.times or config.text is not None:
+        each = config.times or (1.0,) * len(config.data)
+        times = [t for t, (_, n) in zip(each, train.sources, strict=True) for _ in range(n)]
+        times += [config.text_times] * len(text)
+    return CaptionDataset(tokens, sides=mirror_words(vocabulary), times=times)

@@ -13,7 +13,7 @@ import torch
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.data.readers import short_name
-from captioning.decoding import BeamSearch, Greedy, SearchMethod
+from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import TrainingError
 from captioning.files import write_whole
 from captioning.metrics import score
@@ -193,20 +193,26 @@ class _Run:
         return bool(patience) and self.trainer.position.epoch - self.best.epoch >= patience
 
     def _validate(self) -> dict[str, float]:
-        """Score greedy captions of the validation split."""
-        return self._scores(Greedy())
-
-    def _scores(self, how: SearchMethod) -> dict[str, float]:
-        places = self.prepared.validation.readable
-        captions = caption_features(
-            self.trainer.trained,
-            self.prepared.validation.cache,
-            places,
-            self.prepared.vocabulary,
-            how,
+        """Score greedy captions of the validation split, and say each data set's own score."""
+        split = self.prepared.validation
+        places = split.readable
+        found = caption_features(
+            self.trainer.trained, split.cache, places, self.prepared.vocabulary, Greedy()
         )
-        references = {place: list(self.prepared.validation.captions[place]) for place in places}
-        scores = score(dict(zip(places, captions, strict=True)), references)
+        captions = dict(zip(places, found, strict=True))
+        if len(split.sources) > 1:
+            start = 0
+            for name, count in split.sources:
+                own = {p: c for p, c in captions.items() if start <= p < start + count}
+                scores = self._scores(own)
+                cider = scores.get("CIDEr", math.nan)
+                self.watcher.say(f"{name}: BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {cider:.3f}")
+                start += count
+        return self._scores(captions)
+
+    def _scores(self, captions: dict[int, str]) -> dict[str, float]:
+        references = {place: list(self.prepared.validation.captions[place]) for place in captions}
+        scores = score(captions, references)
         return {NAMES[name]: value for name, value in scores.values.items()}
 
     def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
@@ -273,8 +279,8 @@ def _run_line(config: RunConfig, summary: EpochSummary) -> str:
 
 def _described(config: RunConfig, prepared: Prepared) -> str:
     """Return the data's name for the card, without the folders of this machine."""
-    pictures = len(prepared.train.readable)
+    names = [*map(short_name, config.data)] + ([config.text.name] if config.text else [])
     return (
-        f"{short_name(config.data)}, split {config.train_split}: "
-        f"{pictures} pictures, {len(prepared.dataset)} captions"
+        f"{' + '.join(names)}, split {config.train_split}: "
+        f"{len(prepared.train.readable)} pictures, {len(prepared.dataset)} captions"
     )

@@ -123,15 +123,26 @@ class TrainingConfig:
 class RunConfig:
     """What is trained, on what, and where it is kept."""
 
-    data: str
+    data: tuple[str, ...]
     """The captioned pictures: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
-    ``csv:FILE``."""
+    ``csv:FILE``; several are trained and validated on together."""
     output: Path
     """The run's directory: the model, the log, and what is needed to go on after an interruption.
     """
     start: Path | None = None
     """A model directory to start from: its weights, words and shape take the place of ``encoder``,
     ``decoder`` and ``min_count``."""
+    times: tuple[float, ...] = ()
+    """How often an epoch shows the pictures of each ``data``, for a small one beside a large one;
+    half means every second picture. Once, where nothing is given."""
+    text: Path | None = None
+    """Captions without pictures, one in a line or KEY<TAB>caption: v is zero for them, and the
+    decoder learns words and language."""
+    text_times: float = 1.0
+    """How often an epoch shows the captions of ``text``."""
+    new_words: bool = False
+    """With ``start``: add the words that the captions hold ``min_count`` times or more and that
+    the model does not know."""
     train_split: str = "train"
     """The split to train on."""
     validation_split: str = "val"
@@ -153,3 +164,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_least(self, min_count=1, workers=0)
+        if isinstance(self.data, str):
+            raise SettingsError(
+                f"data is {self.data!r}; it is a list of data sets, so give ({self.data!r},)."
+            )
+        if not self.data or (self.times and len(self.times) != len(self.data)):
+            raise SettingsError(
+                f"data names {len(self.data)} data sets and times has {len(self.times)} numbers. "
+                "Name at least one data set, and give as many numbers or none."
+            )
+        if min((*self.times, self.text_times)) <= 0:
+            raise SettingsError("times and text_times are above zero.")
+        if self.text is not None and self.training.objective == "self_critical":
+            raise SettingsError(
+                "text has no pictures to reward captions for. Leave it out of a run whose "
+                "objective is self_critical."
+            )

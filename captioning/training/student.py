@@ -1,9 +1,10 @@
 """What is trained, between the cache and the words."""
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from captioning.data.features import FeatureCache
+from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
@@ -27,15 +28,46 @@ class Student(nn.Module):
         """Where it works."""
         return self.decoder.embedding.weight.device
 
-    def look(self, cache: FeatureCache, images: Tensor, mirrored: Tensor | None = None) -> Features:
+    def look(
+        self,
+        cache: FeatureCache | JoinedCaches,
+        images: Int[Tensor, " B"],
+        mirrored: Int[Tensor, " B"] | None = None,
+    ) -> Features:
         """Return what the decoder needs of some cached pictures.
 
         Args:
             cache: Of all pictures.
-            images: Their places in it.
+            images: Their places in it. Places beyond its end have no picture: v and the grid are
+                zero there.
             mirrored: 1 for each picture to be looked at mirrored.
         """
+        seen = images < len(cache)
+        if not seen.all():
+            return self._blind(cache, images, mirrored, seen)
         grid = cache.read(images, mirrored).to(self.device)
         if self.tail is not None:
             grid = self.tail(grid).float()
         return Features(grid.mean(1), grid if self.decoder.config.attention else None)
+
+    def _blind(
+        self,
+        cache: FeatureCache | JoinedCaches,
+        images: Tensor,
+        mirrored: Tensor | None,
+        seen: Tensor,
+    ) -> Features:
+        """Look at the pictures that there are, and put zeros in the place of the others."""
+        if not seen.any():
+            size = self.decoder.config.feature_size
+            vector = torch.zeros(len(images), size, device=self.device)
+            grid = vector.unsqueeze(1) if self.decoder.config.attention else None
+            return Features(vector, grid)
+        found = self.look(cache, images[seen], None if mirrored is None else mirrored[seen])
+        rows = seen.nonzero().flatten().to(self.device)
+        vector = found.vector.new_zeros(len(images), found.vector.shape[1])
+        vector = vector.index_copy(0, rows, found.vector)
+        if found.grid is None:
+            return Features(vector)
+        grid = found.grid.new_zeros(len(images), *found.grid.shape[1:])
+        return Features(vector, grid.index_copy(0, rows, found.grid))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from captioning.data.batches import Batch, CaptionDataset
-from captioning.data.features import FeatureCache
+from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.errors import TrainingError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
@@ -60,7 +60,8 @@ class Trainer:
     Args:
         decoder: Trained in place.
         dataset: Captions.
-        cache: Features of the same pictures, in the same order.
+        cache: Features of the same pictures, in the same order. Captions beyond its end have no
+            picture.
         config: How.
         tail: The CNN's last stages, trained in place, where the cache holds what comes before them.
         self_critical: The objective in place of cross-entropy.
@@ -70,7 +71,7 @@ class Trainer:
         self,
         decoder: Decoder,
         dataset: CaptionDataset,
-        cache: FeatureCache,
+        cache: FeatureCache | JoinedCaches,
         config: TrainingConfig,
         *,
         tail: EncoderTail | None = None,
@@ -118,7 +119,7 @@ class Trainer:
         batches = self.dataset.batches(
             config.batch_size,
             per_image=config.captions_per_image,
-            mirror=config.mirror and self.cache.rows.shape[1] > 1,
+            mirror=config.mirror and self.cache.views > 1,
             seed=config.seed,
             epoch=position.epoch,
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from captioning.data.features import FeatureCache
+from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
 from captioning.training.student import Student
@@ -13,7 +13,7 @@ from captioning.training.student import Student
 @torch.inference_mode()
 def caption_features(
     student: Student,
-    cache: FeatureCache,
+    cache: FeatureCache | JoinedCaches,
     places: Sequence[int],
     vocabulary: Vocabulary,
     how: SearchMethod,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.data.features import FeatureCache, FeatureKey
+from captioning.data.features import FeatureCache, FeatureKey, JoinedCaches
 from captioning.errors import DataError
 
 SHAPE = (5, 2, 3, 4)
@@ -103,3 +103,18 @@ def test_disk_without_room_is_said_before_anything_is_encoded(tmp_path, monkeypa
     with pytest.raises(DataError, match="No space left"):
         FeatureCache(tmp_path / "cache", SHAPE)
     assert not (tmp_path / "cache" / "features.npy").exists()
+
+
+def test_joined_caches_read_as_one(tmp_path):
+    features = rows(5 + 5)
+    caches = [FeatureCache(tmp_path / name, SHAPE) for name in "ab"]
+    caches[0].append(features[:5], {1: "broken"})
+    caches[1].append(features[5:], {2: "torn"})
+    joined = JoinedCaches(caches)
+    assert (len(joined), joined.views) == (10, 2)
+    assert joined.unreadable == {1: "broken", 7: "torn"}
+    assert joined.readable == [0, 2, 3, 4, 5, 6, 8, 9]
+    images, mirrored = torch.tensor([9, 0, 5, 4, 9]), torch.tensor([0, 1, 1, 0, 1])
+    expected = features[images, mirrored].half().float()
+    torch.testing.assert_close(joined.read(images, mirrored), expected)
+    torch.testing.assert_close(joined.read(images), features[images, 0].half().float())

@@ -133,3 +133,11 @@ def test_clitics_are_joined_to_the_word_before() -> None:
     )
     assert join_words(["'s"]) == "'s"
     assert join_words([]) == ""
+
+
+def test_extended_keeps_every_id_and_adds_the_frequent_new_words():
+    known = Vocabulary.build([["dog", "runs"]], min_count=1)
+    captions = [["cat", "runs"], ["cat", "sofa"], ["bus", "cat", "bus"], ["<eos>", "<eos>"]]
+    extended = known.extended(captions, min_count=2)
+    assert extended.words == (*known.words, "cat", "bus")
+    assert known.extended([["dog"]], min_count=1) == known

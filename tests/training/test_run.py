@@ -22,7 +22,7 @@ TINY = Path(__file__).parents[2] / "data" / "tiny"
 def config(output, **training):
     settings = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
     return RunConfig(
-        data=f"coco:{TINY}",
+        data=(f"coco:{TINY}",),
         output=output,
         encoder=EncoderConfig("timm:test_resnet", weights=None, image_size=64),
         decoder=DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16),
@@ -193,7 +193,7 @@ def test_damaged_picture_is_named_and_left_out(tmp_path):
     victim = sorted((tmp_path / "tiny" / "images").glob("*.png"))[0]
     victim.write_bytes(victim.read_bytes()[:60])
     said = []
-    settings = replace(config(tmp_path / "run", epochs=1), data=f"coco:{tmp_path / 'tiny'}")
+    settings = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
     train(settings, Watcher(said.append))
     assert any("left out" in line and victim.name in line for line in said)
 
@@ -209,7 +209,7 @@ def test_select_by_cider_needs_two_pictures_to_validate_on(tmp_path):
     val = json.loads((TINY / "annotations" / "captions_val.json").read_text())["images"]
     for entry in val[1:]:
         (tmp_path / "tiny" / "images" / entry["file_name"]).write_bytes(b"no picture")
-    settings = replace(config(tmp_path / "run", epochs=1), data=f"coco:{tmp_path / 'tiny'}")
+    settings = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
     with pytest.raises(DataError, match="select by BLEU-4"):
         train(settings)
     assert not (tmp_path / "run").exists()
@@ -225,3 +225,52 @@ def test_device_that_is_not_there_is_said(tmp_path):
 def test_senseless_settings_are_refused(name, value, tmp_path):
     with pytest.raises(SettingsError, match=name):
         replace(config(tmp_path / "run"), **{name: value})
+
+
+@pytest.fixture
+def mixture(whole, tmp_path):
+    """A second data set with other words, captions without pictures, and a model to start from."""
+    for part in ("train", "val"):
+        names = [f"{part}{i}.png" for i in range(6)]
+        with (tmp_path / f"{part}.jsonl").open("w") as file:
+            for name in names:
+                shutil.copy(sorted((TINY / "images").glob("*.png"))[0], tmp_path / name)
+                row = {"image": name, "captions": ["a zebra in a kitchen", "a zebra"]}
+                file.write(json.dumps(row) + "\n")
+    (tmp_path / "text.txt").write_text("a toaster in a kitchen\n" * 9)
+    return replace(
+        config(tmp_path / "run", epochs=2),
+        data=(f"coco:{TINY}", f"jsonl:{tmp_path}/{{split}}.jsonl"),
+        times=(1.0, 2.0),
+        text=tmp_path / "text.txt",
+        text_times=0.5,
+        start=whole,
+        new_words=True,
+    )
+
+
+def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
+    said = []
+    with pytest.raises(Killed):
+        train(mixture, kill_after(8))
+    model = train(mixture, Watcher(said.append))
+    known, found = load_checkpoint(whole).vocabulary, load_checkpoint(model).vocabulary
+    assert found.words[: len(known)] == known.words
+    assert set(found.words[len(known) :]) == {"zebra", "kitchen", "toaster"}
+    assert sum("CIDEr" in line and "tiny" in line for line in said) == 2  # after each epoch
+    data = load_checkpoint(model).info["training"]["data"]
+    assert data.startswith("coco:tiny + jsonl:{split}.jsonl + text.txt, split train:")
+    again = train(replace(mixture, output=tmp_path / "again"))
+    expected, other = weights(model), weights(again)
+    assert all(torch.equal(expected[name], other[name]) for name in expected)
+
+
+def test_mixtures_that_make_no_sense_are_refused(mixture):
+    for change, said in (
+        ({"data": ()}, "at least one"),
+        ({"times": (1.0,)}, "as many numbers"),
+        ({"text_times": 0.0}, "above zero"),
+        ({"training": TrainingConfig(objective="self_critical")}, "no pictures to reward"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            replace(mixture, **change)

@@ -28,9 +28,18 @@ from captioning.data.readers.split import (
     canonical_split,
 )
 from captioning.data.readers.table import read_csv, read_jsonl
+from captioning.data.readers.text import read_text_captions
 from captioning.errors import DataError, nearest
 
-__all__ = ["READERS", "CaptionSplit", "CaptionedImage", "Problems", "read_captions", "short_name"]
+__all__ = [
+    "READERS",
+    "CaptionSplit",
+    "CaptionedImage",
+    "Problems",
+    "read_captions",
+    "read_text_captions",
+    "short_name",
+]
 
 READERS: dict[str, Callable[[Source], CaptionSplit]] = {
     "flickr8k": read_flickr8k,

@@ -1,0 +1,76 @@
+"""Split captioned everyday photos into training and validation, and their captions from the text.
+
+    python scripts/prepare_everyday.py captions_everyday.json caption_text.tsv.gz data/everyday
+
+Of the photos with three captions or more, 200 are drawn for validation. Written are
+``everyday.json``, a split file by Karpathy's format with the splits train and val, and
+``text.tsv``, the captions without pictures: KEY<TAB>caption. A caption of a validation photo, or
+one in the same words, is in neither the training split nor the text.
+"""
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+
+from captioning.data.readers import read_text_captions
+from captioning.data.tokenizer import tokenize
+from captioning.files import write_whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("captions", type=Path, help="a COCO caption file")
+    parser.add_argument("text", type=Path, help="KEY<TAB>caption, where KEY is COCO's image number")
+    parser.add_argument("output", type=Path, help="folder for everyday.json and text.tsv")
+    parser.add_argument("--held", type=int, default=200, help="validation photos")
+    parser.add_argument("--least", type=int, default=3, help="captions of a validation photo")
+    arguments = parser.parse_args()
+    content = json.loads(arguments.captions.read_text(encoding="utf-8"))
+    captions: defaultdict[int, list[str]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        captions[annotation["image_id"]].append(annotation["caption"])
+    rich = sorted(image for image, own in captions.items() if len(own) >= arguments.least)
+    held = set(random.Random(0).sample(rich, arguments.held))
+    held_keys = {str(image) for image in held}
+    held_words = {words(caption) for image in held for caption in captions[image]}
+
+    entries = [
+        {
+            "filename": image["file_name"],
+            "imgid": image["id"],
+            "cocoid": image["id"],
+            "split": "val" if image["id"] in held else "train",
+            "sentences": [
+                {"raw": caption}
+                for caption in captions[image["id"]]
+                if image["id"] in held or words(caption) not in held_words
+            ],
+        }
+        for image in content["images"]
+    ]
+    text = [
+        (key, caption)
+        for key, own in read_text_captions(arguments.text).items()
+        if key not in held_keys
+        for caption in own
+        if words(caption) not in held_words
+    ]
+    write_whole(arguments.output / "everyday.json", json.dumps({"images": entries}))
+    write_whole(arguments.output / "text.tsv", "".join(f"{key}\t{own}\n" for key, own in text))
+    trained = [entry for entry in entries if entry["split"] == "train" and entry["sentences"]]
+    print(
+        f"train {len(trained)} photos, {sum(len(e['sentences']) for e in trained)} captions; "
+        f"val {len(held)} photos, {sum(len(captions[image]) for image in held)} captions; "
+        f"text {len(text)} captions"
+    )
+
+
+def words(caption: str) -> tuple[str, ...]:
+    """Return what tells two captions apart."""
+    return tuple(tokenize(caption))
+
+
+if __name__ == "__main__":
+    main()

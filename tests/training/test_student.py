@@ -1,0 +1,44 @@
+"""What a decoder is shown of pictures that are there and of pictures that are not."""
+
+import pytest
+import torch
+
+from captioning.data.features import FeatureCache
+from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.tail import EncoderTail
+from captioning.training.student import Student
+
+PICTURES, POSITIONS, SIZE = 3, 4, 6
+
+
+class Brighter(torch.nn.Module):
+    """A stage that gives no zeros for zeros, as those of a CNN do not."""
+
+    def forward(self, image_map):
+        return image_map / 2 + 1
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = FeatureCache(tmp_path, (PICTURES, 1, POSITIONS, SIZE))
+    cache.append(torch.randn(PICTURES, 1, POSITIONS, SIZE), {})
+    return cache
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("tail", [None, EncoderTail([Brighter()])])
+def test_captions_without_picture_see_zeros_and_the_others_their_own(cache, attention, tail):
+    options = DecoderOptions(attention=attention)
+    decoder = Decoder(options.sized(vocabulary_size=9, feature_size=SIZE))
+    student = Student(decoder, tail)
+    features = student.look(cache, torch.tensor([PICTURES, 2, PICTURES + 5, 0]))
+    alone = student.look(cache, torch.tensor([2, 0]))
+    torch.testing.assert_close(features.vector[[1, 3]], alone.vector)
+    assert not features.vector[[0, 2]].any()
+    assert (features.grid is not None) == attention
+    if attention:
+        torch.testing.assert_close(features.grid[[1, 3]], alone.grid)
+        assert not features.grid[[0, 2]].any()
+    nothing = student.look(cache, torch.tensor([PICTURES]))
+    assert not nothing.vector.any()
+    decoder.start(nothing)  # its grid has a shape that the decoder takes
