@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captioning.captioner.attention import attention_maps
     from captioning.captioner.captioner import DEFAULT_MODEL, Captioner
     from captioning.captioner.output import Writer
     from captioning.captioner.paths import PictureList, find_pictures
@@ -21,6 +22,7 @@ _HOMES = {
     "Captioner": "captioner",
     "PictureList": "paths",
     "Writer": "output",
+    "attention_maps": "attention",
     "find_pictures": "paths",
     "open_writer": "writers",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "Captioner",
     "PictureList",
     "Writer",
+    "attention_maps",
     "find_pictures",
     "open_writer",
 ]

@@ -17,8 +17,8 @@ from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.images import ImageSource, read_image
 from captioning.data.reading import PictureReader
 from captioning.data.vocabulary import join_words
-from captioning.decoding import Hypothesis, SearchMethod, search
-from captioning.errors import CheckpointError, DataError, ImageError
+from captioning.decoding import EnsembleState, Hypothesis, SearchMethod, ensemble, search
+from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
 from captioning.nn.model import check_device
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
@@ -29,35 +29,52 @@ class Captioner:
 
     Args:
         checkpoint: The model, as :func:`captioning.load_checkpoint` gives it.
+        others: Further models that choose each word together with it
+            (:func:`captioning.decoding.ensemble`): better captions, each at the cost of its model.
         seed: Seed of sampling. A picture's sampled captions depend on it and on the picture alone,
             not on the pictures captioned beside or before it.
+
+    Raises:
+        SettingsError: The models have other words or take other pixels than the first.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, seed: int = 0) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, others: Sequence[Checkpoint] = (), seed: int = 0
+    ) -> None:
         self.checkpoint = checkpoint
+        self.others = tuple(others)
         self.seed = seed
+        self._step = ensemble([each.model.decoder.step for each in (checkpoint, *others)])
+        for number, other in enumerate(others, 2):
+            _check_member(checkpoint, other, number)
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path | None = None, *, device: str = "cpu", seed: int = 0
+        cls,
+        model: str | Path | None = None,
+        *others: str | Path,
+        device: str = "cpu",
+        seed: int = 0,
     ) -> "Captioner":
-        """Load a model.
+        """Load a model, or several that choose each word together.
 
         Args:
             model: A model directory, the id of one on the Hugging Face hub (``owner/name``), or
                 None for the model that comes with this package.
+            others: Further models, with the same words and the same pixels.
             device: Where it works: ``cpu``, ``cuda``, ``mps``.
             seed: Seed of sampling.
 
         Raises:
             CheckpointError: There is no such model, or it is damaged.
-            SettingsError: There is no such device here.
+            SettingsError: There is no such device here, or the models do not go together.
         """
         check_device(device)
-        directory = DEFAULT_MODEL if model is None else Path(model)
-        if not directory.is_dir() and _is_hub_id(str(model)):
-            directory = _download(str(model))
-        return cls(load_checkpoint(directory, device=device), seed=seed)
+        first, *rest = (
+            load_checkpoint(_directory(name), device=device)
+            for name in (DEFAULT_MODEL if model is None else model, *others)
+        )
+        return cls(first, others=rest, seed=seed)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as one directory."""
@@ -186,10 +203,12 @@ class Captioner:
     ) -> Sequence[tuple[Caption, ...]]:
         if not len(pixels):
             return []
-        model, vocabulary = self.checkpoint.model, self.checkpoint.vocabulary
+        vocabulary = self.checkpoint.vocabulary
+        pixels_there = pixels.to(self.device)
+        states = [each.model.start(pixels_there) for each in (self.checkpoint, *self.others)]
         found = search(
-            model.decoder.step,
-            model.start(pixels.to(self.device)),
+            self._step,
+            EnsembleState(tuple(states)),
             how or self.checkpoint.search,
             bos=vocabulary.bos,
             eos=vocabulary.eos,
@@ -221,6 +240,24 @@ def _tried(
         return pixels(image), ""
     except ImageError as error:
         return None, str(error)
+
+
+def _check_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
+    """Refuse a model that cannot choose words together with the first."""
+    if other.vocabulary != first.vocabulary:
+        raise SettingsError(
+            f"Model {number} has {len(other.vocabulary)} words and the first "
+            f"{len(first.vocabulary)}, or the same in another order. Models choose words together "
+            "only when their vocabularies are equal: start their runs from one model."
+        )
+    wanted, found = (each.model.encoder.preprocessing for each in (first, other))
+    if found != wanted:
+        raise SettingsError(f"Model {number} takes pixels as {found}, the first as {wanted}.")
+
+
+def _directory(name: str | Path) -> Path:
+    directory = Path(name)
+    return _download(str(name)) if not directory.is_dir() and _is_hub_id(str(name)) else directory
 
 
 def _is_hub_id(name: str) -> bool:

@@ -25,6 +25,8 @@ class EvaluateSettings:
     """``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or ``csv:FILE``."""
     model: tyro.conf.Positional[str | None] = None
     """A model directory or hub id; the model that comes with the package by default."""
+    others: tuple[str, ...] = ()
+    """Further models that choose each word together with it, an ensemble."""
     split: str = "val"
     """train, val or test."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -51,7 +53,7 @@ class EvaluateSettings:
 def run(settings: EvaluateSettings) -> int:
     """Evaluate, and return the exit code: 1 when some pictures could not be read."""
     console = talk()
-    captioner = Captioner.from_pretrained(settings.model, device=settings.device)
+    captioner = Captioner.from_pretrained(settings.model, *settings.others, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("captioning", total=None)

@@ -1,5 +1,6 @@
 """Search for captions, given only a step function: it knows no pictures and no words."""
 
+from captioning.decoding.ensemble import EnsembleState, ensemble
 from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
 from captioning.decoding.methods import (
     BeamSearch,
@@ -15,12 +16,14 @@ from captioning.decoding.search import search
 __all__ = [
     "BeamSearch",
     "DiverseBeamSearch",
+    "EnsembleState",
     "Greedy",
     "Hypothesis",
     "Sampling",
     "SearchMethod",
     "SearchState",
     "Step",
+    "ensemble",
     "search",
     "search_from_json",
     "search_to_json",

@@ -1,5 +1,7 @@
+import copy
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from captioning.captioner import Captioner
 from captioning.captioner import captioner as module
 from captioning.data.images import read_image
+from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, Greedy, Sampling
 from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
 
@@ -149,3 +152,30 @@ def test_default_model_is_the_one_in_the_package(model, monkeypatch):
 def test_device_that_is_not_there_is_said(model, device):
     with pytest.raises(SettingsError, match=f"There is no device '{device}' here"):
         Captioner.from_pretrained(model, device=device)
+
+
+def test_models_that_choose_together_say_what_the_mean_finds_best(captioner, model, pictures):
+    """Two equal models are one; another one changes what is said of some picture."""
+    path = pictures[0]
+    twice = Captioner.from_pretrained(model, model)
+    assert twice.caption(path).words == captioner.caption(path).words
+    assert twice.caption(path).log_prob == pytest.approx(captioner.caption(path).log_prob, abs=1e-4)
+    other = copy.deepcopy(captioner.checkpoint)
+    with torch.no_grad():
+        other.model.decoder.W_rw.weight.neg_()
+    readable = [path for place, path in enumerate(pictures) if place not in DAMAGED]
+    together = Captioner(captioner.checkpoint, others=[other])
+    assert [together.caption(path).text for path in readable] != [
+        captioner.caption(path).text for path in readable
+    ]
+
+
+def test_models_that_do_not_go_together_are_refused(captioner):
+    other = copy.deepcopy(captioner.checkpoint)
+    words = replace(other, vocabulary=Vocabulary([*other.vocabulary.words[:-1], "zebra"]))
+    with pytest.raises(SettingsError, match="Model 2 has 16 words"):
+        Captioner(captioner.checkpoint, others=[words])
+    preprocessing = other.model.encoder.preprocessing
+    other.model.encoder.preprocessing = replace(preprocessing, size=32)
+    with pytest.raises(SettingsError, match="Model 2 takes pixels as"):
+        Captioner(captioner.checkpoint, others=[other])

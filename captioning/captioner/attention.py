@@ -1,0 +1,53 @@
+"""Where a model looked, word by word."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from captioning.captioner.captioner import Captioner
+from captioning.captioner.results import Caption
+from captioning.data.images import ImageSource, read_image
+from captioning.errors import SettingsError
+
+
+@torch.inference_mode()
+def attention_maps(
+    captioner: Captioner, image: ImageSource, caption: Caption
+) -> Float[Tensor, "T S S"]:
+    """Return the weights of soft attention over the grid with which each word was chosen.
+
+    Xu et al. (2015), figure 2. The grid covers the picture as the model sees it: squeezed to a
+    square unless its preprocessing says otherwise.
+
+    Args:
+        captioner: Its first model, where it has several.
+        image: The picture.
+        caption: One of the model's captions of it; its words are read again.
+
+    Returns:
+        For each word of the caption a square map that sums to one, top row first.
+
+    Raises:
+        SettingsError: The model has no attention, or does not know a word of the caption.
+        ImageError: The picture cannot be read.
+    """
+    model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
+    if not model.decoder.config.attention:
+        raise SettingsError(
+            "This model has no attention: it sees one vector for the whole picture. Train one with "
+            "--decoder.attention."
+        )
+    if unknown := [word for word in caption.words if word not in vocabulary]:
+        raise SettingsError(f"This model does not know {unknown[:5]}; the caption is not its own.")
+    preprocessing = model.encoder.preprocessing
+    pixels = preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
+    state = model.start(pixels.unsqueeze(0).to(captioner.device))
+    maps = []
+    for word in [vocabulary.bos, *vocabulary.encode(caption.words)[1:-2]]:
+        _, state = model.decoder.step(torch.tensor([word], device=state.device), state)
+        assert state.attention is not None
+        side = math.isqrt(state.attention.shape[1])
+        maps.append(state.attention.reshape(side, side).cpu())
+    return torch.stack(maps)
