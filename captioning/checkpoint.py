@@ -28,9 +28,10 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
 from captioning.errors import CaptioningError, CheckpointError, OutputError, nearest
-from captioning.nn.decoder import Decoder, DecoderConfig
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderConfig
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
@@ -39,6 +40,8 @@ _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
+_BEFORE: dict[type, dict[str, Any]] = {DecoderConfig: {"top_down": False, "recurrent_dropout": 0.0}}
+"""Settings that older models do not name, and what was the case before they could be chosen."""
 _FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
 
 
@@ -288,6 +291,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _build(kind: Any, content: Any, path: Path, part: str = "settings") -> Any:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} has no {part}. Copy the model again.")
+    content = {**_BEFORE.get(kind, {}), **content}
     known = {entry.name for entry in fields(kind)}
     for name in content:
         if name not in known:

@@ -19,7 +19,8 @@ import torch
 
 from captioning.data.batches import CaptionDataset
 from captioning.data.features import FeatureCache
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
+from captioning.nn.options import DecoderOptions
 from captioning.training.memory import keep_freed_memory
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer

@@ -10,9 +10,10 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError, OutputError
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderOptions
 
 FILES = {
     "README.md",
@@ -181,6 +182,16 @@ def test_parts_that_do_not_fit_are_said(directory, file, change, message):
     edit(directory / file, change)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(directory)
+
+
+def test_model_written_before_a_setting_was_there_loads_as_it_was(directory):
+    path = directory / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("top_down", "recurrent_dropout"):
+        del content["decoder"][name]
+    path.write_text(json.dumps(content))
+    config = load_checkpoint(directory).model.decoder.config
+    assert (config.top_down, config.recurrent_dropout) == (False, 0.0)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

@@ -16,9 +16,10 @@ from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import DataError, OutputError
 from captioning.evaluation import evaluate, sweep
 from captioning.metrics import score
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderOptions
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 REFERENCES = TINY / "annotations" / "captions_val.json"

@@ -104,7 +104,7 @@ class CaptionDataset:
             order = torch.randperm(len(drawn), generator=generator).tolist()
             shuffled = [shuffled[drawn[i]] for i in order]
         step = max(1, size // per_image)
-        for start in range(0, len(groups), step):
+        for start in range(0, len(shuffled), step):
             chosen_groups = [groups[i] for i in shuffled[start : start + step]]
             flips = torch.randint(0, 2, (len(chosen_groups),), generator=generator)
             yield self._collate(chosen_groups, flips if mirror else torch.zeros_like(flips))

@@ -10,10 +10,12 @@ from captioning.nn.cells import (
     RNNCell,
     build_cell,
 )
-from captioning.nn.decoder import Decoder, DecoderConfig, DecoderOptions, DecoderState
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderConfig, DecoderOptions
+from captioning.nn.state import DecoderState
 
 __all__ = [
     "CELLS",

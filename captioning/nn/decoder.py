@@ -1,7 +1,7 @@
 """The recurrent decoder: from an image and the words so far to the next word."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,145 +10,24 @@ from torch.nn.utils.rnn import PackedSequence
 
 from captioning.errors import SettingsError
 from captioning.nn.attention import SoftAttention
-from captioning.nn.cells import CellName, CellState, build_cell
+from captioning.nn.cells import CellState, build_cell
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
-
-Injection = Literal["recurrent", "first_step", "init_state", "merge", "every_input", "none"]
-INJECTIONS = ("recurrent", "first_step", "init_state", "merge", "every_input", "none")
-
-
-@dataclass(frozen=True)
-class DecoderOptions:
-    """What can be chosen about a decoder before its vocabulary and encoder are known."""
-
-    cell: CellName = "lstm"
-    """The recurrent cell."""
-    injection: Injection = "recurrent"
-    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_step``: as the input of
-    a step before the first word (Show and Tell). ``init_state``: as the first state.
-    ``every_input``: beside the word at the input of every step (LRCN). ``merge``: after the
-    recurrence, which never sees it (m-RNN). ``none``: nowhere, a language model."""
-    attention: bool = False
-    """Soft attention over the grid in every step, beside the injection of v."""
-    embedding_size: int = 512
-    """E, the size of a word vector."""
-    hidden_size: int = 512
-    """H, the size of the hidden state."""
-    attention_size: int = 512
-    """A, the size of a grid position after its projection, and of the space of the energies."""
-    dropout: float = 0.5
-    """Share of the word vectors', the image's and the readout's numbers dropped in training."""
-    tie_weights: bool = True
-    """Use the word vectors as the output weights as well (Press & Wolf 2017)."""
-
-    def __post_init__(self) -> None:
-        sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least 1.")
-        if self.injection not in INJECTIONS:
-            raise SettingsError(
-                f"injection is {self.injection!r}; it is one of {', '.join(INJECTIONS)}."
-            )
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout is {self.dropout}; it is at least 0 and below 1.")
-        if self.attention and self.injection == "none":
-            raise SettingsError(
-                "A decoder without injection sees no image, so it has nothing to attend to. "
-                "Choose an injection or leave attention out."
-            )
-
-    def sized(self, *, vocabulary_size: int, feature_size: int) -> "DecoderConfig":
-        """Return the full shape of the decoder for one vocabulary and one encoder."""
-        chosen = {entry.name: getattr(self, entry.name) for entry in fields(DecoderOptions)}
-        return DecoderConfig(**chosen, vocabulary_size=vocabulary_size, feature_size=feature_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig(DecoderOptions):
-    """The full shape of a decoder."""
-
-    vocabulary_size: int
-    """V, words with the four specials."""
-    feature_size: int
-    """D, the size of the image vector v and of each position of the grid."""
+from captioning.nn.options import DecoderConfig
+from captioning.nn.state import DecoderState, ImageContext
 
 
 @dataclass(frozen=True)
-class ImageContext:
-    """All that the steps need of the images, computed once per image.
+class TaughtWords:
+    """What teacher forcing gives for each word of packed captions, in packed order.
 
     Attributes:
-        gates: The image's share of every step's gates, ``W_vh v``.
-        merged: The image's share of every step's readout.
-        grid: The projected positions, to be averaged by attention.
-        keys: The positions in the space of the attention energies.
+        logits: Of the word after it.
+        attention: Where the decoder looked; None without attention.
     """
 
-    gates: Float[Tensor, "B G"] | None = None
-    merged: Float[Tensor, "B E"] | None = None
-    grid: Float[Tensor, "B P A"] | None = None
-    keys: Float[Tensor, "B P K"] | None = None
-
-    def select(self, rows: Int[Tensor, " N"]) -> "ImageContext":
-        """Return the context of each row's image."""
-        return ImageContext(
-            *(
-                None if part is None else part.index_select(0, rows)
-                for part in (self.gates, self.merged, self.grid, self.keys)
-            )
-        )
-
-    def first(self, count: int) -> "ImageContext":
-        """Return the context of the first ``count`` images, without a copy."""
-        return ImageContext(
-            *(
-                None if part is None else part[:count]
-                for part in (self.gates, self.merged, self.grid, self.keys)
-            )
-        )
-
-
-@dataclass(frozen=True)
-class DecoderState:
-    """Where each row under search stands: its recurrent state, and which image it is about.
-
-    Attributes:
-        recurrent: The cell's state.
-        context: What is known of each image.
-        image: For each row, the place of its image in ``context``.
-        attention: Where each row looked in the last step, ``(N, P)``; None without attention.
-        by_row: ``context`` copied out for each row, where a step has done so for these images.
-    """
-
-    recurrent: CellState
-    context: ImageContext
-    image: Int[Tensor, " N"]
-    attention: Float[Tensor, "N P"] | None = None
-    by_row: ImageContext | None = None
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are, and so where search runs."""
-        return self.image.device
-
-    def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
-        """Return the state of ``rows``, which may repeat some and leave others out."""
-        attention = None if self.attention is None else self.attention.index_select(0, rows)
-        image = self.image.index_select(0, rows)
-        # Beam search mostly moves rows within their image: what was copied out for each stays.
-        by_row = self.by_row if torch.equal(image, self.image) else None
-        return replace(
-            self,
-            recurrent=tuple(part.index_select(0, rows) for part in self.recurrent),
-            image=image,
-            attention=attention,
-            by_row=by_row,
-        )
+    logits: Float[Tensor, "M V"]
+    attention: Float[Tensor, "M P"] | None = None
 
 
 class Decoder(nn.Module):
@@ -162,8 +41,19 @@ class Decoder(nn.Module):
         p      = softmax(W_rw r + b_w)
 
     z is the context vector of :class:`SoftAttention`, computed from the hidden state before; each
-    bracketed term is there where the configuration asks for it. :meth:`forward` (teacher forcing)
-    and :meth:`step` (search) share everything from the gates on, so they cannot drift apart.
+    bracketed term is there where the configuration asks for it.
+
+    With ``top_down`` (Anderson et al. 2018, section 3.2) that is the first of two cells, and it
+    reads the last state h2 of the second in place of z::
+
+        gates   = W_xh E[w] + W_vh v + W_sh h2 + b
+        h1, ... = cell(gates, h1, ...)
+        z       = attention with h1
+        h2, ... = second([z, h1], h2, ...)
+        r       = W_hr h2 + b_r
+
+    :meth:`teach` (teacher forcing) and :meth:`step` (search) share everything from the gates on, so
+    they cannot drift apart.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -191,6 +81,10 @@ class Decoder(nn.Module):
         if config.attention:
             self.W_a = nn.Linear(D, A)
             self.attend = SoftAttention(A, H, A)
+        if config.top_down:
+            self.second = build_cell(config.cell, A + H, H)
+            self.W_sh = nn.Linear(H, self.cell.gate_count * H, bias=False)
+        elif config.attention:
             self.W_zh = nn.Linear(A, self.cell.gate_count * H, bias=False)
             self.W_zr = nn.Linear(A, E, bias=False)
         self.W_hr = nn.Linear(H, E)
@@ -201,12 +95,17 @@ class Decoder(nn.Module):
         else:
             nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
         self.dropout = Dropout(config.dropout)
+        self.recurrent_dropout = Dropout(config.recurrent_dropout)
         self._table: tuple[list[Any], Tensor] | None = None
 
     # --- once per image -----------------------------------------------------------------------
 
     def look(self, features: Features) -> tuple[CellState, ImageContext]:
-        """Return each image's first recurrent state and all that later steps need of it."""
+        """Return each image's first recurrent state and all that later steps need of it.
+
+        The hidden state that says the word comes first; with ``top_down``, the state of the second
+        cell comes before that of the first.
+        """
         config = self.config
         state = self.cell.initial_state(len(features))
         if config.injection == "none":
@@ -235,6 +134,8 @@ class Decoder(nn.Module):
                 )
             grid = torch.relu(self.W_a(features.grid * mask.unsqueeze(1)))
             context = replace(context, grid=grid, keys=self.attend.keys(grid))
+        if config.top_down:
+            state = (*self.second.initial_state(len(features)), *state)
         return state, context
 
     # --- what every step does -----------------------------------------------------------------
@@ -257,13 +158,23 @@ class Decoder(nn.Module):
     def _advance(
         self, word_gates: Float[Tensor, "N G"], state: CellState, context: ImageContext
     ) -> tuple[CellState, Float[Tensor, "N A"] | None, Float[Tensor, "N P"] | None]:
-        """Go one step on; return the state, and with attention its context and weights."""
+        """Go one step on.
+
+        Returns:
+            The state; the context vector, where the readout sees it; the weights of attention.
+        """
         gates = word_gates if context.gates is None else word_gates + context.gates
-        z = alpha = None
-        if context.grid is not None and context.keys is not None:
+        if context.grid is None or context.keys is None:
+            return self.cell.step(gates, state), None, None
+        if not self.config.top_down:
             z, alpha = self.attend(context.grid, context.keys, state[0])
-            gates = gates + self.W_zh(z)
-        return self.cell.step(gates, state), z, alpha
+            return self.cell.step(gates + self.W_zh(z), state), z, alpha
+        count = self.second.state_count
+        second, first = state[:count], state[count:]
+        first = self.cell.step(gates + self.W_sh(second[0]), first)
+        z, alpha = self.attend(context.grid, context.keys, first[0])
+        inputs = self.second.project_input(torch.cat([z.to(first[0].dtype), first[0]], 1))
+        return (*self.second.step(inputs, second), *first), None, alpha
 
     def _readout(
         self,
@@ -287,7 +198,16 @@ class Decoder(nn.Module):
         tokens: PackedSequence,
         image: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "M V"]:
-        """Return the logits of the word after each given word.
+        """Return the logits of :meth:`teach`."""
+        return self.teach(features, tokens, image).logits
+
+    def teach(
+        self,
+        features: Features,
+        tokens: PackedSequence,
+        image: Int[Tensor, " N"] | None = None,
+    ) -> TaughtWords:
+        """Read captions, and say of each of their words what would come after it.
 
         The input projections are one matrix product and the readout is another, both over the real
         words alone: a packed sequence holds no padding.
@@ -298,9 +218,6 @@ class Decoder(nn.Module):
                 (:func:`torch.nn.utils.rnn.pack_sequence`).
             image: For each caption, before packing, the place of its image in ``features``. Several
                 captions of one image then share all that is computed once per image.
-
-        Returns:
-            One row of logits per packed token, in packed order.
         """
         state, context = self.look(features)
         rows = torch.arange(len(features), device=features.vector.device)
@@ -313,23 +230,36 @@ class Decoder(nn.Module):
         words, place = tokens.data.unique(return_inverse=True)
         table = self._word_gates(self.dropout(self.embedding(words)))
         word_gates = nn.functional.embedding(place, table)
-        hidden, contexts, merged = [], [], []
+        hidden, contexts, merged, looks = [], [], [], []
+        kept = self._recurrent_masks(state)
         sizes = tokens.batch_sizes.tolist()
         for inputs in word_gates.split(sizes):
             count = len(inputs)  # captions that have ended fall off the end of the sorted batch
             state = tuple(part[:count] for part in state)
             context = context.first(count)
-            state, z, _ = self._advance(inputs, state, context)
+            for place, mask in kept.items():
+                state = (*state[:place], state[place] * mask[:count], *state[place + 1 :])
+            state, z, alpha = self._advance(inputs, state, context)
             hidden.append(state[0])
             if z is not None:
                 contexts.append(z)
+            if alpha is not None:
+                looks.append(alpha)
             if context.merged is not None:
                 merged.append(context.merged)
-        return self._readout(
+        logits = self._readout(
             torch.cat(hidden),
             torch.cat(contexts) if contexts else None,
             torch.cat(merged) if merged else None,
         )
+        return TaughtWords(logits, torch.cat(looks) if looks else None)
+
+    def _recurrent_masks(self, state: CellState) -> dict[int, Float[Tensor, "N H"]]:
+        """Return for each hidden state, by its place, what a caption keeps of it at every step."""
+        if not (self.training and self.config.recurrent_dropout):
+            return {}
+        places = (0, self.cell.state_count) if self.config.top_down else (0,)
+        return {place: self.recurrent_dropout(torch.ones_like(state[place])) for place in places}
 
     # --- stepping, for search -----------------------------------------------------------------
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.errors import SettingsError
-from captioning.nn.decoder import Decoder, DecoderState
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
+from captioning.nn.state import DecoderState
 
 
 def check_device(device: str) -> None:

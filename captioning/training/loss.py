@@ -1,5 +1,6 @@
 """What teacher forcing minimises."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,3 +46,20 @@ def cross_entropy(
     if label_smoothing:
         loss = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean()
     return CaptionLoss(loss, nll.detach(), len(targets))
+
+
+def doubly_stochastic(attention: Float[Tensor, "M P"], sizes: Sequence[int]) -> Float[Tensor, ""]:
+    """Return how far the attention to each position, summed over a caption, is from one.
+
+    Xu et al. (2015), section 4.2.1: ``sum_p (1 - sum_t alpha_tp)^2``, here its mean over captions:
+    in the course of a caption every position should get some attention.
+
+    Args:
+        attention: Of each word, in packed order.
+        sizes: Captions that have a word at each step.
+    """
+    total = attention.new_zeros(sizes[0], attention.shape[1])
+    for weights in attention.split(list(sizes)):
+        rest = total.new_zeros(len(total) - len(weights), total.shape[1])
+        total = total + torch.cat([weights, rest])
+    return (1 - total).square().sum(1).mean()

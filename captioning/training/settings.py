@@ -7,8 +7,8 @@ from typing import Literal
 
 from captioning.data.features import Precision
 from captioning.errors import SettingsError, check_least
-from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
+from captioning.nn.options import DecoderOptions
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ class TrainingConfig:
     """The gradient's norm is cut to this (Pascanu et al. 2013, section 3.2)."""
     label_smoothing: float = 0.1
     """Share of the target spread over all words (Szegedy et al. 2016, section 7)."""
+    word_dropout: float = 0.0
+    """Share of the words read that are replaced by ``<unk>`` (Bowman et al. 2016, section 3.1)."""
+    scheduled_sampling: float = 0.0
+    """Share of the words read that are the decoder's own at the end of the run; it rises from none
+    in a straight line (Bengio et al. 2015)."""
+    doubly_stochastic: float = 0.0
+    """Weight of Xu et al.'s term that has every position looked at in the course of a caption."""
     mirror: bool = True
     """Show each picture mirrored half of the time; "left" and "right" then change places."""
     averaging: float = 0.0
@@ -100,7 +107,11 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "patience", "fine_tune"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
-        for name in ("label_smoothing", "averaging"):
+        if self.doubly_stochastic < 0:
+            raise SettingsError(
+                f"doubly_stochastic is {self.doubly_stochastic}; it is zero or more."
+            )
+        for name in ("label_smoothing", "averaging", "word_dropout", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)}; it is at least 0 and below 1."

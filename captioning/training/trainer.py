@@ -8,21 +8,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from captioning.data.batches import Batch, CaptionDataset
 from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.vocabulary import BOS, PAD, SPECIALS, UNK
 from captioning.errors import TrainingError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
-from captioning.training.loss import CaptionLoss, cross_entropy
+from captioning.training.inputs import drop_words, mix_in_samples
+from captioning.training.loss import CaptionLoss, cross_entropy, doubly_stochastic
 from captioning.training.progress import EpochSummary, Progress
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import TrainingConfig
 from captioning.training.student import Student
 
+_BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
+_NEVER_SAID = (SPECIALS.index(PAD), _BOS, _UNK)
 _LARGEST_EXPONENT = 700.0  # of what a float can hold
 
 
@@ -188,12 +194,31 @@ class Trainer:
             return result
 
     def _cross_entropy(self, batch: Batch, features: Features) -> CaptionLoss:
-        device = self.student.device
-        inputs = batch.inputs.to(device)  # type: ignore[arg-type]
-        logits = self.student.decoder(features, inputs, batch.image.to(device))
-        return cross_entropy(
-            logits, batch.targets.to(device), label_smoothing=self.config.label_smoothing
+        config, device, decoder = self.config, self.student.device, self.student.decoder
+        inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
+        image = batch.image.to(device)
+        taught = decoder.teach(features, self._read(features, inputs, image), image)
+        result = cross_entropy(
+            taught.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
         )
+        if config.doubly_stochastic and taught.attention is not None:
+            term = doubly_stochastic(taught.attention, inputs.batch_sizes.tolist())
+            result = replace(result, loss=result.loss + config.doubly_stochastic * term)
+        return result
+
+    def _read(
+        self, features: Features, inputs: PackedSequence, image: Int[Tensor, " N"]
+    ) -> PackedSequence:
+        """Return what the decoder reads: the captions, with words dropped or its own mixed in."""
+        config = self.config
+        if config.scheduled_sampling:
+            with torch.no_grad():
+                logits = self.student.decoder.teach(features, inputs, image).logits
+            chance = config.scheduled_sampling * self.position.step / self.steps
+            inputs = mix_in_samples(inputs, logits, chance, banned=_NEVER_SAID)
+        if config.word_dropout:
+            inputs = drop_words(inputs, config.word_dropout, unknown=_UNK, first=_BOS)
+        return inputs
 
     @torch.no_grad()
     def _average(self, step: int) -> None:

@@ -9,9 +9,10 @@ from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderOptions
 
 WORDS = ["a", "red", "dog", "cat", "man", "runs", "sits", "jumps", "over", "the", "grass", "water"]
 

@@ -10,10 +10,11 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Greedy
 from captioning.errors import SettingsError
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.model import CaptionModel
+from captioning.nn.options import DecoderOptions
 
 
 class Blocks(Encoder):

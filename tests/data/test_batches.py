@@ -91,16 +91,17 @@ def test_no_caption_at_all_is_refused():
         CaptionDataset([[], []])
 
 
+@pytest.mark.parametrize("often", [1, 3])
 @pytest.mark.parametrize("per_image", [1, 2])
-def test_pictures_are_shown_as_often_as_asked(per_image):
+def test_pictures_are_shown_as_often_as_asked(per_image, often):
     captions = [[[1, i, 2]] for i in range(4, 204)]
-    dataset = CaptionDataset(captions, times=[1] * 50 + [3] * 50 + [0.25] * 100)
+    dataset = CaptionDataset(captions, times=[1.0] * 50 + [float(often)] * 50 + [0.25] * 100)
     epochs = [epoch(dataset, 8, per_image=per_image, epoch=number) for number in range(40)]
-    assert {len(own) for own in epochs} == {50 + 150 + 25}
+    assert {len(own) for own in epochs} == {50 + 50 * often + 25}
     for own in epochs:
         counts = Counter(image for image, _ in own)
         assert all(counts[image] == 1 for image in range(50))
-        assert all(counts[image] == 3 for image in range(50, 100))
+        assert all(counts[image] == often for image in range(50, 100))
         assert all(counts[image] <= 1 for image in range(100, 200))
     rare = Counter(image for own in epochs for image, _ in own if image >= 100)
     assert len(rare) == 100  # each has its turn

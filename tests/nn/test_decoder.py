@@ -1,26 +1,29 @@
 """The decoder: stepping against teacher forcing, and what may and may not change its output."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from captioning.decoding import BeamSearch, search
 from captioning.errors import SettingsError
-from captioning.nn.decoder import INJECTIONS, Decoder, DecoderConfig, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
+from captioning.nn.options import INJECTIONS, DecoderConfig, DecoderOptions
 
 V, D, P, EOS = 11, 6, 4, 2
+TOP_DOWN = "top_down"
 CAPTIONS = [[1, 4, 5, 6, 7], [1, 8], [1, 9, 4, 4], [1, 5, 5]]
 CHOICES = [
     (cell, injection, attention)
     for cell in ("rnn", "relu_rnn", "gru", "lstm")
     for injection in INJECTIONS
-    for attention in (False, True)
+    for attention in (False, True, TOP_DOWN)
     if not (attention and injection == "none")
 ]
 each_choice = pytest.mark.parametrize(("cell", "injection", "attention"), CHOICES)
 each_kind = pytest.mark.parametrize(
-    ("injection", "attention"), sorted({choice[1:] for choice in CHOICES})
+    ("injection", "attention"), sorted({choice[1:] for choice in CHOICES}, key=str)
 )
 
 
@@ -30,7 +33,8 @@ def build(cell="lstm", injection="recurrent", attention=False, **options) -> Dec
     config = DecoderConfig(
         cell=cell,
         injection=injection,
-        attention=attention,
+        attention=bool(attention),
+        top_down=attention == TOP_DOWN,
         vocabulary_size=V,
         feature_size=D,
         **{**sizes, **options},
@@ -118,11 +122,11 @@ def test_the_image_changes_the_words_unless_it_is_not_injected(cell, injection, 
 def test_the_grid_changes_the_words_under_attention_alone(injection):
     features = images()
     other = Features(features.vector, features.grid + 1)
-    for attention in (False, True):
+    for attention in (False, True, TOP_DOWN):
         decoder = build("lstm", injection, attention)
         a = torch.cat(forced(decoder, features, CAPTIONS))
         b = torch.cat(forced(decoder, other, CAPTIONS))
-        assert torch.equal(a, b) is not attention
+        assert torch.equal(a, b) is not bool(attention)
 
 
 @each_choice
@@ -224,10 +228,10 @@ def test_words_that_no_caption_holds_get_no_input_gradient():
     assert set(moved) == used
 
 
-@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("attention", [False, True, TOP_DOWN])
 def test_a_decoder_learns_one_batch_by_heart(attention):
     sizes = {"embedding_size": 24, "hidden_size": 32, "attention_size": 16, "dropout": 0.0}
-    options = DecoderOptions(attention=attention, **sizes)
+    options = DecoderOptions(attention=bool(attention), top_down=attention == TOP_DOWN, **sizes)
     decoder = Decoder(options.sized(vocabulary_size=V, feature_size=D))
     features = images().to("cpu")
     targets = [[*caption[1:], EOS] for caption in CAPTIONS]
@@ -252,6 +256,81 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(decoder(features, packed(CAPTIONS)), decoder(features, packed(CAPTIONS)))
 
 
+def test_two_cells_are_those_of_up_down():
+    """One step in NumPy, by the equations of Anderson et al. 2018, section 3.2."""
+    decoder, features = build("lstm", "recurrent", TOP_DOWN).eval(), images(1)
+    w = {name: tensor.numpy() for name, tensor in decoder.state_dict().items()}
+    v, grid = features.vector[0].numpy(), features.grid[0].numpy()
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def softmax(x):
+        return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+    def lstm(gates, c):
+        f, i, o, g = np.split(gates, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    h1 = c1 = h2 = c2 = np.zeros(7)
+    places = np.maximum(grid @ w["W_a.weight"].T + w["W_a.bias"], 0)
+    for word in (1, 4, 5):
+        gates = w["cell.W_xh"] @ w["embedding.weight"][word] + w["cell.W_hh"] @ h1
+        gates += w["cell.W_vh"] @ v + w["W_sh.weight"] @ h2 + w["cell.b"]
+        h1, c1 = lstm(gates, c1)
+        asked = w["attend.W_he.weight"] @ h1 + w["attend.W_he.bias"]
+        alpha = softmax(
+            np.tanh(places @ w["attend.W_ae.weight"].T + asked) @ w["attend.w_e.weight"][0]
+        )
+        gates = w["second.W_xh"] @ np.concatenate([alpha @ places, h1]) + w["second.b"]
+        h2, c2 = lstm(gates + w["second.W_hh"] @ h2, c2)
+    r = w["W_hr.weight"] @ h2 + w["W_hr.bias"]
+    expected = np.log(softmax(w["W_rw.weight"] @ r + w["W_rw.bias"]))
+    found = stepped(decoder, features, [1, 4, 5])[0, -1].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", [False, True, TOP_DOWN])
+def test_teaching_returns_the_attention_of_each_word(attention):
+    decoder, features = build("lstm", "recurrent", attention).eval(), images()
+    taught = decoder.teach(features, packed(CAPTIONS))
+    if not attention:
+        assert taught.attention is None
+        return
+    rows, lengths = pad_packed_sequence(
+        packed(CAPTIONS)._replace(data=taught.attention), batch_first=True
+    )
+    for i, caption in enumerate(CAPTIONS):
+        state = decoder.start(features.select(torch.tensor([i])))
+        for word, found in zip(caption, rows[i, : lengths[i]], strict=True):
+            _, state = decoder.step(torch.tensor([word]), state)
+            torch.testing.assert_close(state.attention[0], found, rtol=0, atol=1e-6)
+
+
+def test_recurrent_dropout_takes_the_same_numbers_at_every_step():
+    """With a cell that hands its state on, what was dropped once is dropped for good."""
+    decoder = build("relu_rnn", "init_state", recurrent_dropout=0.5, hidden_size=400)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.zero_()
+        decoder.cell.W_hh.copy_(torch.eye(400))
+        decoder.W_v0.bias.fill_(1.0)
+    seen = []
+    decoder.W_hr.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    decoder.train()
+    torch.manual_seed(0)
+    decoder(images(1), packed([[1, 4, 5, 6]]))
+    hidden = seen.pop() / np.tanh(1)
+    kept = hidden[0] > 0
+    assert 120 < int(kept.sum()) < 280
+    for t, row in enumerate(hidden, 1):
+        assert torch.equal(row > 0, kept)
+        torch.testing.assert_close(row[kept], torch.full_like(row[kept], 2.0**t))
+    decoder.eval()(images(1), packed([[1, 4, 5, 6]]))
+    torch.testing.assert_close(seen.pop() / np.tanh(1), torch.ones(4, 400).double())
+
+
 def test_tied_weights_are_one_tensor():
     tied, free = build(tie_weights=True), build(tie_weights=False)
     assert tied.W_rw.weight is tied.embedding.weight
@@ -263,6 +342,8 @@ def test_choices_that_make_no_sense_are_refused():
         DecoderOptions(hidden_size=0)
     with pytest.raises(SettingsError, match=r"dropout is 1\.0; it is at least 0 and below 1"):
         DecoderOptions(dropout=1.0)
+    with pytest.raises(SettingsError, match="no attention"):
+        DecoderOptions(top_down=True)
     with pytest.raises(SettingsError, match="nothing to attend to"):
         DecoderOptions(injection="none", attention=True)
     with pytest.raises(SettingsError, match="features hold vectors only"):

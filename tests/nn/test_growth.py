@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.growth import grown
+from captioning.nn.options import DecoderOptions
 
 OLD, NEW, UNK = 9, 13, 3
 

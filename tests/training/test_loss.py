@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from captioning.training.loss import cross_entropy
+from captioning.training.loss import cross_entropy, doubly_stochastic
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
@@ -23,3 +23,17 @@ def test_likelihood_is_reported_without_smoothing():
     assert result.nll.item() == pytest.approx(math.log(8))
     assert result.words == 3
     assert not result.nll.requires_grad
+
+
+def test_attention_that_passes_every_position_once_costs_nothing():
+    """Two captions, of three words and of two, over three positions; in packed order."""
+    eye = torch.eye(3)
+    attention = torch.stack([eye[0], eye[1], eye[1], eye[0], eye[2]])
+    # The first sees 0, 1, 2: no cost. The second sees 1, 0 and never 2: a cost of one.
+    assert doubly_stochastic(attention, [2, 2, 1]).item() == pytest.approx(0.5)
+
+
+def test_attention_that_stays_costs_what_the_equation_says():
+    attention = torch.tensor([[0.8, 0.2], [0.6, 0.4], [1.0, 0.0]])
+    expected = (1 - 2.4) ** 2 + (1 - 0.6) ** 2
+    assert doubly_stochastic(attention, [1, 1, 1]).item() == pytest.approx(expected)

@@ -12,8 +12,8 @@ from captioning.checkpoint import load_checkpoint
 from captioning.decoding import Greedy
 from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
 from captioning.evaluation import evaluate
-from captioning.nn.decoder import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
+from captioning.nn.options import DecoderOptions
 from captioning.training import RunConfig, TrainingConfig, Watcher, train
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"

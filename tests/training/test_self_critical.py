@@ -9,8 +9,9 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis
 from captioning.errors import SettingsError
 from captioning.metrics import score
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
+from captioning.nn.options import DecoderOptions
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from captioning.data.features import FeatureCache
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
+from captioning.nn.options import DecoderOptions
 from captioning.nn.tail import EncoderTail
 from captioning.training.student import Student
 

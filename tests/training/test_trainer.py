@@ -6,8 +6,10 @@ import torch
 from captioning.data.batches import CaptionDataset
 from captioning.data.features import FeatureCache
 from captioning.errors import SettingsError, TrainingError
-from captioning.nn.decoder import Decoder, DecoderOptions
+from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
+from captioning.nn.options import DecoderOptions
+from captioning.training.loss import doubly_stochastic
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer
 
@@ -56,7 +58,13 @@ class KilledError(Exception):
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
 def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, attention):
-    settings = config(averaging=0.9, save_every=1)
+    settings = config(
+        averaging=0.9,
+        save_every=1,
+        word_dropout=0.2,
+        scheduled_sampling=0.5,
+        doubly_stochastic=0.1,
+    )
     whole = Trainer(decoder(attention=attention), dataset, cache, settings)
     summaries = [whole.train_epoch() for _ in range(3)]
 
@@ -171,8 +179,39 @@ def test_divergence_is_said_with_what_to_do(dataset, cache):
         ("clip_norm", 0.0),
         ("patience", -1),
         ("averaging", 1.0),
+        ("word_dropout", 1.0),
+        ("scheduled_sampling", -0.1),
+        ("doubly_stochastic", -1.0),
     ],
 )
 def test_senseless_settings_are_refused(name, value):
     with pytest.raises(SettingsError, match=name):
         TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["word_dropout", "scheduled_sampling", "doubly_stochastic"])
+def test_each_regulariser_changes_what_is_learned(dataset, cache, name):
+    ends = []
+    for value in (0.0, 0.5):
+        settings = config(epochs=2, **{name: value})
+        trainer = Trainer(decoder(attention=True, dropout=0.0), dataset, cache, settings)
+        while not trainer.finished:
+            trainer.train_epoch()
+        ends.append(weights(trainer)["decoder.W_hr.weight"])
+    assert not torch.allclose(*ends)
+
+
+def test_doubly_stochastic_term_spreads_attention(dataset, cache):
+    """The cost that it adds is lower after a run that paid for it."""
+    costs = []
+    for weight in (0.0, 5.0):
+        settings = config(epochs=15, learning_rate=0.02, doubly_stochastic=weight)
+        trainer = Trainer(decoder(attention=True, dropout=0.0), dataset, cache, settings)
+        while not trainer.finished:
+            trainer.train_epoch()
+        (batch,) = dataset.batches(100)
+        trainer.student.requires_grad_(False)
+        features = trainer.student.look(cache, batch.images)
+        taught = trainer.student.decoder.teach(features, batch.inputs, batch.image)
+        costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
+    assert costs[1] < 0.8 * costs[0]

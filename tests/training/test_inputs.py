@@ -1,0 +1,56 @@
+"""What the decoder reads in place of what people wrote."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+from captioning.training.inputs import drop_words, mix_in_samples
+
+BOS, UNK, V = 1, 3, 9
+CAPTIONS = [[1, 5, 6], [1, 4, 5, 6, 7], [1, 8]]
+
+
+def packed(captions):
+    return pack_sequence([torch.tensor(c) for c in captions], enforce_sorted=False)
+
+
+def unpacked(tokens):
+    rows, lengths = pad_packed_sequence(tokens, batch_first=True)
+    return [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
+
+
+def sure(tokens, word_after):
+    """Logits of a decoder that is sure of what comes after each word, in packed order."""
+    after = torch.tensor([word_after[int(token)] for token in tokens.data])
+    return 1e4 * torch.nn.functional.one_hot(after, V).float()
+
+
+def test_words_are_dropped_as_often_as_asked_and_the_first_never():
+    torch.manual_seed(0)
+    captions = [[BOS, *[7] * 50]] * 100
+    found = unpacked(drop_words(packed(captions), 0.3, unknown=UNK, first=BOS))
+    assert all(caption[0] == BOS for caption in found)
+    words = [word for caption in found for word in caption[1:]]
+    assert set(words) == {7, UNK}
+    assert words.count(UNK) / len(words) == pytest.approx(0.3, abs=0.03)
+
+
+def test_own_words_stand_where_they_would_have_been_said():
+    tokens = packed(CAPTIONS)
+    word_after = {1: 4, 4: 6, 5: 7, 6: 8, 7: 4, 8: 5}
+    found = unpacked(mix_in_samples(tokens, sure(tokens, word_after), 1.0))
+    assert found == [[c[0], *(word_after[word] for word in c[:-1])] for c in CAPTIONS]
+    assert unpacked(mix_in_samples(tokens, sure(tokens, word_after), 0.0)) == CAPTIONS
+
+
+def test_own_words_are_drawn_from_what_is_allowed():
+    torch.manual_seed(0)
+    tokens = packed([[BOS, *[7] * 40]] * 50)
+    logits = torch.zeros(len(tokens.data), V)
+    logits[:, 4] = 1.0
+    found = unpacked(mix_in_samples(tokens, logits, 0.5, banned=(0, 1, 3)))
+    words = [word for caption in found for word in caption[1:]]
+    assert set(words) == {2, 4, 5, 6, 7, 8}
+    mass = 5 + torch.e
+    assert words.count(4) / len(words) == pytest.approx(0.5 * torch.e / mass, abs=0.03)
+    assert words.count(5) / len(words) == pytest.approx(0.5 / mass, abs=0.02)
