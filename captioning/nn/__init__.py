@@ -13,6 +13,7 @@ from captioning.nn.cells import (
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
+from captioning.nn.gradients import GradientFlow, gradient_flow
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig, DecoderOptions
 from captioning.nn.state import DecoderState
@@ -28,10 +29,12 @@ __all__ = [
     "EncoderConfig",
     "Features",
     "GRUCell",
+    "GradientFlow",
     "LSTMCell",
     "RNNCell",
     "ReLURNNCell",
     "RecurrentCell",
     "SoftAttention",
     "build_cell",
+    "gradient_flow",
 ]
