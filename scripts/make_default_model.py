@@ -1,6 +1,6 @@
 r"""From a finished training run to the model inside the package.
 
-    python scripts/make_default_model.py runs/reward --data flickr8k:data/flickr8k \\
+    python scripts/make_default_model.py runs/reward --data flickr8k:data/flickr8k \
         karpathy:data/everyday/everyday.json@photos
 
 The search is chosen on the validation split of the first data set among beam widths and length
