@@ -7,7 +7,7 @@ from pathlib import Path
 from captioning.captioner import Captioner
 from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
-from captioning.errors import DataError
+from captioning.errors import DataError, SettingsError
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
@@ -158,7 +158,12 @@ def sweep(
 
     Raises:
         DataError: The split cannot be used, or none of its pictures can be read.
+        SettingsError: The captioner has several models.
     """
+    if captioner.others:
+        raise SettingsError(
+            "A sweep is of one model. Use evaluate for several that choose together."
+        )
     found = read_captions(data, split=split)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     paths = [image.path for image in found.images]

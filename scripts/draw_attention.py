@@ -14,6 +14,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from captioning import Captioner, read_image
 from captioning.captioner import attention_maps
@@ -33,7 +34,11 @@ def main() -> None:
     for path in arguments.photos:
         caption = captioner.caption(path)
         maps = attention_maps(captioner, path, caption).numpy()
-        rows.append((read_image(path).resize((SIDE, SIDE)), caption.words, maps))
+        pixels = captioner.checkpoint.model.encoder.preprocessing.pixels(read_image(path))
+        seen = Image.fromarray(
+            pixels.permute(1, 2, 0).numpy()
+        )  # what the model sees, cut or squeezed
+        rows.append((seen.resize((SIDE, SIDE)), caption.words, maps))
         print(f"{path.name}: {caption.text}")
     columns = 1 + max(len(words) for _, words, _ in rows)
     figure, axes = plt.subplots(
@@ -54,8 +59,6 @@ def main() -> None:
 
 def lit(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return how bright each pixel is drawn: the map made as large as the photo, smoothly."""
-    from PIL import Image
-
     small = Image.fromarray((weights / weights.max()).astype(np.float32))
     return DARK + (1 - DARK) * np.clip(np.asarray(small.resize(size, Image.BICUBIC)), 0, 1)
 

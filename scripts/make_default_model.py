@@ -26,11 +26,10 @@ from captioning.metrics import Scores
 from captioning.metrics.scores import NAMES
 
 LIMITS = [
-    "It was trained on 6,000 photos of Flickr8k, mostly of people and dogs out of doors, on about "
-    "1,000 everyday photos, and on captions without pictures. What is rare there it takes for "
-    "something common; drawings and text are beyond it. It counts badly and guesses colours, "
-    "sexes and relations. Do not use it where a wrong caption does harm, and do not describe "
-    "people to others with it unread.",
+    "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
+    "is rare there it takes for something common; drawings and text are beyond it. It counts badly "
+    "and guesses colours, sexes and relations. Do not use it where a wrong caption does harm, and "
+    "do not describe people to others with it unread.",
     "",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013) and the photos of COCO "
     "(Lin et al. 2014) are for research and education; none of them is in this file. COCO's "

@@ -58,7 +58,7 @@ def runs(flickr8k: str, everyday: Path | None, folder: Path) -> list[RunConfig]:
     )
     taught = encoder
     if everyday is not None:
-        captions, _, photos = str(everyday).partition("@")
+        captions, photos = split(everyday)
         taught = replace(
             following,
             data=(flickr8k, f"karpathy:{captions}/everyday.json@{photos}"),
@@ -100,13 +100,27 @@ def main() -> None:
     parser.add_argument("flickr8k", type=Path, help="folder with Flickr8k.token.txt")
     parser.add_argument("--everyday", type=Path, help="folder of everyday.json, @, that of photos")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are kept")
-    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL, help="the model's directory")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where the model goes: into the package with --everyday, otherwise beside the runs",
+    )
     arguments = parser.parse_args()
+    everyday = arguments.everyday
+    if everyday and not all(part and Path(part).is_dir() for part in split(everyday)):
+        parser.error(f"--everyday {everyday}: FOLDER@PHOTOS was expected, both of them there.")
     data = f"flickr8k:{arguments.flickr8k}"
-    for config in runs(data, arguments.everyday, arguments.runs):
+    for config in runs(data, everyday, arguments.runs):
         if code := train.run(config):
             sys.exit(code)
-    make_default_model(config.output, config.data, arguments.output)
+    own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
+    make_default_model(config.output, config.data, arguments.output or own)
+
+
+def split(everyday: Path) -> tuple[str, str]:
+    """Return the folder of everyday.json and that of the photos."""
+    captions, _, photos = str(everyday).rpartition("@")
+    return captions, photos
 
 
 if __name__ == "__main__":

@@ -39,13 +39,17 @@ def attention_maps(
             "This model has no attention: it sees one vector for the whole picture. Train one with "
             "--decoder.attention."
         )
+    if not caption.words:
+        raise SettingsError("This caption has no word, so there is nothing to look at.")
     if unknown := [word for word in caption.words if word not in vocabulary]:
         raise SettingsError(f"This model does not know {unknown[:5]}; the caption is not its own.")
     preprocessing = model.encoder.preprocessing
     pixels = preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
     state = model.start(pixels.unsqueeze(0).to(captioner.device))
     maps = []
-    for word in [vocabulary.bos, *vocabulary.encode(caption.words)[1:-2]]:
+    for word in vocabulary.encode(caption.words)[
+        : len(caption.words)
+    ]:  # <bos> and all but the last
         _, state = model.decoder.step(torch.tensor([word], device=state.device), state)
         assert state.attention is not None
         side = math.isqrt(state.attention.shape[1])

@@ -44,9 +44,9 @@ class Captioner:
         self.checkpoint = checkpoint
         self.others = tuple(others)
         self.seed = seed
-        self._step = ensemble([each.model.decoder.step for each in (checkpoint, *others)])
         for number, other in enumerate(others, 2):
             _check_member(checkpoint, other, number)
+        self._step = ensemble([each.model.decoder.step for each in (checkpoint, *others)])
 
     @classmethod
     def from_pretrained(
@@ -77,7 +77,13 @@ class Captioner:
         return cls(first, others=rest, seed=seed)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the model as one directory."""
+        """Write the model as one directory.
+
+        Raises:
+            SettingsError: There are several models.
+        """
+        if self.others:
+            raise SettingsError("Several models are no one directory. Save each by itself.")
         save_checkpoint(self.checkpoint, directory)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
@@ -253,6 +259,9 @@ def _check_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
     wanted, found = (each.model.encoder.preprocessing for each in (first, other))
     if found != wanted:
         raise SettingsError(f"Model {number} takes pixels as {found}, the first as {wanted}.")
+    there, here = (each.model.decoder.embedding.weight.device for each in (first, other))
+    if there != here:
+        raise SettingsError(f"Model {number} is on {here}, the first on {there}. Load both on one.")
 
 
 def _directory(name: str | Path) -> Path:

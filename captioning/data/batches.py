@@ -50,7 +50,7 @@ class CaptionDataset:
             Once, where nothing is given.
 
     Raises:
-        DataError: There is no caption at all.
+        DataError: There is no caption at all, or none in an epoch.
     """
 
     def __init__(
@@ -66,6 +66,11 @@ class CaptionDataset:
         self.count = sum(map(len, self.captions))
         if not self.count:
             raise DataError("There is no caption to train on: every list of captions is empty.")
+        if times is not None and not self.batch_count(1, max(map(len, self.captions))):
+            raise DataError(
+                f"Shown as seldom as that (the lowest times is {min(times)}), an epoch would have "
+                "no caption. Give higher times."
+            )
 
     def __len__(self) -> int:
         return self.count

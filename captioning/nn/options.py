@@ -54,6 +54,12 @@ class DecoderOptions:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)}; it is at least 0 and below 1."
                 )
+        if self.recurrent_dropout and self.cell == "gru":
+            raise SettingsError(
+                "recurrent_dropout and a GRU do not go together: a GRU hands its hidden state on, "
+                "and what is kept of it would grow at every step. Choose another cell, or dropout "
+                "alone."
+            )
         if self.attention and self.injection == "none":
             raise SettingsError(
                 "A decoder without injection sees no image, so it has nothing to attend to. "

@@ -11,7 +11,7 @@ from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
-from captioning.errors import DataError
+from captioning.errors import DataError, SettingsError
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
 from captioning.nn.growth import grown
@@ -103,6 +103,11 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     text_words = _tokenized(text)
     torch.manual_seed(config.training.seed)
     vocabulary, decoder = _language(config, start, encoder, words + text_words, watcher)
+    if config.training.doubly_stochastic and not decoder.config.attention:
+        raise SettingsError(
+            "doubly_stochastic weighs where the decoder looks, and this one has no attention. Ask "
+            "for --decoder.attention, or leave it out."
+        )
     dataset = _dataset(words, text_words, train, vocabulary, config)
     history = () if start is None else _history(start)
     return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
@@ -157,7 +162,8 @@ def _read(data: str, name: str, watcher: Watcher) -> CaptionSplit:
 def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
     """Validating on training pictures would choose the epoch that knows them best by heart."""
     seen, held = (
-        {image.path for split in splits for image in split.images} for splits in (train, validation)
+        {image.path.resolve() for split in splits for image in split.images}
+        for splits in (train, validation)
     )
     if shared := seen & held:
         raise DataError(

@@ -31,6 +31,7 @@ from captioning.training.validation import caption_features
 _STATE = "state.pt"
 _SETTINGS = "settings.json"
 _MODEL = "model"
+_PLAIN = RunConfig(data=("",), output=Path())
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _check_output(config: RunConfig) -> None:
     """Refuse a directory with another run or with anything else in it."""
     path = config.output / _SETTINGS
     if path.is_file():
-        found, wanted = json.loads(path.read_text(encoding="utf-8")), _settings(config)
+        wanted = _settings(config)
+        found = _as_written_now(json.loads(path.read_text(encoding="utf-8")), _settings(_PLAIN))
         if found != wanted:
             raise TrainingError(
                 f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
@@ -102,6 +104,18 @@ def _check_output(config: RunConfig) -> None:
         raise TrainingError(
             f"{config.output} exists, is not empty and holds no training run. Give another output."
         )
+
+
+def _as_written_now(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """Return an older run's settings with those that came later, as they were before them."""
+    if isinstance(found.get("data"), str):
+        found = {**found, "data": [found["data"]]}
+    inner = {
+        name: _as_written_now(found[name], value)
+        for name, value in plain.items()
+        if isinstance(value, dict) and isinstance(found.get(name), dict)
+    }
+    return {**plain, **found, **inner}
 
 
 def _write_settings(config: RunConfig) -> None:
@@ -271,6 +285,13 @@ def _run_line(config: RunConfig, summary: EpochSummary) -> str:
     training = config.training
     objective = {"cross_entropy": "teacher forcing", "self_critical": "CIDEr-D as the reward"}
     trained = f"the CNN's last {training.fine_tune} stages and the decoder"
+    if training.objective == "self_critical":
+        mixed = training.self_critical
+        objective["self_critical"] += "".join(
+            f" and {weight:g} times {name}"
+            for name, weight in (("BLEU-4", mixed.bleu), ("cross-entropy", mixed.cross_entropy))
+            if weight
+        )
     return (
         f"{objective[training.objective]}, epoch {summary.epoch} of {training.epochs}, "
         f"{trained if training.fine_tune else 'the decoder alone'}"

@@ -145,7 +145,7 @@ class RunConfig:
     ``decoder`` and ``min_count``."""
     times: tuple[float, ...] = ()
     """How often an epoch shows the pictures of each ``data``, for a small one beside a large one;
-    half means every second picture. Once, where nothing is given."""
+    half means half of their captions, drawn anew in each epoch. Once, where nothing is given."""
     text: Path | None = None
     """Captions without pictures, one in a line or KEY<TAB>caption: v is zero for them, and the
     decoder learns words and language."""
@@ -184,8 +184,12 @@ class RunConfig:
                 f"data names {len(self.data)} data sets and times has {len(self.times)} numbers. "
                 "Name at least one data set, and give as many numbers or none."
             )
-        if min((*self.times, self.text_times)) <= 0:
-            raise SettingsError("times and text_times are above zero.")
+        for often in (*self.times, self.text_times):
+            if not (math.isfinite(often) and often > 0):
+                raise SettingsError(
+                    f"{often} is among times and text_times; each is a number above zero. To leave "
+                    "a data set out, do not name it."
+                )
         if self.text is not None and self.training.objective == "self_critical":
             raise SettingsError(
                 "text has no pictures to reward captions for. Leave it out of a run whose "

@@ -178,7 +178,7 @@ class Trainer:
     def _loss(self, batch: Batch) -> CaptionLoss:
         bfloat16 = self.config.precision == "bfloat16"
         # Sampling leaves 16-bit copies of the weights without a graph: not to be used again.
-        keep = self.self_critical is None
+        keep = self.self_critical is None and not self.config.scheduled_sampling
         with torch.autocast(
             self.student.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
         ):

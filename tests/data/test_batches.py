@@ -108,3 +108,22 @@ def test_pictures_are_shown_as_often_as_asked(per_image, often):
     assert max(rare.values()) < 25  # of 40, where 10 are expected
     batches = list(dataset.batches(8, per_image=per_image))
     assert len(batches) == dataset.batch_count(8, per_image)
+
+
+@pytest.mark.parametrize("per_image", [1, 2, 5])
+def test_every_caption_of_a_picture_is_shown_as_often_as_asked(per_image):
+    captions = [[[1, 4 + image, 20 + n, 2] for n in range(1 + image % 5)] for image in range(10)]
+    dataset = CaptionDataset(captions, times=[2.0] * 5 + [1.0] * 5)
+    expected = Counter(
+        (image, tuple(tokens))
+        for image, own in enumerate(captions)
+        for tokens in own * (2 if image < 5 else 1)
+    )
+    found = list(dataset.batches(6, per_image=per_image))
+    assert Counter(pair for batch in found for pair in unpacked(batch)) == expected
+    assert len(found) == dataset.batch_count(6, per_image)
+
+
+def test_an_epoch_without_captions_is_refused():
+    with pytest.raises(DataError, match=r"lowest times is 0\.01"):
+        CaptionDataset(CAPTIONS, times=[0.01] * 4)

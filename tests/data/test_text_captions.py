@@ -18,6 +18,12 @@ def test_lines_without_keys_stand_alone_and_may_be_compressed(tmp_path):
     assert read_text_captions(file) == {"1": ("a caf\u00e9",), "2": ("a cat",)}
 
 
+def test_a_caption_may_hold_what_elsewhere_ends_a_line(tmp_path):
+    file = tmp_path / "text.tsv"
+    file.write_bytes("7\ta cat\u2028on a mat\r\n8\ta bus\x0c\n".encode())
+    assert read_text_captions(file) == {"7": ("a cat\u2028on a mat",), "8": ("a bus",)}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

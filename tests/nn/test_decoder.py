@@ -1,5 +1,7 @@
 """The decoder: stepping against teacher forcing, and what may and may not change its output."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -331,6 +333,33 @@ def test_recurrent_dropout_takes_the_same_numbers_at_every_step():
     torch.testing.assert_close(seen.pop() / np.tanh(1), torch.ones(4, 400).double())
 
 
+@pytest.mark.parametrize("attention", [False, TOP_DOWN])
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_recurrent_dropout_masks_the_hidden_states_and_nothing_else(cell, attention, monkeypatch):
+    """Against stepping, with each caption's hidden states masked by hand before every step."""
+    decoder = build(cell, "recurrent", attention, recurrent_dropout=0.5).train()
+    features, width = images(), decoder.cell.state_count
+    hidden = [0, width] if attention else [0]  # of (h, c) and, with two cells, (h2, c2, h1, c1)
+    torch.manual_seed(5)
+    masks = {place: 2.0 * (torch.rand(len(CAPTIONS), 7) > 0.5).double() for place in hidden}
+    order = packed(CAPTIONS).sorted_indices
+    sorted_masks = {place: mask[order] for place, mask in masks.items()}
+    monkeypatch.setattr(decoder, "_recurrent_masks", lambda state: sorted_masks)
+    together = forced(decoder, features, CAPTIONS)
+    for i, caption in enumerate(CAPTIONS):
+        state = decoder.start(features.select(torch.tensor([i])))
+        for word, expected in zip(caption, together[i], strict=True):
+            parts = list(state.recurrent)
+            for place, mask in masks.items():
+                parts[place] = parts[place] * mask[i]
+            log_probs, state = decoder.step(
+                torch.tensor([word]), replace(state, recurrent=tuple(parts))
+            )
+            torch.testing.assert_close(log_probs[0].double(), expected, rtol=0, atol=1e-5)
+    monkeypatch.undo()
+    assert list(decoder._recurrent_masks(state.recurrent)) == hidden
+
+
 def test_tied_weights_are_one_tensor():
     tied, free = build(tie_weights=True), build(tie_weights=False)
     assert tied.W_rw.weight is tied.embedding.weight
@@ -342,6 +371,8 @@ def test_choices_that_make_no_sense_are_refused():
         DecoderOptions(hidden_size=0)
     with pytest.raises(SettingsError, match=r"dropout is 1\.0; it is at least 0 and below 1"):
         DecoderOptions(dropout=1.0)
+    with pytest.raises(SettingsError, match="would grow at every step"):
+        DecoderOptions(cell="gru", recurrent_dropout=0.1)
     with pytest.raises(SettingsError, match="no attention"):
         DecoderOptions(top_down=True)
     with pytest.raises(SettingsError, match="nothing to attend to"):

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,24 @@ def test_other_settings_are_refused_and_named(whole):
         train(settings)
 
 
+def test_run_begun_before_a_setting_was_there_goes_on(whole, tmp_path):
+    shutil.copytree(whole.parent, tmp_path / "run")
+    path = tmp_path / "run" / "settings.json"
+    content = json.loads(path.read_text())
+    content["data"] = content["data"][0]
+    for part, name in (("decoder", "top_down"), ("training", "word_dropout"), (None, "times")):
+        (content[part] if part else content).pop(name)
+    path.write_text(json.dumps(content))
+    train(config(tmp_path / "run"))
+    with pytest.raises(TrainingError, match=r"training\.word_dropout was 0\.0 and is now 0\.1;?"):
+        train(config(tmp_path / "run", word_dropout=0.1))
+
+
+def test_term_on_attention_needs_attention(tmp_path):
+    with pytest.raises(SettingsError, match="has no attention"):
+        train(config(tmp_path / "run", doubly_stochastic=1.0))
+
+
 def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(TrainingError, match="holds no training run"):
@@ -257,7 +276,13 @@ def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
     known, found = load_checkpoint(whole).vocabulary, load_checkpoint(model).vocabulary
     assert found.words[: len(known)] == known.words
     assert set(found.words[len(known) :]) == {"zebra", "kitchen", "toaster"}
-    assert sum("CIDEr" in line and "tiny" in line for line in said) == 2  # after each epoch
+    captioner = Captioner(load_checkpoint(model))
+    for data, name in zip(mixture.data, ("coco:tiny", "jsonl:{split}.jsonl"), strict=True):
+        lines = [line for line in said if line.startswith(f"{name}: BLEU-4")]
+        assert len(lines) == 2  # after each epoch
+        found = evaluate(captioner, data, split="val", search=Greedy(), workers=0).scores
+        expected = f"{name}: BLEU-4 {found.bleu_4:.3f}, CIDEr {found.cider:.3f}"
+        assert expected in lines
     data = load_checkpoint(model).info["training"]["data"]
     assert data.startswith("coco:tiny + jsonl:{split}.jsonl + text.txt, split train:")
     again = train(replace(mixture, output=tmp_path / "again"))
@@ -269,7 +294,9 @@ def test_mixtures_that_make_no_sense_are_refused(mixture):
     for change, said in (
         ({"data": ()}, "at least one"),
         ({"times": (1.0,)}, "as many numbers"),
-        ({"text_times": 0.0}, "above zero"),
+        ({"text_times": 0.0}, r"0\.0 is among times"),
+        ({"times": (1.0, math.nan)}, "nan is among times"),
+        ({"times": (1.0, math.inf)}, "inf is among times"),
         ({"training": TrainingConfig(objective="self_critical")}, "no pictures to reward"),
     ):
         with pytest.raises(SettingsError, match=said):

@@ -215,3 +215,11 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
         taught = trainer.student.decoder.teach(features, batch.inputs, batch.image)
         costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]
+
+
+def test_every_weight_learns_from_own_words_in_16_bits(dataset, cache):
+    """A pass without gradients must leave no copies of the weights for the pass that has them."""
+    settings = config(epochs=1, precision="bfloat16", scheduled_sampling=0.5, batch_size=100)
+    trainer = Trainer(decoder(attention=True), dataset, cache, settings)
+    trainer.train_epoch()
+    assert all(weight.grad is not None for weight in trainer.student.parameters())

@@ -24,7 +24,7 @@ def read_text_captions(path: Path) -> dict[str, tuple[str, ...]]:
     """
     groups: dict[str, list[str]] = {}
     keyed: bool | None = None
-    for place, line in enumerate(_read(path).splitlines(), 1):
+    for place, line in enumerate(_read(path).replace("\r\n", "\n").split("\n"), 1):
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
