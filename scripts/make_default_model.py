@@ -1,11 +1,12 @@
 r"""From a finished training run to the model inside the package.
 
     python scripts/make_default_model.py runs/reward --data flickr8k:data/flickr8k \
-        karpathy:data/everyday/everyday.json@photos
+        karpathy:data/everyday/everyday.json@photos --blend runs/mixed
 
-The search is chosen on the validation split of the first data set among beam widths and length
-penalties, the weights are written with 16 bits, and the card gets the scores of exactly what is
-shipped, on each data set. scripts/reproduce_flickr8k.py makes the run, and calls this.
+With --blend the weights are those halfway between the run's and those of the run that it started
+from. The search is chosen on the validation split of the first data set among beam widths and
+length penalties, the weights are written with 16 bits, and the card gets the scores of exactly what
+is shipped, on each data set. scripts/reproduce_flickr8k.py makes the run, and calls this.
 """
 
 import argparse
@@ -18,12 +19,13 @@ from pathlib import Path
 import torch
 
 from captioning.captioner import DEFAULT_MODEL, Captioner
-from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, SearchMethod, search_to_json
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
 from captioning.metrics.scores import NAMES
+from captioning.nn.blend import blended
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -42,16 +44,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the directory of the training run")
     parser.add_argument("--data", nargs="+", required=True, help="flickr8k:DIR and others")
+    parser.add_argument("--blend", type=Path, help="the run that this one started from")
     parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
     arguments = parser.parse_args()
-    make_default_model(arguments.run, arguments.data, arguments.output)
+    make_default_model(arguments.run, arguments.data, arguments.output, blend=arguments.blend)
 
 
-def make_default_model(run: Path, data: Sequence[str], output: Path) -> None:
+def make_default_model(
+    run: Path, data: Sequence[str], output: Path, *, blend: Path | None = None
+) -> None:
     """Choose the search for a run's model, and write the model as it is shipped."""
     with tempfile.TemporaryDirectory() as folder:  # what is scored is what is shipped: 16 bits
         half = Path(folder) / "model"
-        save_checkpoint(load_checkpoint(run / "model"), half, dtype=torch.float16)
+        save_checkpoint(read(run, blend), half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
 
         def tried(name: str, how: list[SearchMethod]) -> dict[SearchMethod, Scores]:
@@ -87,6 +92,18 @@ def make_default_model(run: Path, data: Sequence[str], output: Path) -> None:
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
     size = sum(path.stat().st_size for path in output.iterdir())
     print(json.dumps({"bytes": size, **info["scores"]}))
+
+
+def read(run: Path, blend: Path | None) -> Checkpoint:
+    """Return a run's model, halfway back to where it started from where that is asked for."""
+    last = load_checkpoint(run / "model")
+    if blend is None:
+        return last
+    first = load_checkpoint(blend / "model")
+    training = {**last.info["training"]}
+    training["runs"] = [*training["runs"], "the mean of the weights before and after that"]
+    model = blended(first.model, last.model, 0.5)
+    return replace(last, model=model, info={**last.info, "training": training})
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

@@ -12,8 +12,9 @@ model is the one in the package. Each training run starts from the best epoch of
 3. ``mixed``    (with --everyday) the same on both data sets and the text, with the new words;
 4. ``reward``   sampled captions are rewarded (self-critical training), the CNN frozen again.
 
-Then the search is chosen. Stopped at any moment, the same command goes on where it was. What each
-run took and scored is in docs/experiments.md: about three hours in all on two cores.
+Then the weights before and after the last run are averaged, and the search is chosen. Stopped at
+any moment, the same command goes on where it was. What each run took and scored is in
+docs/experiments.md: about three hours in all on two cores.
 """
 
 import argparse
@@ -114,7 +115,8 @@ def main() -> None:
         if code := train.run(config):
             sys.exit(code)
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
-    make_default_model(config.output, config.data, arguments.output or own)
+    before = config.start.parent if config.start else None
+    make_default_model(config.output, config.data, arguments.output or own, blend=before)
 
 
 def split(everyday: Path) -> tuple[str, str]:
