@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from captioning import Captioner, read_image
+from captioning import Captioner
 from captioning.captioner import attention_maps
 
 SIDE = 180  # pixels of a drawn photo
@@ -34,10 +34,7 @@ def main() -> None:
     for path in arguments.photos:
         caption = captioner.caption(path)
         maps = attention_maps(captioner, path, caption).numpy()
-        pixels = captioner.checkpoint.model.encoder.preprocessing.pixels(read_image(path))
-        seen = Image.fromarray(
-            pixels.permute(1, 2, 0).numpy()
-        )  # what the model sees, cut or squeezed
+        seen = Image.fromarray(captioner.pixels(path).permute(1, 2, 0).numpy())
         rows.append((seen.resize((SIDE, SIDE)), caption.words, maps))
         print(f"{path.name}: {caption.text}")
     columns = 1 + max(len(words) for _, words, _ in rows)

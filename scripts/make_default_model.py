@@ -73,18 +73,13 @@ def make_default_model(
         table = tried(data[0], searches())
         best = max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
         print(f"chosen: {best}")
-        others = {name: tried(name, [best])[best] for name in data[1:]}
+        scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
     info = {
         "name": "The default captioner: EfficientNet-Lite2 and an attentive LSTM",
         "training": checkpoint.info["training"],
         "scores": {
             "search": ", ".join(f"{k} {v}" for k, v in search_to_json(best).items() if v),
-            **described(data[0], table[best]),
-            **{
-                key: value
-                for name in others
-                for key, value in described(name, others[name]).items()
-            },
+            **{key: value for name in data for key, value in described(name, scores[name]).items()},
             "signature": table[best].signature,
         },
         "limits": LIMITS,

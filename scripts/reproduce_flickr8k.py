@@ -30,7 +30,19 @@ from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
 
 COMMON = TrainingConfig(patience=0, precision="bfloat16", averaging=0.998, save_every=60)
+TAUGHT = replace(COMMON, captions_per_image=2, save_every=100)
 FINE_TUNED = replace(COMMON, fine_tune=2, captions_per_image=5, encoder_rate=0.25)
+REWARD = replace(
+    COMMON,
+    objective="self_critical",
+    self_critical=SelfCriticalConfig(samples=5),
+    batch_size=160,
+    captions_per_image=5,
+    learning_rate=2e-4,
+    warmup_steps=50,
+    averaging=0.98,
+    save_every=30,
+)
 
 
 def runs(flickr8k: str, everyday: Path | None, folder: Path) -> list[RunConfig]:
@@ -48,7 +60,7 @@ def runs(flickr8k: str, everyday: Path | None, folder: Path) -> list[RunConfig]:
         output=folder / "decoder",
         encoder=EncoderConfig("timm:tf_efficientnet_lite2"),
         decoder=DecoderOptions(attention=True),
-        training=replace(COMMON, epochs=15, captions_per_image=2, save_every=100),
+        training=replace(TAUGHT, epochs=15),
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())
     encoder = replace(
@@ -80,18 +92,7 @@ def runs(flickr8k: str, everyday: Path | None, folder: Path) -> list[RunConfig]:
         times=(1.0, 2.0) if everyday else (),
         output=folder / ("reward" if everyday else "reward_flickr8k"),
         start=taught.output / "model",
-        training=replace(
-            COMMON,
-            objective="self_critical",
-            self_critical=SelfCriticalConfig(samples=5, bleu=0.5),
-            epochs=6,
-            batch_size=160,
-            captions_per_image=5,
-            learning_rate=2e-4,
-            warmup_steps=50,
-            averaging=0.98,
-            save_every=30,
-        ),
+        training=replace(REWARD, epochs=6, self_critical=SelfCriticalConfig(samples=5, bleu=0.5)),
     )
     return [decoder, encoder, *([taught] if everyday else []), reward]
 

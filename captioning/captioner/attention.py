@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captioning.captioner.captioner import Captioner
 from captioning.captioner.results import Caption
-from captioning.data.images import ImageSource, read_image
+from captioning.data.images import ImageSource
 from captioning.errors import SettingsError
 
 
@@ -43,13 +43,10 @@ def attention_maps(
         raise SettingsError("This caption has no word, so there is nothing to look at.")
     if unknown := [word for word in caption.words if word not in vocabulary]:
         raise SettingsError(f"This model does not know {unknown[:5]}; the caption is not its own.")
-    preprocessing = model.encoder.preprocessing
-    pixels = preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
-    state = model.start(pixels.unsqueeze(0).to(captioner.device))
+    state = model.start(captioner.pixels(image).unsqueeze(0).to(captioner.device))
     maps = []
-    for word in vocabulary.encode(caption.words)[
-        : len(caption.words)
-    ]:  # <bos> and all but the last
+    before = [vocabulary.bos, *map(vocabulary.id, caption.words[:-1])]
+    for word in before:
         _, state = model.decoder.step(torch.tensor([word], device=state.device), state)
         assert state.attention is not None
         side = math.isqrt(state.attention.shape[1])

@@ -123,7 +123,7 @@ class Captioner:
         Raises:
             ImageError: The picture cannot be read.
         """
-        return self._describe(self._pixels(image).unsqueeze(0), search)[0]
+        return self._describe(self.pixels(image).unsqueeze(0), search)[0]
 
     def caption_many(
         self,
@@ -143,7 +143,7 @@ class Captioner:
         remaining = iter(images)
         while some := list(islice(remaining, batch_size)):
             names = [_name(image, len(results) + n) for n, image in enumerate(some)]
-            items = [_tried(self._pixels, image) for image in some]
+            items = [_tried(self.pixels, image) for image in some]
             read = [pixels for pixels, _ in items if pixels is not None]
             found = iter(self._describe(torch.stack(read), search) if read else ())
             for name, (_, error) in zip(names, items, strict=True):
@@ -199,7 +199,12 @@ class Captioner:
                 captions = () if error else next(found)
                 yield CaptionedPicture(source, captions, error)
 
-    def _pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
+    def pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
+        """Return a picture as the model sees it.
+
+        Raises:
+            ImageError: The picture cannot be read.
+        """
         preprocessing = self.checkpoint.model.encoder.preprocessing
         return preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
 

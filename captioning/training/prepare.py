@@ -36,7 +36,7 @@ class PreparedSplit:
     """
 
     captions: tuple[tuple[str, ...], ...]
-    cache: JoinedCaches
+    cache: FeatureCache | JoinedCaches
     sources: tuple[tuple[str, int], ...]
 
     @property
@@ -79,7 +79,7 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
         DataError: The captions or pictures cannot be used.
         WeightsError: The encoder's weights cannot be had.
         CheckpointError: The model to start from cannot be loaded.
-        SettingsError: The encoder cannot be fine-tuned so.
+        SettingsError: The encoder cannot be fine-tuned so, or the decoder not trained so.
     """
     names = (config.train_split, config.validation_split)
     splits = [[_read(data, name, watcher) for data in config.data] for name in names]
@@ -92,6 +92,11 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     stages = config.training.fine_tune
     front, tail = cut(encoder, stages) if stages else (encoder, None)
     attention = config.decoder.attention if start is None else start.model.decoder.config.attention
+    if config.training.doubly_stochastic and not attention:
+        raise SettingsError(
+            "doubly_stochastic weighs where the decoder looks, and this one has no attention. Ask "
+            "for --decoder.attention, or leave it out."
+        )
     grid = attention or tail is not None
     train, validation = (_encode(front, split, config, watcher, grid=grid) for split in splits)
     if config.training.select_by == "CIDEr" and len(validation.readable) < 2:
@@ -103,11 +108,6 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     text_words = _tokenized(text)
     torch.manual_seed(config.training.seed)
     vocabulary, decoder = _language(config, start, encoder, words + text_words, watcher)
-    if config.training.doubly_stochastic and not decoder.config.attention:
-        raise SettingsError(
-            "doubly_stochastic weighs where the decoder looks, and this one has no attention. Ask "
-            "for --decoder.attention, or leave it out."
-        )
     dataset = _dataset(words, text_words, train, vocabulary, config)
     history = () if start is None else _history(start)
     return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
@@ -136,10 +136,8 @@ def _language(
     vocabulary, decoder = start.vocabulary, start.model.decoder
     watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
     if config.new_words:
-        known, vocabulary = (
-            len(vocabulary),
-            vocabulary.extended(captions, min_count=config.min_count),
-        )
+        known = len(vocabulary)
+        vocabulary = vocabulary.extended(captions, min_count=config.min_count)
         decoder = grown(decoder, len(vocabulary), like=vocabulary.unk)
         watcher.say(f"{len(vocabulary) - known} new words, seen {config.min_count} times or more")
     return vocabulary, decoder
@@ -185,7 +183,8 @@ def _encode(
     caches = [_encode_one(encoder, split, config, watcher, grid=grid) for split in splits]
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
-    return PreparedSplit(captions, JoinedCaches(caches), sources)
+    cache = caches[0] if len(caches) == 1 else JoinedCaches(caches)
+    return PreparedSplit(captions, cache, sources)
 
 
 def _encode_one(

@@ -24,7 +24,7 @@ from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.progress import EpochSummary, Watcher
 from captioning.training.self_critical import SelfCritical
-from captioning.training.settings import RunConfig
+from captioning.training.settings import RunConfig, TrainingConfig
 from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
 
@@ -283,19 +283,20 @@ class _Run:
 def _run_line(config: RunConfig, summary: EpochSummary) -> str:
     """Return what a run did, in a few words for the card."""
     training = config.training
-    objective = {"cross_entropy": "teacher forcing", "self_critical": "CIDEr-D as the reward"}
     trained = f"the CNN's last {training.fine_tune} stages and the decoder"
-    if training.objective == "self_critical":
-        mixed = training.self_critical
-        objective["self_critical"] += "".join(
-            f" and {weight:g} times {name}"
-            for name, weight in (("BLEU-4", mixed.bleu), ("cross-entropy", mixed.cross_entropy))
-            if weight
-        )
     return (
-        f"{objective[training.objective]}, epoch {summary.epoch} of {training.epochs}, "
+        f"{_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
         f"{trained if training.fine_tune else 'the decoder alone'}"
     )
+
+
+def _objective(training: TrainingConfig) -> str:
+    if training.objective == "cross_entropy":
+        return "teacher forcing"
+    mixed = training.self_critical
+    parts = {"BLEU-4": mixed.bleu, "cross-entropy": mixed.cross_entropy}
+    further = (f" and {weight:g} times {name}" for name, weight in parts.items() if weight)
+    return "CIDEr-D as the reward" + "".join(further)
 
 
 def _described(config: RunConfig, prepared: Prepared) -> str:

@@ -69,7 +69,7 @@ def test_a_word_is_looked_for_after_the_words_before_it(captioner):
     maps = attention_maps(captioner, picture, caption)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     with torch.inference_mode():
-        state = model.start(captioner._pixels(picture).unsqueeze(0))
+        state = model.start(captioner.pixels(picture).unsqueeze(0))
         for word, found in zip(["<bos>", *caption.words[:-1]], maps, strict=True):
             _, state = model.decoder.step(torch.tensor([vocabulary.id(word)]), state)
             torch.testing.assert_close(state.attention.reshape(2, 2), found)
