@@ -22,17 +22,22 @@ class Batch:
     Attributes:
         images: Places in the split of the pictures of this batch; a picture whose captions are in
             several groups may be there more than once.
-        mirrored: 1 for each picture to be looked at mirrored.
+        views: The view of each picture to be looked at (:mod:`captioning.data.views`).
         image: For each caption, the place of its picture in ``images``.
         inputs: The captions from ``<bos>`` on, without their last word.
         targets: For each packed input, the word that follows.
     """
 
     images: Int[Tensor, " B"]
-    mirrored: Int[Tensor, " B"]
+    views: Int[Tensor, " B"]
     image: Int[Tensor, " N"]
     inputs: PackedSequence
     targets: Int[Tensor, " M"]
+
+    @property
+    def mirrored(self) -> Int[Tensor, " B"]:
+        """1 for each picture whose view is a mirrored one."""
+        return self.views % 2
 
     def __len__(self) -> int:
         return len(self.image)
@@ -83,7 +88,7 @@ class CaptionDataset:
         return -(-groups // max(1, size // per_image))
 
     def batches(
-        self, size: int, *, per_image: int = 1, mirror: bool = False, seed: int = 0, epoch: int = 0
+        self, size: int, *, per_image: int = 1, views: int = 1, seed: int = 0, epoch: int = 0
     ) -> Iterator[Batch]:
         """Yield an epoch's captions, in an order that depends on ``seed`` and ``epoch`` alone.
 
@@ -91,8 +96,8 @@ class CaptionDataset:
             size: Captions in a batch.
             per_image: Captions of one picture that go together, sharing what is computed once per
                 picture.
-            mirror: Mirror every picture with a chance of one half; "left" and "right" then change
-                places in its captions.
+            views: How many views each picture has; one is drawn each time. "left" and "right"
+                change places in the captions of mirrored ones.
             seed: Seed of the run.
             epoch: Number of the epoch.
         """
@@ -111,8 +116,10 @@ class CaptionDataset:
         step = max(1, size // per_image)
         for start in range(0, len(shuffled), step):
             chosen_groups = [groups[i] for i in shuffled[start : start + step]]
-            flips = torch.randint(0, 2, (len(chosen_groups),), generator=generator)
-            yield self._collate(chosen_groups, flips if mirror else torch.zeros_like(flips))
+            drawn_views = torch.randint(0, max(2, views), (len(chosen_groups),), generator=generator)
+            yield self._collate(
+                chosen_groups, drawn_views if views > 1 else torch.zeros_like(drawn_views)
+            )
 
     def _draw(self, images: list[int]) -> list[int]:
         """Return the places of an epoch's groups, each as often as its picture is to be seen.
@@ -127,8 +134,8 @@ class CaptionDataset:
             drawn += [place] * (_whole(end) - _whole(start))
         return drawn
 
-    def _collate(self, groups: list[tuple[int, list[Tensor]]], mirrored: Tensor) -> Batch:
-        flips = mirrored.tolist()
+    def _collate(self, groups: list[tuple[int, list[Tensor]]], views: Tensor) -> Batch:
+        flips = (views % 2).tolist()
         tokens = [
             self._mirror(caption) if flip else caption
             for (_, captions), flip in zip(groups, flips, strict=True)
@@ -138,7 +145,7 @@ class CaptionDataset:
         inputs = pack_sequence([caption[:-1] for caption in tokens], enforce_sorted=False)
         targets = pack_sequence([caption[1:] for caption in tokens], enforce_sorted=False)
         images = torch.tensor([image for image, _ in groups])
-        return Batch(images, mirrored, torch.tensor(place), inputs, targets.data)
+        return Batch(images, views, torch.tensor(place), inputs, targets.data)
 
     def _mirror(self, tokens: Tensor) -> Tensor:
         if not self.sides:

@@ -32,6 +32,7 @@ class FeatureKey:
         grid: Whether every position is kept, or only v.
         flip: Whether each picture was looked at mirrored as well.
         precision: Of the encoder's products.
+        crops: Further views of each picture (:mod:`captioning.data.views`).
     """
 
     encoder: str
@@ -40,12 +41,14 @@ class FeatureKey:
     grid: bool
     flip: bool
     precision: Precision = "float32"
+    crops: int = 0
 
     def digest(self, paths: Sequence[Path]) -> str:
         """Return a name for the features of these files as they lie on disk now."""
         files = [[str(path), *_fingerprint(path)] for path in paths]
         key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing), self.grid, self.flip]
         key += [] if self.precision == "float32" else [self.precision]
+        key += [f"{self.crops} crops"] if self.crops else []
         return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
 
 
@@ -80,7 +83,7 @@ class FeatureCache:
     """One row of 16-bit features per picture, with the pictures that could not be read.
 
     The file is an ordinary ``.npy`` array ``(images, views, P, D)``: P is 1 where only v is kept,
-    and the second view, where there is one, is the mirrored picture. Rows are written in order and
+    and views are those of :mod:`captioning.data.views`. Rows are written in order and
     counted in ``index.json``, so an interrupted run goes on where it was.
 
     Args:
@@ -126,7 +129,7 @@ class FeatureCache:
 
     @property
     def views(self) -> int:
-        """Views of each picture: 2 where its mirror image was looked at as well."""
+        """Views of each picture: 2 or more where its mirror image was looked at as well."""
         return int(self.rows.shape[1])
 
     @property
@@ -158,15 +161,15 @@ class FeatureCache:
         write_whole(self._index, json.dumps(index))
 
     def read(
-        self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None
+        self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B P D"]:
         """Return the rows of ``images`` as 32-bit numbers.
 
         Args:
             images: Places of the pictures.
-            mirrored: 1 where the mirrored view is wanted.
+            views: Which view of each; the picture itself where nothing is given.
         """
-        view = np.zeros(len(images), int) if mirrored is None else mirrored.numpy()
+        view = np.zeros(len(images), int) if views is None else views.numpy()
         return torch.from_numpy(self.rows[images.numpy(), view]).float()
 
 
@@ -205,15 +208,15 @@ class JoinedCaches:
         return [row for row in range(len(self)) if row not in unreadable]
 
     def read(
-        self, images: Int[Tensor, " B"], mirrored: Int[Tensor, " B"] | None = None
+        self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B P D"]:
         """Return the rows of ``images``, as :meth:`FeatureCache.read` does."""
-        mirrored = torch.zeros_like(images) if mirrored is None else mirrored
+        views = torch.zeros_like(images) if views is None else views
         found = torch.empty(len(images), *self.caches[0].rows.shape[2:])
         owner = np.searchsorted(self._starts, images.numpy(), side="right") - 1
         for number, cache in enumerate(self.caches):
             rows = torch.from_numpy(np.flatnonzero(owner == number))
             if len(rows):
                 local = images[rows] - int(self._starts[number])
-                found[rows] = cache.read(local, mirrored[rows])
+                found[rows] = cache.read(local, views[rows])
         return found

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captioning.data.features import FeatureCache, FeatureKey, Precision
 from captioning.data.reading import PictureReader
+from captioning.data.views import view_of
 from captioning.nn.encoder import Encoder
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.tail import EncoderFront
@@ -25,6 +26,7 @@ def cache_features(
     *,
     grid: bool,
     flip: bool,
+    crops: int = 0,
     batch_size: int = 64,
     workers: int = 2,
     precision: Precision = "float32",
@@ -39,6 +41,8 @@ def cache_features(
             its own folder in it.
         grid: Keep every position; otherwise v alone.
         flip: Keep a second view, of the mirrored picture.
+        crops: Keep as many more views, of parts of the picture; only with ``flip``, as every
+            second one is mirrored.
         batch_size: Pictures looked at together.
         workers: Processes that read and resize pictures; 0 reads them in this one.
         precision: Of the encoder's products; features are kept in 16 bits whichever it is.
@@ -52,8 +56,9 @@ def cache_features(
         grid=grid,
         flip=flip,
         precision=precision,
+        crops=crops,
     )
-    views = 2 if flip else 1
+    views = 2 + crops if flip else 1
     positions = encoder.positions if grid else 1
     shape = (len(paths), views, positions, encoder.feature_size)
     cache = FeatureCache(directory / key.digest(paths), shape)
@@ -65,9 +70,11 @@ def cache_features(
     for number, batch in enumerate(reader.batches(left), 1):
         rows = torch.zeros(len(batch.sources), *shape[1:])
         if len(batch.pixels):
+            read = [row for row, error in enumerate(batch.errors) if not error]
+            pictures = [cache.done + row for row in read]
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                found = _look(encoder, batch.pixels.to(device), grid=grid, flip=flip)
-            rows[[not error for error in batch.errors]] = found.float().cpu()
+                found = _look(encoder, batch.pixels, pictures, grid=grid, views=views)
+            rows[read] = found.float()
         cache.append(rows, {row: why for row, why in enumerate(batch.errors) if why})
         if number % _FLUSH_EVERY == 0:
             cache.flush()
@@ -78,11 +85,17 @@ def cache_features(
 
 @torch.inference_mode()
 def _look(
-    encoder: Encoder | EncoderFront, pixels: UInt8[Tensor, "B 3 S S"], *, grid: bool, flip: bool
+    encoder: Encoder | EncoderFront,
+    pixels: UInt8[Tensor, "B 3 S S"],
+    pictures: Sequence[int],
+    *,
+    grid: bool,
+    views: int,
 ) -> Tensor:
     """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
-    views = []
-    for view in [pixels, pixels.flip(3)] if flip else [pixels]:
-        features = encoder(view)
-        views.append(features.grid if grid else features.vector.unsqueeze(1))
-    return torch.stack(views, 1)
+    device = next(encoder.parameters()).device
+    found = []
+    for view in range(views):
+        features = encoder(view_of(pixels, view, pictures).to(device))
+        found.append((features.grid if grid else features.vector.unsqueeze(1)).cpu())
+    return torch.stack(found, 1)

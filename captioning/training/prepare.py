@@ -98,7 +98,8 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
             "for --decoder.attention, or leave it out."
         )
     grid = attention or tail is not None
-    train, validation = (_encode(front, split, config, watcher, grid=grid) for split in splits)
+    train = _encode(front, splits[0], config, watcher, grid=grid, views=True)
+    validation = _encode(front, splits[1], config, watcher, grid=grid, views=False)
     if config.training.select_by == "CIDEr" and len(validation.readable) < 2:
         raise DataError(
             f"{config.validation_split} has {len(validation.readable)} readable picture, for which "
@@ -178,9 +179,10 @@ def _encode(
     watcher: Watcher,
     *,
     grid: bool,
+    views: bool,
 ) -> PreparedSplit:
     """Return the splits of all data sets as one, each with a cache of its own."""
-    caches = [_encode_one(encoder, split, config, watcher, grid=grid) for split in splits]
+    caches = [_encode_one(encoder, each, config, watcher, grid=grid, views=views) for each in splits]
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
     cache = caches[0] if len(caches) == 1 else JoinedCaches(caches)
@@ -194,15 +196,18 @@ def _encode_one(
     watcher: Watcher,
     *,
     grid: bool,
+    views: bool,
 ) -> FeatureCache:
+    training = config.training
     cache = cache_features(
         encoder,
         [image.path for image in split.images],
         config.cache or config.output.parent / "features",
         grid=grid,
-        flip=config.training.mirror,
+        flip=views and training.mirror,
+        crops=training.crops if views else 0,
         workers=config.workers,
-        precision=config.training.precision,
+        precision=training.precision,
         watch=watcher.looked,
     )
     for place, why in list(cache.unreadable.items())[:_NAMED]:

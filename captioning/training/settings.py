@@ -83,6 +83,9 @@ class TrainingConfig:
     """Weight of Xu et al.'s term that has every position looked at in the course of a caption."""
     mirror: bool = True
     """Show each picture mirrored half of the time; "left" and "right" then change places."""
+    crops: int = 0
+    """Show as many random parts of each picture, cut and lit at random once and cached, as often as
+    the whole; every second one is mirrored."""
     averaging: float = 0.0
     """Decay of the running average of the weights that is validated and kept; 0 for none."""
     patience: int = 4
@@ -104,9 +107,11 @@ class TrainingConfig:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is above zero.")
-        for name in ("warmup_steps", "weight_decay", "patience", "fine_tune"):
+        for name in ("warmup_steps", "weight_decay", "patience", "fine_tune", "crops"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+        if self.crops and not self.mirror:
+            raise SettingsError("crops mirrors every second part: give it with mirror, or neither.")
         if self.doubly_stochastic < 0:
             raise SettingsError(
                 f"doubly_stochastic is {self.doubly_stochastic}; it is zero or more."

@@ -32,7 +32,7 @@ class Student(nn.Module):
         self,
         cache: FeatureCache | JoinedCaches,
         images: Int[Tensor, " B"],
-        mirrored: Int[Tensor, " B"] | None = None,
+        views: Int[Tensor, " B"] | None = None,
     ) -> Features:
         """Return what the decoder needs of some cached pictures.
 
@@ -40,12 +40,12 @@ class Student(nn.Module):
             cache: Of all pictures.
             images: Their places in it. Places beyond its end have no picture: v and the grid are
                 zero there.
-            mirrored: 1 for each picture to be looked at mirrored.
+            views: Which view of each; the picture itself where nothing is given.
         """
         seen = images < len(cache)
         if not seen.all():
-            return self._blind(cache, images, mirrored, seen)
-        grid = cache.read(images, mirrored).to(self.device)
+            return self._blind(cache, images, views, seen)
+        grid = cache.read(images, views).to(self.device)
         if self.tail is not None:
             grid = self.tail(grid).float()
         return Features(grid.mean(1), grid if self.decoder.config.attention else None)
@@ -54,7 +54,7 @@ class Student(nn.Module):
         self,
         cache: FeatureCache | JoinedCaches,
         images: Tensor,
-        mirrored: Tensor | None,
+        views: Tensor | None,
         seen: Tensor,
     ) -> Features:
         """Look at the pictures that there are, and put zeros in the place of the others."""
@@ -63,7 +63,7 @@ class Student(nn.Module):
             vector = torch.zeros(len(images), size, device=self.device)
             grid = vector.unsqueeze(1) if self.decoder.config.attention else None
             return Features(vector, grid)
-        found = self.look(cache, images[seen], None if mirrored is None else mirrored[seen])
+        found = self.look(cache, images[seen], None if views is None else views[seen])
         rows = seen.nonzero().flatten().to(self.device)
         vector = found.vector.new_zeros(len(images), found.vector.shape[1])
         vector = vector.index_copy(0, rows, found.vector)

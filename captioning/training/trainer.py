@@ -125,7 +125,7 @@ class Trainer:
         batches = self.dataset.batches(
             config.batch_size,
             per_image=config.captions_per_image,
-            mirror=config.mirror and self.cache.views > 1,
+            views=self.cache.views if config.mirror else 1,
             seed=config.seed,
             epoch=position.epoch,
         )
@@ -182,7 +182,7 @@ class Trainer:
         with torch.autocast(
             self.student.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
         ):
-            features = self.student.look(self.cache, batch.images, batch.mirrored)
+            features = self.student.look(self.cache, batch.images, batch.views)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
             result = self.self_critical.loss(

@@ -71,15 +71,16 @@ def test_a_mirrored_picture_changes_left_and_right():
     dog, left, right = (vocabulary.id(word) for word in ("dog", "left", "right"))
     dataset = CaptionDataset([[[1, left, dog, right, 2]]] * 40, sides=mirror_words(vocabulary))
     seen = set()
-    for batch in dataset.batches(1, mirror=True):
+    for batch in dataset.batches(1, views=4):
         (pair,) = unpacked(batch)
-        seen.add((int(batch.mirrored[0]), pair[1]))
-    assert seen == {(0, (1, left, dog, right, 2)), (1, (1, right, dog, left, 2))}
+        seen.add((int(batch.views[0]), int(batch.mirrored[0]), pair[1]))
+    plain, exchanged = (1, left, dog, right, 2), (1, right, dog, left, 2)
+    assert seen == {(0, 0, plain), (1, 1, exchanged), (2, 0, plain), (3, 1, exchanged)}
 
 
 def test_nothing_is_mirrored_unless_asked():
     dataset = CaptionDataset(CAPTIONS)
-    assert all(not batch.mirrored.any() for batch in dataset.batches(2))
+    assert all(not batch.views.any() for batch in dataset.batches(2))
 
 
 def test_sides_need_both_words():

@@ -62,6 +62,7 @@ def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
         FeatureKey("timm:x", "abc", {"size": 8}, grid=False, flip=True),
         FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=False),
         FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, precision="bfloat16"),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, crops=2),
     ],
 )
 def test_encoder_weights_and_preprocessing_each_make_another_cache(other):
