@@ -168,6 +168,7 @@ def _settle(fresh: Path, directory: Path) -> None:
 def model_card(checkpoint: Checkpoint) -> str:
     """Return the model's README: what it is, what it was trained on, what it scores."""
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder.config
+    layers = f"{decoder.layers}-layer " if decoder.layers > 1 else ""
     attention = " with soft attention over the grid" if decoder.attention else ""
     info = checkpoint.info
     lines = [
@@ -180,7 +181,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         f"# {info.get('name', 'An image captioner')}",
         "",
         f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
-        f"{decoder.cell} decoder{attention}; the image enters by `{decoder.injection}`. "
+        f"{layers}{decoder.cell} decoder{attention}; the image enters by `{decoder.injection}`. "
         f"{len(checkpoint.vocabulary)} words.",
         "",
         "```python",

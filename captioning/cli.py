@@ -2,6 +2,7 @@
 
 A command is a module in :mod:`captioning.commands` with a frozen settings class, and a function
 ``run(settings) -> exit code``. Only the module of the command that was asked for is imported.
+A module may also have ``take_preset(words) -> (other words, settings to begin with)``.
 """
 
 import importlib
@@ -78,11 +79,15 @@ def _run(words: list[str]) -> int:
 
     command = _COMMANDS[name]
     module = importlib.import_module(f"captioning.commands.{command.module}")
+    words, default = words[1:], None
+    if hasattr(module, "take_preset"):
+        words, default = module.take_preset(words)
     settings = tyro.cli(
         getattr(module, command.settings),
         prog=f"captioning {name}",
         description=module.__doc__,
-        args=words[1:],
+        args=words,
+        default=default,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return int(module.run(settings))

@@ -1,6 +1,13 @@
-"""``captioning train``: a training run with its progress bars."""
+"""Train a model on captioned photos.
+
+--preset NAME makes the decoder one of the literature's captioners: m-rnn, neuraltalk,
+show-and-tell, lrcn, minds-eye, show-attend-tell, up-down or language-model. All other settings
+still apply, and change it.
+"""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -14,9 +21,13 @@ from rich.progress import (
 )
 
 from captioning.commands.progress import talk
+from captioning.errors import SettingsError
+from captioning.nn.presets import PRESETS, preset
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, Watcher, train
 from captioning.training.memory import keep_freed_memory
+
+_PRESET = "--preset"
 
 
 class _Bars:
@@ -75,6 +86,31 @@ class _Bars:
     def _start(self, total: int) -> None:
         self.training = self.progress.add_task("training", total=total, rate="")
         self.last = time.monotonic()
+
+
+def take_preset(words: Sequence[str]) -> tuple[list[str], RunConfig | None]:
+    """Return the command's words without ``--preset NAME``, and the settings it stands for.
+
+    Raises:
+        SettingsError: The name is missing or unknown, or given twice.
+    """
+    import tyro
+
+    joined = [part for word in words for part in _parted(word)]
+    if (count := joined.count(_PRESET)) == 0:
+        return list(words), None
+    place = joined.index(_PRESET)
+    name = joined[place + 1] if place + 1 < len(joined) else ""
+    if count > 1 or not name or name.startswith("-"):
+        raise SettingsError(f"Give --preset once, and one name with it: {', '.join(PRESETS)}.")
+    default = RunConfig(data=("",), output=Path(), decoder=preset(name))
+    for required in ("data", "output"):  # past the type, which has no word for "not given yet"
+        object.__setattr__(default, required, tyro.MISSING)
+    return joined[:place] + joined[place + 2 :], default
+
+
+def _parted(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith(f"{_PRESET}=") else [word]
 
 
 def run(config: RunConfig) -> int:

@@ -34,10 +34,14 @@ def view_of(
 
 
 def _cropped(pixels: UInt8[Tensor, "3 S S"], view: int, picture: int) -> UInt8[Tensor, "3 S S"]:
-    change = v2.Compose([
-        v2.RandomResizedCrop(list(pixels.shape[1:]), scale=_SCALE, ratio=_RATIO, antialias=True),
-        v2.ColorJitter(brightness=_STRENGTH, contrast=_STRENGTH, saturation=_STRENGTH),
-    ])
+    change = v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                list(pixels.shape[1:]), scale=_SCALE, ratio=_RATIO, antialias=True
+            ),
+            v2.ColorJitter(brightness=_STRENGTH, contrast=_STRENGTH, saturation=_STRENGTH),
+        ]
+    )
     with torch.random.fork_rng(devices=[]):  # the transforms know the global generator alone
         torch.manual_seed(picture * 1_000_003 + view)
         return change(pixels)

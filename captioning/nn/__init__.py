@@ -16,10 +16,12 @@ from captioning.nn.features import Features
 from captioning.nn.gradients import GradientFlow, gradient_flow
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig, DecoderOptions
+from captioning.nn.presets import PRESETS, preset
 from captioning.nn.state import DecoderState
 
 __all__ = [
     "CELLS",
+    "PRESETS",
     "CaptionModel",
     "Decoder",
     "DecoderConfig",
@@ -37,4 +39,5 @@ __all__ = [
     "SoftAttention",
     "build_cell",
     "gradient_flow",
+    "preset",
 ]

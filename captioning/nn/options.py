@@ -1,13 +1,15 @@
 """What can be chosen about a decoder."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from captioning.errors import SettingsError
 from captioning.nn.cells import CellName
 
-Injection = Literal["recurrent", "first_step", "init_state", "merge", "every_input", "none"]
-INJECTIONS = ("recurrent", "first_step", "init_state", "merge", "every_input", "none")
+Injection = Literal[
+    "recurrent", "first_word", "first_step", "init_state", "merge", "every_input", "none"
+]
+INJECTIONS: tuple[str, ...] = get_args(Injection)
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,24 @@ class DecoderOptions:
     cell: CellName = "lstm"
     """The recurrent cell."""
     injection: Injection = "recurrent"
-    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_step``: as the input of
-    a step before the first word (Show and Tell). ``init_state``: as the first state.
+    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_word``: the same, in the
+    first step's alone (NeuralTalk). ``first_step``: as the input of a step before the first word
+    (Show and Tell). ``init_state``: as the first state.
     ``every_input``: beside the word at the input of every step (LRCN). ``merge``: after the
     recurrence, which never sees it (m-RNN). ``none``: nowhere, a language model."""
+    layers: int = 1
+    """Recurrent cells, one on top of the other; each reads the hidden state of the one below."""
+    factored: bool = False
+    """v enters the last layer alone; those below it read words and nothing else (LRCN). With the
+    injections ``recurrent`` and ``first_word``."""
+    multimodal: bool = False
+    """The layer where v is merged sees the word too, under a scaled tanh (m-RNN). With ``merge``.
+    """
+    embedding_layers: int = 1
+    """2 puts a second layer between the word vectors and the cell (m-RNN)."""
+    reconstruct: bool = False
+    """A second recurrent state, which never sees v, learns to reconstruct it from the words read so
+    far, and helps to choose the next (Mind's Eye)."""
     attention: bool = False
     """Soft attention over the grid in every step, beside the injection of v."""
     top_down: bool = False
@@ -42,9 +58,11 @@ class DecoderOptions:
 
     def __post_init__(self) -> None:
         sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]
-        for name in sizes:
+        for name in (*sizes, "layers"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is at least 1.")
+        if self.embedding_layers not in (1, 2):
+            raise SettingsError(f"embedding_layers is {self.embedding_layers}; it is 1 or 2.")
         if self.injection not in INJECTIONS:
             raise SettingsError(
                 f"injection is {self.injection!r}; it is one of {', '.join(INJECTIONS)}."
@@ -54,6 +72,9 @@ class DecoderOptions:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)}; it is at least 0 and below 1."
                 )
+        self._refuse_what_does_not_fit()
+
+    def _refuse_what_does_not_fit(self) -> None:
         if self.recurrent_dropout and self.cell == "gru":
             raise SettingsError(
                 "recurrent_dropout and a GRU do not go together: a GRU hands its hidden state on, "
@@ -69,6 +90,33 @@ class DecoderOptions:
             raise SettingsError(
                 "top_down says with which of two cells attention is steered, and this decoder has "
                 "no attention. Ask for attention as well."
+            )
+        if self.top_down and self.layers > 1:
+            raise SettingsError(
+                f"top_down is two cells with attention between them, and layers is {self.layers}. "
+                "Leave layers at 1, or top_down out."
+            )
+        if self.factored and (self.layers < 2 or self.attention):
+            raise SettingsError(
+                f"factored keeps v from all layers but the last, and this decoder has {self.layers}"
+                f"{' with attention' if self.attention else ''}. Ask for layers 2 or more, without "
+                "attention."
+            )
+        if self.factored and self.injection not in ("recurrent", "first_word"):
+            raise SettingsError(
+                f"factored goes with the injections recurrent and first_word, not with "
+                f"{self.injection}. v beside the input of the last layer is recurrent: "
+                "W [h; v] = W_xh h + W_vh v."
+            )
+        if self.multimodal and self.injection != "merge":
+            raise SettingsError(
+                f"multimodal is a way to merge v, and it enters by {self.injection}. Choose the "
+                "injection merge."
+            )
+        if self.reconstruct and (self.attention or self.injection == "none"):
+            raise SettingsError(
+                "reconstruct learns to tell v from words, for a decoder that sees v and no grid: "
+                "choose an injection, and leave attention out."
             )
 
     def sized(self, *, vocabulary_size: int, feature_size: int) -> "DecoderConfig":

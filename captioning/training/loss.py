@@ -48,6 +48,23 @@ def cross_entropy(
     return CaptionLoss(loss, nll.detach(), len(targets))
 
 
+def reconstruction_error(
+    found: Float[Tensor, "M D"], vectors: Float[Tensor, "N D"], sizes: Sequence[int]
+) -> Float[Tensor, ""]:
+    """Return the squared error of what was reconstructed, as a share of the vectors' mean square.
+
+    Chen & Zitnick (2015), section 3.1, have v and its reconstruction differ as little as they can
+    after each word.
+
+    Args:
+        found: After each word, in packed order.
+        vectors: The image vector of each caption, longest caption first.
+        sizes: Captions that have a word at each step.
+    """
+    wanted = torch.cat([vectors[:count] for count in sizes]).float()
+    return (found.float() - wanted).square().mean() / wanted.square().mean()
+
+
 def doubly_stochastic(attention: Float[Tensor, "M P"], sizes: Sequence[int]) -> Float[Tensor, ""]:
     """Return how far the attention to each position, summed over a caption, is from one.
 

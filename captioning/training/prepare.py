@@ -182,7 +182,9 @@ def _encode(
     views: bool,
 ) -> PreparedSplit:
     """Return the splits of all data sets as one, each with a cache of its own."""
-    caches = [_encode_one(encoder, each, config, watcher, grid=grid, views=views) for each in splits]
+    caches = [
+        _encode_one(encoder, each, config, watcher, grid=grid, views=views) for each in splits
+    ]
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
     cache = caches[0] if len(caches) == 1 else JoinedCaches(caches)

@@ -81,6 +81,8 @@ class TrainingConfig:
     in a straight line (Bengio et al. 2015)."""
     doubly_stochastic: float = 0.0
     """Weight of Xu et al.'s term that has every position looked at in the course of a caption."""
+    reconstruction: float = 1.0
+    """Weight of the error of the reconstructed v, of a decoder that reconstructs it."""
     mirror: bool = True
     """Show each picture mirrored half of the time; "left" and "right" then change places."""
     crops: int = 0
@@ -112,10 +114,9 @@ class TrainingConfig:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
         if self.crops and not self.mirror:
             raise SettingsError("crops mirrors every second part: give it with mirror, or neither.")
-        if self.doubly_stochastic < 0:
-            raise SettingsError(
-                f"doubly_stochastic is {self.doubly_stochastic}; it is zero or more."
-            )
+        for name in ("doubly_stochastic", "reconstruction"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
         for name in ("label_smoothing", "averaging", "word_dropout", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(

@@ -20,7 +20,12 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
 from captioning.training.inputs import drop_words, mix_in_samples
-from captioning.training.loss import CaptionLoss, cross_entropy, doubly_stochastic
+from captioning.training.loss import (
+    CaptionLoss,
+    cross_entropy,
+    doubly_stochastic,
+    reconstruction_error,
+)
 from captioning.training.progress import EpochSummary, Progress
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
@@ -204,6 +209,12 @@ class Trainer:
         if config.doubly_stochastic and taught.attention is not None:
             term = doubly_stochastic(taught.attention, inputs.batch_sizes.tolist())
             result = replace(result, loss=result.loss + config.doubly_stochastic * term)
+        if config.reconstruction and taught.reconstruction is not None:
+            rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
+            error = reconstruction_error(
+                taught.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
+            )
+            result = replace(result, loss=result.loss + config.reconstruction * error)
         return result
 
     def _read(

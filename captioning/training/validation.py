@@ -1,12 +1,16 @@
-"""Free-running captions of a split, from cached features."""
+"""How good a student is on a split: captions it makes up, and how likely people's are to it."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
+from captioning.data.batches import CaptionDataset
 from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
+from captioning.training.loss import cross_entropy
 from captioning.training.student import Student
 
 
@@ -48,3 +52,41 @@ def caption_features(
     for part, was_training in zip(parts, training, strict=True):
         part.train(was_training)
     return captions
+
+
+@torch.inference_mode()
+def perplexity(
+    student: Student,
+    cache: FeatureCache | JoinedCaches,
+    captions: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch_size: int = 500,
+) -> float:
+    """Return the perplexity of people's captions: ``exp`` of the mean negative log-likelihood.
+
+    Every word counts once, ``<eos>`` and ``<unk>`` among them, as in language modelling.
+
+    Args:
+        student: Put into evaluation mode for the time of the call.
+        cache: Features of the pictures.
+        captions: For each picture its captions, each from ``<bos>`` to ``<eos>``; none where it
+            could not be read.
+        batch_size: Captions that go through the network together.
+
+    Raises:
+        DataError: There is no caption at all.
+    """
+    parts = list(student.children())
+    training = [part.training for part in parts]
+    student.eval()
+    total, words = 0.0, 0
+    for batch in CaptionDataset(captions).batches(batch_size, per_image=5):
+        features = student.look(cache, batch.images)
+        inputs: PackedSequence = batch.inputs.to(student.device)  # type: ignore[arg-type]
+        logits = student.decoder(features, inputs, batch.image.to(student.device))
+        result = cross_entropy(logits, batch.targets.to(student.device))
+        total += result.nll.item() * result.words
+        words += result.words
+    for part, was_training in zip(parts, training, strict=True):
+        part.train(was_training)
+    return math.exp(total / words)

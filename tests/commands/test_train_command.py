@@ -34,6 +34,36 @@ def test_flags_are_the_settings(tmp_path, capsys):
     assert not said.out
 
 
+@pytest.mark.parametrize("words", [["--preset", "lrcn"], ["--preset=lrcn"]])
+def test_a_preset_is_a_papers_decoder_and_other_flags_still_change_it(tmp_path, words):
+    more = ("--decoder.cell", "rnn", "--decoder.hidden-size", 12, "--encoder.image-size", 64)
+    code = run(
+        *("train", *words, "--data", f"coco:{TINY}", "--output", tmp_path / "run", "--workers", 0),
+        *("--encoder.name", "timm:test_resnet", "--encoder.weights", "None", *more),
+        *("--training.epochs", 1, "--min-count", 2),
+    )
+    assert code == 0
+    shape = load_checkpoint(tmp_path / "run" / "model").model.decoder.config
+    assert (shape.layers, shape.factored, shape.tie_weights) == (2, True, False)
+    assert (shape.cell, shape.hidden_size) == ("rnn", 12)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "then a 2-layer rnn decoder" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "lrnc"], "Did you mean 'lrcn'"),
+        (["--preset"], "Give --preset once, and one name with it: m-rnn"),
+        (["--preset", "--data", "coco:x"], "Give --preset once"),
+        (["--preset", "lrcn", "--preset", "m-rnn"], "Give --preset once"),
+    ],
+)
+def test_a_preset_that_is_none_is_refused(words, said, capsys):
+    assert run("train", *words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_settings_that_make_no_sense_are_refused_before_anything_is_read(tmp_path, capsys):
     assert train(tmp_path / "run", "--training.label-smoothing", "1.5") == 2
     assert "label_smoothing is 1.5" in capsys.readouterr().err

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from captioning.training.loss import cross_entropy, doubly_stochastic
+from captioning.training.loss import cross_entropy, doubly_stochastic, reconstruction_error
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
@@ -37,3 +37,14 @@ def test_attention_that_stays_costs_what_the_equation_says():
     attention = torch.tensor([[0.8, 0.2], [0.6, 0.4], [1.0, 0.0]])
     expected = (1 - 2.4) ** 2 + (1 - 0.6) ** 2
     assert doubly_stochastic(attention, [1, 1, 1]).item() == pytest.approx(expected)
+
+
+def test_reconstruction_costs_its_squared_error_in_units_of_the_vectors():
+    """Two captions, of three words and of one: the error of each word against its own image."""
+    vectors = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+    found = torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 3.0], [1.0, 3.0]])
+    # In packed order: both first words, then the second and third of the longer caption.
+    squares = [0, 0, 0, 4, 1, 0, 0, 0]
+    units = [1, 9, 4, 0, 1, 9, 1, 9]
+    expected = (sum(squares) / 8) / (sum(units) / 8)
+    assert reconstruction_error(found, vectors, [2, 1, 1]).item() == pytest.approx(expected)

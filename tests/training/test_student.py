@@ -1,5 +1,8 @@
 """What a decoder is shown of pictures that are there and of pictures that are not."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.options import DecoderOptions
 from captioning.nn.tail import EncoderTail
 from captioning.training.student import Student
+from captioning.training.validation import perplexity
 
 PICTURES, POSITIONS, SIZE = 3, 4, 6
 
@@ -43,3 +47,23 @@ def test_captions_without_picture_see_zeros_and_the_others_their_own(cache, atte
     nothing = student.look(cache, torch.tensor([PICTURES]))
     assert not nothing.vector.any()
     decoder.start(nothing)  # its grid has a shape that the decoder takes
+
+
+def test_perplexity_is_that_of_the_words_one_by_one(tmp_path):
+    cache = FeatureCache(tmp_path, (PICTURES, 1, 1, SIZE))
+    cache.append(torch.randn(PICTURES, 1, 1, SIZE), {})
+    shape = DecoderOptions(hidden_size=8).sized(vocabulary_size=9, feature_size=SIZE)
+    student = Student(Decoder(shape)).train()
+    captions = [[[1, 4, 5, 2], [1, 6, 2]], [], [[1, 7, 7, 7, 2]]]
+    found = perplexity(student, cache, captions, batch_size=2)
+    assert student.decoder.training
+    student.eval()
+    losses = []
+    with torch.no_grad():
+        for place, own in enumerate(captions):
+            for caption in own:
+                state = student.decoder.start(student.look(cache, torch.tensor([place])))
+                for word, after in itertools.pairwise(caption):
+                    log_probs, state = student.decoder.step(torch.tensor([word]), state)
+                    losses.append(-log_probs[0, after].item())
+    assert found == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)

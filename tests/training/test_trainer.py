@@ -9,7 +9,7 @@ from captioning.errors import SettingsError, TrainingError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.options import DecoderOptions
-from captioning.training.loss import doubly_stochastic
+from captioning.training.loss import doubly_stochastic, reconstruction_error
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer
 
@@ -114,6 +114,26 @@ def test_small_decoder_learns_its_captions_by_heart(cache):
             found.append(tokens)
     assert torch.stack(found, 1).tolist() == [caption[0][1:] for caption in captions]
     assert last.captions_per_second > 0
+
+
+def test_a_reconstructing_decoder_learns_its_pictures_from_words(dataset, cache):
+    """With the weight, the error of what it reconstructs falls; without, it stays."""
+
+    def error(weight):
+        model = decoder(reconstruct=True, dropout=0.0)
+        settings = config(epochs=30, learning_rate=0.01, mirror=False, reconstruction=weight)
+        trainer = Trainer(model, dataset, cache, settings)
+        while not trainer.finished:
+            trainer.train_epoch()
+        (batch,) = dataset.batches(1000)
+        features = trainer.student.eval().look(cache, batch.images)
+        with torch.no_grad():
+            found = model.teach(features, batch.inputs, batch.image).reconstruction
+        rows = batch.image[batch.inputs.sorted_indices]
+        vectors, sizes = features.vector[rows], batch.inputs.batch_sizes.tolist()
+        return float(reconstruction_error(found, vectors, sizes))
+
+    assert error(1.0) < 0.8 * error(0.0)
 
 
 def test_untrained_decoder_is_as_unsure_as_its_vocabulary_is_large(dataset, cache):

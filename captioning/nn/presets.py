@@ -1,0 +1,172 @@
+"""The captioners of the literature by their names: points among the choices of a decoder.
+
+What they do not decide is the same for all: the CNN, the data, dropout, and the readout's linear
+layer W_hr between the recurrent layer and the words, which the first papers do without (where E is
+as large as H it takes nothing away: ``W_rw W_hr`` is then any matrix). Words have their own output
+weights in all of them, as in the papers, and unlike our default.
+"""
+
+from collections.abc import Callable
+
+from captioning.errors import SettingsError, nearest
+from captioning.nn.options import DecoderOptions
+
+
+def m_rnn() -> DecoderOptions:
+    """Mao et al. 2014, Explain images with multimodal recurrent neural networks, section 3.
+
+    Two embedding layers, a recurrent layer that never sees the image, and a multimodal layer that
+    adds the projections of word, recurrent layer and image::
+
+        w(t) = the second embedding of the word
+        r(t) = f(U_r r(t-1) + w(t))                        f the rectifier
+        m(t) = g(V_w w(t) + V_r r(t) + V_I I)              g(x) = 1.7159 tanh(2x/3)
+        p    = softmax of a linear layer of m(t)
+
+    Changed: w(t) enters the recurrent layer through W_xh, so that both may differ in size; the
+    rectifier stands between the embeddings, which would otherwise be one; U_r begins as the
+    identity, without which the rectifier forgets or explodes.
+    """
+    return DecoderOptions(
+        cell="relu_rnn",
+        injection="merge",
+        multimodal=True,
+        embedding_layers=2,
+        tie_weights=False,
+    )
+
+
+def neuraltalk() -> DecoderOptions:
+    """Karpathy & Fei-Fei 2015, Deep visual-semantic alignments, section 3.3.
+
+    A plain recurrent net; the image is a term of its pre-activation in the first step alone, which
+    the authors found better than in every one::
+
+        b_v = W_hi CNN(I)
+        h_t = f(W_hx x_t + W_hh h_{t-1} + b_h + 1(t=1) b_v)
+        y_t = softmax(W_oh h_t + b_o)
+
+    f is the rectifier. Changed: W_hh begins as the identity. With the injection ``recurrent`` in
+    place of ``first_word``, b_v is there in every step: the recurrence h = f(W_xh x + W_hh h +
+    W_vh v).
+    """
+    return DecoderOptions(cell="relu_rnn", injection="first_word", tie_weights=False)
+
+
+def show_and_tell() -> DecoderOptions:
+    """Vinyals et al. 2015, Show and Tell, section 3.1.
+
+    An LSTM that reads the image as if it were a word before the first one, and never again::
+
+        x_{-1}  = CNN(I)                                   projected to the size of a word
+        x_t     = W_e S_t                                  t = 0 ... N-1
+        p_{t+1} = LSTM(x_t)
+
+    Changed: the forget gate's bias begins at one.
+    """
+    return DecoderOptions(cell="lstm", injection="first_step", tie_weights=False)
+
+
+def lrcn() -> DecoderOptions:
+    """Donahue et al. 2015, Long-term recurrent convolutional networks, section 4.2: LRCN_2f.
+
+    Two LSTMs, factored: the first reads words, the second the first's output and, in every step,
+    the image::
+
+        h1_t = LSTM_1(E[w_t], h1_{t-1})
+        h2_t = LSTM_2([h1_t; v], h2_{t-1})
+        p    = softmax(W h2_t)
+
+    ``W [h1; v]`` is ``W_xh h1 + W_vh v``: the injection ``recurrent`` of the second layer. Changed:
+    dropout between the layers.
+    """
+    return DecoderOptions(
+        cell="lstm", injection="recurrent", layers=2, factored=True, tie_weights=False
+    )
+
+
+def minds_eye() -> DecoderOptions:
+    """Chen & Zitnick 2015, Mind's Eye, section 3: a recurrent visual memory.
+
+    Beside the language layer s, which sees the image, a layer u reads the words alone; the image's
+    features are reconstructed from it, and it helps to choose the next word::
+
+        s_t  = f(W_sw w_t + W_ss s_{t-1} + W_sv v)
+        u_t  = f(W_uw w_t + W_uu u_{t-1})
+        v~_t = W_vu u_t
+        p    = softmax(W_ws s_t + W_wu u_t)
+
+    trained on the words' cross-entropy and the squared error of v~ against v. So it also finds the
+    image of a sentence (:mod:`captioning.retrieval`). Changed: f is tanh (sigmoids in the paper),
+    the softmax is over all words (word classes and n-gram features there), and W_sv reaches all of
+    s (half of it there).
+    """
+    return DecoderOptions(cell="rnn", injection="recurrent", reconstruct=True, tie_weights=False)
+
+
+def show_attend_tell() -> DecoderOptions:
+    """Xu et al. 2015, Show, Attend and Tell, section 3.1.2: soft attention.
+
+    An LSTM whose first state comes from the mean of the grid and whose input in each step has the
+    context vector z; the readout sees h, z, and the word::
+
+        c_0, h_0 = f_init(mean_i a_i)
+        z_t      = sum_i alpha_ti a_i,  alpha_t = softmax of an MLP of a_i and h_{t-1}
+        p        = softmax(L_o (E[w_{t-1}] + L_h h_t + L_z z_t))
+
+    Changed: E[w] is not added to the readout. The paper's doubly stochastic term is
+    ``training.doubly_stochastic``.
+    """
+    return DecoderOptions(cell="lstm", injection="init_state", attention=True, tie_weights=False)
+
+
+def up_down() -> DecoderOptions:
+    """Anderson et al. 2018, Bottom-up and top-down attention, section 3.2.
+
+    Two LSTMs: the first reads the word, the mean feature and the second's last state, and steers
+    attention; the second reads what was attended to::
+
+        h1_t = LSTM_1([h2_{t-1}; v; E[w_t]], h1_{t-1})
+        z_t  = attention over the regions with h1_t
+        h2_t = LSTM_2([z_t; h1_t], h2_{t-1})
+        p    = softmax(W h2_t)
+
+    Changed: the regions are the positions of the grid, not a detector's.
+    """
+    return DecoderOptions(
+        cell="lstm", injection="recurrent", attention=True, top_down=True, tie_weights=False
+    )
+
+
+def language_model() -> DecoderOptions:
+    """Return the recurrent language model (Mikolov et al. 2010), here an LSTM: it sees no image.
+
+    ``p(w_t | w_1 ... w_{t-1}) = softmax(W h_t)``. As a captioner it is blind: what it scores needs
+    no image.
+    """
+    return DecoderOptions(cell="lstm", injection="none", tie_weights=False)
+
+
+PRESETS: dict[str, Callable[[], DecoderOptions]] = {
+    "m-rnn": m_rnn,
+    "neuraltalk": neuraltalk,
+    "show-and-tell": show_and_tell,
+    "lrcn": lrcn,
+    "minds-eye": minds_eye,
+    "show-attend-tell": show_attend_tell,
+    "up-down": up_down,
+    "language-model": language_model,
+}
+
+
+def preset(name: str) -> DecoderOptions:
+    """Return the decoder of a named captioner; its docstring has the equations.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    if name not in PRESETS:
+        raise SettingsError(
+            f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{nearest(name, PRESETS)}"
+        )
+    return PRESETS[name]()

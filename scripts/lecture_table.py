@@ -1,0 +1,235 @@
+"""Every captioner of the literature and every way in for the image, under one budget.
+
+    python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture
+    python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture --only papers
+
+Each system is trained three times, with other seeds, by teacher forcing on cached features of the
+same frozen CNN, with the same sizes, epochs and search. Printed are the mean and the standard
+deviation over the seeds: parameters of the decoder, seconds of training, perplexity of people's
+words on the training and on the validation split, scores of the captions on the latter; then the
+figures that the papers gave, where they gave any. Stopped at any moment, the same command goes on
+where it was. docs/experiments.md has the table and says how long it took.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from captioning.captioner import Captioner
+from captioning.checkpoint import load_checkpoint
+from captioning.commands import train
+from captioning.data.features import FeatureCache
+from captioning.data.readers import CaptionSplit, read_captions
+from captioning.data.tokenizer import tokenize
+from captioning.decoding import BeamSearch
+from captioning.evaluation import sweep
+from captioning.files import write_whole
+from captioning.nn import Decoder, DecoderOptions, EncoderConfig
+from captioning.nn.options import INJECTIONS
+from captioning.nn.presets import PRESETS, preset
+from captioning.retrieval import rank_images, reconstruct, retrieval_scores
+from captioning.training import RunConfig, TrainingConfig
+from captioning.training.cache import cache_features
+from captioning.training.student import Student
+from captioning.training.validation import perplexity
+
+ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
+TRAINING = TrainingConfig(
+    batch_size=100,
+    captions_per_image=5,
+    learning_rate=2e-3,
+    averaging=0.99,
+    patience=0,
+    precision="bfloat16",
+)
+SEARCH = BeamSearch(width=5, length_penalty=0.7)
+UNTIED = DecoderOptions(tie_weights=False)
+SYSTEMS = {
+    "papers": {name: preset(name) for name in PRESETS},
+    "injections": {
+        f"lstm, {injection}": replace(UNTIED, injection=injection)
+        for injection in INJECTIONS
+        if injection not in ("first_step", "none")  # show-and-tell and language-model
+    },
+    "cells": {
+        f"{cell}, recurrent": replace(UNTIED, cell=cell) for cell in ("rnn", "relu_rnn", "gru")
+    },
+}
+PUBLISHED = {
+    "neuraltalk": "57.9 / 38.3 / 24.5 / 16.0",
+    "show-and-tell": "63 / 41 / 27 / -",
+    "minds-eye": "- / - / - / 14.1",
+    "show-attend-tell": "67 / 44.8 / 29.9 / 19.5",
+}
+COLUMNS = {
+    "parameters": "{:,.0f}",
+    "seconds": "{:.0f}",
+    "train perplexity": "{:.1f}",
+    "perplexity": "{:.1f}",
+    "BLEU-1": "{:.1f}",
+    "BLEU-2": "{:.1f}",
+    "BLEU-3": "{:.1f}",
+    "BLEU-4": "{:.1f}",
+    "CIDEr": "{:.1f}",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all systems share.
+
+    Attributes:
+        data: The data set.
+        runs: Where the runs are kept.
+        epochs: Epochs of each.
+        size: E, H and A.
+    """
+
+    data: str
+    runs: Path
+    epochs: int
+    size: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="flickr8k:DIR")
+    parser.add_argument("--runs", type=Path, default=Path("runs/lecture"))
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    arguments = parser.parse_args()
+    budget = Budget(arguments.data, arguments.runs, arguments.epochs, arguments.size)
+    systems = {name: own for part in arguments.only for name, own in SYSTEMS[part].items()}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
+    for seed in range(arguments.seeds):  # all systems once before any of them twice
+        for name, options in systems.items():
+            found[name].append(measured(budget, name, options, seed))
+            print(f"{name}, seed {seed}: {found[name][-1]}", file=sys.stderr)
+    print(table(found))
+
+
+def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> dict[str, float]:
+    """Return what one run measured, training it first where that has not been done."""
+    folder = budget.runs / f"{name.replace(', ', '-')}-{seed}"
+    results = folder / "measured.json"
+    if results.is_file():
+        return dict(json.loads(results.read_text(encoding="utf-8")))
+    sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
+    config = RunConfig(
+        data=(budget.data,),
+        output=folder,
+        cache=budget.runs / "features",
+        encoder=ENCODER,
+        decoder=replace(options, **sizes),
+        training=replace(TRAINING, epochs=budget.epochs, seed=seed),
+    )
+    if code := train.run(config):
+        sys.exit(code)
+    numbers = measure(config)
+    write_whole(results, json.dumps(numbers))
+    return numbers
+
+
+def measure(config: RunConfig) -> dict[str, float]:
+    """Return what a finished run scores."""
+    assert config.cache is not None
+    checkpoint = load_checkpoint(config.output / "model")
+    decoder = checkpoint.model.decoder
+    scores = sweep(
+        Captioner(checkpoint), config.data[0], split="val", searches=[SEARCH], cache=config.cache
+    )[SEARCH]
+    numbers = {
+        "parameters": float(sum(weight.numel() for weight in decoder.parameters())),
+        "seconds": seconds(config.output / "log.csv"),
+        "BLEU-1": 100 * scores.bleu_1,
+        "BLEU-2": 100 * scores.bleu_2,
+        "BLEU-3": 100 * scores.bleu_3,
+        "BLEU-4": 100 * scores.bleu_4,
+        "CIDEr": 100 * scores.cider,
+    }
+    for split, key in (("train", "train perplexity"), ("val", "perplexity")):
+        images = read_captions(config.data[0], split=split)
+        cache = cache_features(
+            checkpoint.model.encoder,
+            [image.path for image in images.images],
+            config.cache,
+            grid=decoder.config.attention,
+            flip=split == "train",
+            precision=config.training.precision,
+        )
+        vocabulary = checkpoint.vocabulary
+        captions = [
+            [vocabulary.encode(tokenize(caption)) for caption in image.captions]
+            for image in images.images
+        ]
+        numbers[key] = perplexity(Student(decoder), cache, captions)
+        if split == "val" and decoder.config.reconstruct:
+            sentences = [tokens[:-1] for own in captions for tokens in own]
+            numbers |= retrieval(decoder, cache, sentences, images)
+    return numbers
+
+
+def retrieval(
+    decoder: Decoder,
+    cache: FeatureCache,
+    sentences: Sequence[Sequence[int]],
+    split: CaptionSplit,
+) -> dict[str, float]:
+    """Return how well the pictures of sentences are found."""
+    vectors = cache.read(torch.arange(len(cache))).mean(1)
+    counts = torch.tensor([len(image.captions) for image in split.images])
+    own = torch.arange(len(counts)).repeat_interleave(counts)
+    scores = retrieval_scores(
+        rank_images(reconstruct(decoder, sentences), vectors, own), len(vectors)
+    )
+    return {
+        "R@1": 100 * scores.recall_1,
+        "R@5": 100 * scores.recall_5,
+        "R@10": 100 * scores.recall_10,
+        "median rank": scores.median_rank,
+    }
+
+
+def seconds(log: Path) -> float:
+    """Return how long a run's epochs took together."""
+    with log.open(newline="", encoding="utf-8") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"])
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Return the results in Markdown."""
+    lines = [
+        "| system | " + " | ".join(COLUMNS) + " | published BLEU-1/2/3/4 |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
+    for name, runs in found.items():
+        cells = [cell([run[column] for run in runs], form) for column, form in COLUMNS.items()]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {PUBLISHED.get(name, '')} |")
+    for name, runs in found.items():
+        if "median rank" in runs[0]:
+            ranks = [cell([run[key] for run in runs], "{:.1f}") for key in _RETRIEVAL]
+            lines.append(f"\n{name} ranks the images of a sentence: {' , '.join(ranks)}")
+    return "\n".join(lines)
+
+
+_RETRIEVAL = ("R@1", "R@5", "R@10", "median rank")
+
+
+def cell(values: Sequence[float], form: str) -> str:
+    """Return the mean, and the deviation where there is one to show."""
+    middle = form.format(mean(values))
+    spread = form.format(stdev(values)) if len(values) > 1 else ""
+    return middle if not spread or float(spread.replace(",", "")) == 0 else f"{middle} ± {spread}"
+
+
+if __name__ == "__main__":
+    main()
