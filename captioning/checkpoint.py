@@ -40,7 +40,17 @@ _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
-_BEFORE: dict[type, dict[str, Any]] = {DecoderConfig: {"top_down": False, "recurrent_dropout": 0.0}}
+_BEFORE: dict[type, dict[str, Any]] = {
+    DecoderConfig: {
+        "top_down": False,
+        "recurrent_dropout": 0.0,
+        "layers": 1,
+        "factored": False,
+        "multimodal": False,
+        "embedding_layers": 1,
+        "reconstruct": False,
+    }
+}
 """Settings that older models do not name, and what was the case before they could be chosen."""
 _FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
 
