@@ -8,7 +8,8 @@ same frozen CNN, with the same sizes, epochs and search. Printed are the mean an
 deviation over the seeds: parameters of the decoder, seconds of training, perplexity of people's
 words on the training and on the validation split, scores of the captions on the latter; then the
 figures that the papers gave, where they gave any. Stopped at any moment, the same command goes on
-where it was. docs/experiments.md has the table and says how long it took.
+where it was. docs/lecture_table.json has what was measured so far; what it has is not trained
+again, and --seeds 0 prints its table. docs/experiments.md says what the table shows.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -26,9 +27,9 @@ from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
 from captioning.commands import train
 from captioning.data.features import FeatureCache
-from captioning.data.readers import CaptionSplit, read_captions
+from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.data.tokenizer import tokenize
-from captioning.decoding import BeamSearch
+from captioning.decoding import BeamSearch, search_to_json
 from captioning.evaluation import sweep
 from captioning.files import write_whole
 from captioning.nn import Decoder, DecoderOptions, EncoderConfig
@@ -42,17 +43,17 @@ from captioning.training.validation import perplexity
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 TRAINING = TrainingConfig(
-    batch_size=100,
-    captions_per_image=5,
+    batch_size=50,
     learning_rate=2e-3,
     averaging=0.99,
     patience=0,
     precision="bfloat16",
 )
+DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
 UNTIED = DecoderOptions(tie_weights=False)
 SYSTEMS = {
-    "papers": {name: preset(name) for name in PRESETS},
+    "papers": {name: preset(name) for name in PRESETS if not preset(name).attention},
     "injections": {
         f"lstm, {injection}": replace(UNTIED, injection=injection)
         for injection in INJECTIONS
@@ -61,6 +62,7 @@ SYSTEMS = {
     "cells": {
         f"{cell}, recurrent": replace(UNTIED, cell=cell) for cell in ("rnn", "relu_rnn", "gru")
     },
+    "attention": {name: preset(name) for name in PRESETS if preset(name).attention},
 }
 PUBLISHED = {
     "neuraltalk": "57.9 / 38.3 / 24.5 / 16.0",
@@ -68,6 +70,7 @@ PUBLISHED = {
     "minds-eye": "- / - / - / 14.1",
     "show-attend-tell": "67 / 44.8 / 29.9 / 19.5",
 }
+Measured = dict[str, dict[str, dict[str, float]]]
 COLUMNS = {
     "parameters": "{:,.0f}",
     "seconds": "{:.0f}",
@@ -97,46 +100,74 @@ class Budget:
     epochs: int
     size: int
 
+    @property
+    def described(self) -> dict[str, object]:
+        """What has to be the same for two runs to stand in one table."""
+        default, own = asdict(TrainingConfig()), asdict(replace(TRAINING, epochs=self.epochs))
+        return {
+            "data": short_name(self.data),
+            "encoder": ENCODER.name,
+            "size": self.size,
+            "dropout": DROPOUT,
+            "training": {name: own[name] for name in own if own[name] != default[name]},
+            "search": search_to_json(SEARCH),
+        }
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="flickr8k:DIR")
     parser.add_argument("--runs", type=Path, default=Path("runs/lecture"))
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path("docs/lecture_table.json"))
     parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     arguments = parser.parse_args()
     budget = Budget(arguments.data, arguments.runs, arguments.epochs, arguments.size)
     systems = {name: own for part in arguments.only for name, own in SYSTEMS[part].items()}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
     for seed in range(arguments.seeds):  # all systems once before any of them twice
         for name, options in systems.items():
-            found[name].append(measured(budget, name, options, seed))
-            print(f"{name}, seed {seed}: {found[name][-1]}", file=sys.stderr)
-    print(table(found))
+            found = known(arguments.results, budget)
+            if str(seed) not in found.setdefault(name, {}):
+                found[name][str(seed)] = measured(budget, name, options, seed)
+                keep(arguments.results, budget, found)
+    found = known(arguments.results, budget)
+    print(table({name: list(found[name].values()) for name in systems if found.get(name)}))
+
+
+def known(path: Path, budget: Budget) -> Measured:
+    """Return what was measured so far under this budget: for each system and seed, its numbers."""
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["budget"] != budget.described:
+        sys.exit(f"{path} was measured with {content['budget']}; name another file by --results.")
+    return dict(content["systems"])
+
+
+def keep(path: Path, budget: Budget, found: Measured) -> None:
+    """Write what was measured so far."""
+    content = {"budget": budget.described, "systems": found}
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> dict[str, float]:
-    """Return what one run measured, training it first where that has not been done."""
+    """Train one system with one seed, and return what it measures."""
     folder = budget.runs / f"{name.replace(', ', '-')}-{seed}"
-    results = folder / "measured.json"
-    if results.is_file():
-        return dict(json.loads(results.read_text(encoding="utf-8")))
     sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
+    shape = replace(options, **sizes, dropout=DROPOUT)
     config = RunConfig(
         data=(budget.data,),
         output=folder,
         cache=budget.runs / "features",
         encoder=ENCODER,
-        decoder=replace(options, **sizes),
+        decoder=shape,
         training=replace(TRAINING, epochs=budget.epochs, seed=seed),
     )
     if code := train.run(config):
         sys.exit(code)
-    numbers = measure(config)
-    write_whole(results, json.dumps(numbers))
-    return numbers
+    return measure(config)
 
 
 def measure(config: RunConfig) -> dict[str, float]:
@@ -216,8 +247,8 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {PUBLISHED.get(name, '')} |")
     for name, runs in found.items():
         if "median rank" in runs[0]:
-            ranks = [cell([run[key] for run in runs], "{:.1f}") for key in _RETRIEVAL]
-            lines.append(f"\n{name} ranks the images of a sentence: {' , '.join(ranks)}")
+            ranks = [f"{key} {cell([run[key] for run in runs], '{:.1f}')}" for key in _RETRIEVAL]
+            lines.append(f"\n{name} ranks the images of a sentence: {', '.join(ranks)}")
     return "\n".join(lines)
 
 

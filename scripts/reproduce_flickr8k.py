@@ -10,11 +10,12 @@ model is the one in the package. Each training run starts from the best epoch of
 1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
 2. ``encoder``  the same with the CNN's last two stages;
 3. ``mixed``    (with --everyday) the same on both data sets and the text, with the new words;
-4. ``reward``   sampled captions are rewarded (self-critical training), the CNN frozen again.
+4. ``reward``   sampled captions are rewarded (self-critical training), the CNN frozen again;
+5. ``again``    the same from the mean of the weights before and after that, with random crops.
 
 Then the weights before and after the last run are averaged, and the search is chosen. Stopped at
 any moment, the same command goes on where it was. What each run took and scored is in
-docs/experiments.md: about three hours in all on two cores.
+docs/experiments.md: about four hours in all on two cores.
 """
 
 import argparse
@@ -94,7 +95,13 @@ def runs(flickr8k: str, everyday: Path | None, folder: Path) -> list[RunConfig]:
         start=taught.output / "model",
         training=replace(REWARD, epochs=6, self_critical=SelfCriticalConfig(samples=5, bleu=0.5)),
     )
-    return [decoder, encoder, *([taught] if everyday else []), reward]
+    again = replace(
+        reward,
+        output=folder / f"{reward.output.name}_again",
+        start=folder / f"{reward.output.name}_mean" / "model",
+        training=replace(reward.training, epochs=7, crops=4),
+    )
+    return [decoder, encoder, *([taught] if everyday else []), reward, again]
 
 
 def main() -> None:
@@ -112,12 +119,18 @@ def main() -> None:
     if everyday and not all(part and Path(part).is_dir() for part in split(everyday)):
         parser.error(f"--everyday {everyday}: FOLDER@PHOTOS was expected, both of them there.")
     data = f"flickr8k:{arguments.flickr8k}"
-    for config in runs(data, everyday, arguments.runs):
+    own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
+    *first, reward, again = runs(data, everyday, arguments.runs)
+    for config in first:
         if code := train.run(config):
             sys.exit(code)
-    own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
-    before = config.start.parent if config.start else None
-    make_default_model(config.output, config.data, arguments.output or own, blend=before)
+    assert again.start is not None
+    for config, output in ((reward, again.start), (again, arguments.output or own)):
+        if code := train.run(config):
+            sys.exit(code)
+        if config is again or not output.is_dir():
+            assert config.start is not None
+            make_default_model(config.output, config.data, output, blend=config.start.parent)
 
 
 def split(everyday: Path) -> tuple[str, str]:
