@@ -10,6 +10,7 @@ from captioning.nn.cells import (
     RNNCell,
     build_cell,
 )
+from captioning.nn.classifier import SequenceClassifier
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
@@ -36,6 +37,7 @@ __all__ = [
     "RNNCell",
     "ReLURNNCell",
     "RecurrentCell",
+    "SequenceClassifier",
     "SoftAttention",
     "build_cell",
     "gradient_flow",
