@@ -1,59 +1,87 @@
-"""Many to one: each recurrent cell says whether a tweet is glad or sad.
+"""Many to one: each recurrent cell says whether a tweet is glad or sad, beside bags of words.
 
     pip download --no-deps --no-binary :all: vaderSentiment
-    pip install vaderSentiment scikit-learn
     python scripts/classify_tweets.py vaderSentiment-3.3.2.tar.gz
+    python scripts/classify_tweets.py vaderSentiment-3.3.2.tar.gz --taught all --seeds 3
 
 The source distribution of that package carries the sentences of Hutto & Gilbert (2014), VADER, each
-with the mean rating of twenty people from -4 to 4: 4,200 tweets, and sentences of film reviews,
-product reviews and editorials. A fifth of the tweets is held out to test on, another one with each
-seed; all the rest is trained on, a tenth of it to choose the epoch by. Sentences rated between -0.5
-and 0.5 are left out. A bag of words (logistic regression) learns from the same sentences, and the
-package's own tool, a lexicon with rules, which was made with these very sentences, learns nothing.
+with the mean rating of some twenty people from -4 to 4: 4,200 tweets, and sentences of film
+reviews, product reviews and editorials. Seeds 0 to 4 are the five folds of one shuffle of the
+tweets, the next five those of another. A fifth is asked about, a tenth chooses the epoch, the rest
+is taught, with ``--taught all`` beside all sentences that are no tweets.
 
-Last, a pair that holds the same words: no bag of words can tell the two apart.
+A rating r is taught as the probability sigmoid(2r) of being glad, to nets and bags alike. Asked
+about are tweets rated 0.5 or more, or -0.5 or less. The package's own tool, a lexicon with rules,
+learns nothing; it is made by those who collected the tweets, so it is no stranger to them. It is
+left out where the package is not installed (``pip install --no-deps vaderSentiment``).
+
+Last, pairs that hold the same words: a bag of words must give both the same score.
 """
 
 import argparse
 import io
+import json
 import random
 import tarfile
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import torch
 from nltk.tokenize import TweetTokenizer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import DataError
 from captioning.nn.cells import CELLS
-from captioning.nn.classifier import SequenceClassifier
+from captioning.nn.classifier import SequenceClassifier, pack
 
 PAIR = ("The food was good, not bad at all.", "The food was bad, not good at all.")
-UNDECIDED = 0.5
-UNKNOWN = 0
+TWINS = [
+    (f"The {thing} was {good}, not {bad} at all.", f"The {thing} was {bad}, not {good} at all.")
+    for thing, good, bad in product(
+        ("food", "movie", "day"),
+        ("good", "great", "nice", "excellent", "wonderful"),
+        ("bad", "terrible", "awful", "boring", "poor"),
+    )
+]
+FOLDS = 5
+DECIDED = 0.5
+BATCHES = {"tweets": (12, 64), "all": (5, 128)}  # epochs, and sentences in a batch
 split_words = TweetTokenizer(preserve_case=False, reduce_len=True).tokenize
-Judge = Callable[[Sequence[str]], list[bool]]
+Example = tuple[list[int], float]
+"""Word ids, and the probability of being glad."""
+Score = Callable[[Sequence[str]], Sequence[float]]
+"""From texts to how glad they are: above zero is glad."""
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A sentence that people found glad or sad.
-
-    Attributes:
-        text: What it says.
-        glad: Whether its mean rating is above zero.
-    """
+class Rated:
+    """A text and the mean of its ratings, from -4 to 4."""
 
     text: str
-    glad: bool
+    rating: float
+
+    @property
+    def glad(self) -> float:
+        """The probability that is taught."""
+        return 1 / (1 + np.exp(-2 * self.rating))
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is taught, what chooses among what was learned, and what is asked in the end."""
+
+    taught: list[Rated]
+    chosen_by: list[Rated]
+    asked: list[Rated]
 
 
 @dataclass(frozen=True)
@@ -61,165 +89,243 @@ class Outcome:
     """What one system did with one seed.
 
     Attributes:
-        accuracy: Share of the held-out tweets judged as people did.
-        pair: Whether each of the pair was judged glad.
         parameters: How many numbers were learned.
         seconds: Of training.
+        accuracy: Share of the tweets asked about that were judged as people did.
+        pair: The scores of PAIR.
+        in_order: Share of TWINS of which the first has the higher score.
+        both: Share of TWINS of which the first is judged glad and the second sad.
     """
 
-    accuracy: float
-    pair: tuple[bool, bool]
     parameters: int
     seconds: float
+    accuracy: float
+    pair: tuple[float, float]
+    in_order: float
+    both: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="vaderSentiment-*.tar.gz from PyPI")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--tweets-only", action="store_true", help="train on tweets alone")
+    parser.add_argument("--taught", choices=BATCHES, default="tweets")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--epochs", type=int, help="12, or 5 with --taught all")
+    parser.add_argument("--json", type=Path, help="a file to write all outcomes to")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     kinds = read(arguments.source)
-    print(", ".join(f"{len(own)} {kind}" for kind, own in kinds.items()))
-    found: dict[str, list[Outcome]] = {}
+    for kind, own in kinds.items():
+        print(f"{kind}: {len(own)} sentences, {len(decided(own))} of them decided")
+    epochs, size = BATCHES[arguments.taught]
+    teach = partial(recurrent, epochs=arguments.epochs or epochs, size=size)
+    systems = {
+        **({"lexicon and rules": lexicon} if find_spec("vaderSentiment") else {}),
+        "bag of words": partial(bag, longest=1),
+        "bag of words and of pairs of words": partial(bag, longest=2),
+        **{cell: partial(teach, cell=cell) for cell in arguments.cells},
+    }
+    found: dict[str, list[Outcome]] = {name: [] for name in ("all glad", *systems)}
     for seed in range(arguments.seeds):
-        tweets = random.Random(seed).sample(kinds["tweets"], len(kinds["tweets"]))
-        cut = len(tweets) // 5
-        test, train = tweets[:cut], tweets[cut:]
-        if not arguments.tweets_only:
-            train += [each for kind, own in kinds.items() if kind != "tweets" for each in own]
-        systems = {
-            "lexicon and rules": lambda train=train: lexicon(),
-            "bag of words": lambda train=train: bag_of_words(train),
-            **{
-                cell: lambda cell=cell, train=train, seed=seed: recurrent(
-                    cell, train, seed, arguments.epochs
-                )
-                for cell in CELLS
-            },
-        }
-        for name, make in systems.items():
+        own = split_tweets(kinds, seed, others=arguments.taught == "all")
+        found["all glad"].append(outcome(lambda texts: [1.0] * len(texts), 0, 0.0, own.asked))
+        for name, learn in systems.items():
+            torch.manual_seed(seed)
             start = time.perf_counter()
-            judge, parameters = make()
+            score, parameters = learn(own, random.Random(seed))
             seconds = time.perf_counter() - start
-            right = [
-                glad == each.glad
-                for glad, each in zip(judge([each.text for each in test]), test, strict=True)
-            ]
-            first, second = judge(PAIR)
-            outcome = Outcome(mean(right), (first, second), parameters, seconds)
-            found.setdefault(name, []).append(outcome)
+            found[name].append(outcome(score, parameters, seconds, own.asked))
     print(table(found))
+    if arguments.json:
+        content = {name: [asdict(each) for each in own] for name, own in found.items()}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 # --- the sentences --------------------------------------------------------------------------------
 
 
-def read(source: Path) -> dict[str, list[Sentence]]:
-    """Return the rated sentences of each kind, those that people agreed on."""
-    kinds: dict[str, list[Sentence]] = {}
-    with tarfile.open(source) as outer:
-        (inner,) = (name for name in outer.getnames() if name.endswith("hutto_ICWSM_2014.tar.gz"))
-        content = outer.extractfile(inner)
-        assert content is not None
-        with tarfile.open(fileobj=io.BytesIO(content.read())) as archive:
-            for name in archive.getnames():
-                if name.endswith("_GroundTruth.txt"):
-                    file = archive.extractfile(name)
-                    assert file is not None
-                    kind = Path(name).name.removesuffix("_GroundTruth.txt")
-                    lines = file.read().decode("utf-8", errors="replace").splitlines()
-                    kinds[kind] = [each for line in lines for each in sentence(line)]
+def read(source: Path) -> dict[str, list[Rated]]:
+    """Return the rated sentences of each kind, out of an archive within the archive."""
+    kinds = {}
+    try:
+        with tarfile.open(source) as outer:
+            name = next(n for n in outer.getnames() if n.endswith("/hutto_ICWSM_2014.tar.gz"))
+            with tarfile.open(fileobj=io.BytesIO(content(outer, name))) as inner:
+                for name in inner.getnames():
+                    if name.endswith("_GroundTruth.txt"):
+                        lines = content(inner, name).decode("utf-8").splitlines()
+                        kinds[Path(name).name.removesuffix("_GroundTruth.txt")] = [
+                            Rated(text, float(rating))
+                            for _, rating, text in (line.split("\t", 2) for line in lines)
+                        ]
+    except (OSError, tarfile.TarError, StopIteration, ValueError) as error:
+        raise DataError(
+            f"{source} cannot be read as the source distribution of vaderSentiment: {error!r}. "
+            "Get it with: pip download --no-deps --no-binary :all: vaderSentiment"
+        ) from error
+    if "tweets" not in kinds:
+        raise DataError(f"{source} holds no tweets, but {list(kinds)}. Give version 3.3.2.")
     return kinds
 
 
-def sentence(line: str) -> list[Sentence]:
-    """Return the sentence of one line, ``NUMBER<TAB>RATING<TAB>TEXT``, unless it is undecided."""
-    _, rating, text = line.split("\t", 2)
-    return [Sentence(text, float(rating) > 0)] if abs(float(rating)) >= UNDECIDED else []
+def content(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return what a file of an archive holds."""
+    file = archive.extractfile(name)
+    assert file is not None
+    return file.read()
+
+
+def decided(sentences: Sequence[Rated]) -> list[Rated]:
+    """Return those that people found glad or sad."""
+    return [each for each in sentences if abs(each.rating) >= DECIDED]
+
+
+def split_tweets(kinds: dict[str, list[Rated]], seed: int, *, others: bool) -> Split:
+    """Return one of five folds of the tweets to ask about, and the rest to teach."""
+    shuffle, fold = divmod(seed, FOLDS)
+    tweets = random.Random(shuffle).sample(kinds["tweets"], len(kinds["tweets"]))
+    folds = [tweets[place::FOLDS] for place in range(FOLDS)]
+    asked = folds.pop(fold)
+    rest = [tweet for own in folds for tweet in own]
+    tenth = len(tweets) // 10
+    taught = rest[tenth:]
+    if others:
+        taught += [each for kind, own in kinds.items() if kind != "tweets" for each in own]
+    return Split(taught, decided(rest[:tenth]), decided(asked))
 
 
 # --- what judges them -----------------------------------------------------------------------------
 
 
-def lexicon() -> tuple[Judge, int]:
-    """Return the tool that the sentences come with."""
+def lexicon(_split: Split, _rng: random.Random) -> tuple[Score, int]:
+    """Return the tool that the sentences come with; where it knows no word, it says glad."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
     tool = SentimentIntensityAnalyzer()
-    return lambda texts: [tool.polarity_scores(text)["compound"] > 0 for text in texts], 0
+    return lambda texts: [tool.polarity_scores(text)["compound"] or 1e-6 for text in texts], 0
 
 
-def bag_of_words(train: Sequence[Sentence]) -> tuple[Judge, int]:
-    """Return a logistic regression on how often each word is there."""
-    model = make_pipeline(
-        CountVectorizer(tokenizer=split_words, token_pattern=None, lowercase=False, min_df=2),
-        LogisticRegression(max_iter=1000),
+def bag(split: Split, _rng: random.Random, *, longest: int) -> tuple[Score, int]:
+    """Return a logistic regression on how often each word is there, and pairs if wished.
+
+    A sentence with a probability of being glad is taught as two, one glad and one sad, that weigh
+    as much as that.
+    """
+    counter = CountVectorizer(
+        tokenizer=split_words,
+        token_pattern=None,
+        lowercase=False,
+        ngram_range=(1, longest),
+        min_df=2,
     )
-    model.fit([each.text for each in train], [each.glad for each in train])
-    return lambda texts: list(map(bool, model.predict(texts))), int(model[-1].coef_.size) + 1
+    counts = counter.fit_transform([each.text for each in split.taught])
+    twice = counts[np.tile(np.arange(counts.shape[0]), 2)]
+    kinds = np.repeat([True, False], counts.shape[0])
+    glad = np.array([each.glad for each in split.taught])
+    weights = np.concatenate([glad, 1 - glad])
+
+    def score(texts: Sequence[str], model: LogisticRegression) -> Sequence[float]:
+        return model.decision_function(counter.transform(texts)).tolist()
+
+    models = [
+        LogisticRegression(C=C, max_iter=1000).fit(twice, kinds, weights) for C in (0.3, 1, 3)
+    ]
+    best = max(models, key=lambda model: accuracy(partial(score, model=model), split.chosen_by))
+    return partial(score, model=best), best.coef_.size + 1
 
 
-def recurrent(cell: str, train: Sequence[Sentence], seed: int, epochs: int) -> tuple[Judge, int]:
-    """Return a sequence classifier, of the epoch that judged a tenth of the sentences best."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    drawn = random.Random(seed).sample(list(train), len(train))
-    cut = len(drawn) // 10
-    held, taught = drawn[:cut], drawn[cut:]
-    counts = Counter(word for each in taught for word in split_words(each.text))
-    words = {word: place for place, (word, count) in enumerate(counts.items(), 1) if count > 1}
-
-    def packed(texts: Sequence[str]) -> PackedSequence:
-        ids = [[words.get(word, UNKNOWN) for word in split_words(text)] for text in texts]
-        rows = [torch.tensor(each or [UNKNOWN]) for each in ids]
-        return pack_sequence(rows, enforce_sorted=False)
+def recurrent(
+    split: Split, rng: random.Random, *, cell: str, epochs: int, size: int
+) -> tuple[Score, int]:
+    """Return a sequence classifier, of the epoch that judged the tweets set aside best."""
+    taught = [(split_words(each.text), each.glad) for each in split.taught]
+    vocabulary = Vocabulary.build((words for words, _ in taught), min_count=2)
+    examples = [(vocabulary.encode(words)[1:], glad) for words, glad in taught]
+    model = SequenceClassifier(len(vocabulary), 2, cell=cell)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    updates = epochs * -(-len(examples) // size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: min(1, (update + 1) / 20) * (1 - update / updates)
+    )
 
     @torch.inference_mode()
-    def judge(texts: Sequence[str]) -> list[bool]:
+    def score(texts: Sequence[str]) -> Sequence[float]:
         model.eval()
-        return list(map(bool, model(packed(texts)).argmax(1).tolist()))
+        logits = model(pack([vocabulary.encode(split_words(text))[1:] for text in texts]))
+        return (logits[:, 1] - logits[:, 0]).tolist()
 
-    model = SequenceClassifier(max(words.values()) + 1, 2, cell=cell)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    best, best_right = model.state_dict(), -1
+    best, weights = -1.0, model.state_dict()
     for _ in range(epochs):
         model.train()
-        for some in batches(taught):
-            glad = torch.tensor([int(each.glad) for each in some])
-            logits = model(packed([each.text for each in some]))
-            loss = torch.nn.functional.cross_entropy(logits, glad)
+        for batch in batches(examples, size, rng):
+            glad = torch.tensor([each for _, each in batch], dtype=torch.float32)
+            logits = model(pack([tokens for tokens, _ in batch]))
+            loss = torch.nn.functional.cross_entropy(logits, torch.stack([1 - glad, glad], 1))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        verdicts = judge([each.text for each in held])
-        right = sum(glad == each.glad for glad, each in zip(verdicts, held, strict=True))
-        if right > best_right:
-            best_right = right
-            best = {name: weight.clone() for name, weight in model.state_dict().items()}
-    model.load_state_dict(best)
-    return judge, sum(weight.numel() for weight in model.parameters())
+            schedule.step()
+        if (right := accuracy(score, split.chosen_by)) > best:
+            best = right
+            weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return score, sum(weight.numel() for weight in model.parameters())
 
 
-def batches(sentences: Sequence[Sentence], size: int = 64) -> list[list[Sentence]]:
-    """Return the sentences in an order drawn at random, some at a time."""
-    drawn = random.sample(list(sentences), len(sentences))
-    return [drawn[start : start + size] for start in range(0, len(drawn), size)]
+def batches(examples: list[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:
+    """Yield batches at random, each of sentences about as long: a step costs the same for one."""
+    drawn = rng.sample(examples, len(examples))
+    cut = []
+    for start in range(0, len(drawn), 20 * size):
+        some = sorted(drawn[start : start + 20 * size], key=lambda example: len(example[0]))
+        cut += [some[at : at + size] for at in range(0, len(some), size)]
+    yield from rng.sample(cut, len(cut))
+
+
+# --- how well they judge --------------------------------------------------------------------------
+
+
+def accuracy(score: Score, sentences: Sequence[Rated]) -> float:
+    """Return the share of sentences judged as people did."""
+    scores = score([each.text for each in sentences])
+    return mean((s > 0) == (each.rating > 0) for s, each in zip(scores, sentences, strict=True))
+
+
+def outcome(score: Score, parameters: int, seconds: float, asked: Sequence[Rated]) -> Outcome:
+    """Return how a system does on tweets and on pairs."""
+    glad, sad = score(PAIR)
+    twins = score([text for twin in TWINS for text in twin])
+    scores = list(zip(twins[::2], twins[1::2], strict=True))
+    return Outcome(
+        parameters,
+        seconds,
+        accuracy(score, asked),
+        (glad, sad),
+        mean(first > second for first, second in scores),
+        mean(first > 0 >= second for first, second in scores),
+    )
 
 
 def table(found: dict[str, list[Outcome]]) -> str:
     """Return the results in Markdown."""
     lines = [
-        "| system | parameters | seconds | accuracy on tweets | the pair right |",
-        "|---|---|---|---|---|",
+        f"| system | parameters | seconds | accuracy | the pair's scores, seed 0 | in order | "
+        f"both right | {len(TWINS)} such pairs in order | both right |",
+        "|---" * 9 + "|",
     ]
-    for name, outcomes in found.items():
-        accuracies = [100 * each.accuracy for each in outcomes]
-        spread = f" ± {stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
-        both = sum(each.pair == (True, False) for each in outcomes)
+    for name, own in found.items():
+        scores = [100 * each.accuracy for each in own]
+        spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
+        ordered = sum(each.pair[0] > each.pair[1] for each in own)
+        both = sum(each.pair[0] > 0 >= each.pair[1] for each in own)
         lines.append(
-            f"| {name} | {outcomes[0].parameters:,} | {mean(o.seconds for o in outcomes):.0f} | "
-            f"{mean(accuracies):.1f}{spread} | {both} of {len(outcomes)} |"
+            f"| {name} | {mean(each.parameters for each in own):,.0f} | "
+            f"{mean(each.seconds for each in own):.1f} | {mean(scores):.1f}{spread} | "
+            f"{own[0].pair[0]:+.3f}, {own[0].pair[1]:+.3f} | "
+            f"{ordered} of {len(own)} | {both} of {len(own)} | "
+            f"{mean(each.in_order for each in own):.0%} | {mean(each.both for each in own):.0%} |"
         )
     return "\n".join(lines)
 
