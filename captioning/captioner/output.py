@@ -17,9 +17,10 @@ from captioning.files import is_special, target_of
 class Writer:
     """Takes results one by one.
 
-    Used as a context manager: leaving it completes the output, also where a run is interrupted.
-    Where a format is one document (CSV, COCO, HTML), the file appears whole, under its name, only
-    then; JSON lines are written and flushed as they come.
+    Used as a context manager: leaving it completes the output, also where a run is interrupted;
+    after any other error, what there is of a document is kept as a ``.part``. Where a format is one
+    document (CSV, COCO, HTML), the file appears whole, under its name, only then; JSON lines are
+    written and flushed as they come.
     """
 
     def write(self, result: CaptionedPicture) -> None:
@@ -60,10 +61,10 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, OSError):
-            self._abandon()
-        else:  # an interrupted run keeps what it has
+        if error is None or isinstance(error, KeyboardInterrupt):  # which keeps what there is
             self.close()
+        else:
+            self._abandon()
 
 
 class FileWriter(Writer):

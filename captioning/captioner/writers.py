@@ -65,7 +65,7 @@ class _Text(FileWriter):
 class _Csv(FileWriter):
     def __init__(self, output: Path | None) -> None:
         super().__init__(output)
-        self.table = csv.writer(self.file, lineterminator="\n")
+        self.table = csv.writer(self.file)  # \r\n ends a row, so a name with either is quoted
         self.table.writerow(["image", "caption", "log_prob", "error"])
 
     def _write(self, result: CaptionedPicture) -> None:
@@ -75,8 +75,11 @@ class _Csv(FileWriter):
 
 
 def _plain_cell(cell: str) -> str:
-    """Keep a spreadsheet from running a file's name as a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    """Keep a spreadsheet from running a file's name as a formula.
+
+    A name that begins with the quote itself gets one more, so that no two names become one.
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else cell
 
 
 class _Coco(FileWriter):

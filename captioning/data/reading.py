@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioning.data.images import read_image
 from captioning.data.preprocessing import Preprocessing
-from captioning.errors import ImageError
+from captioning.errors import ImageError, check_least
 
 _BATCHES_PER_ROUND = 128  # then fresh workers start, so that none of them can grow for ever
 _AHEAD = 2  # batches that each worker reads ahead
@@ -49,6 +49,9 @@ class PictureReader:
     """Whether to take what is there of a file that was cut short."""
     time_limit: float = 60.0
     """Seconds after which a picture is given up; without workers there is no limit."""
+
+    def __post_init__(self) -> None:
+        check_least(self, batch_size=1, workers=0)
 
     def batches(self, sources: Iterable[str]) -> Iterator[PixelBatch]:
         """Yield all pictures, in order; at most a few batches are in memory at once.
@@ -97,7 +100,7 @@ class PictureReader:
 
     def _workers(self, names: Sequence[str]) -> int:
         # Where processes cannot be forked, each imports torch first: too slow for a few pictures.
-        few = 1 if sys.platform == "linux" else self.batch_size
+        few = 0 if sys.platform == "linux" else self.batch_size
         return min(self.workers, os.cpu_count() or 1) if len(names) > few else 0
 
     def _load(self, names: Sequence[str], batch_size: int, workers: int) -> Iterator[PixelBatch]:

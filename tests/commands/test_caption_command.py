@@ -212,6 +212,27 @@ def test_a_name_is_no_formula_for_a_spreadsheet(caption, photos, monkeypatch):
     assert [row[0] for row in csv.reader(io.StringIO(ran.out))][1] == "'=1+1.jpg"
 
 
+def test_every_name_is_one_cell_and_no_two_names_become_one(caption, photos, monkeypatch):
+    monkeypatch.chdir(photos[0].parent)
+    names = ["=a.jpg", "'=a.jpg", "two\r=lines.jpg"]
+    for photo, name in zip(photos, names, strict=True):
+        photo.rename(name)
+    ran = caption(*names, "--format", "csv")
+    _, *found = csv.reader(io.StringIO(ran.out, newline=""))
+    assert [row[0] for row in found] == ["'=a.jpg", "''=a.jpg", "two\r=lines.jpg"]
+    assert all(len(row) == 4 for row in found)
+
+
+def test_a_photo_called_like_a_text_file_is_not_written_over(caption, photos):
+    disguised = photos[0].rename(photos[0].with_suffix(".txt"))
+    before = disguised.read_bytes()
+    for more in ([], ["--overwrite"]):
+        ran = caption(disguised, "--format", "txt", *more)
+        assert ran.code != 0
+        assert disguised.read_bytes() == before
+    assert "is one of the photos" in ran.err
+
+
 class _Page(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
@@ -350,6 +371,25 @@ def test_an_interrupted_run_keeps_what_it_has(form, ending, caption, photos, tmp
     assert "photo3" not in text
     assert form != "html" or text.rstrip().endswith("</html>")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [output.name]
+
+
+@pytest.mark.parametrize(("form", "ending"), [("csv", "csv"), ("html", "html"), ("coco", "json")])
+def test_an_error_of_our_own_leaves_the_older_document(
+    form, ending, caption, photos, tmp_path, monkeypatch
+):
+    output = tmp_path / f"rows.{ending}"
+    assert caption(photos[0].parent, "-o", output, "--format", form).code == 0
+    before = output.read_bytes()
+
+    def broken(results, *others):
+        yield next(iter(results))
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(command, "_watched", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["caption", str(photos[0].parent), "-o", str(output), "--format", form])
+    assert output.read_bytes() == before
+    assert (tmp_path / f"{output.name}.part").exists()
 
 
 @pytest.mark.parametrize(("form", "kept"), [("jsonl", "rows.jsonl"), ("csv", "rows.csv.part")])

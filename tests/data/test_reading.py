@@ -9,6 +9,7 @@ from captioning.data import reading
 from captioning.data.images import read_image
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.reading import PictureReader
+from captioning.errors import SettingsError
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers see the patched reader")
 PREPROCESSING = Preprocessing(size=16)
@@ -70,6 +71,19 @@ def test_decoder_that_crashes_takes_only_its_own_picture(pictures, place, monkey
     check(found, names, ["crash.png"])
     (error,) = (error for name, _, error in found if name == "crash.png")
     assert "crash.png made the process that read it crash" in error
+
+
+@needs_fork
+def test_a_picture_by_itself_is_read_in_a_process_of_its_own_too(pictures, monkeypatch):
+    broken(monkeypatch, "crash.png", lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    (found,) = rows(PictureReader(PREPROCESSING, 1, 2), ["crash.png"])
+    assert "made the process that read it crash" in found[2]
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"workers": -1}])
+def test_settings_that_read_nothing_are_refused(settings):
+    with pytest.raises(SettingsError, match=next(iter(settings))):
+        PictureReader(PREPROCESSING, **settings)
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("odd"), ValueError("bad")])
