@@ -13,6 +13,7 @@ ORDER = (
     "files",
     "data",
     "nn",
+    "retrieval",
     "decoding",
     "metrics",
     "checkpoint",
