@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -128,6 +129,22 @@ class FileWriter(Writer):
             with suppress(OSError):
                 self._temporary.replace(part_of(self.output))
             self._temporary = None
+
+
+def photo_among(files: Iterable[Path], photos: Iterable[str]) -> Path | None:
+    """Return one of ``files`` that is one of the photos, by whatever name; None where none is."""
+    ours = {(found.st_dev, found.st_ino): path for path in files if (found := _stat(path))}
+    for photo in photos if ours else ():
+        if (found := _stat(photo)) and (path := ours.get((found.st_dev, found.st_ino))):
+            return path
+    return None
+
+
+def _stat(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  (names need be no UTF-8)
+    except (OSError, ValueError):
+        return None
 
 
 def part_of(output: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from captioning.captioner.output import Writer
+from captioning.captioner.output import Writer, photo_among
 from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError
 
@@ -52,25 +52,6 @@ def _key(path: Path) -> str:
     return str(path).casefold()
 
 
-def _spare_photos(present: Sequence[Path], sources: Sequence[str]) -> None:
-    """Refuse to write over one of the photos: one may be called ``a.txt``, whatever it holds."""
-    files = {(found.st_dev, found.st_ino): path for path in present if (found := _stat(path))}
-    for source in sources if files else ():
-        found = _stat(source)
-        if found and (path := files.get((found.st_dev, found.st_ino))):
-            raise OutputError(
-                f"{path} is one of the photos, and the caption of a photo would be written over "
-                "it. Name a folder for the captions with -o, or leave that photo out."
-            )
-
-
-def _stat(path: str | Path) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116  (names need be no UTF-8)
-    except (OSError, ValueError):
-        return None
-
-
 class SidecarWriter(Writer):
     """A small text file beside each picture, or in the folder that ``-o`` names.
 
@@ -97,7 +78,11 @@ class SidecarWriter(Writer):
                 f"{len(present)} of the text files exist, the first is {present[0]}. Give "
                 "--overwrite to replace them, or --resume to caption the other photos only."
             )
-        _spare_photos(present, sources)
+        if photo := photo_among(present, sources):
+            raise OutputError(
+                f"{photo} is one of the photos, and the caption of a photo would be written over "
+                "it. Name a folder for the captions with -o, or leave that photo out."
+            )
         if output is not None:
             try:
                 output.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from captioning.captioner import CaptionedPicture, PictureList, find_pictures, open_writer
+from captioning.captioner.output import photo_among
 from captioning.captioner.results import one_line
 from captioning.commands.progress import progress_bar, talk
 from captioning.errors import SettingsError, check_least
@@ -160,11 +160,8 @@ def _spare_photos(output: Path | None, photos: Sequence[str]) -> None:
     """Refuse to write over one of the photos."""
     if output is None or not output.is_file():
         return
-    ours = output.stat()
-    for photo in photos:
-        with suppress(OSError):
-            if os.path.samestat(os.stat(photo), ours):  # noqa: PTH116  (names need be no UTF-8)
-                raise SettingsError(f"-o {output} is one of the photos. Give another -o.")
+    if photo_among([output], photos):
+        raise SettingsError(f"-o {output} is one of the photos. Give another -o.")
 
 
 def _existing(settings: CaptionSettings) -> Literal["refuse", "replace", "keep"]:

@@ -116,12 +116,8 @@ class CaptionDataset:
         step = max(1, size // per_image)
         for start in range(0, len(shuffled), step):
             chosen_groups = [groups[i] for i in shuffled[start : start + step]]
-            drawn_views = torch.randint(
-                0, max(2, views), (len(chosen_groups),), generator=generator
-            )
-            yield self._collate(
-                chosen_groups, drawn_views if views > 1 else torch.zeros_like(drawn_views)
-            )
+            seen = torch.randint(0, views, (len(chosen_groups),), generator=generator)
+            yield self._collate(chosen_groups, seen)
 
     def _draw(self, images: list[int]) -> list[int]:
         """Return the places of an epoch's groups, each as often as its picture is to be seen.

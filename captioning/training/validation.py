@@ -1,7 +1,8 @@
 """How good a student is on a split: captions it makes up, and how likely people's are to it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
@@ -12,6 +13,19 @@ from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
 from captioning.training.loss import cross_entropy
 from captioning.training.student import Student
+
+
+@contextmanager
+def _evaluating(student: Student) -> Iterator[None]:
+    """Put a student into evaluation mode, and each of its parts back into its own afterwards."""
+    parts = list(student.children())
+    training = [part.training for part in parts]
+    student.eval()
+    try:
+        yield
+    finally:
+        for part, was_training in zip(parts, training, strict=True):
+            part.train(was_training)
 
 
 @torch.inference_mode()
@@ -36,21 +50,18 @@ def caption_features(
         batch_size: Pictures searched together; it changes no caption.
         watch: Told how many pictures are done, of how many.
     """
-    parts, decoder = list(student.children()), student.decoder
-    training = [part.training for part in parts]
-    student.eval()
+    decoder = student.decoder
     banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
-    captions = []
-    for start in range(0, len(places), batch_size):
-        rows = torch.tensor(places[start : start + batch_size])
-        state = decoder.start(student.look(cache, rows))
-        found = search(
-            decoder.step, state, how, bos=vocabulary.bos, eos=vocabulary.eos, banned=banned
-        )
-        captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
-        watch(len(captions), len(places))
-    for part, was_training in zip(parts, training, strict=True):
-        part.train(was_training)
+    captions: list[str] = []
+    with _evaluating(student):
+        for start in range(0, len(places), batch_size):
+            rows = torch.tensor(places[start : start + batch_size])
+            state = decoder.start(student.look(cache, rows))
+            found = search(
+                decoder.step, state, how, bos=vocabulary.bos, eos=vocabulary.eos, banned=banned
+            )
+            captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
+            watch(len(captions), len(places))
     return captions
 
 
@@ -76,17 +87,13 @@ def perplexity(
     Raises:
         DataError: There is no caption at all.
     """
-    parts = list(student.children())
-    training = [part.training for part in parts]
-    student.eval()
     total, words = 0.0, 0
-    for batch in CaptionDataset(captions).batches(batch_size, per_image=5):
-        features = student.look(cache, batch.images)
-        inputs: PackedSequence = batch.inputs.to(student.device)  # type: ignore[arg-type]
-        logits = student.decoder(features, inputs, batch.image.to(student.device))
-        result = cross_entropy(logits, batch.targets.to(student.device))
-        total += result.nll.item() * result.words
-        words += result.words
-    for part, was_training in zip(parts, training, strict=True):
-        part.train(was_training)
+    with _evaluating(student):
+        for batch in CaptionDataset(captions).batches(batch_size, per_image=5):
+            features = student.look(cache, batch.images)
+            inputs: PackedSequence = batch.inputs.to(student.device)  # type: ignore[arg-type]
+            logits = student.decoder(features, inputs, batch.image.to(student.device))
+            result = cross_entropy(logits, batch.targets.to(student.device))
+            total += result.nll.item() * result.words
+            words += result.words
     return math.exp(total / words)

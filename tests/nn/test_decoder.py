@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
 from captioning.decoding import BeamSearch, search
 from captioning.errors import SettingsError
@@ -13,9 +13,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.options import INJECTIONS, DecoderConfig, DecoderOptions
 
-V, D, P, EOS = 11, 6, 4, 2
 TOP_DOWN = "top_down"
-CAPTIONS = [[1, 4, 5, 6, 7], [1, 8], [1, 9, 4, 4], [1, 5, 5]]
 CHOICES = [
     (cell, injection, attention)
     for cell in ("rnn", "relu_rnn", "gru", "lstm")
@@ -47,33 +45,9 @@ def build(cell="lstm", injection="recurrent", attention=False, **options) -> Dec
     return decoder
 
 
-def images(count=4) -> Features:
-    generator = torch.Generator().manual_seed(1)
-    return Features(
-        torch.randn(count, D, generator=generator, dtype=torch.float64),
-        torch.randn(count, P, D, generator=generator, dtype=torch.float64),
-    )
-
-
-def packed(captions):
-    return pack_sequence([torch.tensor(c) for c in captions], enforce_sorted=False)
-
-
 def forced(decoder, features, captions, image=None):
     """Teacher-forced log-probabilities, one tensor per caption."""
-    tokens = packed(captions)
-    log_probs = decoder(features, tokens, image).log_softmax(1)
-    padded, lengths = pad_packed_sequence(tokens._replace(data=log_probs), batch_first=True)
-    return [row[:length] for row, length in zip(padded, lengths, strict=True)]
-
-
-def stepped(decoder, features, caption):
-    """The same for one image, step by step."""
-    state, rows = decoder.start(features), []
-    for token in caption:
-        log_probs, state = decoder.step(torch.tensor([token] * len(state)), state)
-        rows.append(log_probs)
-    return torch.stack(rows, 1)
+    return by_caption(decoder(features, packed(captions), image).log_softmax(1), captions)
 
 
 @each_choice
@@ -300,12 +274,10 @@ def test_teaching_returns_the_attention_of_each_word(attention):
     if not attention:
         assert taught.attention is None
         return
-    rows, lengths = pad_packed_sequence(
-        packed(CAPTIONS)._replace(data=taught.attention), batch_first=True
-    )
+    rows = by_caption(taught.attention, CAPTIONS)
     for i, caption in enumerate(CAPTIONS):
         state = decoder.start(features.select(torch.tensor([i])))
-        for word, found in zip(caption, rows[i, : lengths[i]], strict=True):
+        for word, found in zip(caption, rows[i], strict=True):
             _, state = decoder.step(torch.tensor([word]), state)
             torch.testing.assert_close(state.attention[0], found, rtol=0, atol=1e-6)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.vocabulary import Vocabulary
@@ -16,8 +16,7 @@ from captioning.nn import Decoder, DecoderOptions, Encoder, EncoderConfig, Featu
 from captioning.nn.model import CaptionModel
 from captioning.nn.presets import PRESETS, preset
 
-V, D, P, E, H, EOS = 11, 6, 4, 5, 7, 2
-CAPTIONS = [[1, 4, 5, 6, 7], [1, 8], [1, 9, 4, 4], [1, 5, 5]]
+E, H = 5, 7
 CELLS = ("rnn", "relu_rnn", "gru", "lstm")
 # Every cell in what no preset has: several layers under each injection, a factored stack, and
 # each of the special layers with another cell than its paper's.
@@ -52,31 +51,6 @@ def build(name, **options) -> Decoder:
     for weight in decoder.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return decoder
-
-
-def images(count=4) -> Features:
-    generator = torch.Generator().manual_seed(1)
-    return Features(
-        torch.randn(count, D, generator=generator, dtype=torch.float64),
-        torch.randn(count, P, D, generator=generator, dtype=torch.float64),
-    )
-
-
-def packed(captions):
-    return pack_sequence([torch.tensor(c) for c in captions], enforce_sorted=False)
-
-
-def by_caption(values, captions):
-    padded, lengths = pad_packed_sequence(packed(captions)._replace(data=values), batch_first=True)
-    return [row[:length] for row, length in zip(padded, lengths, strict=True)]
-
-
-def stepped(decoder, features, caption):
-    state, rows = decoder.start(features), []
-    for token in caption:
-        log_probs, state = decoder.step(torch.tensor([token] * len(state)), state)
-        rows.append(log_probs)
-    return torch.stack(rows, 1)
 
 
 # --- one caption by the papers' equations, in NumPy ---------------------------------------------
