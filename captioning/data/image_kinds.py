@@ -1,16 +1,25 @@
-"""What a file is that is no picture, told from how it begins."""
+"""What a file is and how large its pictures are, told without Pillow."""
 
 import importlib
 import importlib.util
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
+_TIFF = (
+    "it begins as a TIFF does, but is damaged, a camera's raw file, or holds numbers that Pillow "
+    "does not read. Convert it."
+)
 _SIGNATURES = (
     (b"\xff\xd8", "it begins as a JPEG does, but is damaged or cut short. Get it again."),
     (b"\x89PNG", "it begins as a PNG does, but is damaged or cut short. Get it again."),
     (b"GIF8", "it begins as a GIF does, but is damaged or cut short. Get it again."),
     (b"BM", "it begins as a BMP does, but is damaged or cut short. Get it again."),
     (b"RIFF", "it begins as a WebP or a video does, but is damaged or cut short. Get it again."),
-    (b"II*\0", "it begins as a TIFF does, but is damaged or a camera's raw file. Convert it."),
-    (b"MM\0*", "it begins as a TIFF does, but is damaged or a camera's raw file. Convert it."),
+    (b"II*\0", _TIFF),
+    (b"MM\0*", _TIFF),
     (b"%PDF", "it is a PDF document. Save its pages as pictures."),
     (b"PK\x03\x04", "it is a zip archive or an office document. Unpack it."),
     (b"\x1aE\xdf\xa3", "it is a video. Save a frame as a picture."),
@@ -72,3 +81,93 @@ def learn_heif(head: bytes) -> bool:
         return False
     importlib.import_module("pillow_heif").register_heif_opener()
     return True
+
+
+def jpeg_header_length(content: bytes) -> int:
+    """Return how many bytes lie before the first scan of a JPEG; ISO 10918-1, annex B."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        kind = content[place + 1]
+        place += 1 if kind == 0xFF else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if kind == 0xDA:
+            break
+    return place
+
+
+_PNG, _ICO, _ICNS = b"\x89PNG\r\n\x1a\n", b"\0\0\1\0", b"icns"
+_CODESTREAM, _JP2_SIZE = b"\xff\x4f\xff\x51", b"ihdr"
+_BITMAP = b"\x28\0\0\0"  # the length of the header that all icons have
+
+
+def sizes_inside(file: Any) -> Iterator[tuple[int, int]]:
+    """Yield the sizes that Pillow would come to know only when it has taken the memory for them.
+
+    A WebP's canvas is made as the file is opened, an ICO is unpacked then, and an ICNS may hold
+    pictures of other sizes than it says.
+
+    Args:
+        file: An open binary file. Nothing is yielded where it cannot be rewound.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        file.seek(0)
+    except (AttributeError, io.UnsupportedOperation):
+        return
+    head = file.read(30)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        yield from _webp_size(head)
+    elif head.startswith((_ICO, _ICNS)):
+        content = head + file.read()
+        parts = _ico_parts(content) if head.startswith(_ICO) else _icns_parts(content)
+        with suppress(struct.error):  # cut short: Pillow will say so
+            for part in parts:
+                yield from _size_of_part(part)
+    file.seek(0)
+
+
+def _webp_size(head: bytes) -> Iterator[tuple[int, int]]:
+    """WebP container specification; RFC 6386, section 9.1; lossless bitstream, section 3."""
+    if len(head) < 30:
+        return
+    if head[12:16] == b"VP8X":
+        yield (
+            int.from_bytes(head[24:27], "little") + 1,
+            int.from_bytes(head[27:30], "little") + 1,
+        )
+    elif head[12:16] == b"VP8 ":
+        width, height = struct.unpack_from("<HH", head, 26)
+        yield width & 0x3FFF, height & 0x3FFF
+    elif head[12:16] == b"VP8L":
+        (bits,) = struct.unpack_from("<I", head, 21)
+        yield (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _ico_parts(content: bytes) -> Iterator[bytes]:
+    (count,) = struct.unpack_from("<H", content, 4)
+    for place in range(count):
+        (start,) = struct.unpack_from("<I", content, 6 + 16 * place + 12)
+        yield content[start : start + 26]
+
+
+def _icns_parts(content: bytes) -> Iterator[bytes]:
+    start = 8
+    while start + 8 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start + 4)
+        yield content[start + 8 : start + min(max(length, 8), 4096)]
+        start += max(length, 8)
+
+
+def _size_of_part(part: bytes) -> Iterator[tuple[int, int]]:
+    if part.startswith(_PNG):
+        yield struct.unpack_from(">II", part, 16)
+    elif (place := part.find(_CODESTREAM)) >= 0:  # ISO 15444-1, annex A.5.1
+        right, bottom, left, top = struct.unpack_from(">IIII", part, place + 8)
+        yield right - left, bottom - top
+    elif (place := part.find(_JP2_SIZE)) >= 0:  # ISO 15444-1, annex I.5.3.1
+        height, width = struct.unpack_from(">II", part, place + 4)
+        yield width, height
+    elif part.startswith(_BITMAP):  # its height counts its mask too
+        width, height = struct.unpack_from("<ii", part, 4)
+        yield abs(width), abs(height) // 2

@@ -1,6 +1,7 @@
 """Read any picture that Pillow can open as an upright RGB picture."""
 
 import io
+import os
 import stat
 import threading
 import warnings
@@ -10,9 +11,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
-from captioning.data.image_kinds import describe_contents, learn_heif
+from captioning.data.image_kinds import (
+    describe_contents,
+    jpeg_header_length,
+    learn_heif,
+    sizes_inside,
+)
+from captioning.data.pixels import from_array, to_rgb
 from captioning.errors import ImageError
 
 MAX_PIXELS = 150_000_000
@@ -22,18 +29,14 @@ size at which Pillow itself refuses, so that Pillow's own limit need not be touc
 ImageSource = str | Path | bytes | BinaryIO | io.IOBase | Image.Image | np.ndarray
 
 _FOREIGN_PROGRAMS = {"EPS": "Ghostscript", "WMF": "Windows"}
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # not even opened: Pillow reads it line by line
+_OPEN_FLAGS = os.O_RDONLY
+for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK"):  # never wait for a pipe's writer
+    _OPEN_FLAGS |= getattr(os, _flag, 0)
 _HEAD = 512  # bytes that tell what a file is
 _SPARE = 4  # times finer than asked for, so that resizing does not show that it was shrunk
-_ORIENTATION = 0x0112
-_UPRIGHT = {  # EXIF 2.32, section 4.6.4: what undoes each orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_END_OF_JPEG = b"\xff\xd9"
+_JPEG_MARKERS = (b"\xff\xc4", b"\xff\xda")  # of the tables before a scan, and of a scan
 
 
 def read_image(
@@ -45,12 +48,14 @@ def read_image(
 ) -> Image.Image:
     """Return a picture as RGB, turned as its EXIF orientation says, transparency over white.
 
-    Of an animation it is the first frame, of a TIFF the first page. Safe to call from many threads.
+    Of an animation it is the first frame, of a TIFF the first page. Its colours are those of sRGB,
+    whatever profile the file brings. Safe to call from many threads.
 
     Args:
         source: A file's path, its bytes, an open binary file, a Pillow image, or an array of 8-bit
             numbers: ``(height, width)``, ``(height, width, 3)`` or, with alpha, ``(.., .., 4)``.
-        allow_truncated: Take a file that ends too soon, its missing part black.
+        allow_truncated: Take a file that ends too soon, its missing part black. A progressive JPEG
+            of which the first scans are there is whole but blurred.
         max_pixels: Larger pictures are refused: a few kilobytes can unpack to many gigabytes.
         shrink_to: The picture will be resized to this many pixels anyway: a JPEG of more than eight
             times that may be unpacked at a half, a quarter or an eighth of its size, never below
@@ -60,21 +65,29 @@ def read_image(
         ImageError: The picture cannot be read; the message says why.
     """
     name = str(source) if isinstance(source, str | Path) else "the picture"
-    try:
-        with _quiet_pillow(), _opened(source) as image:
-            _check(image, name, max_pixels)
-            if shrink_to is not None and not isinstance(source, Image.Image):
+    with _explained(source, name), _quiet_pillow(), _opened(source, name, max_pixels) as image:
+        _check(image.size, name, max_pixels)
+        _check_program(image.format, name)
+        if not isinstance(source, Image.Image):
+            _forget_xmp(image)
+            if shrink_to is not None:
                 image.draft(None, (_SPARE * shrink_to, _SPARE * shrink_to))
-            _load(image, name, allow_truncated)
-            return _to_rgb(image)
+        loaded = _load(image, name, allow_truncated)
+        _check(loaded.size, name, max_pixels)  # a few formats tell only now
+        return to_rgb(loaded)
+
+
+@contextmanager
+def _explained(source: ImageSource, name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a picture into an ImageError that says why."""
+    try:
+        yield
     except ImageError:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         link = isinstance(source, str | Path) and Path(source).is_symlink()
         what = "is a link to a file that does not exist" if link else "does not exist"
         raise ImageError(f"{name} {what}. Check the path.") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name} is a folder, not a picture.") from None
     except PermissionError:
         raise ImageError(f"{name} may not be read by this user. Change its permissions.") from None
     except UnidentifiedImageError:
@@ -86,6 +99,10 @@ def read_image(
             f"{name} is larger than Pillow agrees to unpack: {error} "
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from None
+    except MemoryError as error:
+        raise ImageError(
+            f"{name} needs more memory than there is. Shrink it, or lower max_pixels."
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise ImageError(f"{name} cannot be read: {reason}. The file may be damaged.") from error
@@ -96,20 +113,52 @@ def read_image(
 
 
 @contextmanager
-def _opened(source: ImageSource) -> Iterator[Image.Image]:
+def _opened(source: ImageSource, name: str, max_pixels: int) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source  # it is the caller's to close
     elif isinstance(source, np.ndarray):
-        yield _from_array(source)
+        yield from_array(source)
     else:
-        if isinstance(source, str | Path) and not _may_be_opened(Path(source).stat().st_mode):
-            raise ImageError(f"{source} is no ordinary file but a pipe, socket or device.")
-        with _open(source) as image:
-            yield image
+        with _file(source) as file:
+            if _begins(file).startswith(_POSTSCRIPT):
+                _check_program("EPS", name)
+            for size in sizes_inside(file):
+                _check(size, name, max_pixels)
+            with _open(file, source) as image:
+                yield image
 
 
-def _open(source: str | Path | bytes | BinaryIO | io.IOBase) -> Image.Image:
-    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+@contextmanager
+def _file(source: str | Path | bytes | BinaryIO | io.IOBase) -> Iterator[Any]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        # A device may act on being opened. What lies there may be another file by then.
+        _check_kind(Path(source).stat(), source)
+        with os.fdopen(os.open(source, _OPEN_FLAGS), "rb") as file:
+            _check_kind(os.fstat(file.fileno()), source)
+            yield file
+    else:
+        yield source  # it is the caller's to close
+
+
+def _check_kind(status: os.stat_result, source: str | Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{source} is a folder, not a picture.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{source} is no ordinary file but a pipe, socket or device.")
+
+
+def _begins(file: Any) -> bytes:
+    """Return the first bytes of an open file, or none where it cannot be rewound."""
+    try:
+        file.seek(0)
+    except (AttributeError, io.UnsupportedOperation):
+        return b""
+    return file.read(_HEAD)
+
+
+def _open(file: Any, source: ImageSource) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
@@ -118,38 +167,30 @@ def _open(source: str | Path | bytes | BinaryIO | io.IOBase) -> Image.Image:
         return Image.open(file)
 
 
-def _may_be_opened(mode: int) -> bool:
-    """Opening a pipe that nobody writes to would wait for ever; a folder gives its own error."""
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def _from_array(values: np.ndarray) -> Image.Image:
-    channels = values.shape[2:]
-    if values.dtype != np.uint8 or values.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
-        raise ImageError(
-            f"An array of shape {values.shape} and type {values.dtype} is no picture. Give "
-            "(height, width), (height, width, 3) or (height, width, 4) of type uint8."
-        )
-    if not values.size:
-        raise ImageError(f"An array of shape {values.shape} has no pixels.")
-    return Image.fromarray(np.ascontiguousarray(values))
-
-
-def _check(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
+def _check(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels:,}. "
             "Shrink it, or raise max_pixels."
         )
-    if image.format in _FOREIGN_PROGRAMS:
+
+
+def _check_program(form: str | None, name: str) -> None:
+    if form in _FOREIGN_PROGRAMS:
         raise ImageError(
-            f"{name} is an {image.format} file, which would need {_FOREIGN_PROGRAMS[image.format]} "
+            f"{name} is an {form} file, which would need {_FOREIGN_PROGRAMS[form]} "
             "to be run on it. Convert it to PNG or JPEG."
         )
 
 
-def _load(image: Image.Image, name: str, allow_truncated: bool) -> None:
+def _forget_xmp(image: Image.Image) -> None:
+    """Pillow would turn a TIFF as its XMP says, which no viewer does."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+
+
+def _load(image: Image.Image, name: str, allow_truncated: bool) -> Image.Image:
     """Read the pixels.
 
     A file that ends too soon leaves the rows before its end in the image. Pillow's switch for
@@ -158,16 +199,19 @@ def _load(image: Image.Image, name: str, allow_truncated: bool) -> None:
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        share = _share_read(image)
+        coarse = _first_scans(image)
+        share = _share_read(coarse or image)
         if share is None:
             raise
         if not allow_truncated or not share:
             raise ImageError(
-                f"{name} is cut off or damaged: about {share:.0%} of its rows can be read "
-                f"({str(error) or type(error).__name__}). Fetch it again"
-                f"{', or read it with allow_truncated.' if share else '.'}"
+                f"{name} is cut off or damaged: about {share:.0%} of its rows can be read"
+                f"{' coarsely' if coarse and share else ''} ({str(error) or type(error).__name__})."
+                f" Fetch it again{', or read it with allow_truncated.' if share else '.'}"
             ) from None
+        image = coarse or image
         image.tile = []  # type: ignore[attr-defined]  # nothing is left to be read
+    return image
 
 
 def _share_read(image: Image.Image) -> float | None:
@@ -175,46 +219,44 @@ def _share_read(image: Image.Image) -> float | None:
 
     Rows that were never written are zero. Some formats begin with the bottom row.
     """
-    if not getattr(image, "tile", None) or getattr(image, "_im", None) is None:
+    if getattr(image, "_im", None) is None:
         return None
     box = image.im.getbbox()
-    return (box[3] - box[1]) / image.height if box else 0.0
+    return (box[3] - box[1]) / image.im.size[1] if box else 0.0
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = _upright(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_grey(image)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa"):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+def _first_scans(image: Image.Image) -> Image.Image | None:
+    """Return what a progressive JPEG that ends too soon shows, or None where this is none.
+
+    Its scans go over the whole picture, each time finer. The library waits for all of them unless
+    the file ends in the marker of the end. Rows that the first scan did not reach are black.
+    """
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or not image.info.get("progressive") or file is None:
+        return None
+    file.seek(0)
+    content = file.read()
+    nothing = _ended(content[: jpeg_header_length(content)], image.size)
+    # The end may lie within a table, or within the header of a scan.
+    for stop in (len(content), *(content.rfind(marker) for marker in _JPEG_MARKERS)):
+        coarse = _ended(content[:stop], image.size)
+        if coarse and nothing:
+            box = ImageChops.difference(coarse, nothing).getbbox()
+            rows = coarse.crop((0, 0, coarse.width, box[3])) if box else None
+            coarse.paste(0, (0, 0, *coarse.size))
+            if rows:
+                coarse.paste(rows)
+            return coarse
+    return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged metadata must not cost the picture
+def _ended(content: bytes, size: tuple[int, int]) -> Image.Image | None:
+    with suppress(OSError, SyntaxError, ValueError):
+        image = Image.open(io.BytesIO(content + _END_OF_JPEG), formats=["JPEG"])
+        image.draft(None, size)
+        image.load()
         return image
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    if turn is None:
-        return image
-    return image.transpose(turn)
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and floating-point greys to 8 bits."""
-    values = np.asarray(image).astype(np.float32)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    top = float(values.max(initial=0.0))
-    if image.mode.startswith("I;16") or top > 255:
-        scale = 255 / (65535 if top <= 65535 else top)
-    else:
-        scale = 255.0 if top <= 1 and image.mode == "F" else 1.0
-    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+    return None
 
 
 def _beginning(source: ImageSource) -> bytes:

@@ -1,6 +1,9 @@
 import io
 import os
+import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -49,6 +52,12 @@ def png(width, height, depth=8, colour=2, data=b""):
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def scanless_jpeg():
+    """A progressive JPEG that ends where its first scan should begin."""
+    whole = photo("JPEG", progressive=True)
+    return whole[: whole.index(b"\xff\xda") + 14]
+
+
 # --- what cannot be read -------------------------------------------------------------------------
 
 UNREADABLE = {
@@ -67,7 +76,7 @@ UNREADABLE = {
     "gif cut": (photo("GIF")[:900], "cut off or damaged|cannot be read"),
     "tiff cut": (photo("TIFF")[:5000], "cut off or damaged|cannot be read"),
     "bmp cut": (photo("BMP")[:5000], "cut off or damaged|cannot be read"),
-    "progressive jpeg cut": (photo("JPEG", progressive=True)[:2000], "about 0%"),
+    "progressive jpeg cut": (scanless_jpeg(), "about 0%"),
     "tiff of zero size": (b"II*\0\x08\0\0\0\0\0", "cannot be read|no picture"),
 }
 
@@ -106,11 +115,154 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+NEEDS_PIPES = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+
+@NEEDS_PIPES
 def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="no ordinary file"):
         read_image(tmp_path / "pipe.jpg")
+
+
+@NEEDS_PIPES
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(b"a file")
+    before = path.stat()
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: before)  # as it was a moment ago
+    with pytest.raises(ImageError, match=r"picture.jpg is no ordinary file but a pipe"):
+        read_image(path)
+
+
+@NEEDS_PIPES
+def test_links_to_pipes_sockets_and_devices_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.jpg").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        for path in (tmp_path / "link.jpg", tmp_path / "socket.jpg", "/dev/zero"):
+            with pytest.raises(ImageError, match="is no ordinary file but a pipe, socket or dev"):
+                read_image(path)
+
+
+def test_a_path_through_a_file_and_a_path_that_cannot_be_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(photo("PNG"))
+    with pytest.raises(ImageError, match=r"does not exist. Check the path"):
+        read_image(tmp_path / "a.png" / "b.png")
+    with pytest.raises(ImageError, match="null byte"):
+        read_image("a\0b.png")
+    with pytest.raises(ImageError, match="name too long"):
+        read_image("x" * 5000)
+
+
+def icns(body):
+    length = struct.pack(">I", 8 + len(body))
+    return b"icns" + struct.pack(">I", 16 + len(body)) + b"ic08" + length + body
+
+
+def ico(body):
+    entry = bytes([16, 16, 0, 0, 1, 0, 32, 0]) + struct.pack("<II", len(body), 22)
+    return b"\0\0\1\0\1\0" + entry + body
+
+
+def webp(kind, body):
+    body = kind + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+LARGE = png(3000, 2000, data=b"\0" * 2000 * 9001)
+BITMAP_HEADER = struct.pack("<IiiHHIIiiII", 40, 3000, 4000, 1, 32, 0, 0, 0, 0, 0, 0)
+BOMBS = {
+    "ico": ico(LARGE),
+    "ico of a bitmap": ico(BITMAP_HEADER),
+    "icns": icns(LARGE),
+    "icns of jpeg 2000": icns(
+        b"\0\0\0\x0cjP  \r\n\x87\n" + b"ihdr" + struct.pack(">II", 2000, 3000)
+    ),
+    "icns of a codestream": icns(
+        b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, 3010, 2020, 10, 20) + bytes(9)
+    ),
+    "webp": webp(b"VP8X", bytes(4) + (2999).to_bytes(3, "little") + (1999).to_bytes(3, "little")),
+    "lossy webp": webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 3000, 2000)),
+    "lossless webp": webp(b"VP8L", b"\x2f" + struct.pack("<I", 2999 | 1999 << 14) + bytes(8)),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_formats_that_take_memory_as_they_are_opened_are_not_even_opened(kind, monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ImageError, match=r"3000 x 2000 pixels, more than the limit of 5,999,999"):
+        read_image(BOMBS[kind], max_pixels=5_999_999)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        photo("ICO", size=(128, 128)),
+        photo("ICO", size=(128, 128), bitmap_format="bmp"),
+        photo("WEBP", size=(128, 128)),
+        photo("WEBP", size=(128, 128), lossless=True),
+        photo("WEBP", size=(128, 128), exif=b"Exif\0\0"),
+    ],
+)
+def test_the_sizes_that_are_looked_up_early_are_right(content):
+    assert read_image(content, max_pixels=128 * 128).size == (128, 128)
+    with pytest.raises(ImageError, match=r"128 x 128 pixels, more than"):
+        read_image(content, max_pixels=128 * 128 - 1)
+
+
+def test_postscript_is_not_even_opened(monkeypatch):
+    monkeypatch.setattr(Image, "open", None)  # it may read a long file line by line for minutes
+    with pytest.raises(ImageError, match=r"EPS file, which would need Ghostscript"):
+        read_image(UNREADABLE["postscript"][0])
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_bomb_of_text_is_refused_with_the_reason(kind):
+    bomb = zlib.compress(bytes(20_000_000))
+    body = {b"iTXt": b"a\0\1\0\0\0", b"zTXt": b"a\0\0", b"iCCP": b"a\0\0"}[kind] + bomb
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    whole = png(2, 2, data=bytes(14))
+    with pytest.raises(ImageError, match=r"too large|Too much memory"):
+        read_image(whole[:33] + chunk + whole[33:])
+
+
+def test_a_picture_for_which_there_is_no_memory_is_refused(monkeypatch):
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr("captioning.data.images.to_rgb", fail)
+    with pytest.raises(ImageError, match=r"needs more memory than there is. Shrink it"):
+        read_image(photo())
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_many_frames_need_no_more_memory_than_one(form, tmp_path):
+    pytest.importorskip("resource")
+    frames = [Image.new("RGB", (1200, 1200), (each, 0, 0)) for each in range(30)]
+    options = {"lossless": True, "method": 0} if form == "WEBP" else {}
+    options |= {"compression": "packbits"} if form == "TIFF" else {}
+    path = tmp_path / "many"
+    path.write_bytes(saved(frames[0], form, save_all=True, append_images=frames[1:], **options))
+    del frames
+    script = """if True:
+        import resource, sys
+        from captioning.data.images import read_image
+        read_image(sys.argv[1])
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + (64 << 20)  # all frames would be 173 MB
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        print(read_image(sys.argv[1]).size)
+    """
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(1200, 1200)\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,9 +326,63 @@ def test_a_cut_picture_is_read_on_request_as_far_as_it_goes(form):
     assert not found[-20:].any()
 
 
+def blocks(picture):
+    values = np.asarray(picture).astype(float)
+    return values.reshape(values.shape[0] // 16, 16, values.shape[1] // 16, 16, 3).mean((1, 3))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_first_scans_of_a_progressive_jpeg_show_the_whole_picture(share, mode):
+    thumbnail = Image.Exif()
+    thumbnail[0x010F] = photo(size=(32, 24)).decode("latin-1")  # its markers are not the photo's
+    picture = Image.open(io.BytesIO(photo())).convert(mode)
+    whole = saved(picture, "JPEG", progressive=True, exif=thumbnail)
+    cut = whole[: int(len(whole) * share)]
+    with pytest.raises(ImageError, match=r"about (9\d|100)% of its rows can be read coarsely"):
+        read_image(cut)
+    found = blocks(read_image(cut, allow_truncated=True))
+    assert np.abs(found - blocks(read_image(whole))).mean() < 12
+
+
+def test_a_progressive_jpeg_that_ends_in_its_first_scan_is_black_below():
+    whole = photo("JPEG", progressive=True)
+    begin = len(scanless_jpeg())
+    end = whole.index(b"\xff\xda", begin)
+    cut = whole[: (begin + end) // 2]
+    with pytest.raises(ImageError, match=r"about [3-7]\d% of its rows can be read coarsely"):
+        read_image(cut)
+    found = np.asarray(read_image(cut, allow_truncated=True))
+    assert found[:64].any(axis=(1, 2)).all()
+    assert not found[-48:].any()
+
+
+def test_a_progressive_jpeg_that_ends_within_a_table_is_read_up_to_there():
+    whole = photo("JPEG", progressive=True)
+    cut = whole[: whole.rindex(b"\xff\xc4") + 9]
+    found = blocks(read_image(cut, allow_truncated=True))
+    assert np.abs(found - blocks(read_image(whole))).mean() < 3
+
+
+def test_a_progressive_photo_that_is_cut_may_be_shrunk_too():
+    whole = photo(size=(3200, 2400), progressive=True)
+    found = read_image(whole[: len(whole) * 9 // 10], allow_truncated=True, shrink_to=224)
+    assert found.size == (1600, 1200)
+
+
+def test_what_is_whole_of_a_damaged_compressed_tiff_is_read_on_request():
+    whole = photo("TIFF", compression="tiff_lzw")
+    damaged = bytearray(whole)
+    damaged[len(whole) * 6 // 10 : len(whole) * 9 // 10] = b"\xff" * (len(whole) * 3 // 10)
+    with pytest.raises(ImageError, match=r"cut off or damaged: about \d\d% of its rows"):
+        read_image(bytes(damaged))
+    found = np.asarray(read_image(bytes(damaged), allow_truncated=True))
+    np.testing.assert_array_equal(found[:60], np.asarray(read_image(whole))[:60])
+
+
 def test_nothing_at_all_is_no_picture_even_on_request():
     with pytest.raises(ImageError, match="about 0%"):
-        read_image(photo("JPEG", progressive=True)[:2000], allow_truncated=True)
+        read_image(scanless_jpeg(), allow_truncated=True)
 
 
 def test_a_reader_that_allows_cuts_does_not_make_others_allow_them():
@@ -201,121 +407,7 @@ def test_a_reader_that_allows_cuts_does_not_make_others_allow_them():
         thread.join()
 
 
-# --- orientation ---------------------------------------------------------------------------------
-
-# What a viewer must see of a picture stored with each orientation; EXIF 2.32, section 4.6.4:
-# the place of the stored row 0 and column 0 in the picture as seen.
-SEEN = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
-    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda a: a.transpose(1, 0, 2)[::-1],
-}
-
-
-@pytest.mark.parametrize("orientation", SEEN)
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
-def test_a_picture_is_turned_as_its_orientation_says(orientation, form):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options = {"lossless": True} if form == "WEBP" else {}
-    content = saved(Image.fromarray(pattern()), form, exif=exif, **options)
-    found = np.asarray(read_image(content))
-    np.testing.assert_array_equal(found, SEEN[orientation](pattern()))
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    content = saved(Image.fromarray(pattern()), "PNG", exif=exif)
-    np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
-
-
-def test_a_turned_palette_keeps_its_transparency():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = Image.new("P", (3, 2), 1)
-    picture.putpalette([0, 0, 0, *RED])
-    picture.putpixel((0, 0), 0)
-    content = saved(picture, exif=exif, transparency=0)
-    found = np.asarray(read_image(content))
-    assert found.shape == (3, 2, 3)
-    assert found[0, 1].tolist() == [255, 255, 255]
-    assert found[2, 0].tolist() == list(RED)
-
-
-# --- kinds of pixels -----------------------------------------------------------------------------
-
-
-def test_transparency_lies_over_white():
-    picture = Image.new("RGBA", (2, 1), (*RED, 255))
-    picture.putpixel((1, 0), (0, 0, 0, 128))
-    assert np.asarray(read_image(picture)).tolist() == [[list(RED), [127, 127, 127]]]
-    grey = Image.new("LA", (1, 1), (0, 0))
-    assert np.asarray(read_image(saved(grey))).tolist() == [[[255, 255, 255]]]
-
-
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_white(form):
-    picture = Image.new("P", (2, 1), 1)
-    picture.putpalette([0, 0, 0, *RED])
-    picture.putpixel((0, 0), 0)
-    found = np.asarray(read_image(saved(picture, form, transparency=0)))
-    assert found.tolist() == [[[255, 255, 255], list(RED)]]
-
-
-@pytest.mark.parametrize(("mode", "colour"), [("L", 9), ("RGB", RED)])
-def test_a_transparent_colour_is_white(mode, colour):
-    content = saved(Image.new(mode, (2, 2), colour), transparency=colour)
-    assert (np.asarray(read_image(content)) == 255).all()
-
-
-def test_grey_and_black_and_white_become_rgb():
-    assert np.asarray(read_image(saved(Image.new("L", (1, 1), 77)))).tolist() == [[[77] * 3]]
-    bits = Image.new("1", (2, 1), 0)
-    bits.putpixel((1, 0), 1)
-    assert np.asarray(read_image(saved(bits))).tolist() == [[[0] * 3, [255] * 3]]
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_greys_keep_their_order_and_range(form):
-    values = np.array([[0, 128, 32896, 65535]], np.uint16)
-    found = np.asarray(read_image(saved(Image.fromarray(values), form)))
-    assert found[0, :, 0].tolist() == [0, 0, 128, 255]
-
-
-def test_a_16_bit_colour_png_is_read():
-    pixel = struct.pack(">HHH", 65535, 32896, 0)
-    found = np.asarray(read_image(png(1, 1, depth=16, data=b"\0" + pixel)))
-    assert found.tolist() == [[[255, 128, 0]]]
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
-        (np.array([[-5, 32768, 65535]], np.int32), [0, 128, 255]),
-        (np.array([[0, 10**8, 2 * 10**8]], np.int32), [0, 128, 255]),
-        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
-        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
-        (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
-    ],
-)
-def test_32_bit_and_floating_point_greys_are_brought_to_8_bits(values, expected):
-    found = np.asarray(read_image(saved(Image.fromarray(values), "TIFF")))
-    assert found[0, :, 0].tolist() == pytest.approx(expected, abs=1)
-
-
-def test_the_inverted_inks_of_a_cmyk_jpeg_are_put_right():
-    content = saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")  # no cyan: red
-    assert b"Adobe" in content
-    found = np.asarray(read_image(content)).reshape(-1, 3).mean(0)
-    assert found.tolist() == pytest.approx([255, 0, 0], abs=6)
+# --- what a file may hold ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -326,9 +418,22 @@ def test_the_first_frame_stands_for_an_animation(form):
     assert np.asarray(read_image(content)).reshape(-1, 3).mean(0).tolist() == list(RED)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_very_small_and_very_long_pictures_are_read(size):
-    assert read_image(saved(Image.new("RGB", size, RED))).size == size
+def test_a_first_frame_that_is_smaller_than_its_canvas_lies_where_it_belongs():
+    content = bytearray(saved(Image.new("L", (4, 2), 200), "GIF"))
+    place = content.index(b",", 13)  # GIF89a, sections 18 and 20: the frame's place, the canvas
+    content[place + 1 : place + 5] = struct.pack("<HH", 3, 5)
+    content[6:10] = struct.pack("<HH", 10, 9)
+    found = np.asarray(read_image(bytes(content)))
+    assert found.shape == (9, 10, 3)
+    assert (found[5:7, 3:7] == 200).all()
+    assert (found == 200).all(2).sum() in (8, 90)  # nothing, or the background, lies around it
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (20_000, 20)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_very_small_and_very_long_pictures_are_read(size, form):
+    content = saved(Image.new("RGB", size, RED), form)
+    assert read_image(content).size == read_image(content, shrink_to=224).size == size
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".txt", ""])

@@ -1,0 +1,347 @@
+"""Damage valid pictures in thousands of ways and see that each is read or refused, never worse.
+
+    python scripts/fuzz_images.py --tries 10000 --seed 0 --time-limit 10 --memory 2
+
+Each try takes one of some forty small files in all formats and modes that Pillow writes, damages
+it, and reads it twice, with and without ``allow_truncated``, in a process with limited memory. Any
+other end than a picture or an ImageError is a problem: another exception, memory that runs out, a
+process that crashes, a picture that takes too long. ``--only N`` repeats one try; ``--keep`` names
+a folder for the files that made problems. Exits with 1 if there was one.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import resource
+import struct
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, PngImagePlugin
+
+from captioning.data.images import MAX_PIXELS, read_image
+from captioning.errors import ImageError
+
+SIZE = (48, 36)
+ENDINGS = {True: "with allow_truncated", False: "by default"}
+Generator = np.random.Generator
+
+
+# --- valid pictures ------------------------------------------------------------------------------
+
+
+def saved(picture: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def valid_pictures() -> dict[str, bytes]:
+    """Return small files by name; formats that this Pillow does not write are left out."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    photo = Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
+    pictures: dict[str, bytes] = {}
+    for part in (jpegs, pngs, animations, tiffs, others):
+        for name, (picture, form, options) in part(photo):
+            try:
+                pictures[name] = saved(picture, form, **options)
+            except (KeyError, OSError) as error:
+                print(f"left out {name}: {error}")
+    return pictures
+
+
+Recipe = tuple[str, tuple[Image.Image, str, dict[str, Any]]]
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112], made[0x010F] = orientation, "a camera"
+    return made
+
+
+def jpegs(photo: Image.Image) -> Iterator[Recipe]:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    yield "jpeg", (photo, "JPEG", {})
+    yield "jpeg progressive", (photo, "JPEG", {"progressive": True})
+    yield "jpeg grey", (photo.convert("L"), "JPEG", {})
+    yield "jpeg cmyk", (photo.convert("CMYK"), "JPEG", {})
+    yield "jpeg exif", (photo, "JPEG", {"exif": exif(6), "icc_profile": profile})
+    yield "jpeg 444 restart", (photo, "JPEG", {"subsampling": 0, "restart_marker_blocks": 4})
+    yield "mpo", (photo, "MPO", {"save_all": True, "append_images": [photo.rotate(90)]})
+
+
+def pngs(photo: Image.Image) -> Iterator[Recipe]:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "some text" * 30, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", "<x/>" * 30, zip=True)
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+        yield f"png {mode}", (deep if mode == "I;16" else photo.convert(mode), "PNG", {})
+    yield "png exif", (photo, "PNG", {"exif": exif(8), "icc_profile": profile, "pnginfo": text})
+    yield "png transparency", (photo.convert("P"), "PNG", {"transparency": bytes(range(256))})
+
+
+def animations(photo: Image.Image) -> Iterator[Recipe]:
+    frames = [photo.rotate(90 * turn) for turn in range(1, 4)]
+    several = {"save_all": True, "append_images": frames}
+    yield "apng", (photo, "PNG", several)
+    yield "gif", (photo, "GIF", {})
+    yield "gif animated", (photo.convert("P"), "GIF", {**several, "transparency": 3})
+    yield "webp animated", (photo, "WEBP", several)
+    yield "avif animated", (photo, "AVIF", several)
+
+
+def tiffs(photo: Image.Image) -> Iterator[Recipe]:
+    grey = np.asarray(photo.convert("L"))
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
+        yield f"tiff {compression}", (photo, "TIFF", {"compression": compression})
+    yield "tiff bits", (photo.convert("1"), "TIFF", {"compression": "group4"})
+    yield "tiff 16", (Image.fromarray(grey.astype(np.uint16) * 257), "TIFF", {"exif": exif(5)})
+    yield "tiff float", (Image.fromarray(grey.astype(np.float32) / 255), "TIFF", {})
+    yield "tiff cmyk", (photo.convert("CMYK"), "TIFF", {"compression": "tiff_lzw"})
+    yield "tiff lab", (Image.merge("LAB", photo.split()), "TIFF", {})
+    yield "tiff pages", (photo, "TIFF", {"save_all": True, "append_images": [photo, photo]})
+    tiled = {322: 16, 323: 16}  # TileWidth, TileLength
+    yield "tiff tiled", (photo, "TIFF", {"tiffinfo": tiled, "compression": "tiff_lzw"})
+
+
+def others(photo: Image.Image) -> Iterator[Recipe]:
+    yield "webp", (photo, "WEBP", {"exif": exif(7)})
+    yield "webp lossless", (photo.convert("RGBA"), "WEBP", {"lossless": True})
+    yield "bmp", (photo, "BMP", {})
+    yield "bmp palette", (photo.convert("P"), "BMP", {})
+    yield "avif", (photo, "AVIF", {"exif": exif(3)})
+    yield "jpeg2000", (photo, "JPEG2000", {})
+    yield "jpeg2000 alpha", (photo.convert("RGBA"), "JPEG2000", {"irreversible": True})
+    for form in ("ICO", "ICNS", "PPM", "TGA", "PCX", "SGI", "DDS", "QOI", "IM"):
+        yield form.lower(), (photo, form, {})
+    yield "tga packed", (photo.convert("RGBA"), "TGA", {"compression": "tga_rle"})
+    yield "ico bitmap", (photo, "ICO", {"bitmap_format": "bmp"})
+    yield "pfm", (photo.convert("L").convert("F"), "PPM", {})
+
+
+def interlaced(width: int = 13, height: int = 11) -> bytes:
+    """Return an interlaced PNG, which Pillow does not write; PNG specification, section 8.2."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    passes = "0088 4088 0448 2044 0224 1022 0112"  # first column and row, steps between them
+    rows = b""
+    for x, y, dx, dy in (map(int, each) for each in passes.split()):
+        line = b"\0" + bytes(range(len(range(x, width, dx))))
+        rows += line * len(range(y, height, dy))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def flip(content: bytearray, random: Generator) -> None:
+    for _ in range(random.integers(1, 9)):
+        content[random.integers(len(content))] = random.integers(256)
+
+
+def flip_early(content: bytearray, random: Generator) -> None:
+    for _ in range(random.integers(1, 5)):
+        content[random.integers(min(len(content), 128))] = random.choice([0, 1, 127, 128, 255])
+
+
+def block(content: bytearray, random: Generator) -> slice:
+    start = int(random.integers(len(content)))
+    return slice(start, start + int(random.integers(1, 65)))
+
+
+def zero(content: bytearray, random: Generator) -> None:
+    part = block(content, random)
+    content[part] = bytes(len(content[part]))
+
+
+def double(content: bytearray, random: Generator) -> None:
+    part = block(content, random)
+    content[part.start : part.start] = content[part] * int(random.integers(1, 4))
+
+
+def delete(content: bytearray, random: Generator) -> None:
+    del content[block(content, random)]
+
+
+def cut(content: bytearray, random: Generator) -> None:
+    del content[random.integers(len(content)) :]
+
+
+def set_number(content: bytearray, random: Generator) -> None:
+    """Overwrite what may be a length, a size or an offset, in either order of the bytes."""
+    width = int(random.choice([2, 4]))
+    place = int(random.integers(max(1, min(len(content), 600) - width)))
+    odd = [0, 1, 2, 255, 256, 32767, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+    value = int(random.choice(odd)) % (1 << 8 * width)
+    content[place : place + width] = value.to_bytes(width, str(random.choice(["little", "big"])))  # type: ignore[arg-type]
+
+
+DAMAGE: tuple[Callable[[bytearray, Generator], None], ...] = (
+    flip, flip_early, zero, double, delete, cut, set_number
+)  # fmt: skip
+
+
+def damaged(pictures: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
+    """Return the name and the bytes of one try, the same ones each time it is asked for."""
+    random = np.random.default_rng([seed, number])
+    names = list(pictures)
+    name = names[number % len(names)]
+    content = bytearray(pictures[name])
+    if random.random() < 0.1:  # the beginning of one, the end of another
+        other = pictures[names[random.integers(len(names))]]
+        content[random.integers(len(content)) :] = other[random.integers(len(other)) :]
+        name += ", spliced"
+    for _ in range(random.integers(1, 4)):
+        if content:
+            change = DAMAGE[random.integers(len(DAMAGE))]
+            change(content, random)
+            name += f", {change.__name__}"
+    return name, bytes(content)
+
+
+# --- reading in a process of its own -------------------------------------------------------------
+
+
+def read(content: bytes, allow_truncated: bool, max_pixels: int) -> tuple[str, str]:
+    """Return how it ended and what there is to say about it."""
+    try:
+        picture = read_image(content, allow_truncated=allow_truncated, max_pixels=max_pixels)
+    except ImageError as error:
+        if isinstance(error.__cause__, MemoryError):
+            return "out of memory", "".join(traceback.format_exception(error.__cause__)[-3:])
+        return "refused", str(error)
+    except BaseException as error:
+        return type(error).__name__, "".join(traceback.format_exception(error)[-4:])
+    right = picture.mode == "RGB" and picture.width * picture.height <= max_pixels
+    return ("read", "") if right else ("wrong picture", f"{picture.mode} {picture.size}")
+
+
+def work(pipe: Connection, memory: float, max_pixels: int) -> None:
+    limit = int(memory * (1 << 30))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff says there what it finds
+    while True:
+        content, allow_truncated = pipe.recv()
+        pipe.send(read(content, allow_truncated, max_pixels))
+
+
+class Reader:
+    """A process that reads pictures, begun anew when it dies or hangs."""
+
+    def __init__(self, time_limit: float, memory: float, max_pixels: int) -> None:
+        self.time_limit = time_limit
+        self.limits = memory, max_pixels
+        self.start()
+
+    def start(self) -> None:
+        """Begin a process."""
+        context = multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, *self.limits), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def read(self, content: bytes, allow_truncated: bool) -> tuple[str, str]:
+        """Return how reading a picture ended, whatever became of the process."""
+        try:
+            self.pipe.send((content, allow_truncated))
+            if self.pipe.poll(self.time_limit):
+                return self.pipe.recv()
+            ending = "time limit", f"not done after {self.time_limit:g} seconds"
+        except (EOFError, ConnectionError):
+            self.process.join()
+            ending = "crash", f"exit status {self.process.exitcode}"
+        self.stop()
+        self.start()
+        return ending
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--tries", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--time-limit", type=float, default=10, help="seconds for one reading")
+    parser.add_argument("--memory", type=float, default=2, help="GiB for the reading process")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS)
+    parser.add_argument("--keep", type=Path, help="folder for the files that made problems")
+    parser.add_argument("--only", type=int, help="repeat the try of this number alone")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parsed()
+    pictures = {**valid_pictures(), "png interlaced": interlaced()}
+    reader = Reader(options.time_limit, options.memory, options.max_pixels)
+    for name, content in pictures.items():
+        if (ending := reader.read(content, False))[0] != "read":
+            print(f"{name} is not even read undamaged: {ending}")
+            return 1
+    endings: Counter[str] = Counter()
+    problems = 0
+    slowest = (0.0, -1)
+    start = time.perf_counter()
+    for number in range(options.tries) if options.only is None else [options.only]:
+        name, content = damaged(pictures, options.seed, number)
+        for allow_truncated, how in ENDINGS.items():
+            begun = time.perf_counter()
+            ending, detail = reader.read(content, allow_truncated)
+            slowest = max(slowest, (time.perf_counter() - begun, number))
+            endings[ending] += 1
+            if options.only is not None:
+                print(f"{name}: {ending} {how} {detail}")
+            elif ending not in ("read", "refused"):
+                problems += 1
+                print(f"try {number} ({name}): {ending} {how}: {detail}", flush=True)
+                keep(options.keep, number, content)
+    reader.stop()
+    if options.only is not None:
+        keep(options.keep, options.only, content)
+        problems = sum(endings[each] for each in endings if each not in ("read", "refused"))
+    report = {
+        "tries": options.tries if options.only is None else 1,
+        "kinds": len(pictures),
+        "seed": options.seed,
+        "endings": dict(endings),
+        "problems": problems,
+        "seconds": round(time.perf_counter() - start, 1),
+        "slowest_seconds": round(slowest[0], 2),
+        "slowest_try": slowest[1],
+    }
+    print(json.dumps(report))
+    return int(problems > 0)
+
+
+def keep(folder: Path | None, number: int, content: bytes) -> None:
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.bin").write_bytes(content)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
