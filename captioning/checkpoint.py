@@ -8,30 +8,38 @@
     README.md                 the model card
 
 Everything that the model needs is written down, so a later version of this package with other
-defaults still loads the same model.
+defaults still loads the same model. Whoever wrote the directory is not believed: nothing of the
+size that its settings ask for is made before they were compared with the weights that are there, so
+that loading takes at most 1 GiB and four times the size of ``model.safetensors``.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
-from captioning.errors import CaptioningError, CheckpointError, OutputError, nearest
-from captioning.nn.decoder import Decoder
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.errors import CheckpointError, OutputError
+from captioning.model_files import (
+    StoredWeights,
+    open_weights,
+    read_json,
+    read_settings,
+    translated,
+)
+from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig
+from captioning.stored_weights import check_shapes, fill, sketch
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
@@ -40,18 +48,16 @@ _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
-_BEFORE: dict[type, dict[str, Any]] = {
-    DecoderConfig: {
-        "top_down": False,
-        "recurrent_dropout": 0.0,
-        "layers": 1,
-        "factored": False,
-        "multimodal": False,
-        "embedding_layers": 1,
-        "reconstruct": False,
-    }
+_BEFORE = {
+    "top_down": False,
+    "recurrent_dropout": 0.0,
+    "layers": 1,
+    "factored": False,
+    "multimodal": False,
+    "embedding_layers": 1,
+    "reconstruct": False,
 }
-"""Settings that older models do not name, and what was the case before they could be chosen."""
+"""Settings of decoders that older models do not name, and what was so before there was a choice."""
 _FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
 
 
@@ -238,148 +244,96 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
             which.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    if not _is_directory(directory):
         raise CheckpointError(
             f"There is no model directory {directory}. "
             "Train one with `captioning train`, or name no model to use the default one."
         )
-    config = _read_json(directory / _CONFIG)
-    if config.get("format") != "captioning" or not isinstance(config.get("format_version"), int):
+    path = directory / _CONFIG
+    config = _read_config(path)
+    encoder = read_settings(EncoderConfig, config.get("encoder"), path, part="encoder")
+    decoder = read_settings(
+        DecoderConfig, config.get("decoder"), path, part="decoder", before=_BEFORE
+    )
+    prepare = directory / _PREPROCESSOR
+    preprocessing = read_settings(Preprocessing, read_json(prepare), prepare)
+    words = read_json(directory / _VOCABULARY)
+    vocabulary = translated(lambda: Vocabulary.from_json(words), directory / _VOCABULARY)
+    search = _read_search(directory / _GENERATION, vocabulary)
+    with open_weights(directory / _WEIGHTS) as weights:
+        _check_sizes(directory, decoder, vocabulary, weights)
+        model = sketch(encoder, decoder, preprocessing, path)
+        check_shapes(model, weights)
+        fill(model, weights)
+    return Checkpoint(model.to(device).eval(), vocabulary, search, config.get("info", {}))
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long, or nobody may look
+        return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what ``config.json`` holds, its version and its information looked at."""
+    config = read_json(path)
+    version = config.get("format_version")
+    if config.get("format") != "captioning" or type(version) is not int or version < 1:
         raise CheckpointError(
-            f"{directory / _CONFIG} is not of this package: it has no "
-            '"format": "captioning" and format_version.'
+            f"{path} is not of this package: it has no "
+            '"format": "captioning" and format_version. Give the directory of another model.'
         )
-    if config["format_version"] > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{directory} has format version {config['format_version']}, this package reads up to "
+            f"{path.parent} has format version {version}, this package reads up to "
             f"{FORMAT_VERSION}. Update it: pip install -U captioning."
         )
-    encoder_config = _build(EncoderConfig, config.get("encoder"), directory / _CONFIG, "encoder")
-    decoder_config = _build(DecoderConfig, config.get("decoder"), directory / _CONFIG, "decoder")
-    preprocessing = _build(
-        Preprocessing, _read_json(directory / _PREPROCESSOR), directory / _PREPROCESSOR
-    )
-    vocabulary = _translated(lambda: Vocabulary.load(directory / _VOCABULARY))
-    generation = _read_json(directory / _GENERATION)
-    search = _translated(lambda: search_from_json(generation), directory / _GENERATION)
-    weights = _read_weights(directory / _WEIGHTS)
-    _check_sizes(directory, decoder_config, vocabulary, weights)
-    model = _translated(
-        lambda: CaptionModel(
-            Encoder(_untrained(encoder_config), preprocessing), Decoder(decoder_config)
-        ),
-        directory / _CONFIG,
-    )
-    model.encoder.config = encoder_config
-    _fill(model, weights, directory / _WEIGHTS)
-    info = config.get("info")
-    return Checkpoint(
-        model.to(device).eval(), vocabulary, search, info if isinstance(info, dict) else {}
-    )
-
-
-def _untrained(config: EncoderConfig) -> EncoderConfig:
-    return EncoderConfig(config.name, None, config.image_size, config.fit)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: it is no model directory, or not all of it was "
-            "copied."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as JSON: {error}. Copy the model again."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object. Copy the model again.")
-    return content
-
-
-def _build(kind: Any, content: Any, path: Path, part: str = "settings") -> Any:
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} has no {part}. Copy the model again.")
-    content = {**_BEFORE.get(kind, {}), **content}
-    known = {entry.name for entry in fields(kind)}
-    for name in content:
-        if name not in known:
+    info = config.get("info", {})
+    parts = {"training": dict, "scores": dict, "limits": list}
+    for name, kind in (("info", dict), *parts.items()):
+        value = info if name == "info" else info.get(name, kind())
+        if not isinstance(value, kind):
             raise CheckpointError(
-                f"{path}: {name!r} is not among the {part}'s settings.{nearest(name, known)} "
-                "A newer version of this package may know it."
+                f"{path}: {name} is no JSON {'array' if kind is list else 'object'}. "
+                "Copy the model again."
             )
-    if lacking := sorted(known - set(content)):
-        raise CheckpointError(f"{path}: the {part} lacks {', '.join(lacking)}.")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-    return _translated(lambda: kind(**values), path)
+    if not all(isinstance(line, str) for line in info.get("limits", [])):
+        raise CheckpointError(f"{path}: limits holds more than strings. Copy the model again.")
+    return config
 
 
-def _translated(make: Any, path: Path | None = None) -> Any:
-    """Return ``make()``; what it raises becomes a CheckpointError."""
-    try:
-        return make()
-    except CheckpointError:
-        raise
-    except (CaptioningError, TypeError, ValueError, RuntimeError, KeyError) as error:
-        where = f"{path}: " if path else ""
-        raise CheckpointError(f"{where}{error}") from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: it is no model directory, or not all of it was "
-            "copied."
-        )
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or cut short ({error}). Copy the model again."
-        ) from error
-    return {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
+def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
+    content = read_json(path)
+    search: SearchMethod = translated(lambda: search_from_json(content), path)
+    for word in (*search.forbidden_words, *search.required_words):
+        if word >= len(vocabulary):
+            raise CheckpointError(
+                f"{path} speaks of the word {word}, and the vocabulary has {len(vocabulary)}. "
+                "The files belong to different models."
+            )
+    return search
 
 
 def _check_sizes(
-    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: dict[str, Tensor]
+    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: StoredWeights
 ) -> None:
-    """Compare the files with each other before memory is taken for what the settings ask."""
+    """Compare the files with each other where a reader can be told most plainly."""
     if len(vocabulary) != config.vocabulary_size:
         raise CheckpointError(
             f"{directory}: the vocabulary has {len(vocabulary)} words, the decoder "
             f"{config.vocabulary_size}. The files belong to different models."
         )
     expected = (config.vocabulary_size, config.embedding_size)
-    recurrent = weights.get("decoder.cell.W_hh")
-    embedding = weights.get("decoder.embedding.weight")
+    recurrent = weights.tensors.get("decoder.cell.W_hh")
+    embedding = weights.tensors.get("decoder.embedding.weight")
     if recurrent is None or embedding is None:
-        raise CheckpointError(f"{directory / _WEIGHTS} holds no decoder of this package.")
-    if tuple(embedding.shape) != expected or recurrent.shape[-1] != config.hidden_size:
         raise CheckpointError(
-            f"{directory}: {_WEIGHTS} has word vectors {tuple(embedding.shape)} and hidden size "
-            f"{recurrent.shape[-1]}, {_CONFIG} says {expected} and {config.hidden_size}. "
+            f"{directory / _WEIGHTS} holds no decoder of this package. Copy the model again."
+        )
+    if embedding.shape != expected or recurrent.shape[-1:] != (config.hidden_size,):
+        raise CheckpointError(
+            f"{directory}: {_WEIGHTS} has word vectors {embedding.shape} and hidden size "
+            f"{recurrent.shape[-1:]}, {_CONFIG} says {expected} and {config.hidden_size}. "
             "The files belong to different models."
         )
-
-
-def _fill(model: CaptionModel, weights: dict[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    if model.decoder.config.tie_weights and "decoder.embedding.weight" in weights:
-        weights["decoder.W_rw.weight"] = weights["decoder.embedding.weight"]
-    for problem, names in (("lacks", set(own) - set(weights)), ("adds", set(weights) - set(own))):
-        if names:
-            raise CheckpointError(
-                f"{path} {problem} {len(names)} tensors, {sorted(names)[0]} among them. "
-                "The files belong to different models."
-            )
-    for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has the shape {tuple(tensor.shape)}, the model "
-                f"{tuple(own[name].shape)}. The files belong to different models."
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds values that are no finite numbers.")
-    model.load_state_dict(weights)

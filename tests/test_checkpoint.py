@@ -1,9 +1,15 @@
 import json
+import os
 import re
+import resource
 import shutil
+from contextlib import contextmanager
+from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.preprocessing import Preprocessing
@@ -199,11 +205,197 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     with torch.no_grad():
         checkpoint.model.decoder.W_hr.bias[0] = float("nan")
     save_checkpoint(checkpoint, tmp_path / "model")
-    with pytest.raises(CheckpointError, match="no finite numbers"):
+    with pytest.raises(CheckpointError, match=r"decoder\.W_hr\.bias holds values that are no fini"):
+        load_checkpoint(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", lambda c: c["encoder"].update(name=5), "encoder's name is 5; it is a str"),
+        ("config.json", lambda c: c["encoder"].update(image_size=True), "image_size is True"),
+        ("config.json", lambda c: c["encoder"].update(fit=None), "fit is None; it is one of 'squ"),
+        ("config.json", lambda c: c["encoder"].update(weights=[]), "weights is"),
+        ("config.json", lambda c: c["decoder"].update(attention="false"), "it is true or false"),
+        ("config.json", lambda c: c["decoder"].update(tie_weights=1), "it is true or false"),
+        ("config.json", lambda c: c["decoder"].update(layers=True), "layers is True; it is a who"),
+        ("config.json", lambda c: c["decoder"].update(hidden_size=8.0), "it is a whole number"),
+        ("config.json", lambda c: c["decoder"].update(hidden_size=-8), "hidden_size is -8"),
+        ("config.json", lambda c: c["decoder"].update(dropout=float("nan")), "a finite number"),
+        ("config.json", lambda c: c.update(format_version=True), "is not of this package"),
+        ("config.json", lambda c: c.update(format_version=-1), "is not of this package"),
+        ("config.json", lambda c: c.update(info=[1]), "info is no JSON object"),
+        ("config.json", lambda c: c["info"].update(training="long"), "training is no JSON object"),
+        ("config.json", lambda c: c["info"].update(limits=[1]), "limits holds more than strings"),
+        ("preprocessor_config.json", lambda c: c.update(size="64"), "size is '64'; it is a whole"),
+        ("preprocessor_config.json", lambda c: c.update(size=10**9), "lies between 1 and 4096"),
+        ("preprocessor_config.json", lambda c: c.update(std=[0.1, float("nan"), 1]), "a finite nu"),
+        ("preprocessor_config.json", lambda c: c.update(std=[0.1, 1e-40, 1]), "a std between"),
+        ("generation_config.json", lambda c: c.update(width=10**9), "at most 10000"),
+        ("generation_config.json", lambda c: c.update(width=True), "a whole number"),
+        ("generation_config.json", lambda c: c.update(max_length=10**9), "at most 10000"),
+        ("generation_config.json", lambda c: c.update(length_penalty=10**400), "length_penalty is"),
+        ("generation_config.json", lambda c: c.update(forbidden_words=[8]), "the word 8, and the"),
+        ("vocabulary.json", lambda c: c["words"].__setitem__(5, "a"), "stand twice"),
+        ("vocabulary.json", lambda c: c["words"].__setitem__(5, 5), "with strings was expected"),
+        ("vocabulary.json", lambda c: c["words"].__setitem__(5, "\x1b[2J"), "a control character"),
+    ],
+)
+def test_settings_of_another_type_or_out_of_range_are_said(
+    directory, file, change, message, monkeypatch
+):
+    # A user runs without the type checks of the suite, which would stop some of these earlier.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    edit(directory / file, change)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(directory)
+    assert file in str(caught.value)
+
+
+@contextmanager
+def no_more_memory_than(mebibytes):
+    """Let no array be made beyond the memory that is used now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["decoder"].update(attention_size=10**5), "W_a.bias has the shape|W_a.weight"),
+        (lambda c: c["decoder"].update(attention_size=10**9), "different models"),
+        (lambda c: c["decoder"].update(feature_size=10**9), "the decoder expects 1000000000"),
+        (lambda c: c["decoder"].update(layers=10**9), "layers is 1000000000; it is at most 100"),
+        (lambda c: c["decoder"].update(layers=100), "lacks 297 tensors"),
+        (lambda c: c["decoder"].update(hidden_size=10**5), "different models"),
+        (lambda c: c["decoder"].update(cell="gru"), "different models"),
+        (lambda c: c["encoder"].update(name="timm:convnext_xxlarge"), "the decoder expects"),
+        (lambda c: c["encoder"].update(name="torchvision:vgg19"), "gives vectors of 512"),
+        (lambda c: c["encoder"].update(name="torchvision:regnet_y_128gf"), "the decoder expects"),
+    ],
+)
+def test_what_the_settings_ask_for_is_compared_before_memory_is_taken(tmp_path, change, message):
+    checkpoint = small_checkpoint(attention=True)
+    save_checkpoint(checkpoint, tmp_path / "model")
+    load_checkpoint(tmp_path / "model")
+    edit(tmp_path / "model" / "config.json", change)
+    with no_more_memory_than(300), pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "model")
+
+
+def test_large_pictures_take_no_memory_before_there_is_one(directory):
+    edit(directory / "preprocessor_config.json", lambda c: c.update(size=4096))
+    with no_more_memory_than(300):
+        assert load_checkpoint(directory).model.encoder.positions == 128 * 128
+
+
+@pytest.mark.parametrize("file", sorted(FILES - {"README.md"}))
+def test_a_pipe_or_a_device_in_the_place_of_a_file_does_not_hang(directory, file):
+    (directory / file).unlink()
+    os.mkfifo(directory / file)
+    with pytest.raises(CheckpointError, match=f"{file} is a pipe"):
+        load_checkpoint(directory)
+    (directory / file).unlink()
+    (directory / file).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=f"{file} is a device"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["timm:local-dir:/etc", "timm:hf-hub:timm/resnet18.a1_in1k", "timm:test_resnet./x"]
+)
+def test_an_encoder_from_a_folder_or_a_hub_is_not_looked_up(directory, name, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("looked for a network")
+
+    edit(directory / "config.json", lambda c: c["encoder"].update(name=name))
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(CheckpointError, match=r"config\.json: .* is no plain name of a network"):
+        load_checkpoint(directory)
+
+
+def retyped(path, name, dtype):
+    tensors = load_file(path)
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        ("decoder.W_hr.weight", torch.int64, "is stored as torch.int64, the model has"),
+        ("decoder.W_hr.weight", torch.bool, "is stored as torch.bool, the model has"),
+        ("decoder.W_hr.weight", torch.float64, "is stored as 'F64'; models of this package"),
+        ("encoder.network.bn1.num_batches_tracked", torch.float32, "is stored as torch.float32"),
+    ],
+)
+def test_weights_of_another_type_are_refused_by_name(directory, name, dtype, message):
+    retyped(directory / "model.safetensors", name, dtype)
+    with pytest.raises(CheckpointError, match=f"safetensors: {name} {message}"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:test_vit",
+        "timm:test_vit_relpos",  # computes places in a table, and does not save them
+        "timm:efficientformer_l1",  # saves them
+        "torchvision:regnet_y_400mf",  # its builder computes with tensors
+        "torchvision:squeezenet1_1",
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype):
+    encoder = Encoder(EncoderConfig(name, weights=None))
+    options = DecoderOptions(embedding_size=8, hidden_size=8)
+    shape = options.sized(vocabulary_size=5, feature_size=encoder.feature_size)
+    vocabulary = Vocabulary.build([["a"]], min_count=1)
+    model = CaptionModel(encoder, Decoder(shape)).eval()
+    stored = {
+        k: t.to(dtype).float() for k, t in model.state_dict().items() if t.is_floating_point()
+    }
+    model.load_state_dict(stored, strict=False)  # what the file can hold
+    save_checkpoint(Checkpoint(model, vocabulary, BeamSearch()), tmp_path / "model", dtype=dtype)
+    loaded = load_checkpoint(tmp_path / "model").model
+    size = encoder.preprocessing.size
+    pixels = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(loaded.encoder(pixels).grid, encoder(pixels).grid)
+    assert (loaded.encoder.positions, loaded.encoder.feature_size) == (
+        encoder.positions,
+        encoder.feature_size,
+    )
+    for own, other in zip(model.parameters(), loaded.parameters(), strict=True):
+        assert (own.stride(), own.requires_grad) == (other.stride(), other.requires_grad)
+    assert loaded.decoder.W_rw.weight is loaded.decoder.embedding.weight
+
+
+def test_places_outside_their_table_are_refused(tmp_path):
+    encoder = Encoder(EncoderConfig("timm:efficientformer_l1", weights=None))
+    shape = DecoderOptions(embedding_size=8, hidden_size=8).sized(
+        vocabulary_size=5, feature_size=encoder.feature_size
+    )
+    name, places = next(
+        (name, buffer) for name, buffer in encoder.named_buffers() if name.endswith("bias_idxs")
+    )
+    places[0, 0] = 10**6
+    model = CaptionModel(encoder, Decoder(shape)).eval()
+    vocabulary = Vocabulary.build([["a"]], min_count=1)
+    save_checkpoint(Checkpoint(model, vocabulary, BeamSearch()), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=f"{name} holds numbers outside 0 to 48"):
         load_checkpoint(tmp_path / "model")
 
 
 def test_absent_directory_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no model directory"):
+        load_checkpoint("x" * 5000)
     with pytest.raises(CheckpointError, match="There is no model directory"):
         load_checkpoint(tmp_path / "absent")
 

@@ -1,6 +1,7 @@
 """The words a model knows, and their ids."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from captioning.errors import VocabularyError
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what moves a terminal, breaks a line, or is half a character."""
 _CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})
 
 
@@ -120,11 +123,30 @@ class Vocabulary:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise VocabularyError(f"{path} cannot be read as a vocabulary: {error}") from error
+        try:
+            return cls.from_json(content)
+        except VocabularyError as error:
+            raise VocabularyError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_json(cls, content: object) -> "Vocabulary":
+        """Return the vocabulary that :meth:`save` wrote as this JSON object.
+
+        Raises:
+            VocabularyError: It is no such object, or a word breaks the line it is printed in.
+        """
         words = content.get("words") if isinstance(content, dict) else None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise VocabularyError(
-                f'{path} is no vocabulary: {{"words": [...]}} with strings was expected.'
+                'This is no vocabulary: {"words": [...]} with strings was expected. '
+                "Was it written by Vocabulary.save?"
             )
+        for word in words:
+            if not word.isprintable() and any(unicodedata.category(c) in _CONTROLS for c in word):
+                raise VocabularyError(
+                    f"The word {word[:50]!r} of the vocabulary holds a control character. "
+                    "Copy the file again, or take the word from another model."
+                )
         return cls(words)
 
 

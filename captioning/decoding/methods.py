@@ -1,10 +1,16 @@
 """The ways to search, as values: what each does, and its settings."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from captioning.errors import SettingsError, nearest
+
+MOST = {
+    **{"max_length": 10_000, "width": 10_000, "groups": 1000, "n": 100_000},
+    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6},
+}
+"""Beyond these, memory or the range of 32-bit numbers ends before a search does."""
+LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,10 @@ class SearchMethod:
 
     def __post_init__(self) -> None:
         self._check_counts(min_length=0, max_length=1, no_repeat_ngram=0)
+        for name, most in MOST.items():
+            value: Any = getattr(self, name, None)
+            if _is_number(value) and value > most:
+                raise SettingsError(f"{name} is {value}; it is at most {most}.")
         if self.min_length > self.max_length:
             raise SettingsError(
                 f"min_length is {self.min_length} and max_length {self.max_length}; "
@@ -161,6 +171,11 @@ class Sampling(SearchMethod):
             _is_number(self.temperature) and self.temperature > 0,
             "a finite number above 0; use Greedy for the most probable words",
         )
+        if self.temperature < LEAST_TEMPERATURE:
+            raise SettingsError(
+                f"temperature is {self.temperature}; it is at least {LEAST_TEMPERATURE}. "
+                "Use Greedy for the most probable words."
+            )
         self._check_number(
             "top_p",
             _is_number(self.top_p) and 0 < self.top_p <= 1,
@@ -216,4 +231,4 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -1,5 +1,6 @@
 """From pixels to a grid of vectors and one vector v, by a CNN trained on ImageNet."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,10 +32,22 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:
             raise SettingsError(
-                f"The encoder {self.name!r} has no known family. "
+                f"The encoder {self.name[:100]!r} has no known family. "
                 "Write timm:<model> or torchvision:<model>, for example "
                 "timm:tf_efficientnet_lite0 or torchvision:resnet50."
             )
+        if not re.fullmatch(r"\w[\w.-]{0,99}", self.model, re.ASCII):
+            # timm reads a name such as local-dir:/folder or hf-hub:somebody/model from there.
+            raise SettingsError(
+                f"The encoder {self.name[:100]!r} is no plain name of a network. After "
+                f"{self.family}: come letters, digits, _, . and - alone, as in timm:resnet18."
+            )
+        if self.image_size is not None and not 1 <= self.image_size <= 4096:
+            raise SettingsError(
+                f"image_size is {self.image_size}; it lies between 1 and 4096 pixels."
+            )
+        if self.fit not in ("squeeze", "crop"):
+            raise SettingsError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
 
     @property
     def family(self) -> str:

@@ -10,6 +10,9 @@ Injection = Literal[
     "recurrent", "first_word", "first_step", "init_state", "merge", "every_input", "none"
 ]
 INJECTIONS: tuple[str, ...] = get_args(Injection)
+MOST = 10**9
+"""Of numbers in a vector: no product of two such sizes is too large to be computed with."""
+MOST_LAYERS = 100
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,12 @@ class DecoderOptions:
 
     def __post_init__(self) -> None:
         sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]
-        for name in (*sizes, "layers"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is at least 1.")
+        for name, most in (*((name, MOST) for name in sizes), ("layers", MOST_LAYERS)):
+            value = getattr(self, name)
+            if value < 1:
+                raise SettingsError(f"{name} is {value}; it is at least 1.")
+            if value > most:
+                raise SettingsError(f"{name} is {value}; it is at most {most}.")
         if self.embedding_layers not in (1, 2):
             raise SettingsError(f"embedding_layers is {self.embedding_layers}; it is 1 or 2.")
         if self.injection not in INJECTIONS:

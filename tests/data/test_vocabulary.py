@@ -113,13 +113,28 @@ def test_it_is_saved_and_loaded_unchanged(tmp_path: Path) -> None:
         ('{"words": 3}', "is no vocabulary"),
         ('{"words": ["a"]}', r"this one begins with \['a'\]"),
         ('{"words": ["<pad>", "<bos>", "<eos>", "<unk>", ["a"]]}', "with strings was expected"),
+        ('{"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "stand twice"),
+        *(
+            (
+                json.dumps({"words": [*SPECIALS, f"a{character}b"]}),
+                r"v.json: The word 'a.*b' of the vocabulary holds a control character",
+            )
+            for character in ("\x00", "\n", "\x1b", "\x7f", "\x85", "\u2028", "\ud800")
+        ),
     ],
 )
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "vocabulary.json"
+    path = tmp_path / "v.json"
     path.write_text(text)
     with pytest.raises(VocabularyError, match=message):
         Vocabulary.load(path)
+
+
+def test_words_of_all_scripts_are_no_control_characters(tmp_path: Path) -> None:
+    unusual = ["\u0645\u06cc\u200c\u062e", "1\u00a01/2", "\u00ad", "\U0001f600", "../x", "\u0378"]
+    vocabulary = Vocabulary([*SPECIALS, *unusual])  # joiner, no-break space, soft hyphen, no name
+    vocabulary.save(tmp_path / "v.json")
+    assert Vocabulary.load(tmp_path / "v.json") == vocabulary
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_json_that_makes_no_sense_is_refused(content, message):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
+        (Greedy, {"max_length": 10**9}, "max_length is 1000000000; it is at most 10000"),
+        (BeamSearch, {"width": 10**6}, "width is 1000000; it is at most 10000"),
+        (BeamSearch, {"length_penalty": 1e9}, "length_penalty is 1000000000.0; it is at most 20"),
+        (DiverseBeamSearch, {"groups": 10**6}, "groups is 1000000; it is at most 1000"),
+        (DiverseBeamSearch, {"strength": 1e30}, "strength is 1e[+]30; it is at most 1000000"),
+        (Sampling, {"n": 10**9}, "n is 1000000000; it is at most 100000"),
+        (Sampling, {"temperature": 1e-300}, "temperature is 1e-300; it is at least 1e-06"),
+        (Sampling, {"temperature": 1e30}, "temperature is 1e[+]30; it is at most 1000000"),
         (Greedy, {"min_length": -1}, "min_length is -1; it is a whole number, at least 0"),
         (Greedy, {"max_length": 0}, "max_length is 0; it is a whole number, at least 1"),
         (Greedy, {"min_length": 9, "max_length": 8}, "Lower min_length or raise max_length"),

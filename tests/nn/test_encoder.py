@@ -1,3 +1,4 @@
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -120,6 +121,29 @@ def test_unknown_names_are_refused_with_the_nearest():
         Encoder(EncoderConfig("torchvision:resnet188", weights=None))
     with pytest.raises(SettingsError, match="no known family"):
         EncoderConfig("resnet18")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("local-dir:/etc", "hf-hub:timm/resnet18.a1_in1k", "hf_hub:a/b", "../resnet18", "a" * 101),
+        *("resnet18./../resnet50", "resnet18.x?y", "resnet18#x", "resnet18\n", "resnet18\0", "é"),
+    ],
+)
+@pytest.mark.parametrize("family", ["timm", "torchvision"])
+def test_names_that_lead_to_a_folder_or_a_hub_are_refused(family, model):
+    """Such names are timm's way to read a folder or to download what anybody has put there."""
+    with pytest.raises(SettingsError, match="is no plain name of a network"):
+        EncoderConfig(f"{family}:{model}")
+
+
+def test_sizes_and_fits_that_make_no_sense_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for size in (0, -1, 4097, 10**400):
+        with pytest.raises(SettingsError, match=f"image_size is {size}; it lies between 1"):
+            EncoderConfig(LITE0, image_size=size)
+    with pytest.raises(SettingsError, match="fit is 'stretch'; it is 'squeeze' or 'crop'"):
+        EncoderConfig(LITE0, fit="stretch")
 
 
 def test_missing_weights_name_every_way_to_get_them(monkeypatch):

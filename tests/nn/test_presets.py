@@ -386,6 +386,8 @@ def test_the_table_of_words_follows_every_weight_in_it():
     ("settings", "said"),
     [
         ({"layers": 0}, "layers is 0"),
+        ({"layers": 10**9}, "layers is 1000000000; it is at most 100"),
+        ({"hidden_size": 10**30}, "hidden_size is 1000.*; it is at most 1000000000"),
         ({"embedding_layers": 3}, "embedding_layers is 3"),
         ({"factored": True}, "has 1"),
         ({"factored": True, "layers": 2, "attention": True}, "with attention"),
