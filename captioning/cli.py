@@ -22,6 +22,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "caption": _Command("caption", "CaptionSettings", "caption photos and folders"),
+    "merge": _Command("merge", "MergeSettings", "put the shares of a run together"),
     "samples": _Command("samples", "SamplesSettings", "write sample photos into a folder"),
     "train": _Command("train", "RunConfig", "train a model on captioned photos"),
     "evaluate": _Command("evaluate", "EvaluateSettings", "caption a split and score it"),

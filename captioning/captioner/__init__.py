@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from captioning.captioner.attention import attention_maps
     from captioning.captioner.captioner import DEFAULT_MODEL, Captioner
+    from captioning.captioner.inputs import InputOptions, find_pictures
     from captioning.captioner.output import Writer
-    from captioning.captioner.paths import PictureList, find_pictures
     from captioning.captioner.results import Caption, CaptionedPicture
     from captioning.captioner.writers import FORMATS, open_writer
 
@@ -20,10 +20,10 @@ _HOMES = {
     "Caption": "results",
     "CaptionedPicture": "results",
     "Captioner": "captioner",
-    "PictureList": "paths",
+    "InputOptions": "inputs",
     "Writer": "output",
     "attention_maps": "attention",
-    "find_pictures": "paths",
+    "find_pictures": "inputs",
     "open_writer": "writers",
 }
 
@@ -33,7 +33,7 @@ __all__ = [
     "Caption",
     "CaptionedPicture",
     "Captioner",
-    "PictureList",
+    "InputOptions",
     "Writer",
     "attention_maps",
     "find_pictures",

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,10 +12,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.captioner.paths import find_pictures
+from captioning.captioner.inputs import InputOptions, find_pictures
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.images import ImageSource, read_image
+from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.data.vocabulary import join_words
 from captioning.decoding import EnsembleState, Hypothesis, SearchMethod, ensemble, search
@@ -46,6 +48,7 @@ class Captioner:
         self.seed = seed
         for number, other in enumerate(others, 2):
             _check_member(checkpoint, other, number)
+        self._at_once = sys.maxsize  # pictures; less after the device's memory has run out
         self._step = ensemble([each.model.decoder.step for each in (checkpoint, *others)])
 
     @classmethod
@@ -125,7 +128,7 @@ class Captioner:
         """
         return self._describe(self.pixels(image).unsqueeze(0), search)[0]
 
-    def caption_many(
+    def caption_batch(
         self,
         images: Iterable[ImageSource],
         *,
@@ -155,23 +158,26 @@ class Captioner:
         folder: str | Path,
         *,
         recursive: bool = False,
+        follow_links: bool = False,
         search: SearchMethod | None = None,
         batch_size: int = 16,
         workers: int = 2,
     ) -> Iterator[CaptionedPicture]:
         """Yield a result for each picture of a folder, by name; see :meth:`stream`.
 
+        Links that lead out of the folder give an error each unless ``follow_links``.
+
         Raises:
             DataError: There is no such folder.
         """
         if not Path(folder).is_dir():
             raise DataError(f"{folder} is no folder. Use caption for one picture.")
-        pictures = find_pictures([os.fspath(folder)], recursive=recursive)
-        return self.stream(pictures.paths, search=search, batch_size=batch_size, workers=workers)
+        pictures = find_pictures([os.fspath(folder)], InputOptions(recursive, False, follow_links))
+        return self.stream(pictures, search=search, batch_size=batch_size, workers=workers)
 
     def stream(
         self,
-        sources: Iterable[str | Path],
+        sources: Iterable[str | Path | Picture],
         *,
         search: SearchMethod | None = None,
         batch_size: int = 16,
@@ -191,13 +197,55 @@ class Captioner:
             allow_truncated: Caption what is there of a file that was cut short.
             time_limit: Seconds after which a worker gives a picture up.
         """
-        preprocessing = self.checkpoint.model.encoder.preprocessing
-        reader = PictureReader(preprocessing, batch_size, workers, allow_truncated, time_limit)
-        for batch in reader.batches(os.fspath(source) for source in sources):
+        reader = self.reader(batch_size, workers, allow_truncated, time_limit)
+        for batch in self.batches(reader, sources, search=search):
+            yield from batch
+
+    def reader(
+        self,
+        batch_size: int = 16,
+        workers: int = 2,
+        allow_truncated: bool = False,
+        time_limit: float = 60.0,
+        thumbnail: int = 0,
+    ) -> PictureReader:
+        """Return what reads pictures as this model sees them; see :class:`PictureReader`.
+
+        Raises:
+            SettingsError: A number is out of its range.
+        """
+        return PictureReader(
+            self.checkpoint.model.encoder.preprocessing,
+            batch_size,
+            workers,
+            allow_truncated,
+            time_limit,
+            thumbnail,
+        )
+
+    def batches(
+        self,
+        reader: PictureReader,
+        sources: Iterable[str | Path | Picture],
+        *,
+        search: SearchMethod | None = None,
+    ) -> Iterator[tuple[CaptionedPicture, ...]]:
+        """Yield the results of as many pictures at a time as the reader has in a batch.
+
+        Where a picture's result is known (``Picture.known``) it passes by.
+        """
+        for batch in reader.batches(
+            each if isinstance(each, Picture) else os.fspath(each) for each in sources
+        ):
             found = iter(self._describe(batch.pixels, search))
-            for source, error in zip(batch.sources, batch.errors, strict=True):
-                captions = () if error else next(found)
-                yield CaptionedPicture(source, captions, error)
+            yield tuple(
+                picture.known
+                if picture.known is not None
+                else CaptionedPicture(picture.name, () if error else next(found), error, small)
+                for picture, error, small in zip(
+                    batch.pictures, batch.errors, batch.thumbnails, strict=True
+                )
+            )
 
     def pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
         """Return a picture as the model sees it.
@@ -208,12 +256,27 @@ class Captioner:
         preprocessing = self.checkpoint.model.encoder.preprocessing
         return preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
 
-    @torch.inference_mode()
     def _describe(
         self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
     ) -> Sequence[tuple[Caption, ...]]:
-        if not len(pixels):
-            return []
+        """Caption pictures, as many at once as the device has memory for."""
+        found: list[tuple[Caption, ...]] = []
+        while len(found) < len(pixels):
+            some = pixels[len(found) : len(found) + min(self._at_once, len(pixels))]
+            try:
+                found += self._describe_at_once(some, how)
+            except RuntimeError as error:
+                if len(some) == 1 or "out of memory" not in str(error):
+                    raise
+                self._at_once = len(some) // 2
+            if self._at_once < len(pixels) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return found
+
+    @torch.inference_mode()
+    def _describe_at_once(
+        self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
+    ) -> Sequence[tuple[Caption, ...]]:
         vocabulary = self.checkpoint.vocabulary
         pixels_there = pixels.to(self.device)
         states = [each.model.start(pixels_there) for each in (self.checkpoint, *self.others)]

@@ -3,12 +3,11 @@
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError
@@ -16,13 +15,20 @@ from captioning.files import is_special, target_of
 
 
 class Writer:
-    """Takes results one by one.
+    """Takes results one by one, in the order of the inputs.
 
     Used as a context manager: leaving it completes the output, also where a run is interrupted;
     after any other error, what there is of a document is kept as a ``.part``. Where a format is one
     document (CSV, COCO, HTML), the file appears whole, under its name, only then; JSON lines are
     written and flushed as they come.
     """
+
+    for_each = False
+    """Whether each picture has a file of its own, which fails alone."""
+
+    def wants(self, source: str) -> bool:
+        """Whether a picture is to be captioned; asked of each, in order, before it is written."""
+        return True
 
     def write(self, result: CaptionedPicture) -> None:
         """Take one result.
@@ -51,7 +57,9 @@ class Writer:
     def _failed(self, error: OSError) -> OSError:
         if isinstance(error, BrokenPipeError | OutputError):  # such as `head` had enough
             return error
-        return OutputError(f"The results cannot be written: {error}. Make room, or give another -o")
+        return OutputError(
+            f"The results cannot be written: {error}. Make room, or give another -o."
+        )
 
     def __enter__(self) -> "Writer":
         return self
@@ -72,11 +80,12 @@ class FileWriter(Writer):
     """A writer of one file, or of standard output."""
 
     whole = True
+    binary = False
 
-    def __init__(self, output: Path | None, *, append: bool = False) -> None:
+    def __init__(self, output: Path | None) -> None:
         self.output = output
         self._temporary: Path | None = None
-        self.file: IO[str] = sys.stdout
+        self.file: IO[Any] = sys.stdout.buffer if self.binary else sys.stdout
         if output is None:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no UTF-8
                 sys.stdout.reconfigure(errors="backslashreplace")
@@ -85,21 +94,21 @@ class FileWriter(Writer):
             output.parent.mkdir(parents=True, exist_ok=True)
             if output.is_dir():
                 raise IsADirectoryError("it is a folder")
-            if is_special(output):
-                handle = os.open(output, os.O_WRONLY)
-            elif self.whole:
-                self.output = output = target_of(output)
-                handle, name = tempfile.mkstemp(prefix=".captions-", dir=output.parent)
-                self._temporary = Path(name)
-                self._temporary.chmod(0o644)
-            else:
-                start = os.O_APPEND if append else os.O_TRUNC
-                handle = os.open(output, os.O_WRONLY | os.O_CREAT | start, 0o644)
-            self.file = os.fdopen(
-                handle, "w", encoding="utf-8", newline="", errors="backslashreplace"
-            )
+            self.file = self._opened(output)
         except OSError as error:
             raise OutputError(f"{output} cannot be written: {error}. Give another -o.") from error
+
+    def _opened(self, output: Path) -> IO[Any]:
+        if is_special(output):
+            handle = os.open(output, os.O_WRONLY)
+        else:
+            path = self.output = target_of(output)
+            if self.whole:
+                path = self._temporary = part_of(path)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        if self.binary:
+            return os.fdopen(handle, "wb")
+        return os.fdopen(handle, "w", encoding="utf-8", newline="", errors="backslashreplace")
 
     def close(self) -> None:
         """Complete the file and give it its name, or keep what there is as a ``.part``.
@@ -111,6 +120,8 @@ class FileWriter(Writer):
             self._end()
             self.file.flush()
             if self.output is not None:
+                if not is_special(self.output):
+                    os.fsync(self.file.fileno())
                 self.file.close()
             if self.output is not None and self._temporary is not None:
                 self._temporary.replace(self.output)
@@ -125,10 +136,6 @@ class FileWriter(Writer):
         with suppress(OSError, ValueError):  # what could be written stays
             if self.output is not None:
                 self.file.close()
-        if self.output is not None and self._temporary is not None:
-            with suppress(OSError):
-                self._temporary.replace(part_of(self.output))
-            self._temporary = None
 
 
 def photo_among(files: Iterable[Path], photos: Iterable[str]) -> Path | None:
@@ -148,5 +155,5 @@ def _stat(path: str | Path) -> os.stat_result | None:
 
 
 def part_of(output: Path) -> Path:
-    """Return the name under which a document that could not be completed is kept."""
+    """Return the name of a document while it is written, and where it could not be completed."""
     return output.with_name(f"{output.name}.part")

@@ -1,16 +1,14 @@
-"""One web page with the pictures and their captions, which needs no other file."""
+"""A web page with the pictures and their captions, to look at from the disk."""
 
 import base64
+import hashlib
 import html
-import io
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-
-from PIL import Image
+from urllib.parse import quote
 
 from captioning.captioner.results import CaptionedPicture, one_line
-from captioning.data.images import read_image
-from captioning.errors import ImageError
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -23,7 +21,7 @@ _HEAD = """<!doctype html>
   body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
          padding: 0 1rem; }
   main { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
-  figure { margin: 0; }
+  figure { contain-intrinsic-size: 15rem; content-visibility: auto; margin: 0; }
   img { aspect-ratio: 4 / 3; background: #8882; border-radius: 6px; object-fit: contain;
         width: 100%; }
   figcaption { margin-top: .4rem; }
@@ -41,40 +39,62 @@ _HEAD = """<!doctype html>
     figure.hidden = !figure.textContent.toLowerCase().includes(this.value.toLowerCase())">
 <main>
 """
-_THUMBNAIL = 320  # pixels
 
 
 class HtmlPage:
-    """Writes the page as the results come; pictures are put into it as small JPEGs.
+    """Writes the page as the results come.
+
+    Small pictures lie in a folder beside it, as ``page_files/`` beside ``page.html``, and are
+    loaded when they come into view. Where the page goes to standard output they are inside it.
 
     Args:
-        file: Where the page goes.
+        write: Takes the page, piece by piece.
+        path: Its name, if it is a file.
     """
 
-    def __init__(self, file: IO[str]) -> None:
-        self.file = file
+    THUMBNAIL = 320
+    """Longest side of the small pictures, in pixels."""
+
+    def __init__(self, write: Callable[[str], object], path: Path | None) -> None:
+        self.write = write
+        self.folder = None if path is None else path.with_name(f"{path.stem}_files")
         self.counts = {True: 0, False: 0}
-        file.write(_HEAD)
+        write(_HEAD)
 
     def add(self, result: CaptionedPicture) -> None:
-        """Add one picture with its captions, or the reason why it has none."""
+        """Add one picture with its captions, or the reason why it has none.
+
+        Raises:
+            OSError: Its small picture cannot be written.
+        """
         self.counts[result.ok] += 1
         name = f'<div class="file">{_text(Path(result.source).name)}</div>'
         if not result.ok:
-            self.file.write(f'<figure class="error">{_text(result.error)}{name}</figure>\n')
+            self.write(f'<figure class="error">{_text(result.error)}{name}</figure>\n')
             return
         others = "".join(
             f'<div class="other">{_text(each.text)}</div>' for each in result.captions[1:]
         )
-        self.file.write(
-            f'<figure><img alt="{_text(result.text)}" loading="lazy" src="{_data(result.source)}">'
+        self.write(
+            f'<figure><img alt="{_text(result.text)}" loading="lazy" src="{self._address(result)}">'
             f"<figcaption>{_text(result.text)}{others}{name}</figcaption></figure>\n"
         )
+
+    def _address(self, result: CaptionedPicture) -> str:
+        if self.folder is None:
+            data = base64.b64encode(result.thumbnail).decode("ascii")
+            return f"data:image/jpeg;base64,{data}"
+        digest = hashlib.sha256(os.fsencode(result.source)).hexdigest()[:20]
+        path = self.folder / digest[:2] / f"{digest}.jpg"
+        if result.thumbnail:  # an earlier run has made the others
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(result.thumbnail)
+        return quote(path.relative_to(self.folder.parent).as_posix())
 
     def end(self) -> None:
         """Complete the page."""
         failed = f", {self.counts[False]} could not be read" if self.counts[False] else ""
-        self.file.write(
+        self.write(
             f'</main>\n<p class="file">{self.counts[True]} captioned{failed}.</p>\n'
             "</body>\n</html>\n"
         )
@@ -82,15 +102,3 @@ class HtmlPage:
 
 def _text(text: str) -> str:
     return html.escape(one_line(text))
-
-
-def _data(source: str) -> str:
-    """Return the picture as a small JPEG inside a data: address."""
-    try:
-        picture = read_image(source, allow_truncated=True, shrink_to=_THUMBNAIL)
-    except ImageError:  # it was there a moment ago
-        return ""
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=78)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,6 +1,6 @@
 """What captioning gives back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class CaptionedPicture:
         source: The file's path as it was given.
         captions: Best first; empty where the picture could not be read.
         error: What was wrong with the picture; empty where nothing was.
+        thumbnail: A small JPEG of it, where one was asked for.
     """
 
     source: str
     captions: tuple[Caption, ...] = ()
     error: str = ""
+    thumbnail: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

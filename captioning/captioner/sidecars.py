@@ -1,88 +1,109 @@
-"""Small text files beside the pictures."""
+"""A file for each picture: a small text, an ``.xmp`` file, or the photo with its caption in it."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
-from captioning.captioner.output import Writer, photo_among
+from captioning.captioner.inputs import is_picture
+from captioning.captioner.output import Writer
 from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError
+from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
+
+Existing = Literal["keep", "replace", "append"]
+_LARGEST_TEXT = 1 << 20  # bytes; what is larger was not written by us
 
 
-def sidecar_paths(sources: Iterable[str], folder: Path | None, ending: str) -> dict[str, Path]:
-    """Return for each picture the path of its text file; no two are the same.
+class SidecarNames:
+    """Gives each picture the path of its own file; asked in the order of the inputs.
 
-    ``a.jpg`` gives ``a.txt``. Where ``a.jpg`` and ``a.png`` would share one, they give
-    ``a.jpg.txt`` and ``a.png.txt``; where two folders' pictures of one name go to one ``folder``,
-    the second's is numbered. The names depend on the list, not on which pictures can be read.
+    ``a.jpg`` gives ``a.txt``. Where its folder also has ``a.png``, they give ``a.jpg.txt`` and
+    ``a.png.txt``, whichever of them are captioned. Where pictures of one name come from several
+    folders into one, or from archives, the second's is numbered.
 
     Args:
-        sources: The pictures' paths, each once.
-        folder: Where the text files go; None for beside each picture.
-        ending: ``.txt``, say.
+        folder: Where the files go; None for beside each picture.
+        ending: ``.txt``, say; nothing for names like those of the pictures.
     """
-    sources = list(sources)
-    pictures = [Path(source) for source in sources]
-    short = [_in(folder, picture) / f"{picture.stem}{ending}" for picture in pictures]
-    sharing = Counter(_key(path) for path in short)
-    taken = {key for key, pictures_of_it in sharing.items() if pictures_of_it == 1}
-    number: Counter[str] = Counter()
-    paths: dict[str, Path] = {}
-    for source, picture, path in zip(sources, pictures, short, strict=True):
-        own = path
-        if sharing[_key(path)] > 1:
-            long = path.with_name(f"{picture.name}{ending}")
-            own = long
-            while _key(own) in taken:
-                number[_key(long)] += 1
-                own = long.with_name(f"{picture.name}-{number[_key(long)] + 1}{ending}")
-            taken.add(_key(own))
-        paths[source] = own  # as it was named: ./a.jpg is not a.jpg to those who look it up
-    return paths
+
+    def __init__(self, folder: Path | None, ending: str) -> None:
+        self.folder = folder
+        self.ending = ending
+        self._home: str | None = None
+        self._odd: dict[str, str] = {}
+        self._owners: dict[int, int] = {}
+
+    def path_for(self, source: str) -> Path:
+        """Return where the caption of ``source`` goes."""
+        home, name = os.path.split(source)
+        if home != self._home:
+            self._home, self._odd = home, _odd_names(home, self.ending)
+        short = self._odd.get(name, _stem(name) + self.ending) if self.ending else name
+        path = (Path(home) if self.folder is None else self.folder) / short
+        owner, number = hash(source), 1
+        while self._owners.setdefault(_key(path), owner) != owner:
+            number += 1
+            path = path.with_name(self._numbered(name, number))
+        return path
+
+    def _numbered(self, name: str, number: int) -> str:
+        if not self.ending:
+            return f"{_stem(name)}-{number}{os.path.splitext(name)[1]}"  # noqa: PTH122
+        return f"{name}{f'-{number}' if number > 2 else ''}{self.ending}"
 
 
-def _in(folder: Path | None, picture: Path) -> Path:
-    return picture.parent if folder is None else folder
+def _odd_names(home: str, ending: str) -> dict[str, str]:
+    """Return the names of files of a folder's pictures that would otherwise share one."""
+    try:
+        names = sorted(name for name in os.listdir(home or ".") if is_picture(name))  # noqa: PTH208
+    except (OSError, ValueError):
+        return {}
+    sharing = Counter(_stem(name).casefold() for name in names)
+    taken = {stem for stem, count in sharing.items() if count == 1}
+    odd: dict[str, str] = {}
+    for name in names:
+        if sharing[_stem(name).casefold()] == 1:
+            continue
+        own, number = name, 1
+        while own.casefold() in taken:
+            number += 1
+            own = f"{name}-{number}"
+        taken.add(own.casefold())
+        odd[name] = own + ending
+    return odd
 
 
-def _key(path: Path) -> str:
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122
+
+
+def _key(path: Path) -> int:
     """Some file systems take ``A.txt`` and ``a.txt`` for the same."""
-    return str(path).casefold()
+    return hash(str(path).casefold())
 
 
-class SidecarWriter(Writer):
-    """A small text file beside each picture, or in the folder that ``-o`` names.
+class FileForEach(Writer):
+    """A writer that keeps each picture's captions in a file of its own.
+
+    One that cannot be written fails its picture alone.
 
     Args:
         output: The folder; None for that of each picture.
-        ending: ``.txt``, say.
-        sources: All pictures.
-        existing: ``refuse``, ``replace`` or ``keep``: what becomes of text files that are there.
-            With ``keep``, the caller writes the other pictures' only.
+        ending: The files' names end so.
+        existing: What becomes of a file that is there: ``keep`` leaves that picture out.
 
     Raises:
-        OutputError: The folder cannot be made, or text files exist that are not to be replaced.
+        OutputError: The folder cannot be made.
     """
 
-    def __init__(
-        self, output: Path | None, ending: str, sources: Sequence[str], existing: str
-    ) -> None:
-        self.folder = output
-        self.ending = ending
-        self.paths = sidecar_paths(sources, output, ending)
-        present = [path for path in self.paths.values() if path.exists()]
-        if present and existing == "refuse":
-            raise OutputError(
-                f"{len(present)} of the text files exist, the first is {present[0]}. Give "
-                "--overwrite to replace them, or --resume to caption the other photos only."
-            )
-        if photo := photo_among(present, sources):
-            raise OutputError(
-                f"{photo} is one of the photos, and the caption of a photo would be written over "
-                "it. Name a folder for the captions with -o, or leave that photo out."
-            )
+    for_each = True
+
+    def __init__(self, output: Path | None, ending: str, existing: Existing) -> None:
+        self.existing = existing
+        self.names = SidecarNames(output, ending)
+        self._waiting: dict[str, Path] = {}
         if output is not None:
             try:
                 output.mkdir(parents=True, exist_ok=True)
@@ -91,21 +112,121 @@ class SidecarWriter(Writer):
                     f"{output} cannot be a folder for the captions: {error}. Give another -o."
                 ) from error
 
+    def wants(self, source: str) -> bool:
+        """Whether a picture is to be captioned; asked of each, in order, before it is written."""
+        path = self._path_for(source)
+        if self.existing == "keep" and self._has_caption(source, path):
+            return False
+        self._waiting[source] = path
+        return True
+
+    def _path_for(self, source: str) -> Path:
+        return self.names.path_for(source)
+
+    def _has_caption(self, source: str, path: Path) -> bool:
+        return os.path.lexists(path)
+
     def _write(self, result: CaptionedPicture) -> None:
+        path = self._waiting.pop(result.source, None) or self._path_for(result.source)
         if not result.ok:
             return
-        path = self.paths.get(result.source)
-        if path is None:
-            path = sidecar_paths([result.source], self.folder, self.ending)[result.source]
-        # A name of its own length: the picture's may be as long as names can be.
-        temporary = path.with_name(f".captions-{os.getpid()}")
         try:
-            text = "".join(f"{caption.text}\n" for caption in result.captions)
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            self._put(result, path)
+        except OutputError:
+            raise
+        except (OSError, ValueError) as error:
             raise OutputError(
                 f"{path} cannot be written: {error}. Name a folder of your own with -o."
             ) from error
+
+    def _put(self, result: CaptionedPicture, path: Path) -> None:
+        raise NotImplementedError
+
+
+class SidecarWriter(FileForEach):
+    """A small text file for each picture, with a caption in each line."""
+
+    def _put(self, result: CaptionedPicture, path: Path) -> None:
+        lines = [caption.text for caption in result.captions]
+        if os.path.lexists(path):
+            before = _own_lines(path)
+            if self.existing == "append":
+                lines = [*before, *(line for line in lines if line not in before)]
+        write_beside(path, "".join(f"{line}\n" for line in lines))
+
+
+class XmpWriter(FileForEach):
+    """An ``.xmp`` file for each picture, as photo programs read them; other properties are kept."""
+
+    def _has_caption(self, source: str, path: Path) -> bool:
+        return path.is_file() and _description(path) is not None
+
+    def _put(self, result: CaptionedPicture, path: Path) -> None:
+        before = _description(path) if self.existing == "append" and path.exists() else None
+        write_xmp_sidecar(path, _together(before, result))
+
+
+class EmbeddingWriter(FileForEach):
+    """The caption inside the photo, or inside a copy of it in the folder that ``-o`` names."""
+
+    def __init__(self, output: Path | None, existing: Existing) -> None:
+        super().__init__(output, "", existing)
+        self.in_place = output is None
+
+    def _path_for(self, source: str) -> Path:
+        return Path(source) if self.in_place else self.names.path_for(source)
+
+    def _has_caption(self, source: str, path: Path) -> bool:
+        return path.is_file() and (not self.in_place or _description(path) is not None)
+
+    def _put(self, result: CaptionedPicture, path: Path) -> None:
+        source = Path(result.source)
+        before = _description(source) if self.existing == "append" else None
+        embed_caption(source, path, _together(before, result))
+
+
+def _description(path: Path) -> str | None:
+    try:
+        return read_caption(path)
+    except OutputError:
+        return None
+
+
+def _together(before: str | None, result: CaptionedPicture) -> str:
+    lines = before.splitlines() if before else []
+    lines += [each.text for each in result.captions if each.text not in lines]
+    return "\n".join(lines)
+
+
+def _own_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that is about to be replaced.
+
+    Raises:
+        OutputError: It is no small text: a picture of that name, say.
+    """
+    content = b"\0"
+    if path.is_file() and path.stat().st_size <= _LARGEST_TEXT:
+        content = path.read_bytes()
+    if b"\0" in content:
+        raise OutputError(
+            f"{path} is no text file, so it is not written over. Name a folder for the captions "
+            "with -o."
+        )
+    return content.decode("utf-8", "backslashreplace").splitlines()
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file whole or not at all, through a temporary one in its folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    # A name of its own length: the picture's may be as long as names can be.
+    temporary = path.with_name(f".captions-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -1,49 +1,37 @@
 """Results in the formats that people use: written as they come, or whole at the end."""
 
-import csv
 import json
-import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from captioning.captioner.output import FileWriter, Writer
 from captioning.captioner.page import HtmlPage
-from captioning.captioner.results import Caption, CaptionedPicture, one_line
-from captioning.captioner.resume import SIDECARS
-from captioning.captioner.sidecars import SidecarWriter
+from captioning.captioner.results import CaptionedPicture, one_line
+from captioning.captioner.rows import COLUMNS, as_csv, as_json, row_of
+from captioning.captioner.sidecars import (
+    EmbeddingWriter,
+    Existing,
+    SidecarWriter,
+    XmpWriter,
+)
 from captioning.errors import SettingsError, nearest
 
 
-def _log_prob(caption: Caption) -> float | None:
-    """JSON knows no infinity."""
-    return round(caption.log_prob, 3) if math.isfinite(caption.log_prob) else None
+class _Rows(FileWriter):
+    """A writer that makes rows of results."""
+
+    def _row(self, result: CaptionedPicture) -> dict[str, Any]:
+        return row_of(result, None if self.output is None else os.fspath(self.output.parent))
 
 
-def _record(result: CaptionedPicture) -> dict[str, Any]:
-    """Return a row, in the layout that ``captioning train --data jsonl:`` reads."""
-    if not result.ok:
-        return {"image": result.source, "error": result.error}
-    best = result.captions[0]
-    record: dict[str, Any] = {
-        "image": result.source,
-        "caption": best.text,
-        "log_prob": _log_prob(best),
-    }
-    if len(result.captions) > 1:
-        record["captions"] = [each.text for each in result.captions]
-        record["log_probs"] = [_log_prob(each) for each in result.captions]
-    return record
-
-
-class _JsonLines(FileWriter):
+class _JsonLines(_Rows):
     whole = False
 
     def _write(self, result: CaptionedPicture) -> None:
-        # ASCII escapes keep file names with odd bytes or line breaks on one valid line.
-        ascii_only = not result.source.isprintable()
-        self.file.write(json.dumps(_record(result), ensure_ascii=ascii_only) + "\n")
+        self.file.write(as_json(self._row(result)))
         self.file.flush()
 
 
@@ -54,70 +42,110 @@ class _Text(FileWriter):
 
     def _write(self, result: CaptionedPicture) -> None:
         if result.ok:
-            self.file.write(f"{one_line(result.source)}: {result.text}\n")
+            self.file.write(f"{one_line(result.source)}: {one_line(result.text)}\n")
         else:
             self.file.write(f"({one_line(result.error)})\n")
         for other in result.captions[1:]:
-            self.file.write(f"    {other.text}\n")
+            self.file.write(f"    {one_line(other.text)}\n")
         self.file.flush()
 
 
-class _Csv(FileWriter):
+class _Csv(_Rows):
     def __init__(self, output: Path | None) -> None:
         super().__init__(output)
-        self.table = csv.writer(self.file)  # \r\n ends a row, so a name with either is quoted
-        self.table.writerow(["image", "caption", "log_prob", "error"])
+        self.file.write(as_csv({column: column for column in COLUMNS}))
 
     def _write(self, result: CaptionedPicture) -> None:
-        log_prob = f"{result.captions[0].log_prob:.3f}" if result.captions else ""
-        row = [_plain_cell(cell) for cell in (result.source, result.text, log_prob, result.error)]
-        self.table.writerow([row[0], row[1], log_prob, row[3]])
-
-
-def _plain_cell(cell: str) -> str:
-    """Keep a spreadsheet from running a file's name as a formula.
-
-    A name that begins with the quote itself gets one more, so that no two names become one.
-    """
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else cell
+        self.file.write(as_csv(self._row(result)))
 
 
 class _Coco(FileWriter):
     """COCO results: ``[{"image_id": 42, "caption": "..."}]``.
 
-    The id is the number that ends the file's name, as in COCO's. Where there is none, or another
-    picture has it, a free number is given and the row names the file.
+    The id is the number that ends the file's name, as in COCO's. Where there is none, or an earlier
+    picture has it, the id is one above :data:`OTHER_IDS` and the row names the file.
     """
+
+    OTHER_IDS = 10**12
 
     def __init__(self, output: Path | None) -> None:
         super().__init__(output)
-        self.captions: list[tuple[str, str]] = []
+        self.taken: set[int] = set()
+        self.others = 0
+        self.file.write("[")
 
     def _write(self, result: CaptionedPicture) -> None:
-        if result.ok:
-            self.captions.append((result.source, result.text))
+        if not result.ok:
+            return
+        digits = re.search(r"([0-9]{1,12})$", Path(result.source).stem)
+        number = int(digits[1]) if digits else None
+        named = number is None or number in self.taken or number >= self.OTHER_IDS
+        if number is None or named:
+            self.others += 1
+            number = self.OTHER_IDS + self.others
+        record: dict[str, Any] = {"image_id": number, "caption": result.text}
+        if named:
+            record["file_name"] = result.source
+        self.file.write(("," if self.taken else "") + "\n" + json.dumps(record))
+        self.taken.add(number)
 
     def _end(self) -> None:
-        ids: dict[int, int] = {}  # of each id, the place of the picture that has it
-        for place, (source, _) in enumerate(self.captions):
-            if digits := re.search(r"([0-9]+)$", Path(source).stem):
-                ids.setdefault(int(digits[1]), place)
-        owners = {place: number for number, place in ids.items()}
-        free = max(ids, default=0) + 1
-        records: list[dict[str, Any]] = []
-        for place, (source, text) in enumerate(self.captions):
-            if place in owners:
-                records.append({"image_id": owners[place], "caption": text})
-            else:
-                records.append({"image_id": free, "caption": text, "file_name": source})
-                free += 1
-        self.file.write(json.dumps(records) + "\n")
+        self.file.write("\n]\n" if self.taken else "]\n")
+
+
+class _Parquet(_Rows):
+    """A table of the columns of JSON lines, with all captions and log-probabilities as lists."""
+
+    binary = True
+    _GROUP = 10_000  # rows
+
+    def __init__(self, output: Path | None) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise SettingsError(
+                "Parquet needs a package that is not installed: pip install pyarrow. Or give "
+                "another format."
+            ) from None
+        super().__init__(output)
+        text, number = pyarrow.string(), pyarrow.float64()
+        self.schema = pyarrow.schema(
+            [
+                *((name, number if name == "log_prob" else text) for name in COLUMNS),
+                ("captions", pyarrow.list_(text)),
+                ("log_probs", pyarrow.list_(number)),
+            ]
+        )
+        self.table = pyarrow.parquet.ParquetWriter(self.file, self.schema)
+        self.from_rows: Callable[..., Any] = pyarrow.Table.from_pylist
+        self.rows: list[dict[str, Any]] = []
+
+    def _write(self, result: CaptionedPicture) -> None:
+        row = self._row(result)
+        self.rows.append({name: _utf8(value) for name, value in row.items()})
+        if len(self.rows) == self._GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.rows:
+            self.table.write_table(self.from_rows(self.rows, self.schema))
+            self.rows = []
+
+    def _end(self) -> None:
+        self._flush()
+        self.table.close()
+
+
+def _utf8(value: Any) -> Any:
+    """Parquet's text is UTF-8; the bytes of a name that are none are escaped."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 class _Html(FileWriter):
     def __init__(self, output: Path | None) -> None:
         super().__init__(output)
-        self.page = HtmlPage(self.file)
+        self.page = HtmlPage(self.file.write, self.output)
 
     def _write(self, result: CaptionedPicture) -> None:
         self.page.add(result)
@@ -131,40 +159,58 @@ _DOCUMENTS: dict[str, type[FileWriter]] = {
     "text": _Text,
     "csv": _Csv,
     "coco": _Coco,
+    "parquet": _Parquet,
     "html": _Html,
 }
-FORMATS = (*_DOCUMENTS, *SIDECARS)
-"""``jsonl``, ``text`` (for reading), ``csv``, ``coco``, ``html``, and the sidecars ``txt`` and
-``caption``."""
+_FOR_EACH: dict[str, Callable[[Path | None, Existing], Writer]] = {
+    "txt": lambda output, existing: SidecarWriter(output, ".txt", existing),
+    "caption": lambda output, existing: SidecarWriter(output, ".caption", existing),
+    "xmp": lambda output, existing: XmpWriter(output, ".xmp", existing),
+    "embed": EmbeddingWriter,
+}
+FORMATS = (*_DOCUMENTS, *_FOR_EACH)
+"""``jsonl``, ``text`` (for reading), ``csv``, ``coco``, ``parquet``, ``html``; a file for each
+picture: ``txt``, ``caption``, ``xmp``, or ``embed``, the photo itself with its caption in it."""
+ENDINGS = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".html": "html",
+    ".htm": "html",
+    ".json": "coco",
+    ".parquet": "parquet",
+}
+"""The format of an output by the end of its name."""
 
 
-def open_writer(
-    form: str,
-    output: Path | None,
-    *,
-    sources: Sequence[str] = (),
-    existing: Literal["refuse", "replace", "keep"] = "refuse",
-) -> Writer:
+def is_for_each(form: str) -> bool:
+    """Return whether a format is a file for each picture, and its output a folder."""
+    return form in _FOR_EACH
+
+
+def open_writer(form: str, output: Path | None, *, existing: Existing = "keep") -> Writer:
     """Return the writer of a format.
 
     Args:
         form: One of :data:`FORMATS`.
-        output: A file; for sidecars a folder; None for standard output, or for sidecars the folder
-            of each picture.
-        sources: All pictures, from which the names of sidecars are made: no two share one.
-        existing: What becomes of sidecars that are there already. Rows are added to a JSON lines
-            file with ``keep``; all other files are replaced.
+        output: A file; where each picture has a file of its own, their folder; None for standard
+            output, or for the folder of each picture.
+        existing: What becomes of files that are there already and belong to a picture each:
+            ``keep`` leaves those pictures out, ``replace``, or ``append`` a caption to them. Any
+            other file is replaced.
 
     Raises:
         SettingsError: There is no such format.
-        OutputError: The output cannot be written, or sidecars exist that are not to be replaced.
+        OutputError: The output cannot be written.
     """
-    if form in SIDECARS:
-        return SidecarWriter(output, SIDECARS[form], sources, existing)
+    if form in _FOR_EACH:
+        return _FOR_EACH[form](output, existing)
     if form not in _DOCUMENTS:
         raise SettingsError(
             f"There is no format {form!r}; there are {', '.join(FORMATS)}.{nearest(form, FORMATS)}"
         )
-    if form == "jsonl":
-        return _JsonLines(output, append=existing == "keep")
     return _DOCUMENTS[form](output)
+
+
+def thumbnails_of(form: str) -> int:
+    """Return the longest side of the small pictures that a format shows; 0 for none."""
+    return HtmlPage.THUMBNAIL if form == "html" else 0

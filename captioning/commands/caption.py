@@ -1,29 +1,35 @@
 """Caption photos and folders of photos.
 
-Results go to standard output or to -o, everything else to standard error. The exit code is 0 when
-every photo was captioned, 1 when some could not be read (they are named), 2 for wrong usage.
+Results go to standard output or to -o, everything else to standard error. A run that is stopped or
+killed is gone on with by the same command: a hidden file beside -o, its journal, knows how far.
+The exit code is 0 when every photo was captioned, 1 when some could not be read (they are named), 2
+for wrong usage.
 """
 
-import dataclasses
-import os
+import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
-from captioning.captioner import CaptionedPicture, PictureList, find_pictures, open_writer
-from captioning.captioner.output import photo_among
-from captioning.captioner.results import one_line
-from captioning.commands.progress import progress_bar, talk
+from captioning.captioner.inputs import InputOptions, Passed, find_pictures, names_of
+from captioning.captioner.results import CaptionedPicture, one_line
+from captioning.captioner.shards import is_shard
+from captioning.captioner.writers import ENDINGS, is_for_each, open_writer, thumbnails_of
+from captioning.commands.progress import count_in_background, progress_bar, talk
+from captioning.commands.search import chosen_search
+from captioning.commands.stopping import Stopping
+from captioning.data.pool import Picture
 from captioning.errors import SettingsError, check_least
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    import captioning.decoding
+    from captioning.captioner.runs import Counts
 
 _NAMED = 20  # failures that are named one by one at the end
 
@@ -37,22 +43,55 @@ class CaptionSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
     ] = ()
-    """Files, folders, patterns in quotes, or - for a list on standard input."""
+    """Files, folders, patterns in quotes, tar shards, URLs, or - for a list on standard input."""
     output: Annotated[
         Path | None,
         tyro.conf.arg(
             metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
         ),
     ] = None
-    """Where the results go. For txt and caption a folder, by default that of each photo."""
-    format: Literal["auto", "text", "jsonl", "csv", "coco", "html", "txt", "caption"] = "auto"
-    """auto goes by the ending of -o. txt and caption are small files beside the photos."""
+    """Where the results go. For txt, caption, xmp, embed a folder, by default each photo's own."""
+    format: Literal[
+        "auto",
+        "text",
+        "jsonl",
+        "csv",
+        "coco",
+        "parquet",
+        "html",
+        "txt",
+        "caption",
+        "xmp",
+        "embed",
+    ] = "auto"
+    """auto goes by the ending of -o. txt, caption and xmp are small files beside the photos; embed
+    writes into the photos' own metadata, or with -o into copies of them."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
-    """Go into folders of folders, but not through links to folders."""
+    """Go into folders of folders."""
+    follow_links: bool = False
+    """Take links that lead out of a folder, and go through links to folders."""
     resume: bool = False
-    """Go on with a run that was cut short: leave out photos with a row in -o or a text file."""
+    """Go on with an earlier run, which is what happens anyway where it left a journal or files."""
     overwrite: bool = False
-    """Replace text files beside photos; any other file that -o names is always replaced."""
+    """Begin anew: replace -o, or the small files beside photos."""
+    append: bool = False
+    """Add the caption to the small files that are there; otherwise their photos are left out."""
+    limit: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
+    ] = None
+    """Caption the first so many photos only."""
+    shard: Annotated[
+        str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="(default: all)")
+    ] = None
+    """Caption the I-th of N shares of the photos; `captioning merge` puts the shares together."""
+    dry_run: bool = False
+    """Say what would be captioned, and do nothing."""
+    json: bool = False
+    """End with a summary in JSON: on standard output where there is -o, else on standard error."""
+    prefix: str = ""
+    """What stands before each caption; a space between is yours to give."""
+    suffix: str = ""
+    """What stands after each caption."""
     model: Annotated[
         str | None,
         tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the package's own)"),
@@ -63,7 +102,7 @@ class CaptionSettings:
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own search)"),
     ] = None
     """Beam search of this width."""
-    captions: int = 1
+    captions: Annotated[int, tyro.conf.arg(aliases=["--n"])] = 1
     """Captions for each photo."""
     sample: bool = False
     """Draw the words at random, as the model thinks them probable."""
@@ -75,8 +114,8 @@ class CaptionSettings:
     """With --sample: draw from the most probable words of this total probability."""
     seed: int = 0
     """With --sample: another seed gives other captions."""
-    batch_size: int = 16
-    """Photos that go through the network together."""
+    batch_size: Literal["auto"] | int = "auto"
+    """Photos that go through the network together; fewer where the device's memory runs out."""
     workers: int = 2
     """Processes that read photos; 0 for none."""
     allow_truncated: bool = False
@@ -92,39 +131,84 @@ def run(settings: CaptionSettings) -> int:
     console = talk()
     _check(settings)
     form = _format(settings)
+    passed = Passed()
+    pictures = _some(_pictures(settings, passed), settings, passed)
     from captioning.captioner import Captioner
-    from captioning.captioner.resume import NOTHING, finished
+    from captioning.captioner.runs import Counts, caption_into, open_journal
 
-    pictures = _find(settings)
-    if not pictures.paths:
-        raise SettingsError(_nothing_found(settings, pictures))
-    _spare_photos(settings.output, pictures.paths)
-    done = finished(form, settings.output, pictures.paths) if settings.resume else NOTHING
-    remaining = [path for path in pictures.paths if path not in done.sources]
     captioner = Captioner.from_pretrained(
         settings.model, device=settings.device, seed=settings.seed
     )
-    results = captioner.stream(
-        remaining,
-        search=_search(settings, captioner.checkpoint.search),
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        allow_truncated=settings.allow_truncated,
-        time_limit=settings.time_limit,
+    search = chosen_search(
+        captioner.checkpoint.search,
+        sample=settings.sample,
+        beam=settings.beam,
+        captions=settings.captions,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
     )
+    size = settings.batch_size
+    if size == "auto":
+        size = 16 if captioner.device.type == "cpu" else 64
+    reader = captioner.reader(
+        size,
+        settings.workers,
+        settings.allow_truncated,
+        settings.time_limit,
+        thumbnails_of(form),
+    )
+    file = None if is_for_each(form) or settings.dry_run else settings.output
+    journal = open_journal(
+        file, captioner, search, reader, overwrite=settings.overwrite, shard=_shard(settings)
+    )
+    counts = Counts()
+    if settings.dry_run:
+        return _tell_plan(settings, form, pictures, passed)
     failed: list[CaptionedPicture] = []
+    start = time.monotonic()
     with (
+        Stopping() as stopping,
         progress_bar(console, unit="photos/s") as progress,
-        open_writer(
-            form, settings.output, sources=pictures.paths, existing=_existing(settings)
-        ) as writer,
+        open_writer(form, settings.output, existing=_existing(settings)) as writer,
     ):
-        for result in _watched(results, progress, len(remaining)):
-            writer.write(result)
-            if not result.ok:
-                failed.append(result)
-    _report(console, pictures, failed)
-    return 1 if failed or done.failed else 0
+        task = progress.add_task("captioning", total=None)
+        if console.is_terminal and _countable(settings):
+            count_in_background(
+                lambda: _pictures(settings, Passed()), lambda n: progress.update(task, total=n)
+            )
+        if journal is not None:
+            journal.note(finished=None)
+        for batch in caption_into(
+            writer,
+            captioner,
+            pictures,
+            reader=reader,
+            search=search,
+            journal=journal,
+            counts=counts,
+            around=(settings.prefix, settings.suffix),
+        ):
+            failed += [each for each in batch if not each.ok][: _NAMED - len(failed)]
+            told = f"captioning ({counts.failed} failed)" if counts.failed else "captioning"
+            progress.update(task, completed=counts.done, description=told)
+            if stopping.asked:
+                break
+        else:
+            if journal is not None:
+                journal.note(finished=counts.captioned + counts.failed)
+    if journal is not None:
+        journal.close()
+    _report(console, counts, passed, failed)
+    if settings.json:
+        summary = _summary(settings, counts, passed, time.monotonic() - start, stopping.asked)
+        print(summary, file=sys.stdout if settings.output else sys.stderr)
+    if stopping.asked:
+        goes_on = journal is not None or is_for_each(form)
+        advice = " The same command goes on from there." if goes_on else ""
+        console.print(f"captioning: interrupted after {counts.done:,} photos.{advice}")
+        return 128 + stopping.asked
+    return 1 if counts.failed else 0
 
 
 def _check(settings: CaptionSettings) -> None:
@@ -134,109 +218,142 @@ def _check(settings: CaptionSettings) -> None:
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):
         raise SettingsError("--temperature, --top-k and --top-p belong to --sample. Add --sample.")
-    check_least(settings, batch_size=1, captions=1, workers=0)
-    if settings.resume and settings.overwrite:
-        raise SettingsError("--resume keeps what --overwrite replaces. Give one of them.")
+    check_least(settings, captions=1, workers=0)
+    if settings.batch_size != "auto":
+        check_least(settings, batch_size=1)
+    if settings.limit is not None:
+        check_least(settings, limit=1)
+    if settings.resume + settings.overwrite + settings.append > 1:
+        raise SettingsError(
+            "--resume keeps what is there, --overwrite replaces it, --append adds to it. Give one "
+            "of them."
+        )
     if not settings.time_limit > 0:
         raise SettingsError(f"time_limit is {settings.time_limit}; it is above 0.")
+    _shard(settings)
 
 
-def _find(settings: CaptionSettings) -> PictureList:
-    paths: dict[str, None] = {}
-    skipped = 0
-    for name in settings.paths:
+def _shard(settings: CaptionSettings) -> tuple[int, int] | None:
+    if settings.shard is None:
+        return None
+    number, _, count = settings.shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise SettingsError(f"--shard is {settings.shard!r}; it is like 1/8, from 1/8 to 8/8.")
+    return int(number), int(count)
+
+
+def _pictures(settings: CaptionSettings, passed: Passed) -> Iterator[Picture]:
+    """Yield the pictures of this run's share."""
+    from captioning.captioner.shares import share_of
+
+    found = (
         # A list holds names as they are: they may well have brackets or stars in them.
-        found = find_pictures(
-            _listed() if name == "-" else [name],
-            recursive=settings.recursive,
-            patterns=name != "-",
+        find_pictures(
+            names_of(sys.stdin.buffer) if name == "-" else [name],
+            InputOptions(settings.recursive, name != "-", settings.follow_links),
+            passed,
         )
-        paths |= dict.fromkeys(found.paths)
-        skipped += found.skipped
-    return PictureList(tuple(paths), skipped)
+        for name in settings.paths
+    )
+    return share_of(chain.from_iterable(found), shard=_shard(settings), limit=settings.limit)
 
 
-def _spare_photos(output: Path | None, photos: Sequence[str]) -> None:
-    """Refuse to write over one of the photos."""
-    if output is None or not output.is_file():
-        return
-    if photo_among([output], photos):
-        raise SettingsError(f"-o {output} is one of the photos. Give another -o.")
+def _countable(settings: CaptionSettings) -> bool:
+    """Whether the photos can be counted without reading what they are in."""
+    return not any(name == "-" or "://" in name or is_shard(name) for name in settings.paths)
 
 
-def _existing(settings: CaptionSettings) -> Literal["refuse", "replace", "keep"]:
-    if settings.resume:
-        return "keep"
-    return "replace" if settings.overwrite else "refuse"
+def _some(
+    pictures: Iterator[Picture], settings: CaptionSettings, passed: Passed
+) -> Iterator[Picture]:
+    """Return the pictures, of which there is at least one."""
+    first = next(pictures, None)
+    if first is None:
+        raise SettingsError(_nothing_found(settings, passed))
+    return chain([first], pictures)
 
 
-def _listed() -> Sequence[str]:
-    """Return the names on standard input, whose bytes need be no UTF-8."""
-    content = sys.stdin.buffer.read()
-    names = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(name) for name in names if name]
+def _existing(settings: CaptionSettings) -> Literal["keep", "replace", "append"]:
+    if settings.append:
+        return "append"
+    return "replace" if settings.overwrite else "keep"
 
 
-def _nothing_found(settings: CaptionSettings, pictures: PictureList) -> str:
+def _nothing_found(settings: CaptionSettings, passed: Passed) -> str:
     if not settings.paths:
         return "No photo was named. For example: captioning caption holiday/"
     deeper = "" if settings.recursive else " Add --recursive to look into its folders."
-    others = f" ({pictures.skipped} other files)" if pictures.skipped else ""
+    others = f" ({passed.files} other files)" if passed.files else ""
     return f"There is no photo in {', '.join(settings.paths)}{others}.{deeper}"
 
 
 def _format(settings: CaptionSettings) -> str:
-    if settings.format != "auto":
-        return settings.format
-    if settings.output is None:
+    form: str = settings.format
+    if form == "auto":
+        form = _format_of_output(settings.output)
+    if settings.append and not is_for_each(form):
+        raise SettingsError(f"--append is for files beside photos, not for {form}.")
+    return form
+
+
+def _format_of_output(output: Path | None) -> str:
+    if output is None:
         return "text" if sys.stdout.isatty() else "jsonl"
-    endings = {".jsonl": "jsonl", ".csv": "csv", ".html": "html", ".htm": "html", ".json": "coco"}
-    ending = settings.output.suffix.lower()
-    if ending in endings:
-        return endings[ending]
+    ending = output.suffix.lower()
+    if ending in ENDINGS:
+        return ENDINGS[ending]
     raise SettingsError(
-        f"The format cannot be told from -o {settings.output}. Give --format, or an ending among "
-        f"{', '.join(endings)}."
+        f"The format cannot be told from -o {output}. Give --format, or an ending among "
+        f"{', '.join(ENDINGS)}."
     )
 
 
-def _search(
-    settings: CaptionSettings, own: "captioning.decoding.SearchMethod"
-) -> "captioning.decoding.SearchMethod":
-    from captioning.decoding import BeamSearch, Sampling
-
-    if settings.sample:
-        return Sampling(
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            n=settings.captions,
-        )
-    if settings.beam is None and settings.captions == 1:
-        return own
-    beam = own if isinstance(own, BeamSearch) else BeamSearch()
-    width = settings.beam if settings.beam is not None else max(beam.width, settings.captions)
-    return dataclasses.replace(beam, width=width, n=settings.captions)
+def _tell_plan(
+    settings: CaptionSettings, form: str, pictures: Iterator[Picture], passed: Passed
+) -> int:
+    """Say what would be done; nothing is written."""
+    total = sum(1 for _ in pictures)
+    where = settings.output or ("files beside them" if is_for_each(form) else "standard output")
+    print(f"{total:,} photos would be captioned, as {form}, into {where}.")  # noqa: T201
+    if passed.files:
+        print(f"{passed.files:,} other files would be passed over.")  # noqa: T201
+    return 0
 
 
-def _watched(
-    results: Iterable[CaptionedPicture], progress: Progress, total: int
-) -> Iterator[CaptionedPicture]:
-    task = progress.add_task("captioning", total=total)
-    for result in results:
-        yield result
-        progress.advance(task)
+def _summary(
+    settings: CaptionSettings, counts: "Counts", passed: Passed, seconds: float, stopped: int
+) -> str:
+    fresh = counts.captioned + counts.failed - counts.known
+    return json.dumps(
+        {
+            "captioned": counts.captioned,
+            "failed": counts.failed,
+            "of_earlier_runs": counts.known,
+            "left_out_as_captioned": counts.present,
+            "passed_over": passed.files,
+            "interrupted": bool(stopped),
+            "seconds": round(seconds, 3),
+            "photos_per_second": round(fresh / seconds, 3) if seconds else None,
+            "output": None if settings.output is None else str(settings.output),
+        }
+    )
 
 
-def _report(console: Console, pictures: PictureList, failed: list[CaptionedPicture]) -> None:
-    if pictures.skipped:
+def _report(
+    console: Console, counts: "Counts", passed: Passed, failed: list[CaptionedPicture]
+) -> None:
+    if passed.files:
+        console.print(f"Left out, as hidden or no pictures by their endings: {passed.files} files.")
+    if counts.present:
         console.print(
-            f"Left out, as hidden or no pictures by their endings: {pictures.skipped} files."
+            f"{counts.present} photos have a caption beside them already and were left out. "
+            "--overwrite replaces it, --append adds another."
         )
-    if not failed:
+    if not counts.failed:
         return
-    console.print(f"{len(failed)} of {len(pictures.paths)} photos could not be captioned:")
-    for result in failed[:_NAMED]:
+    total = counts.captioned + counts.failed
+    console.print(f"{counts.failed} of {total} photos could not be captioned:")
+    for result in failed:
         console.print(f"  {one_line(result.error)}")
-    if len(failed) > _NAMED:
-        console.print(f"  ... and {len(failed) - _NAMED} more (see the output)")
+    if counts.failed > len(failed):
+        console.print(f"  ... and {counts.failed - len(failed)} more (see the output)")

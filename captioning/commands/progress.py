@@ -1,5 +1,9 @@
 """How all commands talk: on standard error, with progress bars that give rate and time left."""
 
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -49,3 +53,20 @@ def progress_bar(console: Console, *, unit: str) -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+def count_in_background(
+    things: Callable[[], Iterable[object]], tell: Callable[[int], None]
+) -> None:
+    """Count things in a thread, so that the work need not wait for their number.
+
+    Args:
+        things: Gives them; called in the thread.
+        tell: Called there with how many there are, once that is known.
+    """
+
+    def count() -> None:
+        with suppress(Exception):  # a bar without an end is no reason to fail
+            tell(sum(1 for _ in things()))
+
+    threading.Thread(target=count, daemon=True, name="count").start()

@@ -7,14 +7,9 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
+from captioning.data.resizing import INTERPOLATION, resized
 from captioning.errors import SettingsError
-
-_INTERPOLATION = {
-    "bilinear": v2.InterpolationMode.BILINEAR,
-    "bicubic": v2.InterpolationMode.BICUBIC,
-}
 
 
 @dataclass(frozen=True)
@@ -40,28 +35,28 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 4096:
             raise SettingsError(f"size is {self.size}; it lies between 1 and 4096 pixels.")
-        if self.interpolation not in _INTERPOLATION:
+        if self.interpolation not in INTERPOLATION:
             raise SettingsError(
-                f"interpolation is {self.interpolation!r}; it is one of {sorted(_INTERPOLATION)}."
+                f"interpolation is {self.interpolation!r}; it is one of {sorted(INTERPOLATION)}."
             )
         if self.fit not in ("squeeze", "crop"):
             raise SettingsError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise SettingsError("mean and std have three numbers each, and std is positive.")
+        # Beyond these, and where one is no number, 32-bit pixels are infinite or no numbers.
+        if not (
+            all(-1e4 <= mean <= 1e4 for mean in self.mean)
+            and all(1e-6 <= std <= 1e6 for std in self.std)
+        ):
+            raise SettingsError(
+                f"mean is {self.mean} and std {self.std}; on a scale of 0 to 1, a mean lies "
+                "between -10000 and 10000 and a std between 0.000001 and 1000000."
+            )
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
         """Resize one RGB picture to ``(3, size, size)``, values 0 to 255."""
-        mode = _INTERPOLATION[self.interpolation]
-        if self.fit == "crop":
-            short = min(image.size)
-            # Far ends never reach the centre square; resizing a long strip whole fills the memory.
-            bounds = [min(image.height, 4 * short), min(image.width, 4 * short)]
-            image = v2.functional.center_crop(image, bounds)
-            image = v2.functional.resize(image, [self.size], interpolation=mode)
-            image = v2.functional.center_crop(image, [self.size, self.size])
-        else:
-            image = v2.functional.resize(image, [self.size, self.size], interpolation=mode)
-        return v2.functional.pil_to_tensor(image)
+        values = resized(image, self.size, interpolation=self.interpolation, fit=self.fit)
+        return torch.from_numpy(values)
 
     def normalise(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
         """Scale pixels to ``(x / 255 - mean) / std``, on the device where they lie."""

@@ -1,23 +1,24 @@
 """Pictures read and resized ahead of the network, in worker processes, in the order asked for."""
 
 import os
-import sys
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.images import read_image
+from captioning.data import worker
+from captioning.data.pool import Picture, PictureProcess, ReadPicture
 from captioning.data.preprocessing import Preprocessing
-from captioning.errors import ImageError, check_least
+from captioning.errors import SettingsError, check_least
 
-_BATCHES_PER_ROUND = 128  # then fresh workers start, so that none of them can grow for ever
-_AHEAD = 2  # batches that each worker reads ahead
+_BATCHES_AHEAD = 2  # read while the network looks at another
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,21 @@ class PixelBatch:
     """Some pictures in the order in which they were named.
 
     Attributes:
-        sources: Their paths.
+        pictures: What was asked for.
         pixels: Those that could be read.
-        errors: For each source why it could not be read, or an empty string.
+        errors: For each picture why it could not be read, or an empty string.
+        thumbnails: For each picture a small JPEG, or nothing.
     """
 
-    sources: tuple[str, ...]
+    pictures: tuple[Picture, ...]
     pixels: UInt8[Tensor, "B 3 S S"]
     errors: tuple[str, ...]
+    thumbnails: tuple[bytes, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The pictures' names."""
+        return tuple(picture.name for picture in self.pictures)
 
 
 @dataclass(frozen=True)
@@ -49,106 +57,98 @@ class PictureReader:
     """Whether to take what is there of a file that was cut short."""
     time_limit: float = 60.0
     """Seconds after which a picture is given up; without workers there is no limit."""
+    thumbnail: int = 0
+    """Longest side of a small JPEG made of each picture; 0 for none."""
 
     def __post_init__(self) -> None:
-        check_least(self, batch_size=1, workers=0)
+        check_least(self, batch_size=1, workers=0, thumbnail=0)
+        if not self.time_limit > 0:
+            raise SettingsError(f"time_limit is {self.time_limit}; it is above 0.")
 
-    def batches(self, sources: Iterable[str]) -> Iterator[PixelBatch]:
+    @property
+    def worker_settings(self) -> worker.WorkerSettings:
+        """What a process is told that does the reading."""
+        return worker.WorkerSettings(
+            self.preprocessing.size,
+            self.preprocessing.interpolation,
+            self.preprocessing.fit,
+            self.allow_truncated,
+            self.thumbnail,
+        )
+
+    def batches(self, sources: Iterable[str | Picture]) -> Iterator[PixelBatch]:
         """Yield all pictures, in order; at most a few batches are in memory at once.
 
-        A worker process that dies (a decoder that crashes, memory that runs out) or hangs takes no
-        other picture with it: those that were under way are read again, each in a process of its
-        own, and the one to blame is reported as unreadable.
+        A worker process has one picture at a time. If it dies (a decoder that crashes, memory that
+        runs out) or takes longer than the limit, that picture is reported as unreadable, and no
+        other is touched.
         """
-        remaining = iter(sources)
-        while names := list(islice(remaining, _BATCHES_PER_ROUND * self.batch_size)):
-            yield from self._round(names)
+        pictures = (Picture(each) if isinstance(each, str) else each for each in sources)
+        results = self._by_workers(pictures) if self.workers else map(self._read_here, pictures)
+        while some := list(islice(results, self.batch_size)):
+            yield self._collated(some)
 
-    def read(self, source: str) -> tuple[Tensor | None, str]:
-        """Return a picture's pixels, or None and what is wrong with it."""
-        try:
-            image = read_image(
-                source,
-                allow_truncated=self.allow_truncated,
-                shrink_to=self.preprocessing.size,
-            )
-            return self.preprocessing.pixels(image), ""
-        except ImageError as error:
-            return None, str(error)
-        except (MemoryError, OSError, ValueError, RuntimeError) as error:
-            return None, f"{source} cannot be resized: {error}. Look whether its size is sensible."
+    def _by_workers(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, ReadPicture]]:
+        workers = min(self.workers, os.cpu_count() or 1)
+        processes: list[PictureProcess] = []
+        own = threading.local()
 
-    def _round(self, names: Sequence[str]) -> Iterator[PixelBatch]:
-        done = 0
-        while done < len(names):
-            failed = False
+        def read(picture: Picture) -> ReadPicture:
+            if picture.error or picture.known is not None:
+                return ReadPicture(error=picture.error)
             try:
-                for batch in self._load(names[done:], self.batch_size, self._workers(names)):
-                    done += len(batch.sources)
-                    yield batch
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                # A worker that dies while it hands over pixels breaks the connection.
-                if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
-                    raise
-                failed = True  # and the loader is let go, with its workers, before going on
-            if failed:
-                stop = min(len(names), done + _AHEAD * self.workers * self.batch_size)
-                for start in range(done, stop, self.batch_size):
-                    some = names[start : min(start + self.batch_size, stop)]
-                    done += len(some)
-                    yield _collate([(name, *self._read_guarded(name)) for name in some])
+                content = _content(picture)
+            except OSError as error:
+                return ReadPicture(error=_unfetched(picture, error))
+            if not hasattr(own, "process"):
+                own.process = PictureProcess(self.worker_settings, self.time_limit)
+                processes.append(own.process)
+            return own.process.read(picture.name, content)
 
-    def _workers(self, names: Sequence[str]) -> int:
-        # Where processes cannot be forked, each imports torch first: too slow for a few pictures.
-        few = 0 if sys.platform == "linux" else self.batch_size
-        return min(self.workers, os.cpu_count() or 1) if len(names) > few else 0
-
-    def _load(self, names: Sequence[str], batch_size: int, workers: int) -> Iterator[PixelBatch]:
-        loader = DataLoader(
-            _Pictures(names, self),
-            batch_size=batch_size,
-            num_workers=workers,
-            collate_fn=_collate,
-            timeout=self.time_limit if workers else 0,
-            prefetch_factor=_AHEAD if workers else None,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        )
-        with warnings.catch_warnings():
-            # Newer Pythons warn of every fork of a process with threads, as torch's is.
-            warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=Warning)
-            batches = iter(loader)
-        yield from batches
-
-    def _read_guarded(self, name: str) -> tuple[Tensor | None, str]:
+        executor = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+        waiting: deque[tuple[Picture, Future[ReadPicture]]] = deque()
         try:
-            (batch,) = self._load([name], 1, 1)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            happened = (
-                f"was not read within {self.time_limit:g} seconds"
-                if "timed out" in str(error)
-                else "made the process that read it crash"
-            )
-            return None, f"{name} {happened}. The file is damaged; get it again."
-        return (batch.pixels[0] if len(batch.pixels) else None), batch.errors[0]
+            ahead = self.batch_size * _BATCHES_AHEAD + workers
+            for picture in pictures:
+                waiting.append((picture, executor.submit(read, picture)))
+                if len(waiting) >= ahead:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+            while waiting:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.close()
+            executor.shutdown()
+
+    def _read_here(self, picture: Picture) -> tuple[Picture, ReadPicture]:
+        if picture.error or picture.known is not None:
+            return picture, ReadPicture(error=picture.error)
+        try:
+            content = _content(picture)
+        except OSError as error:
+            return picture, ReadPicture(error=_unfetched(picture, error))
+        answer = worker.answer(
+            self.worker_settings, picture.name if content is None else content, picture.name
+        )
+        return picture, ReadPicture(*answer)
+
+    def _collated(self, items: list[tuple[Picture, ReadPicture]]) -> PixelBatch:
+        size = self.preprocessing.size
+        read = [np.frombuffer(item.pixels, np.uint8) for _, item in items if item.pixels]
+        pixels = np.stack(read) if read else np.zeros((0,), np.uint8)
+        return PixelBatch(
+            tuple(picture for picture, _ in items),
+            torch.from_numpy(pixels.reshape(len(read), 3, size, size)),
+            tuple(item.error for _, item in items),
+            tuple(item.thumbnail for _, item in items),
+        )
 
 
-class _Pictures(Dataset[tuple[str, Tensor | None, str]]):
-    def __init__(self, names: Sequence[str], reader: PictureReader) -> None:
-        self.names = names
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, place: int) -> tuple[str, Tensor | None, str]:
-        name = self.names[place]
-        return name, *self.reader.read(name)
+def _content(picture: Picture) -> bytes | None:
+    return picture.content() if callable(picture.content) else picture.content
 
 
-def _collate(items: list[tuple[str, Tensor | None, str]]) -> PixelBatch:
-    read = [pixels for _, pixels, _ in items if pixels is not None]
-    return PixelBatch(
-        tuple(source for source, _, _ in items),
-        torch.stack(read) if read else torch.zeros(0, 3, 1, 1, dtype=torch.uint8),
-        tuple(error for _, _, error in items),
-    )
+def _unfetched(picture: Picture, error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{picture.name} cannot be fetched: {reason}. Check that it is there."

@@ -1,20 +1,17 @@
 """A folder run loses nothing: what is damaged is named, what is good is captioned, in order."""
 
-import os
-import sys
+import threading
 
 import pytest
 import torch
 from PIL import Image
 from small_captioner import small_checkpoint, write_photos
+from stand_in_worker import worker_where
 
-import captioning.data.reading as reading
 from captioning.captioner import Captioner
-from captioning.data.images import read_image
+from captioning.data import pool
 from captioning.decoding import Sampling
 from captioning.errors import CheckpointError, ImageError, SettingsError
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="stand-ins reach forked workers only")
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +69,9 @@ def test_a_batch_of_nothing_but_damaged_pictures_is_passed(captioner, photos, tm
     assert list(captioner.stream([], workers=0)) == []
 
 
-def stand_in(name, happens):
-    def read(source, **options):
-        if str(source).endswith(name):
-            happens()
-        return read_image(source, **options)
-
-    return read
-
-
-@LINUX
 def test_a_picture_that_kills_its_worker_costs_no_other(captioner, photos, monkeypatch):
     expected = texts(captioner.stream(photos, workers=0))
-    monkeypatch.setattr(reading, "read_image", stand_in("photo5.jpg", lambda: os._exit(9)))
+    monkeypatch.setattr(pool, "START", worker_where("photo5.jpg", "os._exit(9)"))
     results = list(captioner.stream(photos, batch_size=2, workers=2))
     assert [result.source for result in results] == [str(photo) for photo in photos]
     assert "photo5.jpg made the process that read it crash" in results[4].error
@@ -95,8 +82,7 @@ def test_a_run_that_is_left_early_leaves_no_worker_behind(captioner, photos):
     results = captioner.stream(photos, batch_size=1, workers=2)
     assert next(results).ok
     results.close()
-    children = torch.multiprocessing.active_children()
-    assert not children
+    assert not [thread for thread in threading.enumerate() if "pictures" in thread.name]
 
 
 def test_the_paths_are_read_as_they_are_needed(captioner, photos):
@@ -137,7 +123,7 @@ def test_pictures_come_from_wherever_they_are(captioner, photos):
 
 def test_many_pictures_of_mixed_kinds_are_captioned_in_order(captioner, photos):
     mixed = [photos[0], b"damaged", photos[1].read_bytes()]
-    results = captioner.caption_many(mixed, batch_size=2)
+    results = captioner.caption_batch(mixed, batch_size=2)
     expected = [captioner.caption(photos[0]).text, "", captioner.caption(photos[1]).text]
     assert texts(results) == expected
     assert "begins with b'damaged'" in results[1].error or "damaged" in results[1].error

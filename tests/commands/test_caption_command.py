@@ -1,5 +1,6 @@
 """``captioning caption`` as a person or a script meets it: streams, files and exit codes."""
 
+import base64
 import csv
 import html.parser
 import io
@@ -12,17 +13,24 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas
 import pytest
+import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from small_captioner import small_checkpoint, write_photos
 
-import captioning.data.reading as reading
 from captioning import cli
+from captioning.captioner import Captioner
+from captioning.captioner.journal import Journal, read_facts
 from captioning.checkpoint import save_checkpoint
-from captioning.commands import caption as command
+from captioning.data import worker
+from captioning.data.readers import read_captions
+from captioning.metadata import read_caption
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +116,17 @@ def test_what_is_named_but_missing_is_a_row(caption, photos):
         (["x.jpg", "--captions", "0"], "captions is 0; it is at least 1"),
         (["x.jpg", "--time-limit", "0"], "time_limit is 0"),
         (["x.jpg", "-o", "out.xyz"], "The format cannot be told from -o out.xyz"),
-        (["x.jpg", "--resume", "--overwrite"], "--resume keeps what --overwrite replaces"),
-        (["x.jpg", "--resume"], "--resume goes on with the formats jsonl"),
+        (
+            ["x.jpg", "--resume", "--overwrite"],
+            "--resume keeps what is there, --overwrite replaces",
+        ),
+        (
+            ["x.jpg", "--append", "-o", "x.jsonl"],
+            "--append is for files beside photos, not for js",
+        ),
+        (["x.jpg", "--shard", "0/3"], "--shard is '0/3'; it is like 1/8"),
+        (["x.jpg", "--shard", "a"], "--shard is 'a'; it is like 1/8"),
+        (["x.jpg", "--limit", "0"], "limit is 0; it is at least 1"),
         (["x.jpg", "--beam", "2", "--captions", "5"], "width|captions"),
     ],
 )
@@ -152,7 +169,10 @@ def test_help_lists_the_flags_and_exits_with_0(name, capsys):
 def test_the_list_of_commands_needs_less_than_a_second():
     start = time.perf_counter()
     ran = subprocess.run(
-        [sys.executable, "-m", "captioning", "--help"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "captioning", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert time.perf_counter() - start < 1
     assert ran.returncode == 0
@@ -209,7 +229,8 @@ def test_a_name_is_no_formula_for_a_spreadsheet(caption, photos, monkeypatch):
     monkeypatch.chdir(photos[0].parent)
     photos[0].rename("=1+1.jpg")
     ran = caption("=1+1.jpg", "./", "--format", "csv")
-    assert [row[0] for row in csv.reader(io.StringIO(ran.out))][1] == "'=1+1.jpg"
+    first = next(csv.DictReader(io.StringIO(ran.out)))
+    assert first["image"] == first["file_name"] == "'=1+1.jpg"
 
 
 def test_every_name_is_one_cell_and_no_two_names_become_one(caption, photos, monkeypatch):
@@ -218,19 +239,20 @@ def test_every_name_is_one_cell_and_no_two_names_become_one(caption, photos, mon
     for photo, name in zip(photos, names, strict=True):
         photo.rename(name)
     ran = caption(*names, "--format", "csv")
-    _, *found = csv.reader(io.StringIO(ran.out, newline=""))
-    assert [row[0] for row in found] == ["'=a.jpg", "''=a.jpg", "two\r=lines.jpg"]
-    assert all(len(row) == 4 for row in found)
+    found = list(csv.DictReader(io.StringIO(ran.out, newline=""), strict=True))
+    assert [row["image"] for row in found] == ["'=a.jpg", "''=a.jpg", "two\r=lines.jpg"]
+    assert not any(None in row or None in row.values() for row in found)
 
 
 def test_a_photo_called_like_a_text_file_is_not_written_over(caption, photos):
     disguised = photos[0].rename(photos[0].with_suffix(".txt"))
     before = disguised.read_bytes()
-    for more in ([], ["--overwrite"]):
-        ran = caption(disguised, "--format", "txt", *more)
-        assert ran.code != 0
+    for more in ([], ["--overwrite"], ["--append"]):
+        ran = caption(disguised, photos[1], "--format", "txt", *more)
         assert disguised.read_bytes() == before
-    assert "is one of the photos" in ran.err
+        assert photos[1].with_suffix(".txt").exists()
+        assert ran.code == (1 if more else 0)
+    assert "is no text file, so it is not written over" in ran.err
 
 
 class _Page(html.parser.HTMLParser):
@@ -257,15 +279,29 @@ def test_a_page_shows_names_as_text_and_holds_its_pictures(caption, odd_photos, 
     assert page.tags.count("figure") == len(odd_photos) + 1
     assert "<b>&amp;.jpg" in page.text
     assert "<script>alert(1)" in page.text
-    assert len(page.pictures) == len(odd_photos)
-    assert all(picture.startswith("data:image/jpeg;base64,") for picture in page.pictures)
+    assert len(set(page.pictures)) == len(odd_photos)
+    for address in page.pictures:
+        with Image.open(tmp_path / urllib.parse.unquote(address)) as small:
+            assert small.format == "JPEG"
+
+
+def test_a_page_on_standard_output_holds_its_pictures(caption, photos):
+    page = _Page()
+    page.feed(caption(*photos, "--format", "html").out)
+    assert len(page.pictures) == 3
+    for address in page.pictures:
+        content = base64.b64decode(address.removeprefix("data:image/jpeg;base64,"), validate=True)
+        with Image.open(io.BytesIO(content)) as small:
+            assert small.format == "JPEG"
 
 
 def test_text_files_stand_beside_photos_of_any_name(caption, odd_photos, tmp_path):
     assert caption(tmp_path / "odd", "--format", "txt").code == 0
     for path in odd_photos:
         assert Path(os.fsdecode(path)).with_suffix(".txt").read_text(encoding="utf-8").strip()
-    assert caption(tmp_path / "odd", "--format", "txt").code == 1  # they are not written over
+    again = caption(tmp_path / "odd", "--format", "txt")  # they are not written over
+    assert again.code == 0
+    assert f"{len(odd_photos)} photos have a caption beside them already" in again.err
     assert caption(tmp_path / "odd", "--format", "txt", "--overwrite").code == 0
 
 
@@ -317,7 +353,7 @@ def test_an_output_that_is_a_folder_is_refused(form, caption, photos, tmp_path):
     (tmp_path / "folder").mkdir()
     ran = caption(photos[0], "-o", tmp_path / "folder", "--format", form)
     assert ran.code == 1
-    assert "folder cannot be written" in ran.err
+    assert "folder cannot be written: it is a folder" in ran.err
 
 
 def test_a_photo_is_never_written_over(caption, photos, tmp_path):
@@ -331,72 +367,310 @@ def test_a_photo_is_never_written_over(caption, photos, tmp_path):
     assert photos[1].read_bytes() == before
 
 
-def test_a_resumed_run_captions_only_what_is_lacking(caption, photos, tmp_path, monkeypatch):
-    output = tmp_path / "rows.jsonl"
-    photos[0].write_bytes(b"")
-    assert caption(photos[0].parent, "-o", output).code == 1
-    whole = output.read_bytes()
-    output.write_bytes(whole[: whole.index(b"\n", whole.index(b"photo2")) + 20])
-    asked = []
-    real = reading.read_image
+@pytest.fixture
+def asked(monkeypatch):
+    """The pictures that were read, in order."""
+    sources = []
+    real = worker.read_image
     monkeypatch.setattr(
-        reading, "read_image", lambda source, **how: asked.append(source) or real(source, **how)
+        worker,
+        "read_image",
+        lambda source, **how: sources.append(source) or real(source, **how),
     )
-    ran = caption(photos[0].parent, "-o", output, "--resume")
-    assert ran.code == 1  # the first photo is still damaged
-    assert asked == [str(photos[2])]
-    assert output.read_bytes() == whole
+    return sources
+
+
+FILES = ["rows.jsonl", "rows.csv", "rows.json", "rows.html", "rows.parquet"]
+
+
+def content_of(folder):
+    """Return all files below a folder and what is in them, without journals."""
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if ".journal" not in name.name}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_that_was_stopped_is_gone_on_with_and_ends_like_another(
+    name, caption, photos, tmp_path, monkeypatch, asked
+):
+    photos[0].write_bytes(b"")
+    whole, parts = tmp_path / "whole" / name, tmp_path / "parts" / name
+    assert caption(photos[0].parent, "-o", whole).code == 1
+    asked.clear()
+    monkeypatch.chdir(tmp_path)
+    assert caption(photos[0].parent, "-o", parts, "--limit", "2", "--batch-size", "1").code == 1
+    assert caption(photos[0].parent, "-o", parts, "--resume").code == 1  # one is still damaged
+    assert asked == [str(photo) for photo in photos]  # each once
+    assert content_of(parts.parent) == content_of(whole.parent)
+    assert caption(photos[0].parent, "-o", parts).code == 1
+    assert len(asked) == 3
+    assert content_of(parts.parent) == content_of(whole.parent)
+
+
+def test_a_photo_that_has_changed_or_come_since_is_captioned_again(
+    caption, photos, tmp_path, asked
+):
+    output = tmp_path / "rows.jsonl"
+    photos[1].write_bytes(b"")
+    assert caption(photos[0].parent, "-o", output).code == 1
+    photos[1].write_bytes(photos[0].read_bytes())
+    write_photos(photos[0].parent, 1, start=0)
+    asked.clear()
+    assert caption(photos[0].parent, "-o", output).code == 0
+    assert [Path(name).name for name in asked] == ["photo0.jpg", "photo2.jpg"]
+    found = rows(output.read_text())
+    assert [Path(row["image"]).name for row in found] == [f"photo{n}.jpg" for n in range(4)]
+
+
+def test_another_search_or_model_does_not_go_on_with_a_run(caption, photos, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    assert caption(photos[0], "-o", output).code == 0
+    before = output.read_bytes()
+    ran = caption(photos[0], "-o", output, "--beam", "1")
+    assert ran.code == 2
+    assert "begun with other settings: search was" in ran.err
+    assert output.read_bytes() == before
+    assert caption(photos[0], "-o", output, "--beam", "1", "--overwrite").code == 0
+
+
+def test_a_file_without_a_journal_is_not_replaced_unasked(caption, photos, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    output.write_text("mine\n")
+    ran = caption(photos[0], "-o", output)
+    assert ran.code == 2
+    assert "rows.jsonl exists, and there is no journal" in ran.err
+    assert output.read_text() == "mine\n"
+    assert caption(photos[0], "-o", output, "--overwrite").code == 0
+    assert len(rows(output.read_text())) == 1
+
+
+def test_shares_together_are_the_whole(caption, photos, tmp_path, capsys):
+    write_photos(photos[0].parent, 8)
+    assert caption(photos[0].parent, "-o", tmp_path / "whole.jsonl").code == 0
+    shares = [tmp_path / f"{number}.jsonl" for number in (1, 2, 3)]
+    for number, share in enumerate(shares, 1):
+        assert caption(photos[0].parent, "-o", share, "--shard", f"{number}/3").code == 0
+    for ending in ("jsonl", "csv"):
+        merge = [
+            "merge",
+            *map(str, shares[::-1]),
+            "-o",
+            str(tmp_path / f"all.{ending}"),
+        ]
+        with pytest.raises(SystemExit) as exited:
+            cli.main(merge)
+        assert exited.value.code == 0
+    assert "8 rows of 3 shares" in capsys.readouterr().err
+    assert (tmp_path / "all.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_shares_that_are_not_all_there_are_not_merged(caption, photos, tmp_path, capsys):
+    def merged(*names):
+        with pytest.raises(SystemExit) as exited:
+            cli.main(["merge", *(str(tmp_path / name) for name in names)])
+        assert exited.value.code
+        return capsys.readouterr().err
+
+    for number in (1, 2):
+        caption(*photos, "-o", tmp_path / f"{number}.jsonl", "--shard", f"{number}/2")
+    caption(*photos, "-o", tmp_path / "other.jsonl", "--shard", "2/2", "--beam", "1")
+    caption(*photos, "-o", tmp_path / "whole.jsonl")
+    assert "1.jsonl is share 1 of 2, but 1 shares are named" in merged("1.jsonl")
+    assert "are both share 1 of 2" in merged("1.jsonl", "1.jsonl")
+    assert "were made with different models or settings" in merged("1.jsonl", "other.jsonl")
+    assert "whole.jsonl is no share of a run" in merged("1.jsonl", "whole.jsonl")
+    assert "No share was named" in merged()
+    content = (tmp_path / "1.jsonl").read_text()
+    (tmp_path / "1.jsonl").write_text(content.splitlines()[0] + "\n")
+    (tmp_path / "2.jsonl").write_text(content)
+    assert "is not complete. Run its command again" in merged("1.jsonl", "2.jsonl")
+    journal = Journal(
+        tmp_path / ".1.jsonl.journal",
+        read_facts(tmp_path / ".1.jsonl.journal")["settings"],
+    )
+    journal.note(finished=None)
+    journal.close()
+    assert "1.jsonl is not complete" in merged("1.jsonl", "2.jsonl")
+
+
+def test_what_would_be_done_is_told_without_doing_it(caption, photos, tmp_path, asked):
+    (photos[0].parent / "notes.md").touch()
+    ran = caption(photos[0].parent, "-o", tmp_path / "rows.csv", "--dry-run")
+    assert ran.code == 0
+    assert "3 photos would be captioned, as csv, into" in ran.out
+    assert "1 other files would be passed over" in ran.out
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert asked == []
+
+
+def test_the_summary_counts_every_photo(caption, photos, tmp_path):
+    photos[1].write_bytes(b"")
+    words = [photos[0].parent, "-o", tmp_path / "rows.csv", "--json"]
+    first = json.loads(caption(*words, "--limit", "2").out)
+    second = json.loads(caption(*words).out)
+    wanted = ("captioned", "failed", "of_earlier_runs", "passed_over", "interrupted")
+    assert [first[name] for name in wanted] == [1, 1, 0, 0, False]
+    assert [second[name] for name in wanted] == [2, 1, 2, 0, False]
+    ran = caption(*photos, "--json")
+    assert json.loads(ran.err.splitlines()[-1])["captioned"] == 2
+    assert len(rows(ran.out)) == 3
+
+
+def test_captions_stand_between_prefix_and_suffix(caption, photos, tmp_path):
+    plain = [row["text"] for row in rows(caption(*photos).out)]
+    framed = caption(*photos, "--prefix", "photo of ", "--suffix", ", by me")
+    assert [row["text"] for row in rows(framed.out)] == [f"photo of {t}, by me" for t in plain]
+
+
+def test_rows_are_read_by_hugging_face_and_by_training(caption, photos, tmp_path):
+    output = photos[0].parent / "metadata.jsonl"
+    assert caption(photos[0].parent, "-o", output, "--n", "2").code == 0
+    for row, photo in zip(rows(output.read_text()), photos, strict=True):
+        assert (row["file_name"], row["image"]) == (photo.name, str(photo))
+        assert row["text"] == row["caption"] == row["captions"][0]
+        assert row["log_prob"] == row["log_probs"][0] >= row["log_probs"][1]
+    (split,) = [read_captions(f"jsonl:{output}", split="train")]
+    assert [image.captions[0] for image in split.images] == [
+        row["caption"] for row in rows(output.read_text())
+    ]
+
+
+def test_a_table_in_parquet_holds_the_same_as_the_lines(caption, photos, tmp_path):
+    photos[1].write_bytes(b"")
+    for name in ("rows.parquet", "rows.jsonl"):
+        assert caption(*photos, "-o", tmp_path / name, "--n", "2").code == 1
+    table = pandas.read_parquet(tmp_path / "rows.parquet").to_dict("records")
+    for row, line in zip(table, rows((tmp_path / "rows.jsonl").read_text()), strict=True):
+        for name, value in line.items():
+            assert list(row[name]) == value if isinstance(value, list) else row[name] == value
+
+
+# --- files beside photos -------------------------------------------------------------------------
+
+
+def test_text_files_are_kept_replaced_or_added_to(caption, photos):
+    text = photos[0].with_suffix(".txt")
+    text.write_text("mine\n")
+    assert caption(*photos, "--format", "txt").code == 0
+    assert text.read_text() == "mine\n"
+    for _ in range(2):  # the second time it is there
+        assert caption(*photos, "--format", "txt", "--append").code == 0
+    first, second = text.read_text().splitlines()
+    assert first == "mine"
+    assert caption(*photos, "--format", "txt", "--overwrite").code == 0
+    assert text.read_text().splitlines() == [second]
+
+
+def test_a_folder_that_may_not_be_written_fails_its_photos_alone(caption, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo2.txt").mkdir()  # nothing can be written in its place
+    ran = caption(*photos, "--format", "txt", "-o", tmp_path / "out", "--overwrite")
+    assert ran.code == 1
+    assert "1 of 3 photos could not be captioned" in ran.err
+    assert (tmp_path / "out" / "photo3.txt").read_text()
+
+
+@pytest.mark.parametrize("form", ["xmp", "embed"])
+def test_captions_are_kept_in_metadata(form, caption, photos, tmp_path):
+    plain = [row["text"] for row in rows(caption(*photos).out)]
+    originals = [photo.read_bytes() for photo in photos]
+    out = tmp_path / "out"
+    assert caption(*photos, "--format", form, "-o", out).code == 0
+    written = sorted(out.iterdir())
+    assert [path.name for path in written] == [
+        photo.name if form == "embed" else f"{photo.stem}.xmp" for photo in photos
+    ]
+    assert [read_caption(path) for path in written] == plain
+    assert [photo.read_bytes() for photo in photos] == originals
+    again = caption(*photos, "--format", form, "-o", out)
+    assert "3 photos have a caption beside them already" in again.err
+    assert caption(*photos, "--format", form).code == 0  # beside the photos, or in them
+    if form == "embed":
+        assert [read_caption(photo) for photo in photos] == plain
+        with (
+            Image.open(photos[0]) as after,
+            Image.open(io.BytesIO(originals[0])) as before,
+        ):
+            assert after.tobytes() == before.tobytes()
+    else:
+        assert [read_caption(photo.with_suffix(".xmp")) for photo in photos] == plain
 
 
 # --- ends before the end -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("form", "ending"), [("jsonl", "jsonl"), ("csv", "csv"), ("html", "html")])
-def test_an_interrupted_run_keeps_what_it_has(form, ending, caption, photos, tmp_path, monkeypatch):
-    real = command._watched
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.html"])
+def test_an_interrupted_run_ends_its_batch_keeps_what_it_has_and_says_how_to_go_on(
+    name, number, caption, photos, tmp_path, monkeypatch
+):
+    real = worker.read_image
 
-    def interrupted(results, *others):
-        for number, result in enumerate(real(results, *others)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield result
+    def interrupted(source, **how):
+        if str(source).endswith("photo2.jpg"):
+            os.kill(os.getpid(), number)
+        return real(source, **how)
 
-    monkeypatch.setattr(command, "_watched", interrupted)
-    output = tmp_path / f"rows.{ending}"
-    ran = caption(photos[0].parent, "-o", output, "--format", form)
-    assert ran.code == 130
-    assert "interrupted" in ran.err
+    output = tmp_path / "out" / name
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "read_image", interrupted)
+        ran = caption(photos[0].parent, "-o", output, "--batch-size", "2")
+    assert ran.code == 128 + number
+    assert ran.err.splitlines()[-1] == (
+        "captioning: interrupted after 2 photos. The same command goes on from there."
+    )
     text = output.read_text()
     assert "photo2" in text
     assert "photo3" not in text
-    assert form != "html" or text.rstrip().endswith("</html>")
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [output.name]
+    assert not name.endswith("html") or text.rstrip().endswith("</html>")
+    assert caption(photos[0].parent, "-o", output, "--batch-size", "2").code == 0
+    assert "photo3" in output.read_text()
 
 
-@pytest.mark.parametrize(("form", "ending"), [("csv", "csv"), ("html", "html"), ("coco", "json")])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.html", "rows.json"])
 def test_an_error_of_our_own_leaves_the_older_document(
-    form, ending, caption, photos, tmp_path, monkeypatch
+    name, caption, model, photos, tmp_path, monkeypatch
 ):
-    output = tmp_path / f"rows.{ending}"
-    assert caption(photos[0].parent, "-o", output, "--format", form).code == 0
+    output = tmp_path / name
+    assert caption(photos[0].parent, "-o", output).code == 0
     before = output.read_bytes()
 
-    def broken(results, *others):
-        yield next(iter(results))
+    def broken(*_, **__):
         raise RuntimeError("a defect")
+        yield
 
-    monkeypatch.setattr(command, "_watched", broken)
+    monkeypatch.setattr(Captioner, "batches", broken)
+    words = ["caption", str(photos[0].parent), "-o", str(output), "--model", str(model)]
     with pytest.raises(RuntimeError, match="a defect"):
-        cli.main(["caption", str(photos[0].parent), "-o", str(output), "--format", form])
+        cli.main(words)
     assert output.read_bytes() == before
     assert (tmp_path / f"{output.name}.part").exists()
+
+
+def test_a_batch_that_does_not_fit_is_halved(caption, photos, monkeypatch):
+    write_photos(photos[0].parent, 9)
+    expected = caption(photos[0].parent).out
+    sizes = []
+    real = Captioner._describe_at_once
+
+    def small(self, pixels, how):
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+        return real(self, pixels, how)
+
+    monkeypatch.setattr(Captioner, "_describe_at_once", small)
+    assert [row["text"] for row in rows(caption(photos[0].parent, "--batch-size", "8").out)] == [
+        row["text"] for row in rows(expected)
+    ]
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize(("form", "kept"), [("jsonl", "rows.jsonl"), ("csv", "rows.csv.part")])
 def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
     form, kept, caption, photos, tmp_path, monkeypatch
 ):
-    import captioning.captioner.writers as writers
+    from captioning.captioner import writers
 
     def fill_up(writer):
         real = writer._write
@@ -419,7 +693,15 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_reader_that_leaves_and_a_full_device_end_the_run_without_a_traceback(model, tmp_path):
     write_photos(tmp_path, 40)
-    words = [sys.executable, "-m", "captioning", "caption", str(tmp_path), "--model", str(model)]
+    words = [
+        sys.executable,
+        "-m",
+        "captioning",
+        "caption",
+        str(tmp_path),
+        "--model",
+        str(model),
+    ]
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1
@@ -439,7 +721,16 @@ def test_ctrl_c_at_the_terminal_leaves_whole_rows_and_no_traceback(model, tmp_pa
         names.append(tmp_path / f"link{number}.jpg")
         os.link(photo, names[-1])
     output = tmp_path / "rows.jsonl"
-    words = ["-m", "captioning", "caption", str(tmp_path), "-o", str(output), "--model", str(model)]
+    words = [
+        "-m",
+        "captioning",
+        "caption",
+        str(tmp_path),
+        "-o",
+        str(output),
+        "--model",
+        str(model),
+    ]
     with subprocess.Popen(
         [sys.executable, *words, "--batch-size", "2"],
         stderr=subprocess.PIPE,

@@ -18,7 +18,14 @@ def train(output, *more):
     return run(
         *("train", "--data", f"coco:{TINY}", "--output", output, "--workers", 0),
         *("--encoder.name", "timm:test_resnet", "--encoder.weights", "None"),
-        *("--encoder.image-size", 64, "--decoder.hidden-size", 12, "--decoder.cell", "gru"),
+        *(
+            "--encoder.image-size",
+            64,
+            "--decoder.hidden-size",
+            12,
+            "--decoder.cell",
+            "gru",
+        ),
         *("--training.epochs", 1, "--min-count", 2, *more),
     )
 
@@ -36,9 +43,25 @@ def test_flags_are_the_settings(tmp_path, capsys):
 
 @pytest.mark.parametrize("words", [["--preset", "lrcn"], ["--preset=lrcn"]])
 def test_a_preset_is_a_papers_decoder_and_other_flags_still_change_it(tmp_path, words):
-    more = ("--decoder.cell", "rnn", "--decoder.hidden-size", 12, "--encoder.image-size", 64)
+    more = (
+        "--decoder.cell",
+        "rnn",
+        "--decoder.hidden-size",
+        12,
+        "--encoder.image-size",
+        64,
+    )
     code = run(
-        *("train", *words, "--data", f"coco:{TINY}", "--output", tmp_path / "run", "--workers", 0),
+        *(
+            "train",
+            *words,
+            "--data",
+            f"coco:{TINY}",
+            "--output",
+            tmp_path / "run",
+            "--workers",
+            0,
+        ),
         *("--encoder.name", "timm:test_resnet", "--encoder.weights", "None", *more),
         *("--training.epochs", 1, "--min-count", 2),
     )

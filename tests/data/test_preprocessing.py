@@ -112,6 +112,11 @@ def test_normalising_does_not_depend_on_the_batch() -> None:
         ({"fit": "stretch"}, "fit is 'stretch'; it is 'squeeze' or 'crop'"),
         ({"std": (0.2, 0.0, 0.2)}, "std is positive"),
         ({"mean": (0.5, 0.5)}, "three numbers each"),
+        ({"std": (0.2, float("nan"), 0.2)}, r"std \(0.2, nan, 0.2\).*a std between"),
+        ({"std": (0.2, float("inf"), 0.2)}, "a std between 0.000001 and 1000000"),
+        ({"std": (0.2, 1e-300, 0.2)}, "a std between"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, r"mean is \(nan, 0.5, 0.5\).*lies between"),
+        ({"mean": (0.5, 10**400, 0.5)}, "a mean lies between -10000 and 10000"),
     ],
 )
 def test_nonsense_is_refused(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,195 @@
+"""From what the user names to a stream of pictures: never all of them in memory.
+
+A name is that of a file, a folder, a pattern such as ``photos/*.jpg``, a tar shard, or a URL of any
+file system that fsspec knows (of a file, a folder, a shard, or with a pattern). Within a folder the
+order is that in which people count (``photo2`` before ``photo10``).
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from captioning.captioner.shards import is_shard, shard_pictures
+from captioning.data.pool import Picture
+
+_ENDINGS = (
+    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jp2 j2k ppm pgm pbm "
+    "pnm mpo ico tga"
+)
+EXTENSIONS = frozenset(f".{ending}" for ending in _ENDINGS.split())
+"""Endings by which folders and shards give their pictures; a file that is named is always tried."""
+
+
+@runtime_checkable
+class ReadableBytes(Protocol):
+    """A binary stream."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, none at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How names become pictures."""
+
+    recursive: bool = False
+    """Go into the folders of folders."""
+    patterns: bool = True
+    """Whether a name that does not exist may be a pattern."""
+    follow_links: bool = False
+    """Take links that lead out of a folder, and go through links to folders."""
+
+
+@dataclass
+class Passed:
+    """What was passed over so far: what is hidden in folders, or no picture by its name."""
+
+    files: int = 0
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file in a folder is taken for a picture, by its name."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+
+
+def find_pictures(
+    names: Iterable[str], options: InputOptions | None = None, passed: Passed | None = None
+) -> Iterator[Picture]:
+    """Yield the pictures that ``names`` lead to, in their order; one named twice comes twice.
+
+    What does not exist is among them, and so is what only looks like a picture (a folder named
+    ``x.jpg``, a folder that may not be opened): each gives a result that says so.
+
+    Args:
+        names: Files, folders, patterns, shards, URLs.
+        options: How they are taken.
+        passed: Counts what is passed over.
+    """
+    options, passed = options or InputOptions(), passed or Passed()
+    for name in names:
+        if "://" in name:
+            from captioning.captioner.urls import url_pictures
+
+            yield from url_pictures(name, options.recursive, is_picture, passed)
+        elif os.path.isdir(name):  # noqa: PTH112  (str keeps bytes that are no UTF-8)
+            yield from _folder(name, options, passed)
+        elif options.patterns and not os.path.lexists(name) and (found := _matches(name)):
+            for match in found:
+                yield from _file(match)
+        else:
+            yield from _file(name)
+
+
+def names_of(stream: ReadableBytes) -> Iterator[str]:
+    """Yield the names of a list, each ended by a line break or, where there is one, by a NUL.
+
+    Args:
+        stream: The list; its bytes need be no UTF-8.
+    """
+    chunk = stream.read(1 << 16)
+    end = b"\0" if b"\0" in chunk else b"\n"
+    rest = b""
+    while chunk:
+        *whole, rest = (rest + chunk).split(end)
+        yield from (_decoded(name, end) for name in whole if name.strip(b"\r"))
+        chunk = stream.read(1 << 16)
+    if rest.strip(b"\r"):
+        yield _decoded(rest, end)
+
+
+def _decoded(name: bytes, end: bytes) -> str:
+    return os.fsdecode(name.removesuffix(b"\r") if end == b"\n" else name)
+
+
+def _file(name: str) -> Iterator[Picture]:
+    if is_shard(name):
+        yield from shard_pictures(name, lambda: _opened(name), is_picture)
+    else:
+        yield Picture(name)
+
+
+def _opened(name: str) -> BinaryIO:
+    return Path(name).open("rb")
+
+
+def _matches(pattern: str) -> list[str]:
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207
+    return sorted(
+        (path for path in found if not os.path.isdir(path) or is_picture(_last(path))),  # noqa: PTH112
+        key=natural,
+    )
+
+
+def _last(path: str) -> str:
+    return os.path.basename(path)  # noqa: PTH119
+
+
+def _folder(top: str, options: InputOptions, passed: Passed) -> Iterator[Picture]:
+    home = os.path.realpath(top)
+    waiting: list[tuple[str, tuple[str, ...]]] = [(top, (home,))]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: natural(entry.name))
+        except OSError as error:
+            yield Picture(folder, error=f"{folder} cannot be opened: {error.strerror or error}.")
+            continue
+        deeper: list[tuple[str, tuple[str, ...]]] = []
+        for entry in found:
+            hidden = entry.name.startswith(".")
+            is_folder = _is_folder(entry)
+            if is_folder and not is_picture(entry.name):
+                passed.files += hidden
+                if options.recursive and not hidden:
+                    deeper += _entered(entry, above, options)
+                continue
+            if is_picture(entry.name):
+                yield _in_folder(entry, home, options)
+            else:
+                passed.files += 1
+            if is_folder and options.recursive and not hidden:
+                deeper += _entered(entry, above, options)
+        waiting += reversed(deeper)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _entered(
+    entry: "os.DirEntry[str]", above: tuple[str, ...], options: InputOptions
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Return a folder to go into, with those that it lies in; links may lead back into them."""
+    if not entry.is_symlink():
+        return [(entry.path, above)]
+    real = os.path.realpath(entry.path)
+    round_trip = any(real == each or each.startswith(real + os.sep) for each in above)
+    return [(entry.path, (*above, real))] if options.follow_links and not round_trip else []
+
+
+def _in_folder(entry: "os.DirEntry[str]", home: str, options: InputOptions) -> Picture:
+    if options.follow_links or not entry.is_symlink():
+        return Picture(entry.path)
+    target = os.path.realpath(entry.path)
+    if target.startswith(home.rstrip(os.sep) + os.sep) or not os.path.lexists(target):
+        return Picture(entry.path)
+    return Picture(
+        entry.path,
+        error=f"{entry.path} is a link out of its folder, to {target}. Add --follow-links to "
+        "caption what such links lead to.",
+    )
+
+
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a key under which ``photo2`` comes before ``photo10``, and no two names are equal."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name

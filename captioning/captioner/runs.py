@@ -1,0 +1,183 @@
+"""A run over pictures that can be stopped at any moment and gone on with."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from captioning.captioner.captioner import Captioner
+from captioning.captioner.journal import (
+    Done,
+    Journal,
+    fingerprint,
+    journal_of,
+    remove_journal,
+    stamp_of,
+)
+from captioning.captioner.output import Writer
+from captioning.captioner.results import CaptionedPicture
+from captioning.data.pool import Picture
+from captioning.data.reading import PictureReader
+from captioning.decoding import SearchMethod, search_to_json
+from captioning.errors import OutputError, SettingsError
+from captioning.files import is_special
+
+
+@dataclass
+class Counts:
+    """How far a run is.
+
+    Attributes:
+        captioned: Pictures with a caption, those of earlier runs included.
+        failed: Pictures without, those of earlier runs included.
+        known: How many of both are of earlier runs.
+        present: Pictures left out, as they have a file of their own already.
+    """
+
+    captioned: int = 0
+    failed: int = 0
+    known: int = 0
+    present: int = 0
+
+    @property
+    def done(self) -> int:
+        """All that the run need not look at again."""
+        return self.captioned + self.failed + self.present
+
+
+def open_journal(
+    output: Path | None,
+    captioner: Captioner,
+    search: SearchMethod,
+    reader: PictureReader,
+    *,
+    overwrite: bool,
+    shard: tuple[int, int] | None = None,
+) -> Journal | None:
+    """Return the journal of an output; None where there can be none: of a pipe, or no file at all.
+
+    Raises:
+        SettingsError: The output exists and has no journal; or its journal was begun with other
+            settings.
+        OutputError: The journal cannot be opened.
+    """
+    if output is None or is_special(output):
+        return None
+    if output.is_dir():
+        raise OutputError(f"{output} cannot be written: it is a folder. Give another -o.")
+    if output.exists():
+        _refuse_foreign(output)
+        if not overwrite and not journal_of(output).exists():
+            raise SettingsError(
+                f"{output} exists, and there is no journal of the run that wrote it, so it cannot "
+                "be gone on with. Give --overwrite to replace it, or another -o."
+            )
+    if overwrite:
+        remove_journal(output)
+    settings: dict[str, Any] = {
+        "model": fingerprint([captioner.checkpoint, *captioner.others]),
+        "search": search_to_json(search),
+        "seed": captioner.seed,
+        "allow_truncated": reader.allow_truncated,
+        "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
+    }
+    return Journal(journal_of(output), settings)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuse to write over one of the photos."""
+    head = b""
+    if output.is_file():
+        with output.open("rb") as file:
+            head = file.read(512)
+    if b"\0" in head and not head.startswith(b"PAR1"):
+        raise SettingsError(
+            f"-o {output} is one of the photos, or another file that is no list of captions, so "
+            "it is left as it is. Give another -o."
+        )
+
+
+def caption_into(
+    writer: Writer,
+    captioner: Captioner,
+    pictures: Iterable[Picture],
+    *,
+    reader: PictureReader,
+    search: SearchMethod,
+    journal: Journal | None,
+    counts: Counts,
+    around: tuple[str, str] = ("", ""),
+) -> Iterator[Sequence[CaptionedPicture]]:
+    """Caption pictures and write the results, a batch at a time.
+
+    Args:
+        writer: Where they go, in the order of the pictures.
+        captioner: The model.
+        pictures: What is to be captioned.
+        reader: What reads them.
+        search: How to search.
+        journal: What earlier runs have done, and where each batch is noted before it is written.
+        counts: Kept up to date.
+        around: What stands before and after each caption.
+
+    Yields:
+        Each batch, once it is in the journal and written.
+
+    Raises:
+        OutputError: The results cannot be written.
+    """
+    stamps: dict[str, str] = {}
+    lacking = _looked_up(pictures, writer, journal, counts, stamps)
+    for batch in captioner.batches(reader, lacking, search=search):
+        if journal is not None:
+            fresh = {each.source for each in batch} & stamps.keys()
+            journal.add(Done(each, stamps[each.source]) for each in batch if each.source in fresh)
+            for source in fresh:
+                del stamps[source]
+        written = [_written(writer, _within(each, around)) for each in batch]
+        counts.failed += sum(not each.ok for each in written)
+        counts.captioned += sum(each.ok for each in written)
+        yield written
+
+
+def _looked_up(
+    pictures: Iterable[Picture],
+    writer: Writer,
+    journal: Journal | None,
+    counts: Counts,
+    stamps: dict[str, str],
+) -> Iterator[Picture]:
+    for picture in pictures:
+        if not writer.wants(picture.name):
+            counts.present += 1
+            continue
+        if journal is None:
+            yield picture
+            continue
+        stamp = stamp_of(picture.name)
+        known = journal.find(picture.name, stamp)
+        if known is None:
+            stamps[picture.name] = stamp
+            yield picture
+        else:
+            counts.known += 1
+            yield replace(picture, known=known)
+
+
+def _within(result: CaptionedPicture, around: tuple[str, str]) -> CaptionedPicture:
+    before, after = around
+    if not before and not after:
+        return result
+    captions = (replace(each, text=f"{before}{each.text}{after}") for each in result.captions)
+    return replace(result, captions=tuple(captions))
+
+
+def _written(writer: Writer, result: CaptionedPicture) -> CaptionedPicture:
+    """Write one result; where each picture has a file of its own, only it can fail."""
+    try:
+        writer.write(result)
+    except OutputError as error:
+        if not writer.for_each:
+            raise
+        return replace(result, captions=(), error=str(error))
+    return result

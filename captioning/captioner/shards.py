@@ -1,0 +1,55 @@
+"""Pictures in tar files, as webdataset lays them out: read in order, one at a time."""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from captioning.data.pool import Picture
+
+LARGEST = 512 << 20
+"""Bytes that a picture in a shard, or behind a URL, may have."""
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a file is taken for a shard, by its name."""
+    return name.lower().endswith(_ENDINGS)
+
+
+def shard_pictures(
+    name: str, opened: Callable[[], BinaryIO], is_picture: Callable[[str], bool]
+) -> Iterator[Picture]:
+    """Yield the pictures of a shard under the names ``shard.tar/member``.
+
+    A shard that cannot be opened, or that is damaged on the way, ends in a picture that says so.
+
+    Args:
+        name: The shard's.
+        opened: Opens it.
+        is_picture: Says of a member's name, without its folders, whether it is one.
+    """
+    count = 0
+    try:
+        with opened() as file, tarfile.open(fileobj=file, mode="r|*") as shard:
+            for member in shard:
+                if member.isfile() and is_picture(member.name.rpartition("/")[2]):
+                    yield _member(shard, member, f"{name}/{member.name}")
+                    count += 1
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        where = f"after {count} pictures" if count else "at its beginning"
+        yield Picture(
+            name,
+            error=f"{name} cannot be read as a tar file, {where}: {error}. Get it again.",
+        )
+
+
+def _member(shard: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Picture:
+    if member.size > LARGEST:
+        return Picture(
+            name, error=f"{name} has {member.size:,} bytes, more than the limit of {LARGEST:,}."
+        )
+    file = shard.extractfile(member)
+    content = file.read() if file else b""
+    if len(content) < member.size:
+        return Picture(name, error=f"{name} is cut off: the tar file ends in it. Get it again.")
+    return Picture(name, content)

@@ -1,0 +1,97 @@
+"""Put the shares of a run together: what `captioning caption --shard 1/8` to `8/8` have written.
+
+The rows come in the order in which one run without shares would have written them. Every share has
+to be there and complete; its journal, the hidden file beside it, says so.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from captioning.captioner.journal import journal_of, read_facts
+from captioning.captioner.shares import merge_shares
+from captioning.captioner.writers import ENDINGS, open_writer
+from captioning.commands.progress import talk
+from captioning.errors import OutputError, SettingsError
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """Put the shares of a run together."""
+
+    shares: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="SHARE ...", help_behavior_hint=""),
+    ] = ()
+    """The JSON lines of all shares, in any order."""
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
+        ),
+    ] = None
+    """Where the rows go; replaced if it is there."""
+    format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
+    """auto goes by the ending of -o."""
+
+
+def run(settings: MergeSettings) -> int:
+    """Merge, and return the exit code."""
+    shares = _in_order(settings.shares)
+    if settings.output is not None and settings.output.resolve() in {
+        path.resolve() for path in shares
+    }:
+        raise SettingsError(f"-o {settings.output} is one of the shares. Give another -o.")
+    with open_writer(_format(settings), settings.output) as writer:
+        count = merge_shares(shares, writer)
+    talk().print(f"{count:,} rows of {len(shares)} shares.")
+    return 0
+
+
+def _format(settings: MergeSettings) -> str:
+    if settings.format != "auto":
+        return settings.format
+    if settings.output is None:
+        return "jsonl"
+    return ENDINGS.get(settings.output.suffix.lower(), "jsonl")
+
+
+def _in_order(paths: tuple[Path, ...]) -> list[Path]:
+    """Return the shares from the first to the last, all of one run and each of them complete."""
+    if not paths:
+        raise SettingsError(
+            "No share was named. For example: captioning merge part-*.jsonl -o all.csv"
+        )
+    found: dict[int, Path] = {}
+    runs: dict[str, Path] = {}
+    for path in paths:
+        facts = read_facts(journal_of(path))
+        number, count = _place(path, facts)
+        if count != len(paths):
+            raise SettingsError(
+                f"{path} is share {number} of {count}, but {len(paths)} shares are named. "
+                "Name each of them once."
+            )
+        if number in found:
+            raise SettingsError(f"{path} and {found[number]} are both share {number} of {count}.")
+        if facts.get("finished") is None:
+            raise OutputError(f"{path} is not complete. Run its command again to go on with it.")
+        found[number] = path
+        runs.setdefault(str({**facts["settings"], "shard": None}), path)
+    if len(runs) > 1:
+        one, other = list(runs.values())[:2]
+        raise SettingsError(f"{one} and {other} were made with different models or settings.")
+    return [found[number] for number in sorted(found)]
+
+
+def _place(path: Path, facts: dict[str, Any]) -> tuple[int, int]:
+    shard = facts.get("settings", {}).get("shard")
+    if not shard:
+        raise SettingsError(
+            f"{path} is no share of a run: it has no journal of `captioning caption --shard`."
+        )
+    number, count = str(shard).split("/")
+    return int(number), int(count)

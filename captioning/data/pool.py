@@ -1,0 +1,202 @@
+"""Processes that decode pictures, each of which is given one picture at a time and a time limit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+from captioning.data.worker import CONTENT, ERROR, HEADER, PATH, READY, WorkerSettings, send
+from captioning.errors import SettingsError
+
+START = "from captioning.data.worker import main; main(sys.argv[2])"
+"""What a worker process runs, once it looks for modules where this process does."""
+_START_LIMIT = 120.0  # seconds: Python and Pillow from a slow disk
+_PICTURES_PER_PROCESS = 2000  # then a fresh one starts, so that none can grow for ever
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is to be read."""
+
+    name: str
+    """What it is called: the path of its file, or where else it is."""
+    content: bytes | Callable[[], bytes] | None = None
+    """What is in the file, or what fetches it and raises an OSError; None for the file ``name``."""
+    error: str = ""
+    """Why there is nothing to read."""
+    known: Any = None
+    """What would be made of it, where that is known already: it passes by unread."""
+    stamp: str = ""
+    """What its file was like when it was found; see :mod:`captioning.captioner.journal`."""
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """What a worker made of a picture."""
+
+    pixels: bytes = b""
+    """``(3, size, size)`` numbers of 8 bits."""
+    thumbnail: bytes = b""
+    """A small JPEG, where one was asked for."""
+    error: str = ""
+    """Why it could not be read."""
+
+
+class PictureProcess:
+    """One process that decodes pictures; used from one thread at a time.
+
+    Args:
+        settings: What it does with pictures.
+        time_limit: Seconds after which it is killed over a picture.
+    """
+
+    def __init__(self, settings: WorkerSettings, time_limit: float) -> None:
+        self.settings = settings
+        self.time_limit = time_limit
+        self._process: subprocess.Popen[bytes] | None = None
+        self._left = 0
+        self._closed = False
+
+    def read(self, name: str, content: bytes | None) -> ReadPicture:
+        """Return a picture's pixels, or why it has none: it hangs, say, or its decoder crashes."""
+        if self._process is None or self._left <= 0:
+            self._start()
+        self._left -= 1
+        late = threading.Event()
+        answer = self._ask(name, content, late)
+        if answer is None:
+            return ReadPicture(error=f"{name} {self._obituary(late.is_set())}")
+        kind, first, second = answer
+        if kind == ERROR:
+            return ReadPicture(error=first.decode("utf-8", "surrogateescape"))
+        return ReadPicture(first, second)
+
+    def close(self) -> None:
+        """End the process, also while another thread waits for it; that one gets an error."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _start(self) -> None:
+        self._end()
+        if self._closed:
+            return
+        code = f"import json, sys\nsys.path[:] = json.loads(sys.argv[1])\n{START}"
+        words = [
+            sys.executable,
+            "-c",
+            code,
+            json.dumps(sys.path),
+            json.dumps(asdict(self.settings)),
+        ]
+        try:
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                process_group=0 if os.name == "posix" else None,  # Ctrl-C is for this process
+                env={**os.environ, **_ONE_THREAD},
+            )
+        except OSError as error:
+            raise _cannot_start(str(error)) from error
+        self._left = _PICTURES_PER_PROCESS
+        answer = self._receive(_START_LIMIT, threading.Event())
+        if (answer is None or answer[0] != READY) and not self._closed:
+            self._end()
+            raise _cannot_start("it ends at once")
+
+    def _ask(
+        self, name: str, content: bytes | None, late: threading.Event
+    ) -> tuple[int, bytes, bytes] | None:
+        process = self._process
+        if process is None or process.stdin is None:
+            return None
+        timer = self._deadline(self.time_limit, late)
+        try:
+            if content is None:
+                send(process.stdin, PATH, os.fsencode(name))
+            else:
+                send(process.stdin, CONTENT, os.fsencode(name), content)
+            return _read_answer(process.stdout)
+        except (OSError, ValueError):  # it died, or was ended by another thread
+            return None
+        finally:
+            timer.cancel()
+
+    def _receive(self, limit: float, late: threading.Event) -> tuple[int, bytes, bytes] | None:
+        process = self._process
+        timer = self._deadline(limit, late)
+        try:
+            return _read_answer(process.stdout) if process else None
+        except (OSError, ValueError):
+            return None
+        finally:
+            timer.cancel()
+
+    def _deadline(self, limit: float, late: threading.Event) -> threading.Timer:
+        process = self._process
+
+        def end() -> None:
+            late.set()
+            if process is not None:
+                process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _obituary(self, late: bool) -> str:
+        """Say why the process is no more, and put it away."""
+        process = self._process
+        if process is not None and not late:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        code = process.returncode if process is not None else None
+        self._end()
+        if late:
+            return (
+                f"was not read within {self.time_limit:g} seconds. The file is damaged, or the "
+                "place where it lies does not answer; get it again, or raise the time limit."
+            )
+        how = ""
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                how = f" ({signal.Signals(-code).name})"
+        return f"made the process that read it crash{how}. The file is damaged; get it again."
+
+
+def _read_answer(pipe: IO[bytes] | None) -> tuple[int, bytes, bytes] | None:
+    """Return the kind of an answer and what came with it, or None where the pipe has ended."""
+    header = pipe.read(HEADER.size) if pipe else b""
+    if pipe is None or len(header) < HEADER.size:
+        return None
+    kind, first_length, second_length = HEADER.unpack(header)
+    first, second = pipe.read(first_length), pipe.read(second_length)
+    whole = len(first) == first_length and len(second) == second_length
+    return (kind, first, second) if whole else None
+
+
+def _cannot_start(why: str) -> SettingsError:
+    return SettingsError(
+        f"No process that reads pictures can be started with {sys.executable}: {why}. "
+        "Read them in this process: --workers 0."
+    )

@@ -1,0 +1,159 @@
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from captioning.captioner.journal import (
+    Done,
+    Journal,
+    journal_of,
+    read_facts,
+    remove_journal,
+    stamp_of,
+)
+from captioning.captioner.results import Caption, CaptionedPicture
+from captioning.errors import OutputError, SettingsError
+
+SETTINGS = {"model": "abc", "search": {"width": 5}}
+
+
+def result(source, text="a dog 's tail", log_prob=-1.5):
+    words = tuple(text.split())
+    return CaptionedPicture(source, (Caption("a dog's tail", words, log_prob, True, ()),))
+
+
+ODD = [
+    "a.jpg",
+    'quote".jpg',
+    "new\nline.jpg",
+    "caf\udce9.jpg",
+    "日本.jpg",
+    "s.tar/a.jpg",
+    "http://a",
+]
+
+
+@pytest.mark.parametrize("source", ODD)
+def test_results_come_back_as_they_went_in(source, tmp_path):
+    path = tmp_path / "j"
+    given = [result(source), CaptionedPicture(source + "2", error="caf\udce9 is\nempty")]
+    given += [result(source + "3", log_prob=-math.inf), result(source + "4", log_prob=-1 / 3)]
+    journal = Journal(path, SETTINGS)
+    journal.add(Done(each, "stamp") for each in given)
+    journal.close()
+    again = Journal(path, SETTINGS)
+    assert (journal.resumed, again.resumed) == (False, True)
+    assert [again.find(each.source, "stamp") for each in given] == given
+    assert again.find("other.jpg", "stamp") is None
+    assert again.count() == 4
+
+
+def test_a_picture_that_has_changed_is_not_known(tmp_path):
+    photo = tmp_path / "a.jpg"
+    assert stamp_of(str(photo)) == ""
+    photo.write_bytes(b"one")
+    first = stamp_of(str(photo))
+    os.utime(photo, ns=(0, 10**18))
+    assert first != stamp_of(str(photo)) == stamp_of(f"{photo}/inside/b.jpg")
+    photo.chmod(0)
+    assert stamp_of(str(photo)).endswith("100000")
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.add([Done(result(str(photo)), first)])
+    assert journal.find(str(photo), first) == result(str(photo))
+    assert journal.find(str(photo), stamp_of(str(photo))) is None
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    Journal(tmp_path / "j", SETTINGS).close()
+    with pytest.raises(
+        SettingsError, match=r"model was abc, and is xyz now; beam was None, and is 3 now\. Give"
+    ):
+        Journal(tmp_path / "j", {**SETTINGS, "model": "xyz", "beam": 3})
+    assert read_facts(tmp_path / "j")["settings"] == SETTINGS
+
+
+def test_two_runs_do_not_share_a_journal(tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    with pytest.raises(OutputError, match="Another run is writing to"):
+        Journal(tmp_path / "j", SETTINGS)
+    journal.close()
+    Journal(tmp_path / "j", SETTINGS).close()
+
+
+@pytest.mark.parametrize("content", [b"my notes, which are no database", bytes(5000), b"SQLite f"])
+def test_what_is_no_journal_is_left_as_it_is(content, tmp_path):
+    (tmp_path / "j").write_bytes(content)
+    with pytest.raises(OutputError, match="j is damaged, or no journal"):
+        Journal(tmp_path / "j", SETTINGS)
+    assert (tmp_path / "j").read_bytes() == content
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "j") as other:
+        other.execute("CREATE TABLE notes (text)")
+    other.close()
+    with pytest.raises(OutputError, match="is a database of something else"):
+        Journal(tmp_path / "j", SETTINGS)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="is no file"):
+        Journal(tmp_path / "folder", SETTINGS)
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.note(format=99)
+    journal.close()
+    with pytest.raises(OutputError, match="written by another version"):
+        Journal(tmp_path / "j", SETTINGS)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from captioning.captioner.journal import Done, Journal
+from captioning.captioner.results import CaptionedPicture
+journal = Journal(Path(sys.argv[1]), {})
+journal.add(Done(CaptionedPicture(str(n), error="x"), "") for n in range(3))
+def rows():
+    for n in range(3, 1000):
+        if n == 500:
+            os.kill(os.getpid(), 9)
+        yield Done(CaptionedPicture(str(n), error="x"), "")
+journal.add(rows())
+"""
+
+
+def test_a_batch_is_there_whole_or_not_at_all(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "j")], check=False)
+    journal = Journal(tmp_path / "j", {})
+    assert journal.count() == 3
+    assert journal.find("2", "") == CaptionedPicture("2", error="x")
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.add([Done(result("a.jpg"), "")])
+    pages = journal._database.execute("PRAGMA page_count").fetchone()[0]
+    journal._database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(
+        OutputError, match=r"cannot be written: database or disk is full.*the same co"
+    ):
+        journal.add(Done(result(f"{number}.jpg"), "") for number in range(1000))
+    journal._database.execute("PRAGMA max_page_count = 100000")
+    assert journal.count() == 1
+    journal.add([Done(result("b.jpg"), "")])
+    assert journal.count() == 2
+
+
+def test_a_journal_lies_hidden_beside_its_output_and_can_be_removed(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    path = journal_of(output)
+    assert path == tmp_path / ".rows.jsonl.journal"
+    Journal(path, SETTINGS)
+    remove_journal(output)
+    assert list(tmp_path.iterdir()) == []
+    remove_journal(output)
+    assert read_facts(path) == {}
