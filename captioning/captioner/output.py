@@ -30,6 +30,17 @@ class Writer:
         """Whether a picture is to be captioned; asked of each, in order, before it is written."""
         return True
 
+    def keep(self, result: CaptionedPicture) -> None:
+        """Keep what of a result no journal has, its small picture, before the journal has the rest.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            self._keep(result)
+        except OSError as error:
+            raise self._failed(error) from error
+
     def write(self, result: CaptionedPicture) -> None:
         """Take one result.
 
@@ -47,6 +58,9 @@ class Writer:
         Raises:
             OutputError: It cannot be written.
         """
+
+    def _keep(self, result: CaptionedPicture) -> None:
+        """Keep what of a result no journal has."""
 
     def _write(self, result: CaptionedPicture) -> None:
         raise NotImplementedError

@@ -5,6 +5,7 @@ import hashlib
 import html
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -61,12 +62,27 @@ class HtmlPage:
         self.counts = {True: 0, False: 0}
         write(_HEAD)
 
-    def add(self, result: CaptionedPicture) -> None:
-        """Add one picture with its captions, or the reason why it has none.
+    def keep(self, result: CaptionedPicture) -> None:
+        """Put a small picture into the folder beside the page, whole or not at all.
 
         Raises:
-            OSError: Its small picture cannot be written.
+            OSError: It cannot be written.
         """
+        if self.folder is None or not result.thumbnail:
+            return
+        path = self._path_of(result.source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        try:
+            temporary.write_bytes(result.thumbnail)
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def add(self, result: CaptionedPicture) -> None:
+        """Add one picture with its captions, or the reason why it has none."""
         self.counts[result.ok] += 1
         name = f'<div class="file">{_text(Path(result.source).name)}</div>'
         if not result.ok:
@@ -84,12 +100,12 @@ class HtmlPage:
         if self.folder is None:
             data = base64.b64encode(result.thumbnail).decode("ascii")
             return f"data:image/jpeg;base64,{data}"
-        digest = hashlib.sha256(os.fsencode(result.source)).hexdigest()[:20]
-        path = self.folder / digest[:2] / f"{digest}.jpg"
-        if result.thumbnail:  # an earlier run has made the others
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(result.thumbnail)
-        return quote(path.relative_to(self.folder.parent).as_posix())
+        return quote(self._path_of(result.source).relative_to(self.folder.parent).as_posix())
+
+    def _path_of(self, source: str) -> Path:
+        assert self.folder is not None
+        digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:20]
+        return self.folder / digest[:2] / f"{digest}.jpg"
 
     def end(self) -> None:
         """Complete the page."""

@@ -129,6 +129,8 @@ def caption_into(
     stamps: dict[str, str] = {}
     lacking = _looked_up(pictures, writer, journal, counts, stamps)
     for batch in captioner.batches(reader, lacking, search=search):
+        for each in batch:
+            writer.keep(each)
         if journal is not None:
             fresh = {each.source for each in batch} & stamps.keys()
             journal.add(Done(each, stamps[each.source]) for each in batch if each.source in fresh)

@@ -136,6 +136,10 @@ class _Parquet(_Rows):
         self._flush()
         self.table.close()
 
+    def _abandon(self) -> None:
+        self.table.is_open = False  # or it tries once more to write, when it is forgotten
+        super()._abandon()
+
 
 def _utf8(value: Any) -> Any:
     """Parquet's text is UTF-8; the bytes of a name that are none are escaped."""
@@ -146,6 +150,9 @@ class _Html(FileWriter):
     def __init__(self, output: Path | None) -> None:
         super().__init__(output)
         self.page = HtmlPage(self.file.write, self.output)
+
+    def _keep(self, result: CaptionedPicture) -> None:
+        self.page.keep(result)
 
     def _write(self, result: CaptionedPicture) -> None:
         self.page.add(result)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from captioning.data.preprocessing import Preprocessing
 from captioning.errors import SettingsError
@@ -124,3 +125,22 @@ def test_nonsense_is_refused(settings: dict, message: str, monkeypatch: pytest.M
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(SettingsError, match=message):
         Preprocessing(**settings)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("fit", ["squeeze", "crop"])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (33, 32), (50, 101), (101, 50), (319, 320), (640, 427), (7, 900), (900, 31)]
+)
+def test_pixels_are_those_of_torchvision(size, fit, interpolation) -> None:
+    image, mode = noise(*size), v2.InterpolationMode(interpolation)
+    if fit == "crop":
+        short = min(image.size)
+        bounds = [min(image.height, 4 * short), min(image.width, 4 * short)]
+        expected = v2.functional.center_crop(image, bounds)
+        expected = v2.functional.resize(expected, [32], interpolation=mode)
+        expected = v2.functional.center_crop(expected, [32, 32])
+    else:
+        expected = v2.functional.resize(image, [32, 32], interpolation=mode)
+    pixels = Preprocessing(size=32, fit=fit, interpolation=interpolation).pixels(image)
+    assert torch.equal(pixels, v2.functional.pil_to_tensor(expected))
