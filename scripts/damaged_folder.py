@@ -15,13 +15,14 @@ import random
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 PER_PICTURE = 20.0  # seconds after which a hidden hang would show
 
@@ -48,7 +49,27 @@ def good_pictures(seed: int) -> dict[str, bytes]:
     frames = [picture(seed + n) for n in range(3)]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     tiff = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    deep = Image.fromarray((wide / 16).astype(np.uint16))
+    others = {"avif.avif": "AVIF"} if features.check("avif") else {}
+    others |= {"wavelets.jp2": "JPEG2000"} if features.check("jpg_2000") else {}
     return {
+        **{name: encoded(image, form) for name, form in others.items()},
+        **{f"turned-{n}.jpg": encoded(image, "JPEG", exif=oriented(n)) for n in range(1, 9)},
+        "turned.png": encoded(image, "PNG", exif=oriented(6)),
+        "profile.jpg": encoded(image, "JPEG", icc_profile=srgb),
+        "other-profile.jpg": encoded(image, "JPEG", icc_profile=lab),
+        "bad-profile.jpg": encoded(image, "JPEG", icc_profile=b"no profile" * 50),
+        "interlaced.png": interlaced_png(),
+        "animated.png": encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "animated.webp": encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        "icon.ico": encoded(image.resize((64, 64)), "ICO"),
+        "12-bit.tif": encoded(deep, "TIFF"),
+        "packed.tif": encoded(image, "TIFF", compression="tiff_lzw"),
+        "cmyk.tif": encoded(image.convert("CMYK"), "TIFF"),
+        "plain.ppm": encoded(image, "PPM"),
+        "targa.tga": encoded(image, "TGA"),
         "plain.jpg": encoded(image, "JPEG"),
         "progressive.jpeg": encoded(image, "JPEG", progressive=True),
         "UPPER.JPG": encoded(image, "JPEG"),
@@ -73,6 +94,27 @@ def good_pictures(seed: int) -> dict[str, bytes]:
         "line\nbreak.jpg": encoded(image, "JPEG"),
         "<b>&amp;.jpg": encoded(image, "JPEG"),
     }
+
+
+def interlaced_png() -> bytes:
+    """Return a PNG whose rows come in the seven passes of Adam7; Pillow writes none."""
+    side, rows = 16, bytearray()
+    for left, top, across, down in (
+        *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+        *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+    ):
+        for y in range(top, side, down):
+            rows += b"\0" + b"".join(bytes((16 * x, 16 * y, 99)) for x in range(left, side, across))
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 1)
+    parts = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def oriented(orientation: int) -> Image.Exif:
+    """Return EXIF data that say how a picture is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -128,7 +170,9 @@ def damaged_pictures(seed: int) -> dict[str, bytes]:
 
 def _add_strange_things(folder: Path) -> set[str]:
     """Add what is no file, and return the paths that must give an error."""
-    made = {folder / "folder.jpg", folder / "dangling.jpg", folder / "loop.jpg"}
+    made = {folder / name for name in ("folder.jpg", "dangling.jpg", "loop.jpg", "outside.jpg")}
+    (folder.parent / "outside.jpg").write_bytes(encoded(picture(2), "JPEG"))
+    (folder / "outside.jpg").symlink_to(folder.parent / "outside.jpg")
     (folder / "folder.jpg").mkdir()
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
     (folder / "loop.jpg").symlink_to("loop.jpg")
@@ -145,6 +189,20 @@ def _add_strange_things(folder: Path) -> set[str]:
     return {str(path) for path in made}
 
 
+def _add_shard(path: Path, pictures: int) -> set[str]:
+    """Write a tar shard, and return the names of its pictures; the last is no whole member."""
+    names = set()
+    with tarfile.open(path, "w") as shard:
+        for number in range(pictures):
+            content = encoded(picture(number), "JPEG")
+            for ending in ("jpg", "json"):
+                member = tarfile.TarInfo(f"{number:06d}.{ending}")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+            names.add(f"{path}/{number:06d}.jpg")
+    return names
+
+
 def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
     """Fill ``folder``, and return the paths of the good and of the damaged pictures."""
     good, damaged = set(), set()
@@ -155,6 +213,12 @@ def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
                 paths.add(str(path))
+    good |= _add_shard(folder.parent / "good.tar", 3)
+    cut = folder.parent / "cut.tar"
+    good |= _add_shard(cut, 2)
+    damaged.add(str(cut))
+    content = cut.read_bytes()
+    cut.write_bytes(content[: content.rindex(b"ustar") + 100])
     odd = os.path.join(os.fsencode(folder), b"\xff\xfe not UTF-8.jpg")  # noqa: PTH118
     with open(odd, "wb") as file:  # noqa: PTH123
         file.write(encoded(picture(7), "JPEG"))
@@ -205,9 +269,14 @@ def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
     good, damaged = make_folder(pictures, copies)
     limit = 60 + PER_PICTURE * (len(good) + len(damaged))
     start = time.monotonic()
-    code, messages = caption([str(pictures)], folder / "rows.jsonl", model, limit)
+    named = [str(pictures), str(folder / "good.tar"), str(folder / "cut.tar"), "no such.jpg"]
+    damaged.add("no such.jpg")
+    code, messages = caption(named, folder / "rows.jsonl", model, limit)
     seconds = time.monotonic() - start
-    clean_code, _ = caption(sorted(good), folder / "clean.jsonl", model, limit)
+    alone = {path for path in good if ".tar/" not in path}
+    clean_code, _ = caption(
+        [*sorted(alone), str(folder / "good.tar")], folder / "clean.jsonl", model, limit
+    )
     rows = read_rows(folder / "rows.jsonl")
     problems = check(rows, read_rows(folder / "clean.jsonl"), good, damaged)
     if (code, clean_code) != (1, 0):

@@ -168,7 +168,7 @@ def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> 
         problems += compare(f"{form}, killed", cut.output.parent, whole.output.parent)
         twice += cut.captioned - whole.captioned
         room = home / f"full {form}"
-        step = 50_000 + sum(map(len, files_of(whole.output.parent).values())) // 3
+        step = 1_000_000 + sum(map(len, files_of(whole.output.parent).values())) // 3
         with small_disk(room, step) as mounted:
             tight = Runs(folder, room / f"rows.{form}", model)
             times, wrong = filled(tight, room, mounted, step)

@@ -16,6 +16,20 @@ def is_shard(name: str) -> bool:
     return name.lower().endswith(_ENDINGS)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose damaged header is an error, and not the end of the shard."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tarfile_)
+        except (
+            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+            tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+        ) as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 def shard_pictures(
     name: str, opened: Callable[[], BinaryIO], is_picture: Callable[[str], bool]
 ) -> Iterator[Picture]:
@@ -30,7 +44,7 @@ def shard_pictures(
     """
     count = 0
     try:
-        with opened() as file, tarfile.open(fileobj=file, mode="r|*") as shard:
+        with opened() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as shard:
             for member in shard:
                 if member.isfile() and is_picture(member.name.rpartition("/")[2]):
                     yield _member(shard, member, f"{name}/{member.name}")

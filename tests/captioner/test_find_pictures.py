@@ -254,6 +254,20 @@ def test_a_damaged_shard_ends_in_a_result_that_says_so(cut, tmp_path):
     assert all(each.content == b"x" * 900 for each in found if not each.error)
 
 
+@pytest.mark.parametrize("place", [0, 1536, 3072])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_header_is_not_the_end_of_a_shard(place, damage, tmp_path):
+    path = tmp_path / "shard.tar"
+    write_shard(path, {f"{number}.jpg": b"x" * 900 for number in range(3)})
+    content = path.read_bytes()
+    assert content[place + 257 : place + 262] == b"ustar"
+    changed = content[:place] + b"?" + content[place + 1 :]
+    path.write_bytes(content[: place + 100] if damage == "cut" else changed)
+    found = list(find_pictures([str(path)]))
+    assert [bool(each.error) for each in found] == [False] * (place // 1536) + [True]
+    assert "cannot be read as a tar file" in found[-1].error
+
+
 def test_a_shard_that_is_not_there_gets_a_result(tmp_path):
     (found,) = find_pictures([str(tmp_path / "none.tar")])
     assert "No such file" in found.error

@@ -1,0 +1,146 @@
+"""Measure what a long folder run costs beside the network: memory that grows, journal and writers.
+
+Each run is a process of its own that captions links to a few JPEGs into a file of JSON lines. Given
+are its pictures per second; its resident memory after the first thousand pictures, at the end, and
+at most; and the share of the time that went into the journal and the output.
+
+    python scripts/bench_folder.py --pictures 1000 100000 --photos photos --model runs/small/model
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DIFFERENT = 20
+RUN = """
+import json, resource, sys, time
+from pathlib import Path
+from captioning.captioner import runs
+from captioning.captioner.journal import Journal
+from captioning.captioner.output import Writer
+
+spent, written, memory = 0.0, 0, {}
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+def timed(call):
+    def wrapped(*given, **named):
+        global spent
+        start = time.perf_counter()
+        try:
+            return call(*given, **named)
+        finally:
+            spent += time.perf_counter() - start
+    return wrapped
+
+def counted(call):
+    def wrapped(*given):
+        global written
+        call(*given)
+        written += 1
+        if written == 1000:
+            memory["after 1000"] = resident()
+        memory["end"] = 0
+    return wrapped
+
+for owner, name in ((Journal, "find"), (Journal, "add"), (Writer, "keep"), (runs, "stamp_of")):
+    setattr(owner, name, timed(getattr(owner, name)))
+Writer.write = counted(timed(Writer.write))
+Writer.__exit__ = timed(Writer.__exit__)
+
+from captioning.cli import main
+start = time.perf_counter()
+try:
+    main(sys.argv[1:])
+finally:
+    seconds = time.perf_counter() - start
+    memory["end"] = resident()
+    print(json.dumps({
+        "memory": memory,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "share": spent / seconds,
+    }))
+"""
+
+
+def make_folder(folder: Path, photos: list[Path], pictures: int) -> None:
+    """Fill ``folder`` with links to a few photos."""
+    folder.mkdir()
+    for number in range(pictures):
+        os.link(photos[number % len(photos)], folder / f"{number}.jpg")
+
+
+def draw_photos(folder: Path) -> list[Path]:
+    """Draw a few pictures of the size that the web likes."""
+    paths = [folder / f"{number}.jpg" for number in range(DIFFERENT)]
+    for number, path in enumerate(paths):
+        chance = np.random.default_rng(number)
+        coarse = chance.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+        image.save(path, quality=90)
+    return paths
+
+
+def copy_photos(source: Path, folder: Path) -> list[Path]:
+    """Copy photos to where they can be linked to."""
+    found = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    return [Path(shutil.copy(path, folder / path.name)) for path in found]
+
+
+def measure(folder: Path, arguments: list[str]) -> dict[str, float]:
+    """Caption a folder and return what it took."""
+    output = folder.with_name(f"{folder.name}.jsonl")
+    words = [sys.executable, "-c", RUN, "caption", str(folder), "-o", str(output), *arguments]
+    start = time.perf_counter()
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+    seconds = time.perf_counter() - start
+    with output.open("rb") as file:
+        rows = sum(1 for _ in file)
+    assert rows == len(list(folder.iterdir())), f"{rows} rows"
+    told = json.loads(done.stdout)
+    memory = {name: round(size / 1e6, 1) for name, size in told["memory"].items()}
+    return {
+        **{f"mb_{name.replace(' ', '_')}": size for name, size in memory.items()},
+        "mb_peak": round(told["peak"] / 1e6, 1),
+        "share_of_journal_and_output": round(told["share"], 4),
+        "per_second": round(rows / seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a model directory; the packaged model by default")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; drawn ones by default")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    arguments = ["--workers", str(options.workers)]
+    arguments += ["--model", options.model] if options.model else []
+    report: dict[str, object] = {"workers": options.workers}
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        (home / "photos").mkdir()
+        if options.photos:
+            photos = copy_photos(options.photos, home / "photos")
+        else:
+            photos = draw_photos(home / "photos")
+        for pictures in options.pictures:
+            make_folder(home / f"of {pictures}", photos, pictures)
+            report[str(pictures)] = measure(home / f"of {pictures}", arguments)
+            print(pictures, report[str(pictures)], flush=True)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
