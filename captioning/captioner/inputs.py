@@ -43,6 +43,8 @@ class InputOptions:
     """Whether a name that does not exist may be a pattern."""
     follow_links: bool = False
     """Take links that lead out of a folder, and go through links to folders."""
+    apart: frozenset[str] = frozenset()
+    """Real paths of folders that are not entered: what a run writes is not its input."""
 
 
 @dataclass
@@ -169,9 +171,11 @@ def _entered(
     entry: "os.DirEntry[str]", above: tuple[str, ...], options: InputOptions
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Return a folder to go into, with those that it lies in; links may lead back into them."""
+    real = os.path.realpath(entry.path) if options.apart or entry.is_symlink() else ""
+    if real in options.apart:
+        return []
     if not entry.is_symlink():
         return [(entry.path, above)]
-    real = os.path.realpath(entry.path)
     round_trip = any(real == each or each.startswith(real + os.sep) for each in above)
     return [(entry.path, (*above, real))] if options.follow_links and not round_trip else []
 

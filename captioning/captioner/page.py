@@ -58,7 +58,7 @@ class HtmlPage:
 
     def __init__(self, write: Callable[[str], object], path: Path | None) -> None:
         self.write = write
-        self.folder = None if path is None else path.with_name(f"{path.stem}_files")
+        self.folder = None if path is None else folder_of_page(path)
         self.counts = {True: 0, False: 0}
         write(_HEAD)
 
@@ -114,6 +114,11 @@ class HtmlPage:
             f'</main>\n<p class="file">{self.counts[True]} captioned{failed}.</p>\n'
             "</body>\n</html>\n"
         )
+
+
+def folder_of_page(path: Path) -> Path:
+    """Return where a page's small pictures lie."""
+    return path.with_name(f"{path.stem}_files")
 
 
 def _text(text: str) -> str:

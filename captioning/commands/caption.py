@@ -7,6 +7,7 @@ for wrong usage.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import tyro
 from rich.console import Console
 
 from captioning.captioner.inputs import InputOptions, Passed, find_pictures, names_of
+from captioning.captioner.page import folder_of_page
 from captioning.captioner.results import CaptionedPicture, one_line
 from captioning.captioner.shards import is_shard
 from captioning.captioner.writers import ENDINGS, is_for_each, open_writer, thumbnails_of
@@ -246,16 +248,32 @@ def _pictures(settings: CaptionSettings, passed: Passed) -> Iterator[Picture]:
     """Yield the pictures of this run's share."""
     from captioning.captioner.shares import share_of
 
+    apart = _written_folders(settings)
     found = (
         # A list holds names as they are: they may well have brackets or stars in them.
         find_pictures(
-            names_of(sys.stdin.buffer) if name == "-" else [name],
-            InputOptions(settings.recursive, name != "-", settings.follow_links),
+            _listed() if name == "-" else [name],
+            InputOptions(settings.recursive, name != "-", settings.follow_links, apart),
             passed,
         )
         for name in settings.paths
     )
     return share_of(chain.from_iterable(found), shard=_shard(settings), limit=settings.limit)
+
+
+def _listed() -> Iterator[str]:
+    if sys.stdin is None:
+        raise SettingsError("- stands for a list on standard input, and that is closed.")
+    return names_of(sys.stdin.buffer)
+
+
+def _written_folders(settings: CaptionSettings) -> frozenset[str]:
+    """Return the folders into which this command writes pictures: they are none of its inputs."""
+    form = _format(settings)
+    if settings.output is None or not (is_for_each(form) or form == "html"):
+        return frozenset()
+    folder = settings.output if is_for_each(form) else folder_of_page(settings.output)
+    return frozenset([os.path.realpath(folder)])
 
 
 def _countable(settings: CaptionSettings) -> bool:

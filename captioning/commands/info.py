@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from captioning.captioner import Captioner
+from captioning.captioner.results import one_line
 from captioning.decoding import search_to_json
 
 
@@ -58,9 +59,10 @@ def run(settings: InfoSettings) -> int:
         return 0
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for title, content in sections.items():
-        table.add_row(Text(title, style="bold"), "")
+        table.add_row(Text(one_line(title), style="bold"), "")
         for name, value in content.items():
             shown = f"{value:,}" if name == "parameters" else str(value)
-            table.add_row(Text(f"  {name}"), Text(shown))  # as it is: no markup in it is meant
+            # As it is: no markup in it is meant, and no control character reaches a terminal.
+            table.add_row(Text(f"  {one_line(name)}"), Text(one_line(shown)))
     console.print(table)
     return 0

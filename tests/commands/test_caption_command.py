@@ -545,6 +545,15 @@ def test_a_table_in_parquet_holds_the_same_as_the_lines(caption, photos, tmp_pat
             assert list(row[name]) == value if isinstance(value, list) else row[name] == value
 
 
+@pytest.mark.parametrize("form", ["embed", "html"])
+def test_what_a_run_wrote_is_none_of_its_inputs(form, caption, photos, asked):
+    folder = photos[0].parent
+    output = folder / ("copies" if form == "embed" else "page.html")
+    for words in ([], [], ["--overwrite"]):
+        assert caption(folder, "--recursive", "--format", form, "-o", output, *words).code == 0
+    assert {Path(source).parent for source in asked} == {folder}
+
+
 # --- files beside photos -------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -68,6 +69,16 @@ def test_info_as_json_is_json_and_counts_every_weight(model, capsys):
     assert content["encoder"]["parameters"] + content["decoder"]["parameters"] == total
     assert content["preprocessing"]["size"] == 32
     assert content == json.loads(json.dumps(describe(model)))
+
+
+def test_info_sends_a_terminal_no_control_characters(tmp_path, capsys):
+    info = {"training": {"data\x1b[31m": "evil\x1b]0;title\x07"}}
+    save_checkpoint(replace(small_checkpoint(), info=info), tmp_path / "model")
+    with pytest.raises(SystemExit):
+        cli.main(["info", str(tmp_path / "model")])
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "data\\x1b[31m" in told
 
 
 def test_info_of_what_is_no_model_says_so(tmp_path, capsys):
