@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+BATCH = 8
 FORMATS = ("jsonl", "csv", "json", "html", "parquet")
 COUNT_READS = """
 import sys
@@ -66,7 +67,7 @@ class Runs:
         self.output = output
         self.reads = output.parent.parent / f"reads of {output.parent.name}"
         self.words = [sys.executable, "-c", COUNT_READS, str(self.reads), "caption", str(folder)]
-        self.words += ["-o", str(output), "--batch-size", "8"]
+        self.words += ["-o", str(output), "--batch-size", str(BATCH)]
         self.words += ["--model", model] if model else []
 
     def start(self, limit: int | None = None) -> "subprocess.Popen[bytes]":
@@ -98,11 +99,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def killed(runs: Runs, kills: int, seconds: float, chance: random.Random) -> int:
-    """Kill the run so many times at random moments; return how often it was still running."""
+    """Kill the run so many times, at random moments of its work; return how often it was at work.
+
+    Args:
+        runs: What to kill.
+        kills: How often.
+        seconds: How long the work takes when nobody disturbs it.
+        chance: Decides when.
+    """
     hits = 0
     for _ in range(kills):
+        before = runs.captioned
         process = runs.start()
-        time.sleep(chance.uniform(0.3, 1.0) * seconds)
+        while process.poll() is None and runs.captioned == before:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 1.5) * seconds / kills)
         hits += process.poll() is None
         process.kill()
         process.communicate()
@@ -161,7 +172,7 @@ def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> 
             problems.append(f"undisturbed, it ended with {code}: {told[-300:]}")
         own = kills // len(FORMATS) + (number < kills % len(FORMATS))
         cut = Runs(folder, home / f"cut {form}" / f"rows.{form}", model)
-        hits += killed(cut, own, seconds / 4, chance)
+        hits += killed(cut, own, seconds / 2, chance)
         code, told = cut.finish()
         if code != 1 or "Traceback" in told:
             problems.append(f"{form}, killed: it ended with {code}: {told[-300:]}")
@@ -184,8 +195,9 @@ def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> 
         "pictures": pictures,
         "formats": len(FORMATS),
         "kills": kills,
-        "kills_while_running": hits,
+        "kills_at_work": hits,
         "captioned_twice": twice,
+        "batch": BATCH,
         "full_disks": full,
         "disks": "tmpfs" if os.geteuid() == 0 else "limited files",
         "problems": len(problems),

@@ -96,10 +96,9 @@ class PictureReader:
         def read(picture: Picture) -> ReadPicture:
             if picture.error or picture.known is not None:
                 return ReadPicture(error=picture.error)
-            try:
-                content = _content(picture)
-            except OSError as error:
-                return ReadPicture(error=_unfetched(picture, error))
+            content, error = _content(picture, self.time_limit)
+            if error:
+                return ReadPicture(error=error)
             if not hasattr(own, "process"):
                 own.process = PictureProcess(self.worker_settings, self.time_limit)
                 processes.append(own.process)
@@ -124,10 +123,9 @@ class PictureReader:
     def _read_here(self, picture: Picture) -> tuple[Picture, ReadPicture]:
         if picture.error or picture.known is not None:
             return picture, ReadPicture(error=picture.error)
-        try:
-            content = _content(picture)
-        except OSError as error:
-            return picture, ReadPicture(error=_unfetched(picture, error))
+        content, error = _content(picture, self.time_limit)
+        if error:
+            return picture, ReadPicture(error=error)
         answer = worker.answer(
             self.worker_settings, picture.name if content is None else content, picture.name
         )
@@ -145,10 +143,29 @@ class PictureReader:
         )
 
 
-def _content(picture: Picture) -> bytes | None:
-    return picture.content() if callable(picture.content) else picture.content
+def _content(picture: Picture, time_limit: float) -> tuple[bytes | None, str]:
+    """Return what is in a picture's file, None where a worker can open it; or why it is not had."""
+    fetch = picture.content
+    if not callable(fetch):
+        return fetch, ""
+    outcome: list[bytes | OSError] = []
 
+    def run() -> None:
+        try:
+            outcome.append(fetch())
+        except OSError as error:
+            outcome.append(error)
 
-def _unfetched(picture: Picture, error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{picture.name} cannot be fetched: {reason}. Check that it is there."
+    thread = threading.Thread(target=run, daemon=True)  # a server that never answers keeps it
+    thread.start()
+    thread.join(time_limit)
+    if not outcome:
+        return None, (
+            f"{picture.name} was not fetched within {time_limit:g} seconds. Try again, or raise "
+            "the time limit."
+        )
+    (found,) = outcome
+    if isinstance(found, bytes):
+        return found, ""
+    reason = found.strerror or str(found) or type(found).__name__
+    return None, f"{picture.name} cannot be fetched: {reason}. Check that it is there."

@@ -177,6 +177,15 @@ def test_contents_are_read_and_fetched_like_files(pictures, workers):
     assert [place for place, error in enumerate(batch.errors) if error] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_that_never_answers_costs_its_picture_and_the_time_given(pictures, workers):
+    asked = [Picture("slow", lambda: time.sleep(1000) or b""), Picture(pictures[0])]
+    reader = PictureReader(PREPROCESSING, 9, workers, time_limit=2.0)
+    (batch,) = reader.batches(asked)
+    assert batch.errors[0].startswith("slow was not fetched within 2 seconds. Try again")
+    assert not batch.errors[1]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_small_pictures_are_made_on_request(pictures, workers):
     (batch,) = PictureReader(PREPROCESSING, 9, workers, thumbnail=20).batches(pictures[:4])
