@@ -32,12 +32,14 @@ class Counts:
         failed: Pictures without, those of earlier runs included.
         known: How many of both are of earlier runs.
         present: Pictures left out, as they have a file of their own already.
+        absent: Pictures of earlier runs into this output that were not named this time.
     """
 
     captioned: int = 0
     failed: int = 0
     known: int = 0
     present: int = 0
+    absent: int = 0
 
     @property
     def done(self) -> int:

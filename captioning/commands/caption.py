@@ -199,6 +199,7 @@ def run(settings: CaptionSettings) -> int:
         else:
             if journal is not None:
                 journal.note(finished=counts.captioned + counts.failed)
+                counts.absent = max(0, journal.count() - counts.captioned - counts.failed)
     if journal is not None:
         journal.close()
     _report(console, counts, passed, failed)
@@ -366,6 +367,11 @@ def _report(
         console.print(
             f"{counts.present} photos have a caption beside them already and were left out. "
             "--overwrite replaces it, --append adds another."
+        )
+    if counts.absent:
+        console.print(
+            f"{counts.absent} photos that earlier runs into this file captioned were not named "
+            "this time, so it has no rows of them. Name them too to have them back."
         )
     if not counts.failed:
         return

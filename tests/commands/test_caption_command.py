@@ -422,6 +422,19 @@ def test_a_photo_that_has_changed_or_come_since_is_captioned_again(
     assert [Path(row["image"]).name for row in found] == [f"photo{n}.jpg" for n in range(4)]
 
 
+def test_photos_that_are_no_longer_named_are_told_of_and_come_back_when_named(
+    caption, photos, tmp_path, asked
+):
+    output = tmp_path / "rows.jsonl"
+    assert caption(*photos[:2], "-o", output).code == 0
+    ran = caption(photos[2], "-o", output)
+    assert "2 photos that earlier runs into this file captioned were not named" in ran.err
+    assert [row["image"] for row in rows(output.read_text())] == [str(photos[2])]
+    assert caption(*photos, "-o", output).err == ""
+    assert [row["image"] for row in rows(output.read_text())] == [str(photo) for photo in photos]
+    assert len(asked) == 3
+
+
 def test_another_search_or_model_does_not_go_on_with_a_run(caption, photos, tmp_path):
     output = tmp_path / "rows.jsonl"
     assert caption(photos[0], "-o", output).code == 0
