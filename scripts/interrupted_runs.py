@@ -113,7 +113,7 @@ def killed(runs: Runs, kills: int, seconds: float, chance: random.Random) -> int
         process = runs.start()
         while process.poll() is None and runs.captioned == before:
             time.sleep(0.005)
-        time.sleep(chance.uniform(0.0, 1.5) * seconds / kills)
+        time.sleep(chance.uniform(0.0, 1.0) * seconds / kills)
         hits += process.poll() is None
         process.kill()
         process.communicate()
