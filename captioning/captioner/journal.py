@@ -75,6 +75,9 @@ def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
 class Journal:
     """The results of a run; held by one run at a time.
 
+    Attributes:
+        resumed: Whether an earlier run has begun it.
+
     Args:
         path: Where it is, or is made.
         settings: All that decides what a picture's caption is. One that has others is refused.
@@ -156,6 +159,8 @@ class Journal:
 
     def find(self, name: str, stamp: str) -> CaptionedPicture | None:
         """Return a picture's result, or None where there is none, or its file has changed since."""
+        if not self.resumed:
+            return None
         try:
             row = self._database.execute(
                 "SELECT stamp, result FROM results WHERE picture = ?", (os.fsencode(name),)

@@ -52,12 +52,26 @@ class Writer:
         except OSError as error:
             raise self._failed(error) from error
 
+    def flush(self) -> None:
+        """Let others see what was written so far.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            self._flush()
+        except OSError as error:
+            raise self._failed(error) from error
+
     def close(self) -> None:
         """Complete the output.
 
         Raises:
             OutputError: It cannot be written.
         """
+
+    def _flush(self) -> None:
+        """Let others see what was written so far."""
 
     def _keep(self, result: CaptionedPicture) -> None:
         """Keep what of a result no journal has."""
@@ -123,6 +137,10 @@ class FileWriter(Writer):
         if self.binary:
             return os.fdopen(handle, "wb")
         return os.fdopen(handle, "w", encoding="utf-8", newline="", errors="backslashreplace")
+
+    def _flush(self) -> None:
+        if not self.whole:
+            self.file.flush()
 
     def close(self) -> None:
         """Complete the file and give it its name, or keep what there is as a ``.part``.

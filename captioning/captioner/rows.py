@@ -16,7 +16,36 @@ COLUMNS = ("file_name", "text", "image", "caption", "log_prob", "error")
 """Of a table: as in a row of JSON lines, without the further captions."""
 
 
-def row_of(result: CaptionedPicture, home: str | None) -> dict[str, Any]:
+class Home:
+    """The folder in which an output lies, and from which it names the pictures.
+
+    Args:
+        path: The folder; None where there is none: names are as they were given.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._folder: str | None = None
+        self._way = ""
+
+    def name_of(self, source: str) -> str:
+        """Return the way to a picture."""
+        if self.path is None or "://" in source:
+            return source
+        folder, name = os.path.split(source)
+        if folder != self._folder:  # the way is slow to find, and mostly that of the last one
+            self._folder, self._way = folder, self._way_to(self.path, folder)
+        return os.path.normpath(os.path.join(self._way, name))  # noqa: PTH118
+
+    @staticmethod
+    def _way_to(home: Path, folder: str) -> str:
+        try:
+            return os.path.relpath(folder or ".", home)
+        except ValueError:  # another drive
+            return folder
+
+
+def row_of(result: CaptionedPicture, home: Home) -> dict[str, Any]:
     """Return a row of JSON lines.
 
     ``file_name``, the way from the output's folder, and ``text`` are what Hugging Face's
@@ -25,9 +54,9 @@ def row_of(result: CaptionedPicture, home: str | None) -> dict[str, Any]:
 
     Args:
         result: What became of a picture.
-        home: The output's folder; None where there is none.
+        home: The output's folder.
     """
-    row: dict[str, Any] = {"file_name": _from(home, result.source), "image": result.source}
+    row: dict[str, Any] = {"file_name": home.name_of(result.source), "image": result.source}
     if not result.ok:
         return {**row, "error": result.error}
     best = result.captions[0]
@@ -41,15 +70,6 @@ def row_of(result: CaptionedPicture, home: str | None) -> dict[str, Any]:
 def _rounded(log_prob: float) -> float | None:
     """JSON knows no infinity."""
     return round(log_prob, 3) if math.isfinite(log_prob) else None
-
-
-def _from(home: str | None, source: str) -> str:
-    if home is None or "://" in source:
-        return source
-    try:
-        return os.path.relpath(source, home)
-    except ValueError:  # another drive
-        return source
 
 
 def as_json(row: dict[str, Any]) -> str:

@@ -139,6 +139,7 @@ def caption_into(
             for source in fresh:
                 del stamps[source]
         written = [_written(writer, _within(each, around)) for each in batch]
+        writer.flush()
         counts.failed += sum(not each.ok for each in written)
         counts.captioned += sum(each.ok for each in written)
         yield written

@@ -1,7 +1,6 @@
 """Results in the formats that people use: written as they come, or whole at the end."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from captioning.captioner.output import FileWriter, Writer
 from captioning.captioner.page import HtmlPage
 from captioning.captioner.results import CaptionedPicture, one_line
-from captioning.captioner.rows import COLUMNS, as_csv, as_json, row_of
+from captioning.captioner.rows import COLUMNS, Home, as_csv, as_json, row_of
 from captioning.captioner.sidecars import (
     EmbeddingWriter,
     Existing,
@@ -23,8 +22,12 @@ from captioning.errors import SettingsError, nearest
 class _Rows(FileWriter):
     """A writer that makes rows of results."""
 
+    def __init__(self, output: Path | None) -> None:
+        super().__init__(output)
+        self.home = Home(None if self.output is None else self.output.parent)
+
     def _row(self, result: CaptionedPicture) -> dict[str, Any]:
-        return row_of(result, None if self.output is None else os.fspath(self.output.parent))
+        return row_of(result, self.home)
 
 
 class _JsonLines(_Rows):
@@ -32,7 +35,6 @@ class _JsonLines(_Rows):
 
     def _write(self, result: CaptionedPicture) -> None:
         self.file.write(as_json(self._row(result)))
-        self.file.flush()
 
 
 class _Text(FileWriter):
@@ -47,7 +49,6 @@ class _Text(FileWriter):
             self.file.write(f"({one_line(result.error)})\n")
         for other in result.captions[1:]:
             self.file.write(f"    {one_line(other.text)}\n")
-        self.file.flush()
 
 
 class _Csv(_Rows):
@@ -125,15 +126,15 @@ class _Parquet(_Rows):
         row = self._row(result)
         self.rows.append({name: _utf8(value) for name, value in row.items()})
         if len(self.rows) == self._GROUP:
-            self._flush()
+            self._put_group()
 
-    def _flush(self) -> None:
+    def _put_group(self) -> None:
         if self.rows:
             self.table.write_table(self.from_rows(self.rows, self.schema))
             self.rows = []
 
     def _end(self) -> None:
-        self._flush()
+        self._put_group()
         self.table.close()
 
     def _abandon(self) -> None:

@@ -62,6 +62,8 @@ def test_a_picture_that_has_changed_is_not_known(tmp_path):
     assert stamp_of(str(photo)).endswith("100000")
     journal = Journal(tmp_path / "j", SETTINGS)
     journal.add([Done(result(str(photo)), first)])
+    journal.close()
+    journal = Journal(tmp_path / "j", SETTINGS)
     assert journal.find(str(photo), first) == result(str(photo))
     assert journal.find(str(photo), stamp_of(str(photo))) is None
 
