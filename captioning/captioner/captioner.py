@@ -235,7 +235,7 @@ class Captioner:
         Where a picture's result is known (``Picture.known``) it passes by.
         """
         for batch in reader.batches(
-            each if isinstance(each, Picture) else os.fspath(each) for each in sources
+            each if isinstance(each, Picture) else os.fsdecode(each) for each in sources
         ):
             found = iter(self._describe(batch.pixels, search))
             yield tuple(

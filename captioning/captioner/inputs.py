@@ -5,6 +5,7 @@ file system that fsspec knows (of a file, a folder, a shard, or with a pattern).
 order is that in which people count (``photo2`` before ``photo10``).
 """
 
+import codecs
 import glob
 import os
 import re
@@ -43,6 +44,8 @@ class InputOptions:
     """Whether a name that does not exist may be a pattern."""
     follow_links: bool = False
     """Take links that lead out of a folder, and go through links to folders."""
+    time_limit: float = 60.0
+    """Seconds after which a server's next picture is no longer waited for."""
     apart: frozenset[str] = frozenset()
     """Real paths of folders that are not entered: what a run writes is not its input."""
 
@@ -77,7 +80,13 @@ def find_pictures(
         if "://" in name:
             from captioning.captioner.urls import url_pictures
 
-            yield from url_pictures(name, options.recursive, is_picture, passed)
+            yield from url_pictures(
+                name,
+                recursive=options.recursive,
+                is_picture=is_picture,
+                passed=passed,
+                time_limit=options.time_limit,
+            )
         elif os.path.isdir(name):  # noqa: PTH112  (str keeps bytes that are no UTF-8)
             yield from _folder(name, options, passed)
         elif options.patterns and not os.path.lexists(name) and (found := _matches(name)):
@@ -93,7 +102,7 @@ def names_of(stream: ReadableBytes) -> Iterator[str]:
     Args:
         stream: The list; its bytes need be no UTF-8.
     """
-    chunk = stream.read(1 << 16)
+    chunk = stream.read(1 << 16).removeprefix(codecs.BOM_UTF8)
     end = b"\0" if b"\0" in chunk else b"\n"
     rest = b""
     while chunk:

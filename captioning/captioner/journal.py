@@ -9,7 +9,6 @@ since is captioned again; other settings or another model are refused.
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from captioning.errors import OutputError, SettingsError
 
 _FORMAT = 1
 _APPLICATION = 0x43415054  # "CAPT": tells a journal from other SQLite files
+_DAMAGED = ("not a database", "malformed", "no such table", "no such column")
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE results (picture BLOB PRIMARY KEY, stamp TEXT, result TEXT) WITHOUT ROWID;
@@ -81,26 +81,41 @@ class Journal:
     Args:
         path: Where it is, or is made.
         settings: All that decides what a picture's caption is. One that has others is refused.
+        anew: Forget what earlier runs have left in it.
 
     Raises:
         SettingsError: It was made with other settings; the message says which.
         OutputError: It cannot be opened, is none of ours, or another run holds it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, anew: bool = False) -> None:
         self.path = path
-        self.resumed = path.exists()
-        if self.resumed and not path.is_file():
+        self.resumed = path.exists() and not anew
+        if path.exists() and not path.is_file():
             raise OutputError(f"{path} is no file, so no journal can be kept. Give another -o.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=1)
-            self._open()
+            self._connect(anew)
             if not self.facts():
-                self._begin(settings)
+                self.note(format=_FORMAT, settings=dict(settings))
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         self._check(settings)
+
+    def _connect(self, anew: bool) -> None:
+        self._database = sqlite3.connect(self.path, isolation_level=None, timeout=1)
+        try:
+            self._open()
+            if anew:  # another run may hold it, so it is emptied and not deleted
+                self._database.executescript(
+                    "BEGIN IMMEDIATE; DELETE FROM facts; DELETE FROM results; COMMIT;"
+                )
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            if not anew or "locked" in str(error):
+                raise
+            self.path.unlink()  # it is damaged
+            self._connect(anew=False)
 
     def _open(self) -> None:
         for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
@@ -116,9 +131,6 @@ class Journal:
                 f"{self.path} is a database of something else, so it is left as it is. "
                 "Give another -o."
             )
-
-    def _begin(self, settings: Mapping[str, Any]) -> None:
-        self.note(format=_FORMAT, settings=dict(settings))
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         facts = self.facts()
@@ -146,7 +158,7 @@ class Journal:
     def facts(self) -> dict[str, Any]:
         """Return what is noted about the run."""
         rows = self._database.execute("SELECT name, value FROM facts").fetchall()
-        return {name: json.loads(value) for name, value in rows}
+        return _facts(rows, self.path)
 
     def note(self, **facts: Any) -> None:
         """Note something about the run.
@@ -170,18 +182,20 @@ class Journal:
         return _result(name, row[1]) if row and row[0] == stamp else None
 
     def add(self, done: Iterable[Done]) -> None:
-        """Write results, all or none of them.
+        """Write results, all or none of them; those without a caption are left out.
 
         Raises:
             OutputError: They cannot be written: the disk is full, say.
         """
         rows = [
-            (os.fsencode(each.result.source), each.stamp, _record(each.result)) for each in done
+            (os.fsencode(each.result.source), each.stamp, _record(each.result))
+            for each in done
+            if each.result.ok  # what failed is tried again: a server may answer the next time
         ]
         self._write("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
 
     def count(self) -> int:
-        """Return how many pictures have a result."""
+        """Return how many pictures have captions."""
         return int(self._database.execute("SELECT count(*) FROM results").fetchone()[0])
 
     def close(self) -> None:
@@ -207,10 +221,14 @@ class Journal:
             ) from error
         if isinstance(error, OutputError):
             raise error
-        if "not a database" in told or "malformed" in told:
+        if isinstance(error, sqlite3.DatabaseError) and any(each in told for each in _DAMAGED):
             raise OutputError(
                 f"{self.path} is damaged, or no journal ({told}). Give --overwrite to begin anew, "
                 "or another -o."
+            ) from error
+        if "unable to open" in told or not isinstance(error, sqlite3.Error):
+            raise OutputError(
+                f"The journal {self.path} cannot be made: {told}. Give another -o."
             ) from error
         raise OutputError(
             f"The journal {self.path} cannot be written: {told}. Make room or give another -o; "
@@ -234,38 +252,35 @@ def read_facts(path: Path) -> dict[str, Any]:
             database.close()
     except sqlite3.Error as error:
         raise OutputError(f"{path} cannot be read: {error}. Is a run still writing it?") from error
-    return {name: json.loads(value) for name, value in rows}
+    return _facts(rows, path)
 
 
-def remove_journal(output: Path) -> None:
-    """Delete an output's journal, so that a run begins anew.
-
-    Raises:
-        OutputError: It cannot be deleted.
-    """
-    path = journal_of(output)
-    for ending in ("", "-wal", "-shm", "-journal"):
-        try:
-            path.with_name(path.name + ending).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be deleted: {error}. Give another -o.") from error
+def _facts(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, Any]:
+    try:
+        return {name: json.loads(value) for name, value in rows}
+    except (ValueError, TypeError) as error:
+        raise OutputError(
+            f"{path} is damaged ({error}). Give --overwrite to begin anew, or another -o."
+        ) from error
 
 
 def _record(result: CaptionedPicture) -> str:
-    captions = [[each.words, each.log_prob, each.finished] for each in result.captions]
-    return json.dumps({"error": result.error} if result.error else {"captions": captions})
+    return json.dumps([[each.words, each.log_prob, each.finished] for each in result.captions])
 
 
-def _result(name: str, record: str) -> CaptionedPicture:
-    content = json.loads(record)
-    captions = tuple(
-        Caption(
-            text=join_words(words),
-            words=tuple(words),
-            log_prob=log_prob if log_prob is not None else -math.inf,
-            finished=finished,
-            word_log_probs=(),
+def _result(name: str, record: str) -> CaptionedPicture | None:
+    """Return what a record says; None where it is damaged: the picture is captioned again."""
+    try:
+        captions = tuple(
+            Caption(
+                text=join_words(words),
+                words=tuple(words),
+                log_prob=float(log_prob),
+                finished=bool(finished),
+                word_log_probs=(),
+            )
+            for words, log_prob, finished in json.loads(record)
         )
-        for words, log_prob, finished in content.get("captions", ())
-    )
-    return CaptionedPicture(name, captions, content.get("error", ""))
+    except (ValueError, TypeError):
+        return None
+    return CaptionedPicture(name, captions) if captions else None

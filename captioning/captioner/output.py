@@ -25,6 +25,12 @@ class Writer:
 
     for_each = False
     """Whether each picture has a file of its own, which fails alone."""
+    stopped = False
+    """Whether the run was stopped before its end: then a longer output of old is kept."""
+
+    def lacks(self, source: str) -> bool:
+        """Whether something of a picture is missing that no journal has."""
+        return False
 
     def wants(self, source: str) -> bool:
         """Whether a picture is to be captioned; asked of each, in order, before it is written."""
@@ -99,6 +105,7 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         if error is None or isinstance(error, KeyboardInterrupt):  # which keeps what there is
+            self.stopped = self.stopped or error is not None
             self.close()
         else:
             self._abandon()
@@ -131,7 +138,7 @@ class FileWriter(Writer):
             handle = os.open(output, os.O_WRONLY)
         else:
             path = self.output = target_of(output)
-            if self.whole:
+            if self.whole or path.exists():
                 path = self._temporary = part_of(path)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         if self.binary:
@@ -155,11 +162,18 @@ class FileWriter(Writer):
                 if not is_special(self.output):
                     os.fsync(self.file.fileno())
                 self.file.close()
-            if self.output is not None and self._temporary is not None:
+            if self.output is not None and self._temporary is not None and not self._shorter():
                 self._temporary.replace(self.output)
         except OSError as error:
             self._abandon()
             raise self._failed(error) from error
+
+    def _shorter(self) -> bool:
+        """Return whether the run was stopped before it had as much as an earlier one."""
+        if not self.stopped or self.output is None or self._temporary is None:
+            return False
+        before = self.output.stat().st_size if self.output.exists() else 0
+        return self._temporary.stat().st_size < before
 
     def _end(self) -> None:
         """Write what comes after the last result."""

@@ -62,6 +62,10 @@ class HtmlPage:
         self.counts = {True: 0, False: 0}
         write(_HEAD)
 
+    def lacks(self, source: str) -> bool:
+        """Whether a picture has no small picture in the folder beside the page."""
+        return self.folder is not None and not self._path_of(source).exists()
+
     def keep(self, result: CaptionedPicture) -> None:
         """Put a small picture into the folder beside the page, whole or not at all.
 

@@ -11,7 +11,6 @@ from captioning.captioner.journal import (
     Journal,
     fingerprint,
     journal_of,
-    remove_journal,
     stamp_of,
 )
 from captioning.captioner.output import Writer
@@ -20,7 +19,7 @@ from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import OutputError, SettingsError
-from captioning.files import is_special
+from captioning.files import is_special, target_of
 
 
 @dataclass
@@ -63,19 +62,17 @@ def open_journal(
             settings.
         OutputError: The journal cannot be opened.
     """
-    if output is None or is_special(output):
+    if output is None or is_special(output) or str(output).startswith(("/dev/", "/proc/")):
         return None
-    if output.is_dir():
+    output = target_of(output)
+    if output.is_dir() or not output.name:
         raise OutputError(f"{output} cannot be written: it is a folder. Give another -o.")
-    if output.exists():
-        _refuse_foreign(output)
-        if not overwrite and not journal_of(output).exists():
-            raise SettingsError(
-                f"{output} exists, and there is no journal of the run that wrote it, so it cannot "
-                "be gone on with. Give --overwrite to replace it, or another -o."
-            )
-    if overwrite:
-        remove_journal(output)
+    refuse_foreign(output)
+    if output.exists() and not overwrite and not journal_of(output).exists():
+        raise SettingsError(
+            f"{output} exists, and there is no journal of the run that wrote it, so it cannot "
+            "be gone on with. Give --overwrite to replace it, or another -o."
+        )
     settings: dict[str, Any] = {
         "model": fingerprint([captioner.checkpoint, *captioner.others]),
         "search": search_to_json(search),
@@ -83,11 +80,23 @@ def open_journal(
         "allow_truncated": reader.allow_truncated,
         "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
     }
-    return Journal(journal_of(output), settings)
+    journal = Journal(journal_of(output), settings, anew=overwrite)
+    written = journal.facts().get("output")
+    if written is not None and output.exists() and written != stamp_of(str(output)):
+        journal.close()
+        raise SettingsError(
+            f"{output} was changed by somebody since it was written. Save it under another name; "
+            "or give --overwrite to replace it, or another -o."
+        )
+    return journal
 
 
-def _refuse_foreign(output: Path) -> None:
-    """Refuse to write over one of the photos."""
+def refuse_foreign(output: Path) -> None:
+    """Refuse to write over one of the photos.
+
+    Raises:
+        SettingsError: The file is no list of captions.
+    """
     head = b""
     if output.is_file():
         with output.open("rb") as file:
@@ -160,7 +169,7 @@ def _looked_up(
             yield picture
             continue
         stamp = stamp_of(picture.name)
-        known = journal.find(picture.name, stamp)
+        known = None if writer.lacks(picture.name) else journal.find(picture.name, stamp)
         if known is None:
             stamps[picture.name] = stamp
             yield picture

@@ -1,13 +1,15 @@
 """Pictures in tar files, as webdataset lays them out: read in order, one at a time."""
 
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from captioning.data.pool import Picture
 
-LARGEST = 512 << 20
+LARGEST = 256 << 20
 """Bytes that a picture in a shard, or behind a URL, may have."""
+_LARGEST_MEMBER = 64 << 30  # bytes; more is said by damaged headers only, and takes ages to skip
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -33,7 +35,7 @@ class _Member(tarfile.TarInfo):
 def shard_pictures(
     name: str, opened: Callable[[], BinaryIO], is_picture: Callable[[str], bool]
 ) -> Iterator[Picture]:
-    """Yield the pictures of a shard under the names ``shard.tar/member``.
+    """Yield the pictures of a shard under the names ``shard.tar/member``, each once.
 
     A shard that cannot be opened, or that is damaged on the way, ends in a picture that says so.
 
@@ -43,21 +45,33 @@ def shard_pictures(
         is_picture: Says of a member's name, without its folders, whether it is one.
     """
     count = 0
+    times: Counter[int] = Counter()
     try:
         with opened() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as shard:
             for member in shard:
-                if member.isfile() and is_picture(member.name.rpartition("/")[2]):
-                    yield _member(shard, member, f"{name}/{member.name}")
-                    count += 1
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+                if member.size > _LARGEST_MEMBER:
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes is announced")
+                if member.isdir() or not is_picture(member.name.rpartition("/")[2]):
+                    continue
+                own = f"{name}/{member.name}"
+                times[hash(own)] += 1
+                if (again := times[hash(own)]) > 1:
+                    own = f"{own}#{again}"  # two pictures of one name
+                yield _member(shard, member, own)
+                count += 1
+    except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
         where = f"after {count} pictures" if count else "at its beginning"
+        told = str(error) or type(error).__name__
         yield Picture(
-            name,
-            error=f"{name} cannot be read as a tar file, {where}: {error}. Get it again.",
+            name, error=f"{name} cannot be read as a tar file, {where}: {told}. Get it again."
         )
 
 
 def _member(shard: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Picture:
+    if not member.isfile():
+        return Picture(
+            name, error=f"{name} is no file but a link to {member.linkname!r} within the shard."
+        )
     if member.size > LARGEST:
         return Picture(
             name, error=f"{name} has {member.size:,} bytes, more than the limit of {LARGEST:,}."

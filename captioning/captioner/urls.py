@@ -1,6 +1,10 @@
 """Pictures behind URLs, of any file system that fsspec knows: ``s3://``, ``http://``, ``memory://``."""
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
@@ -15,22 +19,56 @@ _WILD = frozenset("*?[")
 
 
 def url_pictures(
-    url: str, recursive: bool, is_picture: Callable[[str], bool], passed: "Passed"
+    url: str,
+    *,
+    recursive: bool,
+    is_picture: Callable[[str], bool],
+    passed: "Passed",
+    time_limit: float,
 ) -> Iterator[Picture]:
-    """Yield the pictures of a file, a folder or a pattern somewhere else.
+    """Yield the pictures of a file, a folder, a shard or a pattern somewhere else.
 
-    Each is fetched when its turn comes. What cannot be reached ends in a picture that says so.
+    Each is fetched when its turn comes. What cannot be reached, or does not answer, ends in a
+    picture that says so.
 
     Args:
         url: Of the form ``protocol://path``.
         recursive: Go into the folders of folders.
         is_picture: Says of a file's name, without its folders, whether it is one.
         passed: Counts the files that are none.
+        time_limit: Seconds after which the next picture is no longer waited for.
     """
+    ended, next_ones, left = object(), Queue[object](1), threading.Event()
+
+    def look() -> None:
+        for each in chain(_listed(url, recursive, is_picture, passed), [ended]):
+            while not left.is_set():
+                with suppress(Full):
+                    next_ones.put(each, timeout=0.2)
+                    break
+
+    threading.Thread(target=look, daemon=True).start()  # a server that never answers keeps it
+    try:
+        while (each := next_ones.get(timeout=time_limit)) is not ended:
+            assert isinstance(each, Picture)
+            yield each
+    except Empty:
+        yield Picture(
+            url,
+            error=f"{url} did not answer within {time_limit:g} seconds. Try again, or raise the "
+            "time limit.",
+        )
+    finally:
+        left.set()
+
+
+def _listed(
+    url: str, recursive: bool, is_picture: Callable[[str], bool], passed: "Passed"
+) -> Iterator[Picture]:
     try:
         system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        yield Picture(url, error=f"{url} cannot be opened: {error}. Install what it names.")
+    except Exception as error:  # each file system raises kinds of its own
+        yield Picture(url, error=f"{url} cannot be opened: {_told(error)}. Check what it names.")
         return
     try:
         yield from _found(
@@ -93,14 +131,16 @@ def _fetched(system: Any, path: str) -> bytes:
     """
     try:
         with system.open(path, "rb") as file:
-            content = bytes(file.read(LARGEST + 1))
+            content = bytearray()
+            while len(content) <= LARGEST and (piece := file.read(1 << 20)):
+                content += piece  # a server may send less at a time than is asked for
     except OSError:
         raise
     except Exception as error:  # each file system raises kinds of its own
         raise OSError(_told(error)) from error
     if len(content) > LARGEST:
         raise OSError(f"it has more than {LARGEST:,} bytes, too many for a picture")
-    return content
+    return bytes(content)
 
 
 def _told(error: Exception) -> str:

@@ -152,6 +152,10 @@ class _Html(FileWriter):
         super().__init__(output)
         self.page = HtmlPage(self.file.write, self.output)
 
+    def lacks(self, source: str) -> bool:
+        """Whether something of a picture is missing that no journal has: its small picture."""
+        return self.page.lacks(source)
+
     def _keep(self, result: CaptionedPicture) -> None:
         self.page.keep(result)
 

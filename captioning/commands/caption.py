@@ -31,6 +31,7 @@ from captioning.data.pool import Picture
 from captioning.errors import SettingsError, check_least
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from captioning.captioner.journal import Journal
     from captioning.captioner.runs import Counts
 
 _NAMED = 20  # failures that are named one by one at the end
@@ -180,7 +181,7 @@ def run(settings: CaptionSettings) -> int:
                 lambda: _pictures(settings, Passed()), lambda n: progress.update(task, total=n)
             )
         if journal is not None:
-            journal.note(finished=None)
+            journal.note(finished=None, output=None)
         for batch in caption_into(
             writer,
             captioner,
@@ -195,12 +196,11 @@ def run(settings: CaptionSettings) -> int:
             told = f"captioning ({counts.failed} failed)" if counts.failed else "captioning"
             progress.update(task, completed=counts.done, description=told)
             if stopping.asked:
+                writer.stopped = True
                 break
-        else:
-            if journal is not None:
-                journal.note(finished=counts.captioned + counts.failed)
-                counts.absent = max(0, journal.count() - counts.captioned - counts.failed)
     if journal is not None:
+        if not stopping.asked:
+            _note_end(journal, settings, counts)
         journal.close()
     _report(console, counts, passed, failed)
     if settings.json:
@@ -212,6 +212,24 @@ def run(settings: CaptionSettings) -> int:
         console.print(f"captioning: interrupted after {counts.done:,} photos.{advice}")
         return 128 + stopping.asked
     return 1 if counts.failed else 0
+
+
+def _note_end(journal: "Journal", settings: CaptionSettings, counts: "Counts") -> None:
+    """Note what merging shares, and the next run, need to know of one that came to its end."""
+    from captioning.captioner.journal import stamp_of
+    from captioning.files import target_of
+
+    assert settings.output is not None
+    inputs = {
+        name: getattr(settings, name)
+        for name in ("paths", "recursive", "follow_links", "limit", "prefix", "suffix")
+    }
+    journal.note(
+        finished=counts.captioned + counts.failed,
+        output=stamp_of(str(target_of(settings.output))),
+        inputs=inputs,
+    )
+    counts.absent = max(0, journal.count() - counts.captioned)
 
 
 def _check(settings: CaptionSettings) -> None:
@@ -231,8 +249,8 @@ def _check(settings: CaptionSettings) -> None:
             "--resume keeps what is there, --overwrite replaces it, --append adds to it. Give one "
             "of them."
         )
-    if not settings.time_limit > 0:
-        raise SettingsError(f"time_limit is {settings.time_limit}; it is above 0.")
+    if not 0 <= settings.seed < 2**63:
+        raise SettingsError(f"seed is {settings.seed}; it lies between 0 and 2**63 - 1.")
     _shard(settings)
 
 
@@ -240,7 +258,7 @@ def _shard(settings: CaptionSettings) -> tuple[int, int] | None:
     if settings.shard is None:
         return None
     number, _, count = settings.shard.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 10**6):
         raise SettingsError(f"--shard is {settings.shard!r}; it is like 1/8, from 1/8 to 8/8.")
     return int(number), int(count)
 
@@ -254,7 +272,13 @@ def _pictures(settings: CaptionSettings, passed: Passed) -> Iterator[Picture]:
         # A list holds names as they are: they may well have brackets or stars in them.
         find_pictures(
             _listed() if name == "-" else [name],
-            InputOptions(settings.recursive, name != "-", settings.follow_links, apart),
+            InputOptions(
+                recursive=settings.recursive,
+                patterns=name != "-",
+                follow_links=settings.follow_links,
+                time_limit=settings.time_limit,
+                apart=apart,
+            ),
             passed,
         )
         for name in settings.paths
@@ -271,9 +295,9 @@ def _listed() -> Iterator[str]:
 def _written_folders(settings: CaptionSettings) -> frozenset[str]:
     """Return the folders into which this command writes pictures: they are none of its inputs."""
     form = _format(settings)
-    if settings.output is None or not (is_for_each(form) or form == "html"):
+    if settings.output is None or not settings.output.name or form not in ("embed", "html"):
         return frozenset()
-    folder = settings.output if is_for_each(form) else folder_of_page(settings.output)
+    folder = settings.output if form == "embed" else folder_of_page(settings.output)
     return frozenset([os.path.realpath(folder)])
 
 
@@ -317,7 +341,7 @@ def _format(settings: CaptionSettings) -> str:
 
 def _format_of_output(output: Path | None) -> str:
     if output is None:
-        return "text" if sys.stdout.isatty() else "jsonl"
+        return "text" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
     ending = output.suffix.lower()
     if ending in ENDINGS:
         return ENDINGS[ending]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from captioning.captioner.journal import journal_of, read_facts
+from captioning.captioner.runs import refuse_foreign
 from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
 from captioning.commands.progress import talk
@@ -33,7 +34,9 @@ class MergeSettings:
             metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
         ),
     ] = None
-    """Where the rows go; replaced if it is there."""
+    """Where the rows go."""
+    overwrite: bool = False
+    """Replace -o if it is there."""
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
     """auto goes by the ending of -o."""
 
@@ -45,6 +48,12 @@ def run(settings: MergeSettings) -> int:
         path.resolve() for path in shares
     }:
         raise SettingsError(f"-o {settings.output} is one of the shares. Give another -o.")
+    if settings.output is not None and settings.output.is_file():
+        refuse_foreign(settings.output)
+        if not settings.overwrite:
+            raise SettingsError(
+                f"{settings.output} exists. Give --overwrite to replace it, or another -o."
+            )
     with open_writer(_format(settings), settings.output) as writer:
         count = merge_shares(shares, writer)
     talk().print(f"{count:,} rows of {len(shares)} shares.")
@@ -80,10 +89,13 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
         if facts.get("finished") is None:
             raise OutputError(f"{path} is not complete. Run its command again to go on with it.")
         found[number] = path
-        runs.setdefault(str({**facts["settings"], "shard": None}), path)
+        runs.setdefault(str([{**facts["settings"], "shard": None}, facts.get("inputs")]), path)
     if len(runs) > 1:
         one, other = list(runs.values())[:2]
-        raise SettingsError(f"{one} and {other} were made with different models or settings.")
+        raise SettingsError(
+            f"{one} and {other} were made with different models, settings or inputs. Give all "
+            "shares the same command but for --shard and -o."
+        )
     return [found[number] for number in sorted(found)]
 
 

@@ -1,9 +1,13 @@
 """Ctrl-C that lets a batch end."""
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+_ENDS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
 
 
 class Stopping:
@@ -21,10 +25,13 @@ class Stopping:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = number
+        # Not print: the signal may have come in the middle of one.
+        with suppress(OSError):
+            os.write(2, b"captioning: ending the batch; once more to stop at once\n")
 
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
-            for each in (signal.SIGINT, signal.SIGTERM):
+            for each in _ENDS:
                 self._before[each] = signal.signal(each, self._note)
         return self
 

@@ -17,6 +17,7 @@ from captioning.errors import SettingsError
 START = "from captioning.data.worker import main; main(sys.argv[2])"
 """What a worker process runs, once it looks for modules where this process does."""
 _START_LIMIT = 120.0  # seconds: Python and Pillow from a slow disk
+_STARTS = 3
 _PICTURES_PER_PROCESS = 2000  # then a fresh one starts, so that none can grow for ever
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -95,32 +96,17 @@ class PictureProcess:
                     pipe.close()
 
     def _start(self) -> None:
-        self._end()
-        if self._closed:
-            return
-        code = f"import json, sys\nsys.path[:] = json.loads(sys.argv[1])\n{START}"
-        words = [
-            sys.executable,
-            "-c",
-            code,
-            json.dumps(sys.path),
-            json.dumps(asdict(self.settings)),
-        ]
-        try:
-            self._process = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                process_group=0 if os.name == "posix" else None,  # Ctrl-C is for this process
-                env={**os.environ, **_ONE_THREAD},
-            )
-        except OSError as error:
-            raise _cannot_start(str(error)) from error
-        self._left = _PICTURES_PER_PROCESS
-        answer = self._receive(_START_LIMIT, threading.Event())
-        if (answer is None or answer[0] != READY) and not self._closed:
+        for _ in range(_STARTS):  # the first may be killed by somebody
             self._end()
+            if self._closed:
+                return
+            self._process = _begin(self.settings)
+            self._left = _PICTURES_PER_PROCESS
+            answer = self._receive(_START_LIMIT, threading.Event())
+            if answer is not None and answer[0] == READY:
+                return
+        self._end()
+        if not self._closed:
             raise _cannot_start("it ends at once")
 
     def _ask(
@@ -182,6 +168,26 @@ class PictureProcess:
             with suppress(ValueError):
                 how = f" ({signal.Signals(-code).name})"
         return f"made the process that read it crash{how}. The file is damaged; get it again."
+
+
+def _begin(settings: WorkerSettings) -> "subprocess.Popen[bytes]":
+    if not sys.executable:
+        raise _cannot_start("this program does not know its own interpreter")
+    code = f"import json, sys\nsys.path[:] = json.loads(sys.argv[1])\n{START}"
+    paths = json.dumps([str(path) for path in sys.path])
+    # -P: what lies in the current folder, among the photos perhaps, is no module of ours.
+    words = [sys.executable, "-P", "-c", code, paths, json.dumps(asdict(settings))]
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0 if os.name == "posix" else None,  # Ctrl-C is for this process
+            env={**os.environ, **_ONE_THREAD},
+        )
+    except OSError as error:
+        raise _cannot_start(str(error)) from error
 
 
 def _read_answer(pipe: IO[bytes] | None) -> tuple[int, bytes, bytes] | None:

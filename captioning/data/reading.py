@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.errors import SettingsError, check_least
 
 _BATCHES_AHEAD = 2  # read while the network looks at another
+_LONGEST = 1_000_000  # seconds
+_BYTES_AHEAD = 512 << 20  # of contents that wait to be read
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ class PictureReader:
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, workers=0, thumbnail=0)
-        if not self.time_limit > 0:
-            raise SettingsError(f"time_limit is {self.time_limit}; it is above 0.")
+        if not 0 < self.time_limit <= _LONGEST:
+            raise SettingsError(
+                f"time_limit is {self.time_limit}; it is above 0 and at most {_LONGEST:,} seconds."
+            )
 
     @property
     def worker_settings(self) -> worker.WorkerSettings:
@@ -91,12 +96,12 @@ class PictureReader:
     def _by_workers(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, ReadPicture]]:
         workers = min(self.workers, os.cpu_count() or 1)
         processes: list[PictureProcess] = []
-        own = threading.local()
+        own, closing = threading.local(), threading.Event()
 
         def read(picture: Picture) -> ReadPicture:
             if picture.error or picture.known is not None:
                 return ReadPicture(error=picture.error)
-            content, error = _content(picture, self.time_limit)
+            content, error = _content(picture, self.time_limit, closing)
             if error:
                 return ReadPicture(error=error)
             if not hasattr(own, "process"):
@@ -108,13 +113,19 @@ class PictureReader:
         waiting: deque[tuple[Picture, Future[ReadPicture]]] = deque()
         try:
             ahead = self.batch_size * _BATCHES_AHEAD + workers
+            held = 0
             for picture in pictures:
                 waiting.append((picture, executor.submit(read, picture)))
-                if len(waiting) >= ahead:
-                    yield waiting[0][0], waiting.popleft()[1].result()
+                held += _weight(picture)
+                while len(waiting) >= ahead or held > _BYTES_AHEAD:
+                    first, result = waiting.popleft()
+                    held -= _weight(first)
+                    yield first, result.result()
             while waiting:
-                yield waiting[0][0], waiting.popleft()[1].result()
+                first, result = waiting.popleft()
+                yield first, result.result()
         finally:
+            closing.set()
             executor.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.close()
@@ -123,7 +134,7 @@ class PictureReader:
     def _read_here(self, picture: Picture) -> tuple[Picture, ReadPicture]:
         if picture.error or picture.known is not None:
             return picture, ReadPicture(error=picture.error)
-        content, error = _content(picture, self.time_limit)
+        content, error = _content(picture, self.time_limit, threading.Event())
         if error:
             return picture, ReadPicture(error=error)
         answer = worker.answer(
@@ -143,7 +154,13 @@ class PictureReader:
         )
 
 
-def _content(picture: Picture, time_limit: float) -> tuple[bytes | None, str]:
+def _weight(picture: Picture) -> int:
+    return len(picture.content) if isinstance(picture.content, bytes) else 0
+
+
+def _content(
+    picture: Picture, time_limit: float, closing: threading.Event
+) -> tuple[bytes | None, str]:
     """Return what is in a picture's file, None where a worker can open it; or why it is not had."""
     fetch = picture.content
     if not callable(fetch):
@@ -158,7 +175,9 @@ def _content(picture: Picture, time_limit: float) -> tuple[bytes | None, str]:
 
     thread = threading.Thread(target=run, daemon=True)  # a server that never answers keeps it
     thread.start()
-    thread.join(time_limit)
+    deadline = time.monotonic() + time_limit
+    while thread.is_alive() and time.monotonic() < deadline and not closing.is_set():
+        thread.join(min(0.1, time_limit))
     if not outcome:
         return None, (
             f"{picture.name} was not fetched within {time_limit:g} seconds. Try again, or raise "

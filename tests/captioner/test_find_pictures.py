@@ -2,6 +2,7 @@ import http.server
 import io
 import os
 import random
+import socket
 import tarfile
 import threading
 
@@ -196,6 +197,7 @@ def test_links_out_of_the_folder_are_followed_on_request(tmp_path):
         (b"\xff.jpg\n", [os.fsdecode(b"\xff.jpg")]),
         (b"", []),
         (b"\n\n", []),
+        (b"\xef\xbb\xbfa.jpg\n", ["a.jpg"]),
     ],
 )
 def test_a_list_ends_its_names_by_lines_or_by_nul(content, expected):
@@ -268,6 +270,35 @@ def test_a_damaged_header_is_not_the_end_of_a_shard(place, damage, tmp_path):
     assert "cannot be read as a tar file" in found[-1].error
 
 
+def test_a_header_that_announces_more_than_there_can_be_ends_a_shard(tmp_path):
+    write_shard(tmp_path / "s.tar", {"1.jpg": b"x", "2.jpg": b"y"})
+    content = bytearray((tmp_path / "s.tar").read_bytes())
+    info = tarfile.TarInfo("2.jpg")
+    info.size = 2**60
+    content[1024:1536] = info.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "s.tar").write_bytes(content)
+    good, bad = find_pictures([str(tmp_path / "s.tar")])
+    assert good.content == b"x"
+    assert "after 1 pictures: a member of 1,152,921,504,606,846,976 bytes is" in bad.error
+
+
+def test_links_and_repeated_names_in_a_shard_have_rows_of_their_own(tmp_path):
+    path = tmp_path / "s.tar"
+    write_shard(path, {"1.jpg": b"x"})
+    with tarfile.open(path, "a") as shard:
+        for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+            info = tarfile.TarInfo("link.jpg")
+            info.type, info.linkname = kind, "1.jpg"
+            shard.addfile(info)
+    found = list(find_pictures([str(path)]))
+    assert [each.name for each in found] == [
+        f"{path}/1.jpg",
+        f"{path}/link.jpg",
+        f"{path}/link.jpg#2",
+    ]
+    assert all("is no file but a link to '1.jpg'" in each.error for each in found[1:])
+
+
 def test_a_shard_that_is_not_there_gets_a_result(tmp_path):
     (found,) = find_pictures([str(tmp_path / "none.tar")])
     assert "No such file" in found.error
@@ -319,8 +350,24 @@ def test_what_is_not_there_says_so_when_it_is_fetched(memory):
     assert "nonsense://photos/none.jpg cannot be opened" in unknown.error
 
 
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1/x.jpg", "github://x", "zip://x::/none.zip"])
+def test_a_place_that_cannot_be_reached_gets_a_result(url):
+    (found,) = find_pictures([url])
+    if not found.error:
+        with pytest.raises(OSError, match=r"."):
+            found.content()
+
+
+def test_a_server_that_never_answers_ends_its_shard():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        options = InputOptions(time_limit=1.0)
+        (found,) = find_pictures([f"http://127.0.0.1:{port}/s.tar"], options)
+        assert "s.tar did not answer within 1 seconds" in found.error
+
+
 def test_pictures_come_over_http(tmp_path, monkeypatch):
-    (tmp_path / "a b.jpg").write_bytes(b"content")
+    (tmp_path / "a b.jpg").write_bytes(b"content" * 9999)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments, **options):
@@ -329,10 +376,21 @@ def test_pictures_come_over_http(tmp_path, monkeypatch):
         def log_message(self, *_):
             pass
 
+        def do_GET(self):
+            if "pieces" not in self.path:
+                super().do_GET()
+                return
+            self.send_response(200)  # of unknown length, piece by piece
+            self.end_headers()
+            for _ in range(99):
+                self.wfile.write(b"content" * 101)
+                self.wfile.flush()
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}"
-        assert fetched(find_pictures([f"{home}/a%20b.jpg"])) == [b"content"]
+        assert fetched(find_pictures([f"{home}/a%20b.jpg"])) == [b"content" * 9999]
+        assert fetched(find_pictures([f"{home}/pieces.jpg"])) == [b"content" * 9999]
         (missing,) = find_pictures([f"{home}/none.jpg"])
         with pytest.raises(OSError, match=r"none\.jpg"):
             missing.content()

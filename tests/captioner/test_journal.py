@@ -11,7 +11,6 @@ from captioning.captioner.journal import (
     Journal,
     journal_of,
     read_facts,
-    remove_journal,
     stamp_of,
 )
 from captioning.captioner.results import Caption, CaptionedPicture
@@ -39,8 +38,8 @@ ODD = [
 @pytest.mark.parametrize("source", ODD)
 def test_results_come_back_as_they_went_in(source, tmp_path):
     path = tmp_path / "j"
-    given = [result(source), CaptionedPicture(source + "2", error="caf\udce9 is\nempty")]
-    given += [result(source + "3", log_prob=-math.inf), result(source + "4", log_prob=-1 / 3)]
+    given = [result(source), result(source + "2", log_prob=-math.inf)]
+    given += [result(source + "3", log_prob=-1 / 3)]
     journal = Journal(path, SETTINGS)
     journal.add(Done(each, "stamp") for each in given)
     journal.close()
@@ -48,7 +47,16 @@ def test_results_come_back_as_they_went_in(source, tmp_path):
     assert (journal.resumed, again.resumed) == (False, True)
     assert [again.find(each.source, "stamp") for each in given] == given
     assert again.find("other.jpg", "stamp") is None
-    assert again.count() == 4
+    assert again.count() == 3
+
+
+def test_what_failed_is_tried_again(tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.add([Done(CaptionedPicture("a.jpg", error="no answer"), ""), Done(result("b.jpg"), "")])
+    journal.close()
+    again = Journal(tmp_path / "j", SETTINGS)
+    assert again.find("a.jpg", "") is None
+    assert again.find("b.jpg", "") == result("b.jpg")
 
 
 def test_a_picture_that_has_changed_is_not_known(tmp_path):
@@ -116,14 +124,16 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from captioning.captioner.journal import Done, Journal
-from captioning.captioner.results import CaptionedPicture
+from captioning.captioner.results import Caption, CaptionedPicture
 journal = Journal(Path(sys.argv[1]), {})
-journal.add(Done(CaptionedPicture(str(n), error="x"), "") for n in range(3))
+def result(n):
+    return CaptionedPicture(str(n), (Caption("x", ("x",), -1.0, True, ()),))
+journal.add(Done(result(n), "") for n in range(3))
 def rows():
     for n in range(3, 1000):
         if n == 500:
             os.kill(os.getpid(), 9)
-        yield Done(CaptionedPicture(str(n), error="x"), "")
+        yield Done(result(n), "")
 journal.add(rows())
 """
 
@@ -132,7 +142,7 @@ def test_a_batch_is_there_whole_or_not_at_all(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "j")], check=False)
     journal = Journal(tmp_path / "j", {})
     assert journal.count() == 3
-    assert journal.find("2", "") == CaptionedPicture("2", error="x")
+    assert journal.find("2", "").text == "x"
 
 
 def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path):
@@ -150,12 +160,51 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path):
     assert journal.count() == 2
 
 
-def test_a_journal_lies_hidden_beside_its_output_and_can_be_removed(tmp_path):
-    output = tmp_path / "rows.jsonl"
-    path = journal_of(output)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE facts SET value = '{'",
+        "DROP TABLE results",
+        "UPDATE results SET result = 'nonsense'",
+        "UPDATE results SET result = '[[1]]'",
+    ],
+)
+def test_a_journal_that_was_tampered_with_is_told_or_tried_again(damage, tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.add([Done(result("a.jpg"), "")])
+    journal._database.execute(damage)
+    journal.close()
+    if "UPDATE results" in damage:
+        assert Journal(tmp_path / "j", SETTINGS).find("a.jpg", "") is None
+    else:
+        with pytest.raises(OutputError, match=r"is damaged.* Give --overwrite to begin anew"):
+            Journal(tmp_path / "j", SETTINGS).find("a.jpg", "")
+
+
+@pytest.mark.parametrize("content", [None, b"no database at all", bytes(5000)])
+def test_a_journal_is_begun_anew_on_request(content, tmp_path):
+    path = tmp_path / "j"
+    if content is None:
+        journal = Journal(path, {"other": 1})
+        journal.add([Done(result("a.jpg"), "")])
+        journal.close()
+    else:
+        path.write_bytes(content)
+    journal = Journal(path, SETTINGS, anew=True)
+    assert journal.count() == 0
+    assert journal.facts()["settings"] == SETTINGS
+    assert not journal.resumed
+
+
+def test_a_journal_that_a_run_holds_is_not_begun_anew(tmp_path):
+    journal = Journal(tmp_path / "j", SETTINGS)
+    journal.add([Done(result("a.jpg"), "")])
+    with pytest.raises(OutputError, match="Another run is writing to"):
+        Journal(tmp_path / "j", SETTINGS, anew=True)
+    assert journal.count() == 1
+
+
+def test_a_journal_lies_hidden_beside_its_output(tmp_path):
+    path = journal_of(tmp_path / "rows.jsonl")
     assert path == tmp_path / ".rows.jsonl.journal"
-    Journal(path, SETTINGS)
-    remove_journal(output)
-    assert list(tmp_path.iterdir()) == []
-    remove_journal(output)
     assert read_facts(path) == {}

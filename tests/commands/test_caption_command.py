@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import urllib.parse
@@ -400,10 +401,10 @@ def test_a_run_that_was_stopped_is_gone_on_with_and_ends_like_another(
     monkeypatch.chdir(tmp_path)
     assert caption(photos[0].parent, "-o", parts, "--limit", "2", "--batch-size", "1").code == 1
     assert caption(photos[0].parent, "-o", parts, "--resume").code == 1  # one is still damaged
-    assert asked == [str(photo) for photo in photos]  # each once
+    assert asked[1:] == [str(photos[1]), str(photos[0]), str(photos[2])]  # the damaged one again
     assert content_of(parts.parent) == content_of(whole.parent)
     assert caption(photos[0].parent, "-o", parts).code == 1
-    assert len(asked) == 3
+    assert len(asked) == 5
     assert content_of(parts.parent) == content_of(whole.parent)
 
 
@@ -433,6 +434,70 @@ def test_photos_that_are_no_longer_named_are_told_of_and_come_back_when_named(
     assert caption(*photos, "-o", output).err == ""
     assert [row["image"] for row in rows(output.read_text())] == [str(photo) for photo in photos]
     assert len(asked) == 3
+
+
+def test_an_output_that_somebody_changed_is_not_replaced_unasked(caption, photos, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    assert caption(*photos, "-o", output).code == 0
+    output.write_text(output.read_text() + "my own row\n")
+    ran = caption(*photos, "-o", output)
+    assert ran.code == 2
+    assert "rows.jsonl was changed by somebody since it was written" in ran.err
+    assert "my own row" in output.read_text()
+    assert caption(*photos, "-o", output, "--overwrite").code == 0
+
+
+def test_an_interrupted_run_does_not_shorten_an_older_output(
+    caption, photos, tmp_path, monkeypatch
+):
+    output = tmp_path / "rows.jsonl"
+    assert caption(photos[0].parent, "-o", output).code == 0
+    before = output.read_bytes()
+    photos[0].write_bytes(photos[1].read_bytes())
+    real = worker.read_image
+
+    def interrupted(source, **how):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(source, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "read_image", interrupted)
+        assert caption(photos[0].parent, "-o", output, "--batch-size", "1").code == 130
+    assert output.read_bytes() == before
+    assert caption(photos[0].parent, "-o", output).code == 0
+    assert len(rows(output.read_text())) == 3
+
+
+def test_a_small_picture_that_is_gone_is_made_again(caption, photos, tmp_path):
+    output = tmp_path / "page.html"
+    assert caption(*photos, "-o", output).code == 0
+    small = sorted((tmp_path / "page_files").rglob("*.jpg"))
+    before = small[0].read_bytes()
+    small[0].unlink()
+    assert caption(*photos, "-o", output).code == 0
+    assert small[0].read_bytes() == before
+
+
+def test_pictures_of_one_name_in_a_shard_keep_their_own_captions(caption, photos, tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        for photo in (*photos, *photos):
+            shard.add(photo, "x.jpg")
+    expected = [row["text"] for row in rows(caption(*photos).out)] * 2
+    for _ in range(2):
+        ran = caption(tmp_path / "s.tar", "-o", tmp_path / "rows.jsonl", "--batch-size", "2")
+        assert ran.code == 0
+        found = rows((tmp_path / "rows.jsonl").read_text())
+        assert [row["text"] for row in found] == expected
+
+
+def test_what_lies_among_the_photos_is_never_run(model, photos, tmp_path):
+    for name in ("json", "captioning", "PIL", "numpy", "struct"):
+        (photos[0].parent / f"{name}.py").write_text("open('RUN', 'w').close()")
+    command = Path(sys.executable).with_name("captioning")
+    words = [command, "caption", ".", "--model", model, "-o", tmp_path / "rows.jsonl"]
+    ran = subprocess.run(words, cwd=photos[0].parent, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert not (photos[0].parent / "RUN").exists()
 
 
 def test_another_search_or_model_does_not_go_on_with_a_run(caption, photos, tmp_path):
@@ -479,18 +544,24 @@ def test_shares_together_are_the_whole(caption, photos, tmp_path, capsys):
 
 def test_shares_that_are_not_all_there_are_not_merged(caption, photos, tmp_path, capsys):
     def merged(*names):
+        paths = [name if name.startswith("-") else str(tmp_path / name) for name in names]
         with pytest.raises(SystemExit) as exited:
-            cli.main(["merge", *(str(tmp_path / name) for name in names)])
+            cli.main(["merge", *paths])
         assert exited.value.code
         return capsys.readouterr().err
 
     for number in (1, 2):
         caption(*photos, "-o", tmp_path / f"{number}.jsonl", "--shard", f"{number}/2")
     caption(*photos, "-o", tmp_path / "other.jsonl", "--shard", "2/2", "--beam", "1")
+    caption(*photos[:2], "-o", tmp_path / "fewer.jsonl", "--shard", "2/2")
     caption(*photos, "-o", tmp_path / "whole.jsonl")
     assert "1.jsonl is share 1 of 2, but 1 shares are named" in merged("1.jsonl")
     assert "are both share 1 of 2" in merged("1.jsonl", "1.jsonl")
-    assert "were made with different models or settings" in merged("1.jsonl", "other.jsonl")
+    assert "were made with different models, settings or inputs" in merged("1.jsonl", "other.jsonl")
+    assert "settings or inputs" in merged("1.jsonl", "fewer.jsonl")
+    assert "exists. Give --overwrite" in merged("1.jsonl", "2.jsonl", "-o", "whole.jsonl")
+    photo = os.path.relpath(photos[0], tmp_path)
+    assert "is one of the photos" in merged("1.jsonl", "2.jsonl", "-o", photo, "--overwrite")
     assert "whole.jsonl is no share of a run" in merged("1.jsonl", "whole.jsonl")
     assert "No share was named" in merged()
     content = (tmp_path / "1.jsonl").read_text()
@@ -523,7 +594,7 @@ def test_the_summary_counts_every_photo(caption, photos, tmp_path):
     second = json.loads(caption(*words).out)
     wanted = ("captioned", "failed", "of_earlier_runs", "passed_over", "interrupted")
     assert [first[name] for name in wanted] == [1, 1, 0, 0, False]
-    assert [second[name] for name in wanted] == [2, 1, 2, 0, False]
+    assert [second[name] for name in wanted] == [2, 1, 1, 0, False]
     ran = caption(*photos, "--json")
     assert json.loads(ran.err.splitlines()[-1])["captioned"] == 2
     assert len(rows(ran.out)) == 3

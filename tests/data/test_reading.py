@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from stand_in_worker import stand_in, worker_where
 
-from captioning.data import pool, worker
+from captioning.data import pool, reading, worker
 from captioning.data.images import read_image
 from captioning.data.pool import Picture
 from captioning.data.preprocessing import Preprocessing
@@ -130,13 +130,30 @@ def test_what_a_decoder_prints_is_no_answer(pictures, monkeypatch):
     check(rows(PictureReader(PREPROCESSING, 3, 1), pictures[:3]), pictures[:3], [])
 
 
+def test_contents_that_wait_are_bounded(pictures, monkeypatch):
+    monkeypatch.setattr(reading, "_BYTES_AHEAD", 1)
+    content, taken = Path(pictures[0]).read_bytes(), []
+
+    def asked():
+        for number in range(50):
+            taken.append(number)
+            yield Picture(str(number), content)
+
+    batches = PictureReader(PREPROCESSING, 2, 1).batches(asked())
+    next(batches)
+    assert len(taken) <= 3
+    assert sum(len(batch.pictures) for batch in batches) == 48
+
+
 def test_a_worker_that_cannot_start_is_told(pictures, monkeypatch):
     monkeypatch.setattr(pool, "START", "sys.exit(3)")
     with pytest.raises(SettingsError, match=r"No process that reads pictures .* --workers 0"):
         rows(PictureReader(PREPROCESSING, 3, 1), pictures[:3])
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"workers": -1}, {"time_limit": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"workers": -1}, {"time_limit": 0.0}, {"time_limit": 1e10}]
+)
 def test_settings_that_read_nothing_are_refused(settings):
     with pytest.raises(SettingsError, match=next(iter(settings))):
         PictureReader(PREPROCESSING, **settings)
