@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from captioning.captioner.hub import model_directory
 from captioning.captioner.inputs import InputOptions, find_pictures
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.data.vocabulary import join_words
 from captioning.decoding import EnsembleState, Hypothesis, SearchMethod, ensemble, search
-from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
+from captioning.errors import DataError, ImageError, SettingsError
 from captioning.nn.model import check_device
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
@@ -74,7 +75,7 @@ class Captioner:
         """
         check_device(device)
         first, *rest = (
-            load_checkpoint(_directory(name), device=device)
+            load_checkpoint(model_directory(name), device=device)
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
         return cls(first, others=rest, seed=seed)
@@ -330,26 +331,3 @@ def _check_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
     there, here = (each.model.decoder.embedding.weight.device for each in (first, other))
     if there != here:
         raise SettingsError(f"Model {number} is on {here}, the first on {there}. Load both on one.")
-
-
-def _directory(name: str | Path) -> Path:
-    directory = Path(name)
-    return _download(str(name)) if not directory.is_dir() and _is_hub_id(str(name)) else directory
-
-
-def _is_hub_id(name: str) -> bool:
-    parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
-
-
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md"]))
-    except Exception as error:  # the hub's library raises many kinds
-        raise CheckpointError(
-            f"There is no model directory {repo_id}, and the hub gave none of that name "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
-            "Check the path, or reach the network once so that the download is cached."
-        ) from error

@@ -49,6 +49,30 @@ class CaptionedPicture:
         return self.captions[0].text if self.captions else ""
 
 
+@dataclass
+class Counts:
+    """How far a run is.
+
+    Attributes:
+        captioned: Pictures with a caption, those of earlier runs included.
+        failed: Pictures without, those of earlier runs included.
+        known: How many of both are of earlier runs.
+        present: Pictures left out, as they have a file of their own already.
+        absent: Pictures of earlier runs into this output that were not named this time.
+    """
+
+    captioned: int = 0
+    failed: int = 0
+    known: int = 0
+    present: int = 0
+    absent: int = 0
+
+    @property
+    def done(self) -> int:
+        """All that the run need not look at again."""
+        return self.captioned + self.failed + self.present
+
+
 def one_line(text: str) -> str:
     """Return ``text`` with what breaks a line or cannot be shown escaped."""
     return text if text.isprintable() else "".join(map(_shown, text))

@@ -1,7 +1,7 @@
 """A run over pictures that can be stopped at any moment and gone on with."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,12 @@ from captioning.captioner.journal import (
     stamp_of,
 )
 from captioning.captioner.output import Writer
-from captioning.captioner.results import CaptionedPicture
+from captioning.captioner.results import CaptionedPicture, Counts
 from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import OutputError, SettingsError
 from captioning.files import is_special, target_of
-
-
-@dataclass
-class Counts:
-    """How far a run is.
-
-    Attributes:
-        captioned: Pictures with a caption, those of earlier runs included.
-        failed: Pictures without, those of earlier runs included.
-        known: How many of both are of earlier runs.
-        present: Pictures left out, as they have a file of their own already.
-        absent: Pictures of earlier runs into this output that were not named this time.
-    """
-
-    captioned: int = 0
-    failed: int = 0
-    known: int = 0
-    present: int = 0
-    absent: int = 0
-
-    @property
-    def done(self) -> int:
-        """All that the run need not look at again."""
-        return self.captioned + self.failed + self.present
 
 
 def open_journal(

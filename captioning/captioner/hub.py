@@ -1,0 +1,33 @@
+"""Where a model lies: in a directory, or on the Hugging Face hub."""
+
+from pathlib import Path
+
+from captioning.errors import CheckpointError
+
+
+def model_directory(name: str | Path) -> Path:
+    """Return the directory of a model, fetched from the hub if it is the id of one there.
+
+    Raises:
+        CheckpointError: The hub gives none of that name.
+    """
+    directory = Path(name)
+    return _download(str(name)) if not directory.is_dir() and _is_hub_id(str(name)) else directory
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+    except Exception as error:  # the hub's library raises many kinds
+        raise CheckpointError(
+            f"There is no model directory {repo_id}, and the hub gave none of that name "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
+            "Check the path, or reach the network once so that the download is cached."
+        ) from error
