@@ -1,9 +1,9 @@
 """Caption photos and folders of photos.
 
-Results go to standard output or to -o, everything else to standard error. A run that was stopped or
-killed is gone on with by the same command: how far it was stands in its journal, a hidden file beside
--o. The exit code is 0 when every photo was captioned, 1 when some could not be read (they are named),
-2 for wrong usage.
+Results go to standard output or to -o, everything else to standard error. A run that was stopped
+or killed is gone on with by the same command: how far it was stands in its journal, a hidden file
+beside -o. The exit code is 0 when every photo was captioned, 1 when some could not be read (they
+are named), 2 for wrong usage.
 """
 
 import json
