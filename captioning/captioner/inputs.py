@@ -27,10 +27,10 @@ EXTENSIONS = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 @runtime_checkable
 class ReadableBytes(Protocol):
-    """A binary stream."""
+    """A binary stream, buffered."""
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, none at the end."""
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, as many as are there; none at the end."""
         ...
 
 
@@ -97,18 +97,20 @@ def find_pictures(
 
 
 def names_of(stream: ReadableBytes) -> Iterator[str]:
-    """Yield the names of a list, each ended by a line break or, where there is one, by a NUL.
+    """Yield the names of a list as they come, each ended by a line break, or by a NUL.
+
+    Which of them it is, its first piece tells: a NUL in it ends names.
 
     Args:
         stream: The list; its bytes need be no UTF-8.
     """
-    chunk = stream.read(1 << 16).removeprefix(codecs.BOM_UTF8)
+    chunk = stream.read1(1 << 16).removeprefix(codecs.BOM_UTF8)
     end = b"\0" if b"\0" in chunk else b"\n"
     rest = b""
     while chunk:
         *whole, rest = (rest + chunk).split(end)
         yield from (_decoded(name, end) for name in whole if name.strip(b"\r"))
-        chunk = stream.read(1 << 16)
+        chunk = stream.read1(1 << 16)
     if rest.strip(b"\r"):
         yield _decoded(rest, end)
 

@@ -211,13 +211,22 @@ def test_a_long_list_is_read_in_pieces(end):
     class Stream(io.BytesIO):
         largest = 0
 
-        def read(self, size=-1):
+        def read1(self, size=-1):
             self.largest = max(self.largest, size)
-            return super().read(min(size, random.Random(self.tell()).randint(1, 5000)))
+            return super().read(min(size, random.Random(self.tell()).randint(50, 5000)))
 
     stream = Stream(end.join(name.encode() for name in listed) + end)
     assert list(names_of(stream)) == listed
     assert 0 < stream.largest <= 1 << 16
+
+
+def test_a_list_that_is_still_being_written_is_worked_on():
+    reader, writer = os.pipe()
+    with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as producer:  # noqa: PTH123
+        found = names_of(stream)
+        for name in (b"a.jpg", b"b.jpg"):
+            producer.write(name + b"\n")
+            assert next(found) == name.decode()
 
 
 # --- shards --------------------------------------------------------------------------------------
