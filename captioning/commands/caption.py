@@ -13,11 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from rich.console import Console
 
-from captioning.captioner.inputs import InputOptions, Passed, find_pictures, names_of
+from captioning.captioner.inputs import (
+    InputOptions,
+    Passed,
+    ReadableBytes,
+    find_pictures,
+    names_of,
+)
 from captioning.captioner.page import folder_of_page
 from captioning.captioner.results import CaptionedPicture, Counts, one_line
 from captioning.captioner.writers import is_for_each, open_writer, thumbnails_of
@@ -187,7 +193,7 @@ def _pictures(settings: CaptionSettings, passed: Passed) -> Iterator[Picture]:
 def _listed() -> Iterator[str]:
     if sys.stdin is None:
         raise SettingsError("- stands for a list on standard input, and that is closed.")
-    return names_of(sys.stdin.buffer)
+    return names_of(cast(ReadableBytes, sys.stdin.buffer))
 
 
 def _written_folders(settings: CaptionSettings) -> frozenset[str]:
