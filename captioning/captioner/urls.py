@@ -68,7 +68,10 @@ def _listed(
     try:
         system, path = fsspec.core.url_to_fs(url)
     except Exception as error:  # each file system raises kinds of its own
-        yield Picture(url, error=f"{url} cannot be opened: {_told(error)}. Check what it names.")
+        advice = "Check what it names."
+        if isinstance(error, ImportError):
+            advice = 'Install that; for http: pip install "captioning[http]".'
+        yield Picture(url, error=f"{url} cannot be opened: {_told(error)}. {advice}")
         return
     try:
         yield from _found(
