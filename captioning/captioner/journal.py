@@ -7,7 +7,6 @@ included: it is the same whether the run was interrupted or not. A picture whose
 since is captioned again; other settings or another model are refused.
 """
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioning.captioner.results import Caption, CaptionedPicture
-from captioning.checkpoint import Checkpoint
 from captioning.data.vocabulary import join_words
 from captioning.errors import OutputError, SettingsError
 
@@ -58,18 +56,6 @@ def stamp_of(name: str) -> str:
             return ""
         return f"{found.st_size} {found.st_mtime_ns} {found.st_mode:o}"
     return ""
-
-
-def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
-    """Return a name for models: equal only where words, pixels and every weight are."""
-    digest = hashlib.sha256()
-    for checkpoint in checkpoints:
-        digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
-        digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
-        for name, weight in checkpoint.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class Journal:

@@ -3,14 +3,13 @@
 import io
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from captioning.captioner.results import CaptionedPicture
-from captioning.errors import OutputError
+from captioning.errors import OutputError, SettingsError
 from captioning.files import is_special, target_of
 
 
@@ -184,20 +183,21 @@ class FileWriter(Writer):
                 self.file.close()
 
 
-def photo_among(files: Iterable[Path], photos: Iterable[str]) -> Path | None:
-    """Return one of ``files`` that is one of the photos, by whatever name; None where none is."""
-    ours = {(found.st_dev, found.st_ino): path for path in files if (found := _stat(path))}
-    for photo in photos if ours else ():
-        if (found := _stat(photo)) and (path := ours.get((found.st_dev, found.st_ino))):
-            return path
-    return None
+def refuse_foreign(output: Path) -> None:
+    """Refuse to write over one of the photos.
 
-
-def _stat(path: str | Path) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116  (names need be no UTF-8)
-    except (OSError, ValueError):
-        return None
+    Raises:
+        SettingsError: The file is no list of captions.
+    """
+    head = b""
+    if output.is_file():
+        with output.open("rb") as file:
+            head = file.read(512)
+    if b"\0" in head and not head.startswith(b"PAR1"):
+        raise SettingsError(
+            f"-o {output} is one of the photos, or another file that is no list of captions, so "
+            "it is left as it is. Give another -o."
+        )
 
 
 def part_of(output: Path) -> Path:

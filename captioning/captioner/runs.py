@@ -1,20 +1,16 @@
 """A run over pictures that can be stopped at any moment and gone on with."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from captioning.captioner.captioner import Captioner
-from captioning.captioner.journal import (
-    Done,
-    Journal,
-    fingerprint,
-    journal_of,
-    stamp_of,
-)
-from captioning.captioner.output import Writer
+from captioning.captioner.journal import Done, Journal, journal_of, stamp_of
+from captioning.captioner.output import Writer, refuse_foreign
 from captioning.captioner.results import CaptionedPicture, Counts
+from captioning.checkpoint import Checkpoint
 from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.decoding import SearchMethod, search_to_json
@@ -67,21 +63,16 @@ def open_journal(
     return journal
 
 
-def refuse_foreign(output: Path) -> None:
-    """Refuse to write over one of the photos.
-
-    Raises:
-        SettingsError: The file is no list of captions.
-    """
-    head = b""
-    if output.is_file():
-        with output.open("rb") as file:
-            head = file.read(512)
-    if b"\0" in head and not head.startswith(b"PAR1"):
-        raise SettingsError(
-            f"-o {output} is one of the photos, or another file that is no list of captions, so "
-            "it is left as it is. Give another -o."
-        )
+def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
+    """Return a name for models: equal only where words, pixels and every weight are."""
+    digest = hashlib.sha256()
+    for checkpoint in checkpoints:
+        digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
+        digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
+        for name, weight in checkpoint.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def caption_into(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from captioning.captioner.journal import journal_of, read_facts
-from captioning.captioner.runs import refuse_foreign
+from captioning.captioner.output import refuse_foreign
 from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
 from captioning.commands.progress import talk
