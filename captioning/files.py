@@ -1,8 +1,8 @@
 """Files that are there whole or not at all."""
 
 import os
+import secrets
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,14 +36,33 @@ def write_whole(path: Path, text: str) -> None:
         return
     path = target_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".captioning-", dir=path.parent)
-    temporary = Path(name)
+    replace_whole(path, text.encode("utf-8"), mode=0o644)
+
+
+def replace_whole(
+    path: Path, content: bytes, *, mode: int | None = None, sync: bool = True
+) -> None:
+    """Put a new file in the place of ``path``, also where that is a link.
+
+    Args:
+        path: Its folder is there.
+        content: What is in the file.
+        mode: Its permissions; None for those that new files of this process have.
+        sync: Whether it is on the disk before it has its name, so that it outlives a power cut.
+
+    Raises:
+        OSError: It cannot be written; an older file of that name is as it was.
+    """
+    # A name of its own length: the path's may be as long as names can be.
+    temporary = path.with_name(f".captioning-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        with temporary.open("xb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -5,11 +5,11 @@ import hashlib
 import html
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from captioning.captioner.results import CaptionedPicture, one_line
+from captioning.files import replace_whole
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -76,14 +76,7 @@ class HtmlPage:
             return
         path = self._path_of(result.source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        try:
-            temporary.write_bytes(result.thumbnail)
-            temporary.replace(path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        replace_whole(path, result.thumbnail, sync=False)
 
     def add(self, result: CaptionedPicture) -> None:
         """Add one picture with its captions, or the reason why it has none."""

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ from captioning.captioner.inputs import is_picture
 from captioning.captioner.output import Writer
 from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError
+from captioning.files import replace_whole
 from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
 
 Existing = Literal["keep", "replace", "append"]
@@ -152,7 +152,8 @@ class SidecarWriter(FileForEach):
             before = _own_lines(path)
             if self.existing == "append":
                 lines = [*before, *(line for line in lines if line not in before)]
-        write_beside(path, "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        replace_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 class XmpWriter(FileForEach):
@@ -213,20 +214,3 @@ def _own_lines(path: Path) -> list[str]:
             "with -o."
         )
     return content.decode("utf-8", "backslashreplace").splitlines()
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all, through a temporary one in its folder.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    # A name of its own length: the picture's may be as long as names can be.
-    temporary = path.with_name(f".captions-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise

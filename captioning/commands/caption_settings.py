@@ -10,6 +10,12 @@ import tyro
 from captioning.captioner.writers import ENDINGS, is_for_each
 from captioning.errors import SettingsError, check_least
 
+OutputFile = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"),
+]
+"""A flag that names where rows go."""
+
 
 @dataclass(frozen=True)
 class CaptionSettings:
@@ -21,12 +27,7 @@ class CaptionSettings:
         tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
     ] = ()
     """Files, folders, patterns in quotes, tar shards, URLs, or - for a list on standard input."""
-    output: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
-        ),
-    ] = None
+    output: OutputFile = None
     """Where the results go. For txt, caption, xmp, embed a folder, by default each photo's own."""
     format: Literal[
         "auto",

@@ -14,6 +14,7 @@ from captioning.captioner.journal import journal_of, read_facts
 from captioning.captioner.output import refuse_foreign
 from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
+from captioning.commands.caption_settings import OutputFile
 from captioning.commands.progress import talk
 from captioning.errors import OutputError, SettingsError
 
@@ -28,12 +29,7 @@ class MergeSettings:
         tyro.conf.arg(metavar="SHARE ...", help_behavior_hint=""),
     ] = ()
     """The JSON lines of all shares, in any order."""
-    output: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"
-        ),
-    ] = None
+    output: OutputFile = None
     """Where the rows go."""
     overwrite: bool = False
     """Replace -o if it is there."""

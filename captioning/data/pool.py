@@ -71,7 +71,7 @@ class PictureProcess:
             self._start()
         self._left -= 1
         late = threading.Event()
-        answer = self._ask(name, content, late)
+        answer = self._answer(self.time_limit, late, name, content)
         if answer is None:
             return ReadPicture(error=f"{name} {self._obituary(late.is_set())}")
         kind, first, second = answer
@@ -102,37 +102,39 @@ class PictureProcess:
                 return
             self._process = _begin(self.settings)
             self._left = _PICTURES_PER_PROCESS
-            answer = self._receive(_START_LIMIT, threading.Event())
+            answer = self._answer(_START_LIMIT, threading.Event())
             if answer is not None and answer[0] == READY:
                 return
         self._end()
         if not self._closed:
             raise _cannot_start("it ends at once")
 
-    def _ask(
-        self, name: str, content: bytes | None, late: threading.Event
+    def _answer(
+        self,
+        limit: float,
+        late: threading.Event,
+        name: str | None = None,
+        content: bytes | None = None,
     ) -> tuple[int, bytes, bytes] | None:
+        """Ask for a picture, if one is named; return the answer, None if the process is no more.
+
+        Args:
+            limit: Seconds until the process is killed.
+            late: Set where that was so.
+            name: The picture's.
+            content: Of its file; None where that is called so.
+        """
         process = self._process
         if process is None or process.stdin is None:
             return None
-        timer = self._deadline(self.time_limit, late)
+        timer = self._deadline(limit, late)
         try:
-            if content is None:
+            if name is not None and content is None:
                 send(process.stdin, PATH, os.fsencode(name))
-            else:
+            elif name is not None and content is not None:
                 send(process.stdin, CONTENT, os.fsencode(name), content)
             return _read_answer(process.stdout)
         except (OSError, ValueError):  # it died, or was ended by another thread
-            return None
-        finally:
-            timer.cancel()
-
-    def _receive(self, limit: float, late: threading.Event) -> tuple[int, bytes, bytes] | None:
-        process = self._process
-        timer = self._deadline(limit, late)
-        try:
-            return _read_answer(process.stdout) if process else None
-        except (OSError, ValueError):
             return None
         finally:
             timer.cancel()

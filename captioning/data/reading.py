@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -98,16 +98,15 @@ class PictureReader:
         processes: list[PictureProcess] = []
         own, closing = threading.local(), threading.Event()
 
-        def read(picture: Picture) -> ReadPicture:
-            if picture.error or picture.known is not None:
-                return ReadPicture(error=picture.error)
-            content, error = _content(picture, self.time_limit, closing)
-            if error:
-                return ReadPicture(error=error)
+        def decode(name: str, content: bytes | None) -> ReadPicture:
             if not hasattr(own, "process"):
                 own.process = PictureProcess(self.worker_settings, self.time_limit)
                 processes.append(own.process)
-            return own.process.read(picture.name, content)
+            found: ReadPicture = own.process.read(name, content)
+            return found
+
+        def read(picture: Picture) -> ReadPicture:
+            return self._read(picture, closing, decode)
 
         executor = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
         waiting: deque[tuple[Picture, Future[ReadPicture]]] = deque()
@@ -132,15 +131,23 @@ class PictureReader:
             executor.shutdown()
 
     def _read_here(self, picture: Picture) -> tuple[Picture, ReadPicture]:
+        def decode(name: str, content: bytes | None) -> ReadPicture:
+            picture = name if content is None else content
+            return ReadPicture(*worker.answer(self.worker_settings, picture, name))
+
+        return picture, self._read(picture, threading.Event(), decode)
+
+    def _read(
+        self,
+        picture: Picture,
+        closing: threading.Event,
+        decode: Callable[[str, bytes | None], ReadPicture],
+    ) -> ReadPicture:
+        """Fetch a picture if need be, and decode it, unless all is known of it already."""
         if picture.error or picture.known is not None:
-            return picture, ReadPicture(error=picture.error)
-        content, error = _content(picture, self.time_limit, threading.Event())
-        if error:
-            return picture, ReadPicture(error=error)
-        answer = worker.answer(
-            self.worker_settings, picture.name if content is None else content, picture.name
-        )
-        return picture, ReadPicture(*answer)
+            return ReadPicture(error=picture.error)
+        content, error = _content(picture, self.time_limit, closing)
+        return ReadPicture(error=error) if error else decode(picture.name, content)
 
     def _collated(self, items: list[tuple[Picture, ReadPicture]]) -> PixelBatch:
         size = self.preprocessing.size

@@ -1,14 +1,11 @@
 """A caption as the description of a photo: in the file, in a copy of it, or beside it."""
 
-import os
 import stat
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from captioning.errors import OutputError
-from captioning.files import is_special, target_of
+from captioning.files import is_special, replace_whole, target_of
 from captioning.metadata import iptc, jpeg, png, tiff, webp, xmp
 from captioning.metadata.blocks import Blocks
 
@@ -144,7 +141,6 @@ def _replace(path: Path, content: bytes, *, like: Path | None) -> None:
     Raises:
         OutputError: It cannot be written; an older file of that name is as it was.
     """
-    temporary = None
     try:
         path = target_of(path)
         if path.is_dir() or is_special(path):
@@ -152,20 +148,8 @@ def _replace(path: Path, content: bytes, *, like: Path | None) -> None:
         model = path if path.exists() else like
         mode = _PLAIN_MODE if model is None else stat.S_IMODE(model.stat().st_mode)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".captioning-", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-        temporary = None
+        replace_whole(path, content, mode=mode)
     except OutputError:
         raise
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({error}). Choose another place.") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
