@@ -40,7 +40,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def replace_whole(
-    path: Path, content: bytes, *, mode: int | None = None, sync: bool = True
+    path: Path,
+    content: bytes,
+    *,
+    mode: int | None = None,
+    sync: bool = True,
+    through: Path | None = None,
 ) -> None:
     """Put a new file in the place of ``path``, also where that is a link.
 
@@ -49,14 +54,16 @@ def replace_whole(
         content: What is in the file.
         mode: Its permissions; None for those that new files of this process have.
         sync: Whether it is on the disk before it has its name, so that it outlives a power cut.
+        through: What it is called until it is whole, where nobody else writes it: what a kill
+            leaves of it is then replaced the next time. None for a name that no other has.
 
     Raises:
         OSError: It cannot be written; an older file of that name is as it was.
     """
     # A name of its own length: the path's may be as long as names can be.
-    temporary = path.with_name(f".captioning-{secrets.token_hex(8)}")
+    temporary = through or path.with_name(f".captioning-{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             if sync:
                 file.flush()

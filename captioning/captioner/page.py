@@ -76,7 +76,7 @@ class HtmlPage:
             return
         path = self._path_of(result.source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(path, result.thumbnail, sync=False)
+        replace_whole(path, result.thumbnail, sync=False, through=path.with_suffix(".part"))
 
     def add(self, result: CaptionedPicture) -> None:
         """Add one picture with its captions, or the reason why it has none."""
