@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from captioning.data.batches import mirror_words
@@ -37,11 +37,12 @@ class SelfCritical:
     as the references then do: without that mark, models learn to end on "with a" or "of a", whose
     words cost nothing and whose n-grams are common.
 
-    p is the distribution that is sampled from: without dropout, and without the words that search
-    never emits. If ``<unk>`` had a share in it, it would collect the probability that losing
-    captions give up, since it is never sampled and so never loses (docs/experiments.md,
-    2026-11-25). In captions of a mirrored picture, "left" and "right" change places before they
-    are scored.
+    p is the distribution that is sampled from: without dropout in the decoder, and without the
+    words that search never emits. If ``<unk>`` had a share in it, it would collect the probability
+    that losing captions give up, since it is never sampled and so never loses
+    (docs/experiments.md, 2026-11-25). ``feature_dropout`` hides a part of the picture before
+    anything is sampled, so that samples, baseline and p see the same. In captions of a mirrored
+    picture, "left" and "right" change places before they are scored.
 
     Args:
         references: For each picture of the training split its captions as words.
@@ -87,6 +88,7 @@ class SelfCritical:
         was_training = decoder.training
         decoder.eval()
         n = self.config.samples
+        features = self._partly_hidden(features)
         still = Features(
             features.vector.detach(), None if features.grid is None else features.grid.detach()
         )
@@ -143,6 +145,14 @@ class SelfCritical:
         image = np.concatenate([owner, np.repeat(owner, [len(those) for those in references])])
         lengths = np.array([len(caption) for caption in words])
         return bleu_table(bleu_rows(count_ngrams(words), lengths, image, len(captions)))[:, _BLEU_4]
+
+    def _partly_hidden(self, features: Features) -> Features:
+        """Drop numbers of v, and the same ones of each position of the grid."""
+        if not self.config.feature_dropout:
+            return features
+        mask = nn.functional.dropout(torch.ones_like(features.vector), self.config.feature_dropout)
+        grid = None if features.grid is None else features.grid * mask.unsqueeze(1)
+        return Features(features.vector * mask, grid)
 
     def _search(
         self, decoder: Decoder, features: Features, how: Sampling | Greedy

@@ -24,10 +24,18 @@ class SelfCriticalConfig:
     """Weight of the sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward."""
     cross_entropy: float = 0.0
     """Weight of the cross-entropy of the people's captions beside the policy gradient."""
+    feature_dropout: float = 0.0
+    """Share of the numbers of v and of the grid that are hidden from a picture's samples and from
+    their log-probabilities alike, drawn anew for each picture of a batch; else the decoder learns
+    the training photos by heart."""
     max_length: int = 20
     """Words of a sample at most."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.feature_dropout < 1:
+            raise SettingsError(
+                f"feature_dropout is {self.feature_dropout}; it is at least 0 and below 1."
+            )
         if self.samples < 1 or (self.samples == 1 and self.baseline == "others"):
             raise SettingsError(
                 f"samples is {self.samples}; it is at least 2, or 1 with the baseline greedy."

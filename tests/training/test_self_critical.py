@@ -167,6 +167,36 @@ def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
     assert again.nll == found[0].nll
 
 
+@pytest.mark.parametrize("baseline", ["others", "greedy"])
+def test_hidden_part_of_a_picture_is_hidden_from_samples_and_their_log_probabilities(
+    baseline, monkeypatch
+):
+    network, size = decoder(attention=True), (200, 5, SIZE)
+    grid = torch.rand(size) + 1  # so that a zero is a hidden number
+    seen = []
+    look = Decoder.look
+
+    def spy(self, features):
+        seen.append(features)
+        return look(self, features)
+
+    monkeypatch.setattr(Decoder, "look", spy)
+    goal = objective(samples=2, baseline=baseline, feature_dropout=0.25)
+    images = torch.arange(200) % PICTURES
+    goal.loss(network.train(), Features(grid.mean(1), grid), images, torch.zeros_like(images))
+    assert len(seen) == (3 if baseline == "greedy" else 2)
+    first = seen[0]
+    for other in seen[1:]:
+        assert torch.equal(other.vector, first.vector)
+        assert torch.equal(other.grid, first.grid)
+    hidden = first.vector == 0
+    assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert len(hidden.unique(dim=0)) > 10  # each picture has its own
+    expected = grid.masked_fill(hidden.unsqueeze(1), 0.0) / 0.75
+    torch.testing.assert_close(first.grid, expected)
+    torch.testing.assert_close(first.vector, expected.mean(1))
+
+
 @pytest.fixture
 def cache(tmp_path):
     cache = FeatureCache(tmp_path / "features", (PICTURES, 2, 4, SIZE))
@@ -233,7 +263,14 @@ def _copy(state):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"samples": 1}, {"samples": 0, "baseline": "greedy"}, {"bleu": -1.0}, {"max_length": 0}],
+    [
+        {"samples": 1},
+        {"samples": 0, "baseline": "greedy"},
+        {"bleu": -1.0},
+        {"max_length": 0},
+        {"feature_dropout": 1.0},
+        {"feature_dropout": -0.1},
+    ],
 )
 def test_senseless_settings_are_refused(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
