@@ -38,6 +38,7 @@ from captioning.nn.presets import PRESETS, preset
 from captioning.retrieval import rank_images, reconstruct, retrieval_scores
 from captioning.training import RunConfig, TrainingConfig
 from captioning.training.cache import cache_features
+from captioning.training.precision import has_bfloat16
 from captioning.training.student import Student
 from captioning.training.validation import perplexity
 
@@ -47,7 +48,7 @@ TRAINING = TrainingConfig(
     learning_rate=2e-3,
     averaging=0.99,
     patience=0,
-    precision="bfloat16",
+    precision="bfloat16" if has_bfloat16("cpu") else "float32",
 )
 DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
@@ -102,14 +103,21 @@ class Budget:
 
     @property
     def described(self) -> dict[str, object]:
-        """What has to be the same for two runs to stand in one table."""
+        """What has to be the same for two runs to stand in one table.
+
+        The precision is not among it, since processors differ: each run has its ``bits``.
+        """
         default, own = asdict(TrainingConfig()), asdict(replace(TRAINING, epochs=self.epochs))
         return {
             "data": short_name(self.data),
             "encoder": ENCODER.name,
             "size": self.size,
             "dropout": DROPOUT,
-            "training": {name: own[name] for name in own if own[name] != default[name]},
+            "training": {
+                name: own[name]
+                for name in own
+                if own[name] != default[name] and name != "precision"
+            },
             "search": search_to_json(SEARCH),
         }
 
@@ -181,6 +189,7 @@ def measure(config: RunConfig) -> dict[str, float]:
     numbers = {
         "parameters": float(sum(weight.numel() for weight in decoder.parameters())),
         "seconds": seconds(config.output / "log.csv"),
+        "bits": 32.0 if config.training.precision == "float32" else 16.0,
         "BLEU-1": 100 * scores.bleu_1,
         "BLEU-2": 100 * scores.bleu_2,
         "BLEU-3": 100 * scores.bleu_3,

@@ -18,6 +18,7 @@ from captioning.errors import DataError
 from captioning.files import write_whole
 
 _VERSION = 1
+_INDEX = "index.json"
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -79,6 +80,16 @@ def _take_room(path: Path) -> None:
                 raise
 
 
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return what :meth:`FeatureCache.flush` wrote, or nothing where it is missing or damaged."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()
+    return index if whole else {}
+
+
 class FeatureCache:
     """One row of 16-bit features per picture, with the pictures that could not be read.
 
@@ -96,7 +107,7 @@ class FeatureCache:
         self.done = 0
         self.unreadable: dict[int, str] = {}
         self._file = directory / "features.npy"
-        self._index = directory / "index.json"
+        self._index = directory / _INDEX
         try:
             self._open(shape)
         except OSError as error:
@@ -105,8 +116,17 @@ class FeatureCache:
                 "Give another directory as cache."
             ) from error
 
+    @classmethod
+    def find(cls, directory: Path, shape: tuple[int, int, int, int]) -> "FeatureCache | None":
+        """Return the cache in ``directory`` if it is complete and of this shape; make none."""
+        index = _read_index(directory / _INDEX)
+        if index.get("shape") != list(shape) or index["done"] != shape[0]:
+            return None
+        return cls(directory, shape)
+
     def _open(self, shape: tuple[int, int, int, int]) -> None:
-        if self._file.is_file() and (index := self._read_index()).get("shape") == list(shape):
+        index = _read_index(self._index)
+        if self._file.is_file() and index.get("shape") == list(shape):
             self.done = index["done"]
             self.unreadable = {int(row): why for row, why in index["unreadable"].items()}
             self.rows = np.lib.format.open_memmap(self._file, mode="r+")
@@ -114,15 +134,6 @@ class FeatureCache:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
         _take_room(self._file)
-
-    def _read_index(self) -> dict[str, Any]:
-        """Return what :meth:`flush` wrote; a missing or damaged one starts the cache afresh."""
-        try:
-            index = json.loads(self._index.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        whole = isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()
-        return index if whole else {}
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from captioning.nn.pretrained import weights_hash
 from captioning.nn.tail import EncoderFront
 
 _FLUSH_EVERY = 16  # batches
+_AVERAGED_TOGETHER = 64  # pictures
 
 
 def cache_features(
@@ -33,6 +34,8 @@ def cache_features(
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureCache:
     """Return the features of ``paths``, computing those that the cache lacks.
+
+    Where v alone is wanted and the grids of the same pictures are cached, v is their mean.
 
     Args:
         encoder: A frozen encoder or its front, on the device where it is to work.
@@ -64,6 +67,10 @@ def cache_features(
     cache = FeatureCache(directory / key.digest(paths), shape)
     if cache.complete:
         return cache
+    if not grid:
+        grids = directory / replace(key, grid=True).digest(paths)
+        if kept := FeatureCache.find(grids, (*shape[:2], encoder.positions, shape[3])):
+            return _averaged(kept, cache, watch)
     device = next(encoder.parameters()).device
     left = [os.fspath(path) for path in paths[cache.done :]]
     reader = PictureReader(preprocessing, batch_size, workers)
@@ -81,6 +88,24 @@ def cache_features(
         watch(cache.done, len(paths))
     cache.flush()
     return cache
+
+
+def _averaged(
+    grids: FeatureCache, vectors: FeatureCache, watch: Callable[[int, int], None]
+) -> FeatureCache:
+    """Fill ``vectors`` with the mean of each picture's positions."""
+    while not vectors.complete:
+        rows = slice(vectors.done, vectors.done + _AVERAGED_TOGETHER)
+        means = torch.from_numpy(grids.rows[rows]).float().mean(2, keepdim=True)
+        problems = {
+            row - rows.start: why
+            for row, why in grids.unreadable.items()
+            if rows.start <= row < rows.stop
+        }
+        vectors.append(means, problems)
+        watch(vectors.done, len(vectors))
+    vectors.flush()
+    return vectors
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from captioning.nn.growth import grown
 from captioning.nn.model import check_device
 from captioning.nn.tail import EncoderFront, EncoderTail, cut
 from captioning.training.cache import cache_features
+from captioning.training.precision import precision_advice
 from captioning.training.progress import Watcher
 from captioning.training.settings import RunConfig
 
@@ -86,6 +87,8 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     _refuse_overlap(*splits)
     text = [] if config.text is None else list(read_text_captions(config.text).values())
     check_device(config.device)
+    if advice := precision_advice(config.training.precision, config.device):
+        watcher.say(advice)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
     start = None if config.start is None else load_checkpoint(config.start, device=config.device)
     encoder = Encoder(config.encoder).to(config.device) if start is None else start.model.encoder

@@ -103,7 +103,8 @@ class TrainingConfig:
     select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
     """The score of free-running captions of the validation split that chooses the epoch."""
     precision: Precision = "float32"
-    """``bfloat16`` doubles the speed of encoder and decoder on processors that have it."""
+    """``bfloat16`` nearly doubles the speed of encoder and decoder on processors that have it; on
+    others it is many times slower, and the run says so."""
     seed: int = 0
     """Seed of the initial weights, the order of the captions and dropout."""
     save_every: int = 200

@@ -1,5 +1,6 @@
 """Views in the cache: what an encoder makes of each, drawn again alike after an interruption."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,41 @@ def test_crops_without_mirror_images_are_refused():
         TrainingConfig(crops=2, mirror=False)
     with pytest.raises(SettingsError, match="crops is -1"):
         TrainingConfig(crops=-1)
+
+
+def test_vectors_of_cached_grids_are_their_means(encoder, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("captioning.training.cache._AVERAGED_TOGETHER", 5)
+    paths = [Path(path) for path in pictures]
+    settings = {"flip": True, "batch_size": 4, "workers": 0}
+    expected = cache_features(encoder, paths, tmp_path / "alone", grid=False, **settings)
+    cache_features(encoder, paths, tmp_path / "both", grid=True, **settings)
+
+    def look(*arguments, **settings):
+        pytest.fail("pictures were encoded again")
+
+    monkeypatch.setattr("captioning.training.cache._look", look)
+    found = cache_features(encoder, paths, tmp_path / "both", grid=False, **settings)
+    assert found.complete
+    assert found.unreadable == expected.unreadable != {}
+    assert expected.rows.any()
+    close = {"rtol": 2e-3, "atol": 1e-4}  # both are rounded to 16 bits
+    torch.testing.assert_close(torch.tensor(found.rows), torch.tensor(expected.rows), **close)
+
+
+@pytest.mark.parametrize("damage", ["unfinished", "no index", "other shape"])
+def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, pictures, tmp_path):
+    paths = [Path(path) for path in pictures]
+    settings = {"flip": False, "batch_size": 4, "workers": 0}
+    expected = cache_features(encoder, paths, tmp_path / "alone", grid=False, **settings)
+    grids = cache_features(encoder, paths, tmp_path / "both", grid=True, **settings)
+    index = grids.directory / "index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    if damage == "no index":
+        index.unlink()
+    elif damage == "unfinished":
+        index.write_text(json.dumps({**content, "done": 4}), encoding="utf-8")
+    else:
+        index.write_text(json.dumps({**content, "shape": [9, 1, 1, 1]}), encoding="utf-8")
+    grids.rows[:] = 7.0
+    found = cache_features(encoder, paths, tmp_path / "both", grid=False, **settings)
+    assert found.rows.tobytes() == expected.rows.tobytes()
