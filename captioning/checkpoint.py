@@ -54,6 +54,7 @@ _BEFORE = {
     "layers": 1,
     "factored": False,
     "multimodal": False,
+    "deep_output": False,
     "embedding_layers": 1,
     "reconstruct": False,
 }

@@ -42,7 +42,8 @@ class DecoderCore(nn.Module):
         numbers = config.layers * self.cell.state_count * H
         self.W_v0 = nn.Linear(D, numbers) if config.injection == "init_state" else None
         self.W_vr = nn.Linear(D, E, bias=False) if config.injection == "merge" else None
-        self.W_xr = nn.Linear(E, E, bias=False) if config.multimodal else None
+        sees_word = config.multimodal or config.deep_output
+        self.W_xr = nn.Linear(E, E, bias=False) if sees_word else None
         if config.attention:
             self._build_attention()
         if config.reconstruct:
@@ -212,10 +213,11 @@ class DecoderCore(nn.Module):
             r = r + self.W_zr(self.dropout(z))
         if u is not None:
             r = r + self.W_ur(self.dropout(u))
+        if self.W_xr is not None:
+            r = r + shares[:, -self.config.embedding_size :]
         if merged is not None:
             r = r + merged
             if self.config.multimodal:
-                r = r + shares[:, -self.config.embedding_size :]
                 r = 1.7159 * torch.tanh(r * (2 / 3))  # LeCun et al. (1998), section 4.4
             else:
                 r = torch.tanh(r)

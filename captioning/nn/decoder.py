@@ -37,13 +37,14 @@ class Decoder(DecoderCore):
         x      = E[w]                                   (or relu(W_ee E[w] + b_e))
         gates  = W_xh x + W_vh v (+ W_zh z) + b
         h, ... = cell(gates, h, ...)
-        r      = W_hr h (+ W_zr z) (+ W_vr v) + b_r
+        r      = W_hr h (+ W_zr z) (+ W_vr v) (+ W_xr x) + b_r
         p      = softmax(W_rw r + b_w)
 
     z is the context vector of :class:`SoftAttention`, computed from the hidden state before; each
-    bracketed term is there where the configuration asks for it. With several ``layers``, each cell
-    above the first reads the hidden state below it in place of x, and h is that of the last; with
-    ``factored``, W_vh v is a term of the last one's gates and not of the first's.
+    bracketed term is there where the configuration asks for it, W_xr x with ``deep_output`` (Xu et
+    al. 2015, equation 7). With several ``layers``, each cell above the first reads the hidden state
+    below it in place of x, and h is that of the last; with ``factored``, W_vh v is a term of the
+    last one's gates and not of the first's.
 
     With ``multimodal`` (Mao et al. 2014) r is ``g(W_hr h + W_vr v + W_xr x + b_r)``, where g(y) is
     1.7159 tanh(2y/3).

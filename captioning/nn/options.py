@@ -35,6 +35,8 @@ class DecoderOptions:
     multimodal: bool = False
     """The layer where v is merged sees the word too, under a scaled tanh (m-RNN). With ``merge``.
     """
+    deep_output: bool = False
+    """The readout sees the word just read, beside the hidden state (Xu et al. 2015, equation 7)."""
     embedding_layers: int = 1
     """2 puts a second layer between the word vectors and the cell (m-RNN)."""
     reconstruct: bool = False
@@ -118,6 +120,10 @@ class DecoderOptions:
             raise SettingsError(
                 f"multimodal is a way to merge v, and it enters by {self.injection}. Choose the "
                 "injection merge."
+            )
+        if self.deep_output and self.multimodal:
+            raise SettingsError(
+                "multimodal shows the word to the readout already. Leave deep_output out."
             )
         if self.reconstruct and (self.attention or self.injection == "none"):
             raise SettingsError(

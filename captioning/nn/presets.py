@@ -114,10 +114,12 @@ def show_attend_tell() -> DecoderOptions:
         z_t      = sum_i alpha_ti a_i,  alpha_t = softmax of an MLP of a_i and h_{t-1}
         p        = softmax(L_o (E[w_{t-1}] + L_h h_t + L_z z_t))
 
-    Changed: E[w] is not added to the readout. The paper's doubly stochastic term is
-    ``training.doubly_stochastic``.
+    Changed: f_init is one layer, and the grid is projected to A numbers by a rectified layer before
+    anything looks at it. The paper's doubly stochastic term is ``training.doubly_stochastic``.
     """
-    return DecoderOptions(cell="lstm", injection="init_state", attention=True, tie_weights=False)
+    return DecoderOptions(
+        cell="lstm", injection="init_state", attention=True, deep_output=True, tie_weights=False
+    )
 
 
 def up_down() -> DecoderOptions:

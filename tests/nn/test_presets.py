@@ -31,6 +31,9 @@ MORE = {
     "lstm, 2 layers, attention": DecoderOptions(layers=2, attention=True),
     "gru, factored": DecoderOptions(cell="gru", layers=3, factored=True),
     "rnn, factored": DecoderOptions(cell="rnn", layers=2, factored=True, injection="first_word"),
+    "gru, deep output": DecoderOptions(cell="gru", deep_output=True, embedding_layers=2),
+    "lstm, merge, deep output": DecoderOptions(injection="merge", deep_output=True),
+    "lstm, reconstruct, deep output": DecoderOptions(reconstruct=True, deep_output=True),
     "gru, multimodal": DecoderOptions(cell="gru", injection="merge", multimodal=True),
     "lstm, reconstruct": DecoderOptions(reconstruct=True, layers=2, embedding_layers=2),
     "gru, reconstruct": DecoderOptions(cell="gru", injection="first_step", reconstruct=True),
@@ -145,7 +148,8 @@ def show_attend_tell(w, v, grid, caption):
     for word in caption:
         z = soft_attention(w, places, h)
         h, c = lstm(w, "cell", w["embedding.weight"][word], h, c, linear(w, "W_zh", z))
-        found.append(words(w, linear(w, "W_hr", h) + linear(w, "W_zr", z)))
+        word = linear(w, "W_xr", w["embedding.weight"][word])
+        found.append(words(w, word + linear(w, "W_hr", h) + linear(w, "W_zr", z)))
     return found
 
 
@@ -394,6 +398,7 @@ def test_the_table_of_words_follows_every_weight_in_it():
         ({"factored": True, "layers": 2, "injection": "every_input"}, "not with every_input"),
         ({"factored": True, "layers": 2, "injection": "none"}, "not with none"),
         ({"multimodal": True}, "enters by recurrent"),
+        ({"multimodal": True, "injection": "merge", "deep_output": True}, "already"),
         ({"reconstruct": True, "attention": True}, "no grid"),
         ({"reconstruct": True, "injection": "none"}, "sees v"),
         ({"top_down": True, "attention": True, "layers": 2}, "layers is 2"),
