@@ -216,9 +216,7 @@ class DecoderCore(nn.Module):
         if self.W_xr is not None:
             r = r + shares[:, -self.config.embedding_size :]
         if merged is not None:
+            # The scaled one is of LeCun et al. (1998), section 4.4.
             r = r + merged
-            if self.config.multimodal:
-                r = 1.7159 * torch.tanh(r * (2 / 3))  # LeCun et al. (1998), section 4.4
-            else:
-                r = torch.tanh(r)
+            r = 1.7159 * torch.tanh(r * (2 / 3)) if self.config.multimodal else torch.tanh(r)
         return self.W_rw(self.dropout(r))

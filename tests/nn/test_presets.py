@@ -148,8 +148,8 @@ def show_attend_tell(w, v, grid, caption):
     for word in caption:
         z = soft_attention(w, places, h)
         h, c = lstm(w, "cell", w["embedding.weight"][word], h, c, linear(w, "W_zh", z))
-        word = linear(w, "W_xr", w["embedding.weight"][word])
-        found.append(words(w, word + linear(w, "W_hr", h) + linear(w, "W_zr", z)))
+        last = linear(w, "W_xr", w["embedding.weight"][word])
+        found.append(words(w, last + linear(w, "W_hr", h) + linear(w, "W_zr", z)))
     return found
 
 
