@@ -110,10 +110,15 @@ def described(data: str, scores: Scores) -> dict[str, float]:
 def searches() -> list[SearchMethod]:
     """Return what to choose from."""
     return [
-        BeamSearch(width=width, length_penalty=penalty, no_repeat_ngram=blocked)
+        BeamSearch(
+            width=width,
+            length_penalty=penalty,
+            no_repeat_ngram=blocked,
+            no_double_word=blocked > 0,
+        )
         for width, penalties in ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9, 1.1)))
         for penalty in penalties
-        for blocked in ((0,) if width < 5 else (0, 3))
+        for blocked in ((0,) if width < 5 else (0, 2, 3))
     ]
 
 

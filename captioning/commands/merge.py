@@ -61,7 +61,14 @@ def _format(settings: MergeSettings) -> str:
         return settings.format
     if settings.output is None:
         return "jsonl"
-    return ENDINGS.get(settings.output.suffix.lower(), "jsonl")
+    found = ENDINGS.get(settings.output.suffix.lower(), "jsonl")
+    if found == "html":
+        raise SettingsError(
+            f"-o {settings.output} asks for a page, and shares hold rows without pictures. Give an "
+            "-o that ends in .jsonl, .csv, .json or .parquet; or `captioning caption` all pictures "
+            "in one run for a page."
+        )
+    return found
 
 
 def _in_order(paths: tuple[Path, ...]) -> list[Path]:

@@ -24,6 +24,8 @@ class SearchMethod:
     no_repeat_ngram: int = 0
     """No sequence of this many words occurs twice in a caption (Paulus et al. 2018, section 2.5);
     0 for no such rule."""
+    no_double_word: bool = False
+    """No word comes twice in a row: not "a man sitting sitting on a bench"."""
     forbidden_words: tuple[int, ...] = ()
     """Words that never occur."""
     required_words: tuple[int, ...] = ()
@@ -34,6 +36,8 @@ class SearchMethod:
 
     def __post_init__(self) -> None:
         self._check_counts(min_length=0, max_length=1, no_repeat_ngram=0)
+        if not isinstance(self.no_double_word, bool):
+            raise SettingsError(f"no_double_word is {self.no_double_word!r}; it is true or false.")
         for name, most in MOST.items():
             value: Any = getattr(self, name, None)
             if _is_number(value) and value > most:

@@ -88,6 +88,8 @@ class Rules:
         scores.index_fill_(1, self.never, NEVER)
         if history.shape[1] < self.how.min_length:
             scores[:, self.eos] = NEVER
+        if self.how.no_double_word and history.shape[1]:
+            scores.scatter_(1, history[:, -1:], NEVER)
         n = self.how.no_repeat_ngram
         if n and history.shape[1] >= n:
             # Every n-gram so far whose first n - 1 words are the last n - 1 words blocks its last.

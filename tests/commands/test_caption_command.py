@@ -565,6 +565,8 @@ def test_shares_that_are_not_all_there_are_not_merged(caption, photos, tmp_path,
     assert "is one of the photos" in merged("1.jsonl", "2.jsonl", "-o", photo, "--overwrite")
     assert "whole.jsonl is no share of a run" in merged("1.jsonl", "whole.jsonl")
     assert "No share was named" in merged()
+    assert "ends in .jsonl, .csv" in merged("1.jsonl", "2.jsonl", "-o", "page.html")
+    assert not (tmp_path / "page.html").exists()
     content = (tmp_path / "1.jsonl").read_text()
     (tmp_path / "1.jsonl").write_text(content.splitlines()[0] + "\n")
     (tmp_path / "2.jsonl").write_text(content)
