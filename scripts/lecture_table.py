@@ -118,7 +118,11 @@ class Budget:
                 for name in own
                 if own[name] != default[name] and name != "precision"
             },
-            "search": search_to_json(SEARCH),
+            "search": {
+                name: value
+                for name, value in search_to_json(SEARCH).items()
+                if value != search_to_json(BeamSearch()).get(name) or name == "method"
+            },
         }
 
 
