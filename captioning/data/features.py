@@ -18,7 +18,7 @@ from captioning.errors import DataError
 from captioning.files import write_whole
 
 _VERSION = 1
-_INDEX = "index.json"
+_ROWS, _INDEX = "features.npy", "index.json"
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -106,7 +106,7 @@ class FeatureCache:
         self.directory = directory
         self.done = 0
         self.unreadable: dict[int, str] = {}
-        self._file = directory / "features.npy"
+        self._file = directory / _ROWS
         self._index = directory / _INDEX
         try:
             self._open(shape)
@@ -120,9 +120,8 @@ class FeatureCache:
     def find(cls, directory: Path, shape: tuple[int, int, int, int]) -> "FeatureCache | None":
         """Return the cache in ``directory`` if it is complete and of this shape; make none."""
         index = _read_index(directory / _INDEX)
-        if index.get("shape") != list(shape) or index["done"] != shape[0]:
-            return None
-        return cls(directory, shape)
+        whole = index.get("shape") == list(shape) and index["done"] == shape[0]
+        return cls(directory, shape) if whole and (directory / _ROWS).is_file() else None
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
         index = _read_index(self._index)

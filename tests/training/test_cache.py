@@ -89,7 +89,7 @@ def test_vectors_of_cached_grids_are_their_means(encoder, pictures, tmp_path, mo
     torch.testing.assert_close(torch.tensor(found.rows), torch.tensor(expected.rows), **close)
 
 
-@pytest.mark.parametrize("damage", ["unfinished", "no index", "other shape"])
+@pytest.mark.parametrize("damage", ["unfinished", "no index", "other shape", "no rows"])
 def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, pictures, tmp_path):
     paths = [Path(path) for path in pictures]
     settings = {"flip": False, "batch_size": 4, "workers": 0}
@@ -97,12 +97,14 @@ def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, pic
     grids = cache_features(encoder, paths, tmp_path / "both", grid=True, **settings)
     index = grids.directory / "index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
+    grids.rows[:] = 7.0
     if damage == "no index":
         index.unlink()
+    elif damage == "no rows":
+        (grids.directory / "features.npy").unlink()
     elif damage == "unfinished":
         index.write_text(json.dumps({**content, "done": 4}), encoding="utf-8")
     else:
         index.write_text(json.dumps({**content, "shape": [9, 1, 1, 1]}), encoding="utf-8")
-    grids.rows[:] = 7.0
     found = cache_features(encoder, paths, tmp_path / "both", grid=False, **settings)
     assert found.rows.tobytes() == expected.rows.tobytes()
