@@ -104,5 +104,6 @@ class Rules:
         """Return the error of an image for which no caption meets all wishes."""
         return SearchError(
             f"No caption of image {image} of the batch meets all wishes of {self.how}. "
-            "Loosen one: a longer max_length, no no_repeat_ngram, fewer required words."
+            "Loosen one: a longer max_length, no no_repeat_ngram or no_double_word, fewer required "
+            "words."
         )

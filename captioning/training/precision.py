@@ -16,8 +16,9 @@ def has_bfloat16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu":
         return True
-    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return torch.backends.mkldnn.is_available() and bool(supported())
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def precision_advice(precision: Precision, device: str) -> str | None:
