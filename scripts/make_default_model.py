@@ -4,9 +4,10 @@ r"""From a finished training run to the model inside the package.
         karpathy:data/everyday/everyday.json@photos --blend runs/mixed
 
 With --blend the weights are those halfway between the run's and those of the run that it started
-from. The search is chosen on the validation split of the first data set among beam widths and
-length penalties, the weights are written with 16 bits, and the card gets the scores of exactly what
-is shipped, on each data set. scripts/reproduce_flickr8k.py makes the run, and calls this.
+from. The search is chosen on the validation split of the first data set among beam widths,
+length penalties and rules against repetition, the weights are written with 16 bits, and the card
+gets the scores of exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py makes
+the run, and calls this.
 """
 
 import argparse

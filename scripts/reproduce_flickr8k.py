@@ -29,8 +29,14 @@ from captioning.captioner import DEFAULT_MODEL
 from captioning.commands import train
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
+from captioning.training.precision import has_bfloat16
 
-COMMON = TrainingConfig(patience=0, precision="bfloat16", averaging=0.998, save_every=60)
+COMMON = TrainingConfig(
+    patience=0,
+    precision="bfloat16" if has_bfloat16("cpu") else "float32",
+    averaging=0.998,
+    save_every=60,
+)
 TAUGHT = replace(COMMON, captions_per_image=2, save_every=100)
 FINE_TUNED = replace(COMMON, fine_tune=2, captions_per_image=5, encoder_rate=0.25)
 REWARD = replace(

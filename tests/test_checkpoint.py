@@ -193,11 +193,15 @@ def test_parts_that_do_not_fit_are_said(directory, file, change, message):
 def test_model_written_before_a_setting_was_there_loads_as_it_was(directory):
     path = directory / "config.json"
     content = json.loads(path.read_text())
-    for name in ("top_down", "recurrent_dropout"):
+    first = {"cell", "injection", "attention", "dropout", "tie_weights"}
+    later = {name for name in content["decoder"] if not name.endswith("_size")} - first
+    for name in later:
         del content["decoder"][name]
     path.write_text(json.dumps(content))
     config = load_checkpoint(directory).model.decoder.config
-    assert (config.top_down, config.recurrent_dropout) == (False, 0.0)
+    assert {"top_down", "recurrent_dropout", "layers", "deep_output"} <= later
+    plain = DecoderOptions()
+    assert all(getattr(config, name) == getattr(plain, name) for name in later)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

@@ -127,7 +127,8 @@ class Journal:
                 f"{self.path} was written by another version of this package. Give --overwrite "
                 "to begin anew, or another -o."
             )
-        wanted = json.loads(json.dumps(dict(settings)))
+        wanted = as_written_now(json.loads(json.dumps(dict(settings))))
+        before = as_written_now(before)
         if before == wanted:
             return
         self.close()
@@ -220,6 +221,21 @@ class Journal:
             f"The journal {self.path} cannot be written: {told}. Make room or give another -o; "
             "what is captioned so far is kept, and the same command goes on from there."
         ) from error
+
+
+def as_written_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings as this version writes them.
+
+    An older version's search lacks the rules that came later: they were not there, which is their
+    default.
+    """
+    from captioning.decoding import search_from_json, search_to_json  # torch: not for --help
+
+    try:
+        search = search_to_json(search_from_json(settings["search"]))
+    except (KeyError, TypeError, AttributeError, SettingsError):
+        return dict(settings)
+    return {**settings, "search": search}
 
 
 def read_facts(path: Path) -> dict[str, Any]:

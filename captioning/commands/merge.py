@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from captioning.captioner.journal import journal_of, read_facts
+from captioning.captioner.journal import as_written_now, journal_of, read_facts
 from captioning.captioner.output import refuse_foreign
 from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
@@ -92,7 +92,9 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
         if facts.get("finished") is None:
             raise OutputError(f"{path} is not complete. Run its command again to go on with it.")
         found[number] = path
-        runs.setdefault(str([{**facts["settings"], "shard": None}, facts.get("inputs")]), path)
+        runs.setdefault(
+            str([{**as_written_now(facts["settings"]), "shard": None}, facts.get("inputs")]), path
+        )
     if len(runs) > 1:
         one, other = list(runs.values())[:2]
         raise SettingsError(

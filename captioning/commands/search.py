@@ -20,7 +20,7 @@ def chosen_search(
     """Return the search that was asked for.
 
     Args:
-        own: The model's own, from which all stays that was not asked for.
+        own: The model's own; its lengths and its rules stay.
         sample: Draw the words at random.
         beam: Beam search of this width.
         captions: Captions for each picture.
@@ -31,12 +31,13 @@ def chosen_search(
     Raises:
         SettingsError: They make no sense together.
     """
-    from captioning.decoding import BeamSearch, Sampling
+    from captioning.decoding import BeamSearch, Sampling, SearchMethod
 
+    rules = {rule.name: getattr(own, rule.name) for rule in dataclasses.fields(SearchMethod)}
     if sample:
-        return Sampling(temperature=temperature, top_k=top_k, top_p=top_p, n=captions)
+        return Sampling(**rules, temperature=temperature, top_k=top_k, top_p=top_p, n=captions)
     if beam is None and captions == 1:
         return own
-    before = own if isinstance(own, BeamSearch) else BeamSearch()
+    before = own if isinstance(own, BeamSearch) else BeamSearch(**rules)
     width = beam if beam is not None else max(before.width, captions)
     return dataclasses.replace(before, width=width, n=captions)

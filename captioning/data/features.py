@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from captioning.errors import DataError
@@ -90,6 +90,25 @@ def _read_index(path: Path) -> dict[str, Any]:
     return index if whole else {}
 
 
+def read_whole_cache(
+    directory: Path, shape: tuple[int, int, int, int]
+) -> tuple[Float16[np.ndarray, "images views P D"], dict[int, str]] | None:
+    """Return the rows of a complete cache, unchanged on disk, and what could not be read.
+
+    None where there is none in ``directory``, or it is incomplete, damaged, or of another shape.
+    """
+    index = _read_index(directory / _INDEX)
+    if index.get("shape") != list(shape) or index["done"] != shape[0]:
+        return None
+    try:
+        rows = np.lib.format.open_memmap(directory / _ROWS, mode="r")
+    except (OSError, ValueError):
+        return None
+    if rows.shape != shape or rows.dtype != np.float16:
+        return None
+    return rows, {int(row): why for row, why in index["unreadable"].items()}
+
+
 class FeatureCache:
     """One row of 16-bit features per picture, with the pictures that could not be read.
 
@@ -115,13 +134,6 @@ class FeatureCache:
                 f"The feature cache {directory} cannot be written or read: {error}. "
                 "Give another directory as cache."
             ) from error
-
-    @classmethod
-    def find(cls, directory: Path, shape: tuple[int, int, int, int]) -> "FeatureCache | None":
-        """Return the cache in ``directory`` if it is complete and of this shape; make none."""
-        index = _read_index(directory / _INDEX)
-        whole = index.get("shape") == list(shape) and index["done"] == shape[0]
-        return cls(directory, shape) if whole and (directory / _ROWS).is_file() else None
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
         index = _read_index(self._index)

@@ -216,7 +216,7 @@ class DecoderCore(nn.Module):
         if self.W_xr is not None:
             r = r + shares[:, -self.config.embedding_size :]
         if merged is not None:
-            # The scaled one is of LeCun et al. (1998), section 4.4.
             r = r + merged
+            # The scaled one is of LeCun et al. (1998), section 4.4.
             r = 1.7159 * torch.tanh(r * (2 / 3)) if self.config.multimodal else torch.tanh(r)
         return self.W_rw(self.dropout(r))

@@ -41,10 +41,11 @@ class Decoder(DecoderCore):
         p      = softmax(W_rw r + b_w)
 
     z is the context vector of :class:`SoftAttention`, computed from the hidden state before; each
-    bracketed term is there where the configuration asks for it, W_xr x with ``deep_output`` (Xu et
-    al. 2015, equation 7). With several ``layers``, each cell above the first reads the hidden state
-    below it in place of x, and h is that of the last; with ``factored``, W_vh v is a term of the
-    last one's gates and not of the first's.
+    bracketed term is there where the configuration asks for it, W_xr x with ``deep_output`` (after
+    Xu et al. 2015, equation 7; here and in the r of the kinds below). With several ``layers``, each
+    cell above the first reads the hidden state below it in place of x, and h is that of the last;
+    with ``factored``, W_vh v is a term of the last one's gates and not of the first's. With the
+    injection ``merge``, r passes a tanh.
 
     With ``multimodal`` (Mao et al. 2014) r is ``g(W_hr h + W_vr v + W_xr x + b_r)``, where g(y) is
     1.7159 tanh(2y/3).

@@ -36,7 +36,8 @@ class DecoderOptions:
     """The layer where v is merged sees the word too, under a scaled tanh (m-RNN). With ``merge``.
     """
     deep_output: bool = False
-    """The readout sees the word just read, beside the hidden state (Xu et al. 2015, equation 7)."""
+    """The readout sees the word just read, beside the hidden state (after Xu et al. 2015, equation
+    7)."""
     embedding_layers: int = 1
     """2 puts a second layer between the word vectors and the cell (m-RNN)."""
     reconstruct: bool = False

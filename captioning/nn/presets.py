@@ -114,7 +114,8 @@ def show_attend_tell() -> DecoderOptions:
         z_t      = sum_i alpha_ti a_i,  alpha_t = softmax of an MLP of a_i and h_{t-1}
         p        = softmax(L_o (E[w_{t-1}] + L_h h_t + L_z z_t))
 
-    Changed: f_init is one layer, and the grid is projected to A numbers by a rectified layer before
+    Changed: E[w] passes a matrix W_xr on its way to the readout; z has no gate beta (section
+    4.2.1); f_init is one layer; and the grid is projected to A numbers by a rectified layer before
     anything looks at it. The paper's doubly stochastic term is ``training.doubly_stochastic``.
     """
     return DecoderOptions(

@@ -1,15 +1,16 @@
 """Run a frozen encoder over all pictures once."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from captioning.data.features import FeatureCache, FeatureKey, Precision
+from captioning.data.features import FeatureCache, FeatureKey, Precision, read_whole_cache
 from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
 from captioning.nn.encoder import Encoder
@@ -17,7 +18,7 @@ from captioning.nn.pretrained import weights_hash
 from captioning.nn.tail import EncoderFront
 
 _FLUSH_EVERY = 16  # batches
-_AVERAGED_TOGETHER = 64  # pictures
+_AVERAGED_TOGETHER = 2**28  # bytes
 
 
 def cache_features(
@@ -35,7 +36,8 @@ def cache_features(
 ) -> FeatureCache:
     """Return the features of ``paths``, computing those that the cache lacks.
 
-    Where v alone is wanted and the grids of the same pictures are cached, v is their mean.
+    Where v alone is wanted and the grids of the same pictures are cached, v is their mean: that of
+    numbers rounded to 16 bits, and so not to the last bit what the encoder gives.
 
     Args:
         encoder: A frozen encoder or its front, on the device where it is to work.
@@ -69,8 +71,8 @@ def cache_features(
         return cache
     if not grid:
         grids = directory / replace(key, grid=True).digest(paths)
-        if kept := FeatureCache.find(grids, (*shape[:2], encoder.positions, shape[3])):
-            return _averaged(kept, cache, watch)
+        if kept := read_whole_cache(grids, (*shape[:2], encoder.positions, shape[3])):
+            return _averaged(*kept, cache, precision, watch)
     device = next(encoder.parameters()).device
     left = [os.fspath(path) for path in paths[cache.done :]]
     reader = PictureReader(preprocessing, batch_size, workers)
@@ -91,20 +93,24 @@ def cache_features(
 
 
 def _averaged(
-    grids: FeatureCache, vectors: FeatureCache, watch: Callable[[int, int], None]
+    grids: Float16[np.ndarray, "images views P D"],
+    unreadable: Mapping[int, str],
+    vectors: FeatureCache,
+    precision: Precision,
+    watch: Callable[[int, int], None],
 ) -> FeatureCache:
     """Fill ``vectors`` with the mean of each picture's positions."""
+    together = max(1, _AVERAGED_TOGETHER // (np.dtype(np.float32).itemsize * grids[0].size))
     while not vectors.complete:
-        rows = slice(vectors.done, vectors.done + _AVERAGED_TOGETHER)
-        means = torch.from_numpy(grids.rows[rows]).float().mean(2, keepdim=True)
-        problems = {
-            row - rows.start: why
-            for row, why in grids.unreadable.items()
-            if rows.start <= row < rows.stop
-        }
-        vectors.append(means, problems)
+        start = vectors.done
+        part = torch.from_numpy(grids[start : start + together].astype(np.float32))
+        means = part.mean(2, keepdim=True)
+        if precision == "bfloat16":
+            means = means.bfloat16().float()
+        rows = range(start, start + len(part))
+        vectors.append(means, {row - start: unreadable[row] for row in rows if row in unreadable})
+        vectors.flush()
         watch(vectors.done, len(vectors))
-    vectors.flush()
     return vectors
 
 

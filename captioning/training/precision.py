@@ -6,14 +6,15 @@ from captioning.data.features import Precision
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether ``device`` has instructions for products in bfloat16.
+    """Whether products in bfloat16 have a fast way on ``device``; on a CPU of x86: AVX-512.
 
-    Without them torch does such products on a CPU one number at a time: a product of two matrices
-    of 1,024 rows took sixty times as long as in float32 on an AMD EPYC with AVX2 alone.
+    Without it torch does such products on a CPU one number at a time: a product of two matrices of
+    1,024 rows took sixty times as long as in float32 on an AMD EPYC with AVX2 alone.
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu":
         return True
     if not torch.backends.mkldnn.is_available():
@@ -26,6 +27,7 @@ def precision_advice(precision: Precision, device: str) -> str | None:
     if precision == "float32" or has_bfloat16(device):
         return None
     return (
-        f"{device} has no instructions for bfloat16: training will take many times as long as in "
-        "float32. Stop it (Ctrl-C), and give --training.precision float32 and another output."
+        f"{device} has no instructions for bfloat16, and training in it may take many times as "
+        "long as in float32. To change that, stop the run (Ctrl-C) and begin one with another "
+        "output and --training.precision float32."
     )

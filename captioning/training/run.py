@@ -296,7 +296,9 @@ def _objective(training: TrainingConfig) -> str:
     mixed = training.self_critical
     parts = {"BLEU-4": mixed.bleu, "cross-entropy": mixed.cross_entropy}
     further = (f" and {weight:g} times {name}" for name, weight in parts.items() if weight)
-    return "CIDEr-D as the reward" + "".join(further)
+    hidden = mixed.feature_dropout
+    seen = f", {hidden:g} of each picture's features hidden" if hidden else ""
+    return "CIDEr-D as the reward" + "".join(further) + seen
 
 
 def _described(config: RunConfig, prepared: Prepared) -> str:

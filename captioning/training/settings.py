@@ -25,9 +25,9 @@ class SelfCriticalConfig:
     cross_entropy: float = 0.0
     """Weight of the cross-entropy of the people's captions beside the policy gradient."""
     feature_dropout: float = 0.0
-    """Share of the numbers of v and of the grid that are hidden from a picture's samples and from
-    their log-probabilities alike, drawn anew for each picture of a batch; else the decoder learns
-    the training photos by heart."""
+    """Share of the numbers of v, and the same ones of every position of the grid, that are hidden
+    from a picture's samples and from their log-probabilities alike, drawn anew for each picture of
+    a batch. ``cross_entropy`` has its own dropout."""
     max_length: int = 20
     """Words of a sample at most."""
 

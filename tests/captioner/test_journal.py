@@ -14,6 +14,7 @@ from captioning.captioner.journal import (
     stamp_of,
 )
 from captioning.captioner.results import Caption, CaptionedPicture
+from captioning.decoding import BeamSearch, search_to_json
 from captioning.errors import OutputError, SettingsError
 
 SETTINGS = {"model": "abc", "search": {"width": 5}}
@@ -83,6 +84,17 @@ def test_other_settings_are_refused_and_named(tmp_path):
     ):
         Journal(tmp_path / "j", {**SETTINGS, "model": "xyz", "beam": 3})
     assert read_facts(tmp_path / "j")["settings"] == SETTINGS
+
+
+def test_a_run_begun_before_a_rule_of_searches_was_there_goes_on(tmp_path):
+    settings = {"model": "abc", "search": search_to_json(BeamSearch(width=5))}
+    older = {name: v for name, v in settings["search"].items() if name != "no_double_word"}
+    assert older != settings["search"]
+    Journal(tmp_path / "j", {**settings, "search": older}).close()
+    Journal(tmp_path / "j", settings).close()
+    ruled = {**settings, "search": search_to_json(BeamSearch(width=5, no_double_word=True))}
+    with pytest.raises(SettingsError, match=r"search was .*False.*, and is .*True"):
+        Journal(tmp_path / "j", ruled)
 
 
 def test_two_runs_do_not_share_a_journal(tmp_path):

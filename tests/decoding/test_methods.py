@@ -20,7 +20,7 @@ from captioning.errors import SettingsError
     [
         Greedy(),
         BeamSearch(width=5, n=2, length_penalty=0.7, forbidden_words=(4, 5), required_words=(6,)),
-        DiverseBeamSearch(groups=2, strength=1.0),
+        DiverseBeamSearch(groups=2, strength=1.0, no_double_word=True),
         Sampling(temperature=0.7, top_k=10, top_p=0.9, n=4, min_length=3, no_repeat_ngram=2),
     ],
 )

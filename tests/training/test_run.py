@@ -174,6 +174,8 @@ def test_run_begun_before_a_setting_was_there_goes_on(whole, tmp_path):
     content["data"] = content["data"][0]
     for part, name in (("decoder", "top_down"), ("training", "word_dropout"), (None, "times")):
         (content[part] if part else content).pop(name)
+    content["decoder"].pop("deep_output")
+    content["training"]["self_critical"].pop("feature_dropout")
     path.write_text(json.dumps(content))
     train(config(tmp_path / "run"))
     with pytest.raises(TrainingError, match=r"training\.word_dropout was 0\.0 and is now 0\.1;?"):

@@ -1,0 +1,19 @@
+from captioning.commands.search import chosen_search
+from captioning.decoding import BeamSearch, Greedy, Sampling
+
+RULES = {"max_length": 12, "no_repeat_ngram": 2, "no_double_word": True, "forbidden_words": (7,)}
+
+
+def chosen(own, **wishes):
+    plain = {"sample": False, "beam": None, "captions": 1}
+    return chosen_search(own, **{**plain, "temperature": 0.7, "top_k": 5, "top_p": 0.9, **wishes})
+
+
+def test_the_models_rules_hold_whichever_search_is_asked_for():
+    for own in (BeamSearch(width=5, length_penalty=0.5, **RULES), Greedy(**RULES)):
+        assert chosen(own) == own
+        drawn = Sampling(temperature=0.7, top_k=5, top_p=0.9, n=3, **RULES)
+        assert chosen(own, sample=True, captions=3) == drawn
+        kept = 0.5 if isinstance(own, BeamSearch) else 0.0
+        wider = BeamSearch(width=4, n=2, length_penalty=kept, **RULES)
+        assert chosen(own, beam=4, captions=2) == wider
