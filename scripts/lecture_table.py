@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ from captioning.nn.presets import PRESETS, preset
 from captioning.retrieval import rank_images, reconstruct, retrieval_scores
 from captioning.training import RunConfig, TrainingConfig
 from captioning.training.cache import cache_features
-from captioning.training.precision import has_bfloat16
+from captioning.training.precision import fast_precision
 from captioning.training.student import Student
 from captioning.training.validation import perplexity
 
@@ -48,7 +49,7 @@ TRAINING = TrainingConfig(
     learning_rate=2e-3,
     averaging=0.99,
     patience=0,
-    precision="bfloat16" if has_bfloat16("cpu") else "float32",
+    precision=fast_precision("cpu"),
 )
 DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
@@ -107,21 +108,17 @@ class Budget:
 
         The precision is not among it, since processors differ: each run has its ``bits``.
         """
-        default, own = asdict(TrainingConfig()), asdict(replace(TRAINING, epochs=self.epochs))
+        training = replace(TRAINING, epochs=self.epochs, precision=TrainingConfig().precision)
+        search = search_to_json(SEARCH)
         return {
             "data": short_name(self.data),
             "encoder": ENCODER.name,
             "size": self.size,
             "dropout": DROPOUT,
-            "training": {
-                name: own[name]
-                for name in own
-                if own[name] != default[name] and name != "precision"
-            },
+            "training": changed(asdict(training), asdict(TrainingConfig())),
             "search": {
-                name: value
-                for name, value in search_to_json(SEARCH).items()
-                if value != search_to_json(BeamSearch()).get(name) or name == "method"
+                "method": search["method"],
+                **changed(search, search_to_json(BeamSearch())),
             },
         }
 
@@ -146,6 +143,11 @@ def main() -> None:
                 keep(arguments.results, budget, found)
     found = known(arguments.results, budget)
     print(table({name: list(found[name].values()) for name in systems if found.get(name)}))
+
+
+def changed(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not the defaults."""
+    return {name: value for name, value in settings.items() if value != defaults[name]}
 
 
 def known(path: Path, budget: Budget) -> Measured:

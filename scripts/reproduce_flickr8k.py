@@ -29,11 +29,11 @@ from captioning.captioner import DEFAULT_MODEL
 from captioning.commands import train
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
-from captioning.training.precision import has_bfloat16
+from captioning.training.precision import fast_precision
 
 COMMON = TrainingConfig(
     patience=0,
-    precision="bfloat16" if has_bfloat16("cpu") else "float32",
+    precision=fast_precision("cpu"),
     averaging=0.998,
     save_every=60,
 )

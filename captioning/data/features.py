@@ -86,8 +86,9 @@ def _read_index(path: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    whole = isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()
-    return index if whole else {}
+    if not (isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()):
+        return {}
+    return {**index, "unreadable": {int(row): why for row, why in index["unreadable"].items()}}
 
 
 def read_whole_cache(
@@ -106,7 +107,7 @@ def read_whole_cache(
         return None
     if rows.shape != shape or rows.dtype != np.float16:
         return None
-    return rows, {int(row): why for row, why in index["unreadable"].items()}
+    return rows, index["unreadable"]
 
 
 class FeatureCache:
@@ -139,7 +140,7 @@ class FeatureCache:
         index = _read_index(self._index)
         if self._file.is_file() and index.get("shape") == list(shape):
             self.done = index["done"]
-            self.unreadable = {int(row): why for row, why in index["unreadable"].items()}
+            self.unreadable = index["unreadable"]
             self.rows = np.lib.format.open_memmap(self._file, mode="r+")
             return
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,11 @@ def has_bfloat16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def fast_precision(device: str) -> Precision:
+    """Return the precision in which ``device`` trains fastest."""
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
 def precision_advice(precision: Precision, device: str) -> str | None:
     """Return what to tell a person whose processor is slow in the precision asked for."""
     if precision == "float32" or has_bfloat16(device):

@@ -70,31 +70,18 @@ def test_no_ngram_occurs_twice(method, settings, n):
     assert not any(repeats(h) for h in captions(method, settings, no_repeat_ngram=n, **wishes))
 
 
+def has_double_word(tokens):
+    return any(one == other for one, other in itertools.pairwise(tokens))
+
+
 @each_method
 @pytest.mark.parametrize("required", [(), (4, 6)])
 def test_no_word_comes_twice_in_a_row(method, settings, required):
-    def doubles(hypothesis):
-        return any(one == other for one, other in itertools.pairwise(hypothesis.tokens))
-
     wishes = {"min_length": 6, "max_length": 8, "required_words": required}
-    assert any(doubles(h) for h in captions(method, settings, **wishes))
+    assert any(has_double_word(h.tokens) for h in captions(method, settings, **wishes))
     found = captions(method, settings, no_double_word=True, **wishes)
-    assert not any(doubles(h) for h in found)
+    assert not any(has_double_word(h.tokens) for h in found)
     assert any(len(set(h.tokens)) < len(h.tokens) for h in found)  # later it may come again
-
-
-def test_a_beam_wide_enough_finds_the_best_captions_without_a_double_word():
-    tree = TreeDecoder(seed=5)
-    how = BeamSearch(width=200, n=10, max_length=4, no_double_word=True)
-    found = search(tree.step, tree.start((0, 1)), how, bos=BOS, eos=EOS, banned=(PAD,))
-    for image, hypotheses in enumerate(found):
-        allowed = {
-            caption: tree.log_prob(image, caption)
-            for length in range(1, 5)
-            for caption in itertools.product((3, 4, 5), repeat=length)
-            if all(one != other for one, other in itertools.pairwise(caption))
-        }
-        assert [h.tokens for h in hypotheses] == sorted(allowed, key=lambda c: -allowed[c])[:10]
 
 
 @each_method
@@ -107,16 +94,24 @@ def test_required_words_all_occur(method, settings):
         assert sorted(found.tokens) == [4, 6, 7]
 
 
-def test_a_beam_wide_enough_finds_the_best_captions_with_the_required_words():
+@pytest.mark.parametrize(
+    ("wishes", "meets"),
+    [
+        ({"required_words": (3, 5)}, lambda caption: {3, 5} <= set(caption)),
+        ({"no_double_word": True}, lambda caption: not has_double_word(caption)),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
+)
+def test_a_beam_wide_enough_finds_the_best_captions_that_meet_a_wish(wishes, meets):
     tree = TreeDecoder(seed=5)
-    how = BeamSearch(width=200, n=10, max_length=4, required_words=(3, 5))
+    how = BeamSearch(width=200, n=10, max_length=4, **wishes)
     found = search(tree.step, tree.start((0, 1)), how, bos=BOS, eos=EOS, banned=(PAD,))
     for image, hypotheses in enumerate(found):
         allowed = {
             caption: tree.log_prob(image, caption)
-            for length in range(2, 5)
+            for length in range(1, 5)
             for caption in itertools.product((3, 4, 5), repeat=length)
-            if {3, 5} <= set(caption)
+            if meets(caption)
         }
         best = sorted(allowed, key=lambda c: -allowed[c])[:10]
         assert [h.tokens for h in hypotheses] == best
