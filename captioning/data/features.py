@@ -101,13 +101,22 @@ def read_whole_cache(
     index = _read_index(directory / _INDEX)
     if index.get("shape") != list(shape) or index["done"] != shape[0]:
         return None
+    rows = _map_rows(directory / _ROWS, shape)
+    return None if rows is None else (rows, index["unreadable"])
+
+
+def _map_rows(
+    path: Path, shape: tuple[int, int, int, int]
+) -> Float16[np.ndarray, "images views P D"] | None:
+    """Map the rows of a cache to be read; None where they are missing, cut or damaged.
+
+    Mapping them to be written would lengthen with zeros a file that was cut.
+    """
     try:
-        rows = np.lib.format.open_memmap(directory / _ROWS, mode="r")
+        rows = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError):
         return None
-    if rows.shape != shape or rows.dtype != np.float16:
-        return None
-    return rows, index["unreadable"]
+    return rows if rows.shape == shape and rows.dtype == np.float16 else None
 
 
 class FeatureCache:
@@ -138,12 +147,13 @@ class FeatureCache:
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
         index = _read_index(self._index)
-        if self._file.is_file() and index.get("shape") == list(shape):
+        if index.get("shape") == list(shape) and _map_rows(self._file, shape) is not None:
             self.done = index["done"]
             self.unreadable = index["unreadable"]
             self.rows = np.lib.format.open_memmap(self._file, mode="r+")
             return
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._index.unlink(missing_ok=True)  # what it counts is not in the rows that begin now
         self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
         _take_room(self._file)
 

@@ -44,6 +44,27 @@ def test_interrupted_cache_goes_on_after_the_last_flush(tmp_path):
     assert np.array_equal(last.rows, features.half().numpy())
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "no array", "missing", "other numbers"])
+def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {3: "broken"})
+    cache.flush()
+    path = tmp_path / "features.npy"
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "other numbers":
+        np.save(path, np.zeros(SHAPE, np.float32))
+    else:
+        path.write_bytes({"cut": content[:-16], "empty": b"", "no array": b"x" * 500}[damage])
+    for _ in range(2):  # the second time after a run that ended before it kept anything
+        again = FeatureCache(tmp_path, SHAPE)
+        assert (again.done, again.unreadable) == (0, {})
+    again.append(rows(5), {})
+    again.flush()
+    assert FeatureCache(tmp_path, SHAPE).complete
+
+
 def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(rows(5), {})
