@@ -92,15 +92,15 @@ class DecoderCore(nn.Module):
         if config.injection != "none":
             # One mask for v and for every position: dropping numbers of single positions costs a
             # random number for each, and the others would give away what is missing.
-            mask = self.dropout(torch.ones_like(features.vector))
-            state, context = self._inject(features.vector * mask, state)
+            features = features.masked(self.dropout(torch.ones_like(features.vector)))
+            state, context = self._inject(features.vector, state)
             if config.attention:
                 if features.grid is None:
                     raise SettingsError(
                         "This decoder attends to the grid, but the features hold vectors only. "
                         "Cache the features again with the grid kept."
                     )
-                grid = torch.relu(self.W_a(features.grid * mask.unsqueeze(1)))
+                grid = torch.relu(self.W_a(features.grid))
                 context = replace(context, grid=grid, keys=self.attend.keys(grid))
         if config.top_down:
             state = (*self.second.initial_state(len(features)), *state)

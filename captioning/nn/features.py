@@ -28,6 +28,11 @@ class Features:
         grid = None if self.grid is None else self.grid.index_select(0, rows)
         return Features(self.vector.index_select(0, rows), grid)
 
+    def masked(self, mask: Float[Tensor, "B D"]) -> "Features":
+        """Return each image's v and every position of its grid, times its row of ``mask``."""
+        grid = None if self.grid is None else self.grid * mask.unsqueeze(1)
+        return Features(self.vector * mask, grid)
+
     def to(self, device: torch.device | str) -> "Features":
         """Return the same features as 32-bit numbers on ``device``."""
         grid = None if self.grid is None else self.grid.to(device, torch.float32)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from captioning.data.batches import mirror_words
@@ -15,6 +15,7 @@ from captioning.metrics.bleu import bleu_rows, bleu_table
 from captioning.metrics.ngrams import count_ngrams
 from captioning.metrics.reward import CiderReward
 from captioning.nn.decoder import Decoder
+from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.training.loss import CaptionLoss
 from captioning.training.settings import SelfCriticalConfig
@@ -68,6 +69,7 @@ class SelfCritical:
         }
         self.cider = CiderReward(self.references)
         self.sides = mirror_words(vocabulary)
+        self.hide = Dropout(config.feature_dropout)
         self.banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
 
     def loss(
@@ -88,7 +90,7 @@ class SelfCritical:
         was_training = decoder.training
         decoder.eval()
         n = self.config.samples
-        features = self._partly_hidden(features)
+        features = features.masked(self.hide(torch.ones_like(features.vector)))
         still = Features(
             features.vector.detach(), None if features.grid is None else features.grid.detach()
         )
@@ -145,14 +147,6 @@ class SelfCritical:
         image = np.concatenate([owner, np.repeat(owner, [len(those) for those in references])])
         lengths = np.array([len(caption) for caption in words])
         return bleu_table(bleu_rows(count_ngrams(words), lengths, image, len(captions)))[:, _BLEU_4]
-
-    def _partly_hidden(self, features: Features) -> Features:
-        """Drop numbers of v, and the same ones of each position of the grid."""
-        if not self.config.feature_dropout:
-            return features
-        mask = nn.functional.dropout(torch.ones_like(features.vector), self.config.feature_dropout)
-        grid = None if features.grid is None else features.grid * mask.unsqueeze(1)
-        return Features(features.vector * mask, grid)
 
     def _search(
         self, decoder: Decoder, features: Features, how: Sampling | Greedy
