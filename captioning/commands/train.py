@@ -58,6 +58,8 @@ class _Bars:
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
             self.looking = self.progress.add_task("encoding pictures", total=total, rate="")
+            if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
+                self.say(f"encoding {total - done} pictures, which is done once")
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None

@@ -51,7 +51,8 @@ def cache_features(
         batch_size: Pictures looked at together.
         workers: Processes that read and resize pictures; 0 reads them in this one.
         precision: Of the encoder's products; features are kept in 16 bits whichever it is.
-        watch: Told how many pictures are done, of how many.
+        watch: Told how many pictures are done, of how many, before the first of those that are
+            lacking and after every batch; never where all are there.
     """
     preprocessing = encoder.preprocessing
     key = FeatureKey(
@@ -69,6 +70,7 @@ def cache_features(
     cache = FeatureCache(directory / key.digest(paths), shape)
     if cache.complete:
         return cache
+    watch(cache.done, len(paths))
     if not grid:
         grids = directory / replace(key, grid=True).digest(paths)
         if kept := read_whole_cache(grids, (*shape[:2], encoder.positions, shape[3])):

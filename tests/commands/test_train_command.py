@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,22 @@ def test_flags_are_the_settings(tmp_path, capsys):
     assert "train: 32 pictures, 160 captions" in said.err
     assert "The model is in" in said.err
     assert not said.out
+
+
+def test_a_log_without_bars_tells_of_the_wait_and_of_a_slow_precision(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("captioning.training.precision.has_bfloat16", lambda device: False)
+    assert train(tmp_path / "run", "--training.precision", "bfloat16") == 0
+    said = capsys.readouterr().err
+    assert "cpu has no instructions for bfloat16" in said
+    assert said.index("encoding 32 pictures") < said.index("epoch 1")
+    shutil.rmtree(tmp_path / "run")
+    assert train(tmp_path / "run") == 0
+    assert "encoding 32" in capsys.readouterr().err  # kept for the other precision only
+    shutil.rmtree(tmp_path / "run")
+    assert train(tmp_path / "run") == 0
+    said = capsys.readouterr().err
+    assert "encoding" not in said
+    assert "bfloat16" not in said
 
 
 @pytest.mark.parametrize("words", [["--preset", "lrcn"], ["--preset=lrcn"]])
