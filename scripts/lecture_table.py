@@ -168,20 +168,23 @@ def keep(path: Path, budget: Budget, found: Measured) -> None:
 
 def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> dict[str, float]:
     """Train one system with one seed, and return what it measures."""
-    folder = budget.runs / f"{name.replace(', ', '-')}-{seed}"
-    sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
-    shape = replace(options, **sizes, dropout=DROPOUT)
-    config = RunConfig(
-        data=(budget.data,),
-        output=folder,
-        cache=budget.runs / "features",
-        encoder=ENCODER,
-        decoder=shape,
-        training=replace(TRAINING, epochs=budget.epochs, seed=seed),
-    )
+    config = settings(budget, name, options, seed)
     if code := train.run(config):
         sys.exit(code)
     return measure(config)
+
+
+def settings(budget: Budget, name: str, options: DecoderOptions, seed: int) -> RunConfig:
+    """Return the settings of the run of one system with one seed."""
+    sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
+    return RunConfig(
+        data=(budget.data,),
+        output=budget.runs / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}",
+        cache=budget.runs / "features",
+        encoder=ENCODER,
+        decoder=replace(options, **sizes, dropout=DROPOUT),
+        training=replace(TRAINING, epochs=budget.epochs, seed=seed),
+    )
 
 
 def measure(config: RunConfig) -> dict[str, float]:
