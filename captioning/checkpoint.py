@@ -29,17 +29,12 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
 from captioning.errors import CheckpointError, OutputError
-from captioning.model_files import (
-    StoredWeights,
-    open_weights,
-    read_json,
-    read_settings,
-    translated,
-)
+from captioning.model_files import read_json, read_settings, translated
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig
 from captioning.stored_weights import check_shapes, fill, sketch
+from captioning.weights_file import StoredWeights, open_weights
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"

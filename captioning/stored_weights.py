@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 
 from captioning.data.preprocessing import Preprocessing
 from captioning.errors import CheckpointError
-from captioning.model_files import StoredWeights, translated
+from captioning.model_files import translated
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig
+from captioning.weights_file import StoredWeights
 
 
 class _CountOnCPU(TorchFunctionMode):

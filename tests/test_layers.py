@@ -13,6 +13,7 @@ ORDER = (
     "files",
     "metadata",
     "model_files",
+    "weights_file",
     "data",
     "nn",
     "retrieval",

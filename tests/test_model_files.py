@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from captioning import model_files
 from captioning.errors import CheckpointError
-from captioning.model_files import open_weights, read_json, read_settings, translated
+from captioning.model_files import read_json, read_settings, translated
+from captioning.weights_file import open_weights
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,9 @@ def test_flags_are_the_settings(tmp_path, capsys):
     assert not said.out
 
 
-def test_a_log_without_bars_tells_of_the_wait_and_of_a_slow_precision(tmp_path, capsys, monkeypatch):
+def test_a_log_without_bars_tells_of_the_wait_and_of_a_slow_precision(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("captioning.training.precision.has_bfloat16", lambda device: False)
     assert train(tmp_path / "run", "--training.precision", "bfloat16") == 0
     said = capsys.readouterr().err
