@@ -26,6 +26,7 @@ from captioning.captioner.inputs import (
 )
 from captioning.captioner.page import folder_of_page
 from captioning.captioner.results import CaptionedPicture, Counts, one_line
+from captioning.captioner.shards import is_shard
 from captioning.captioner.writers import is_for_each, open_writer, thumbnails_of
 from captioning.commands.caption_settings import CaptionSettings, check, format_of, shard_of
 from captioning.commands.progress import count_in_background, progress_bar, talk
@@ -207,7 +208,7 @@ def _written_folders(settings: CaptionSettings) -> frozenset[str]:
 
 def _countable(settings: CaptionSettings) -> bool:
     """Whether the photos can be counted without reading what they are in."""
-    return not any(name == "-" or "://" in name or isshard_of(name) for name in settings.paths)
+    return not any(name == "-" or "://" in name or is_shard(name) for name in settings.paths)
 
 
 def _some(

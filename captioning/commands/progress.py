@@ -1,5 +1,6 @@
 """How all commands talk: on standard error, with progress bars that give rate and time left."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -52,6 +53,8 @@ def progress_bar(console: Console, *, unit: str) -> Progress:
         console=console,
         disable=not console.is_terminal,
         transient=True,
+        # Rows that go to a file stay what they are; on the same terminal they stand above the bar.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 

@@ -15,6 +15,7 @@ import tarfile
 import threading
 import time
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -807,6 +808,27 @@ def test_a_reader_that_leaves_and_a_full_device_end_the_run_without_a_traceback(
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminal")
+def test_at_a_terminal_there_is_a_bar_that_counts_the_photos(model, tmp_path):
+    import pty
+
+    write_photos(tmp_path, 3)
+    words = [*(sys.executable, "-m", "captioning", "caption"), str(tmp_path), "--model", str(model)]
+    ours, its = pty.openpty()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=its, text=True) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # how the end is told of on Linux
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+        rows = process.stdout.read().splitlines()
+    assert process.returncode == 0
+    assert len(rows) == 3
+    assert "3/3" in shown.decode()
+    assert "Traceback" not in shown.decode()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to a group of processes")
