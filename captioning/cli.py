@@ -47,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         code = SOME_FAILED
-    except OSError as error:  # of the last flush
-        print(f"captioning: The results cannot be written: {error}", file=sys.stderr)  # noqa: T201
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}. Is it there, is there room, and the right?"
+        unnamed = f"The results cannot be written: {error}"  # on standard output
+        print(f"captioning: {named if error.filename else unnamed}", file=sys.stderr)  # noqa: T201
         code = SOME_FAILED
     _drop_unwritten()
     raise SystemExit(code)

@@ -8,6 +8,7 @@ from captioning.captioner import Captioner
 from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError, SettingsError
+from captioning.files import check_writable
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
@@ -56,7 +57,7 @@ def evaluate(
     *,
     split: str,
     search: SearchMethod | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     java: Sequence[str] = (),
     batch_size: int = 16,
     workers: int = 2,
@@ -82,6 +83,8 @@ def evaluate(
     """
     if java:
         check_java(java)
+    if output is not None:
+        check_writable(Path(output))
     found = read_captions(data, split=split)
     captions, unreadable = {}, {}
     stream = captioner.stream(
@@ -137,7 +140,7 @@ def sweep(
     *,
     split: str,
     searches: Iterable[SearchMethod],
-    cache: Path,
+    cache: Path | str,
     workers: int = 2,
     watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
 ) -> dict[SearchMethod, Scores]:
@@ -168,7 +171,9 @@ def sweep(
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     paths = [image.path for image in found.images]
     grid = model.decoder.config.attention
-    features = cache_features(model.encoder, paths, cache, grid=grid, flip=False, workers=workers)
+    features = cache_features(
+        model.encoder, paths, Path(cache), grid=grid, flip=False, workers=workers
+    )
     if not (places := features.readable):
         raise _nothing_readable(data, features.unreadable)
     references = {place: list(found.images[place].captions) for place in places}

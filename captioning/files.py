@@ -6,6 +6,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from captioning.errors import OutputError
+
 
 def target_of(path: Path) -> Path:
     """Return the file that a link leads to, so that the file is replaced and not the link."""
@@ -19,6 +21,22 @@ def is_special(path: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written, and refuse what can be no file.
+
+    Raises:
+        OutputError: There can be no such file. To be told before the work, and not after it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError("that is not allowed here")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}. Give another output.") from error
 
 
 def write_whole(path: Path, text: str) -> None:

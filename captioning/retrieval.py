@@ -87,7 +87,8 @@ def rank_images(
     """Return the rank of each sentence's own picture among all; 1 is best.
 
     Pictures are ranked by the cosine of both vectors, the mean of all pictures taken off: what all
-    have in common tells none from another. Among equals the own picture is last.
+    have in common tells none from another. Among equals the own picture is
+    last, and all come before it where its likeness is no number.
 
     Args:
         reconstructed: A vector for each sentence.
@@ -99,7 +100,7 @@ def rank_images(
     made = torch.nn.functional.normalize((reconstructed - mean).double())
     likeness = made @ wanted.T
     mine = likeness.gather(1, own.unsqueeze(1))
-    ranks: np.ndarray = (likeness >= mine).sum(1).cpu().numpy()
+    ranks: np.ndarray = (~(likeness < mine)).sum(1).cpu().numpy()
     return ranks
 
 

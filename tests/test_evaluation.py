@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from pycocotools.coco import COCO
@@ -209,11 +210,18 @@ def test_no_readable_picture_is_an_error(checkpoint, tmp_path):
         evaluate(Captioner(checkpoint), f"coco:{tmp_path / 'tiny'}", split="val", workers=0)
 
 
-def test_unwritable_output_is_said(checkpoint, tmp_path):
+def test_unwritable_output_is_said_first(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
     (tmp_path / "file").write_text("")
-    output = tmp_path / "file" / "results.json"
-    with pytest.raises(OutputError, match="cannot be written"):
-        evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", output=output, workers=0)
+    captioner = Captioner(checkpoint)
+
+    def stream(*_, **__):
+        pytest.fail("pictures were captioned first")
+
+    monkeypatch.setattr(captioner, "stream", stream)
+    for output in (tmp_path / "file" / "results.json", tmp_path, str(tmp_path)):
+        with pytest.raises(OutputError, match="cannot be written"):
+            evaluate(captioner, f"coco:{TINY}", split="val", output=output, workers=0)
 
 
 def test_evaluate_and_score_print_the_same_numbers(model, tmp_path, capsys):

@@ -47,6 +47,11 @@ def test_a_sentence_that_says_nothing_comes_last_among_equals():
     assert rank_images(nothing, images, torch.tensor([1])).tolist() == [3]
 
 
+def test_a_model_that_has_diverged_finds_nothing():
+    images, own = torch.eye(3), torch.arange(3)
+    assert rank_images(torch.full((3, 3), torch.nan), images, own).tolist() == [3, 3, 3]
+
+
 def test_recall_and_median_are_those_of_the_ranks():
     scores = retrieval_scores(np.array([1, 2, 5, 6, 10, 11, 40, 100]), 200)
     assert (scores.recall_1, scores.recall_5, scores.recall_10) == (1 / 8, 3 / 8, 5 / 8)

@@ -47,7 +47,8 @@ class Vocabulary:
         """Count the words of tokenized captions and keep those seen ``min_count`` times or more.
 
         Words come in order of falling count, equal counts in alphabetical order, so that the same
-        captions give the same ids on every machine.
+        captions give the same ids on every machine. Words with control characters or half
+        characters in them are left out.
         """
         counts = Counter(word for caption in captions for word in caption)
         kept = _frequent(counts, min_count, set(SPECIALS))
@@ -142,7 +143,7 @@ class Vocabulary:
                 "Was it written by Vocabulary.save?"
             )
         for word in words:
-            if not word.isprintable() and any(unicodedata.category(c) in _CONTROLS for c in word):
+            if _has_control(word):
                 raise VocabularyError(
                     f"The word {word[:50]!r} of the vocabulary holds a control character. "
                     "Copy the file again, or take the word from another model."
@@ -150,9 +151,20 @@ class Vocabulary:
         return cls(words)
 
 
+def _has_control(word: str) -> bool:
+    return not word.isprintable() and any(unicodedata.category(c) in _CONTROLS for c in word)
+
+
 def _frequent(counts: Counter[str], min_count: int, known: set[str]) -> list[str]:
-    """Return the words seen often enough that are not known, the most frequent first."""
-    kept = [word for word, count in counts.items() if count >= min_count and word not in known]
+    """Return the words seen often enough that are not known, the most frequent first.
+
+    What :meth:`Vocabulary.from_json` would refuse is no word.
+    """
+    kept = [
+        word
+        for word, count in counts.items()
+        if count >= min_count and word not in known and not _has_control(word)
+    ]
     return sorted(kept, key=lambda word: (-counts[word], word))
 
 

@@ -19,8 +19,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from captioning.data.tokenizer import tokenize
 from captioning.errors import ScoreError
-from captioning.metrics.ngrams import ORDER, NgramCounts, count_ngrams
+from captioning.metrics.ngrams import (
+    ORDER,
+    ImageId,
+    NgramCounts,
+    count_ngrams,
+    split_at_blanks,
+)
 
 SIGMA = 6.0
 _FORMAT = "captioning document frequency 1"
@@ -51,10 +58,14 @@ class DocumentFrequency:
 
     @classmethod
     def build(
-        cls, references: Mapping[object, Sequence[Sequence[str]]], *, name: str = "custom"
+        cls, references: Mapping[ImageId, Sequence[str | Sequence[str]]], *, name: str = "custom"
     ) -> "DocumentFrequency":
-        """Count over tokenized ``references``, a list of word lists for each image."""
-        captions = [words for of_image in references.values() for words in of_image]
+        """Count over the captions of each image, each a sentence or the list of its words."""
+        captions = [
+            split_at_blanks(tokenize(caption)) if isinstance(caption, str) else caption
+            for of_image in references.values()
+            for caption in of_image
+        ]
         image = np.repeat(
             np.arange(len(references)), [len(of_image) for of_image in references.values()]
         )
@@ -67,8 +78,9 @@ class DocumentFrequency:
                 counts[tuple(captions[caption][word : word + n])] = count
         return cls(len(references), counts, name)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the table as JSON, compressed where the name ends in ``.gz``."""
+        path = Path(path)
         content = {
             "format": _FORMAT,
             "name": self.name,
@@ -79,12 +91,13 @@ class DocumentFrequency:
         path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
     @classmethod
-    def load(cls, path: Path) -> "DocumentFrequency":
+    def load(cls, path: Path | str) -> "DocumentFrequency":
         """Read what :meth:`save` wrote.
 
         Raises:
             ScoreError: The file is no such table.
         """
+        path = Path(path)
         try:
             raw = path.read_bytes()
             content = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)

@@ -79,7 +79,7 @@ def compare(
         seed: Of the draws.
 
     Raises:
-        ScoreError: One of the two cannot be scored.
+        ScoreError: One of the two cannot be scored, or there is to be no sample.
     """
     scores_a = score(a, references, document_frequency=document_frequency)
     scores_b = score(b, references, document_frequency=document_frequency)

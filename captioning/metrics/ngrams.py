@@ -15,6 +15,12 @@ ImageId = Any
 ``dict[int, str]``."""
 
 
+def split_at_blanks(words: list[str]) -> list[str]:
+    """Split words at the blanks inside them, as the official BLEU and CIDEr (not ROUGE) do."""
+    text = " ".join(words)
+    return words if text.isascii() else text.split()
+
+
 @dataclass(frozen=True)
 class NgramCounts:
     """How often each n-gram of one length stands in each caption.

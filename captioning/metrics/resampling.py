@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from captioning.errors import ScoreError
 from captioning.metrics.bleu import bleu_table
 
 _BLEU_COLUMNS = [
@@ -44,7 +45,15 @@ def bootstrap(
 
 
 def draws(images: int, samples: int, seed: int) -> Int[np.ndarray, "samples images"]:
-    """Return how often each image is drawn in each bootstrap sample."""
+    """Return how often each image is drawn in each bootstrap sample.
+
+    Raises:
+        ScoreError: There is to be no sample, or the seed is below zero.
+    """
+    if samples < 1 or seed < 0:
+        raise ScoreError(
+            f"samples is {samples} and seed {seed}; samples is at least 1 and seed at least 0."
+        )
     generator = np.random.default_rng(seed)
     return generator.multinomial(images, np.full(images, 1 / images), size=samples)
 

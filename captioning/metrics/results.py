@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
 _REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'
 
 
-def read_results(path: Path) -> dict[int, str]:
+def read_results(path: Path | str) -> dict[int, str]:
     """Read one caption for each image from a COCO results file.
 
     Raises:
         ScoreError: The file cannot be read, an id is no integer or stands twice, or a caption is
             missing.
     """
+    path = Path(path)
     entries = _json(path)
     if not isinstance(entries, list) or not entries:
         raise ScoreError(f"{path} holds no list of captions. A results file is {_RESULTS}.")
@@ -38,7 +40,7 @@ def read_results(path: Path) -> dict[int, str]:
     return captions
 
 
-def read_references(path: Path) -> dict[int, list[str]]:
+def read_references(path: Path | str) -> dict[int, list[str]]:
     """Read the references of each image from a COCO annotations file.
 
     A plain list of the same entries is read too. Images without any caption are left out.
@@ -46,6 +48,7 @@ def read_references(path: Path) -> dict[int, list[str]]:
     Raises:
         ScoreError: The file cannot be read, an id is no integer, or a caption is missing.
     """
+    path = Path(path)
     content = _json(path)
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
@@ -57,8 +60,10 @@ def read_references(path: Path) -> dict[int, list[str]]:
     return references
 
 
-def write_results(captions: Mapping[ImageId, str], path: Path) -> None:
+def write_results(captions: Mapping[ImageId, str], path: Path | str) -> None:
     """Write one caption for each image as a COCO results file, whole or not at all.
+
+    Half characters, as broken scrapes have them, are written as JSON's escapes.
 
     Raises:
         ScoreError: An id is no integer.
@@ -70,9 +75,14 @@ def write_results(captions: Mapping[ImageId, str], path: Path) -> None:
             f"Image id {wrong[0]!r} is no integer, which the COCO format asks for. "
             "Number the images, and keep the list of their names beside the results."
         )
-    entries = [{"image_id": image, "caption": text} for image, text in captions.items()]
+    entries = [{"image_id": int(image), "caption": text} for image, text in captions.items()]
+    text = json.dumps(entries, ensure_ascii=False)
     try:
-        write_whole(path, json.dumps(entries, ensure_ascii=False))
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(entries)
+    try:
+        write_whole(Path(path), text)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error}. Is there room, and the right?"
@@ -88,13 +98,13 @@ def restrict(
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ScoreError(f"{path} cannot be read as JSON: {error}.") from error
 
 
 def _is_id(image: object) -> bool:
-    return isinstance(image, int) and not isinstance(image, bool)
+    return isinstance(image, Integral) and not isinstance(image, bool)
 
 
 def _entry(path: Path, place: int, entry: object, shape: str) -> tuple[int, str]:

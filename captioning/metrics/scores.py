@@ -12,7 +12,7 @@ from captioning.data.tokenizer import tokenize_lines
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
 from captioning.metrics.cider import DocumentFrequency, cider_d
-from captioning.metrics.ngrams import ImageId, count_ngrams
+from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_blanks
 from captioning.metrics.resampling import Interval, bootstrap
 from captioning.metrics.rouge import rouge_l
 
@@ -79,7 +79,12 @@ class Scores:
             confidence: Share of the samples inside the interval.
             samples: Bootstrap samples.
             seed: Of the draws.
+
+        Raises:
+            ScoreError: ``confidence`` is not between 0 and 1, or ``samples`` below 1.
         """
+        if not 0 < confidence < 1:
+            raise ScoreError(f"confidence is {confidence}; it is between 0 and 1, such as 0.95.")
         summed = {name: value for name, value in self.values.items() if name != "meteor"}
         return bootstrap(self.per_image, summed, confidence, samples, seed)
 
@@ -154,7 +159,8 @@ def score(
     if java:
         from captioning.metrics.java import java_scores
 
-        scores = _with_java(scores, java_scores(java, words, image, len(ids)))
+        whole = [[_printable(word) for word in caption] for caption in words]
+        scores = _with_java(scores, java_scores(java, whole, image, len(ids)))
     return scores
 
 
@@ -166,7 +172,7 @@ def _scored(
     frequency: DocumentFrequency | None,
 ) -> Scores:
     images = len(ids)
-    split = [_split(caption) for caption in words]
+    split = [split_at_blanks(caption) for caption in words]
     ngrams = count_ngrams(split)
     rows = bleu_rows(ngrams, np.array([len(caption) for caption in split]), image, images)
     starts = np.searchsorted(image[images:], np.arange(images + 1)) + images
@@ -175,7 +181,7 @@ def _scored(
     cider = cider_d(split, ngrams, image, images, frequency) if defined else np.full(images, np.nan)
     bleu = bleu_table(rows)
     table = pd.DataFrame(
-        {"caption": [candidates[i] for i in ids], "length": rows[:, 8]}
+        {"caption": [_printable(candidates[i]) for i in ids], "length": rows[:, 8]}
         | {f"bleu_{n + 1}": bleu[:, n] for n in range(4)}
         | {"rouge_l": rouge, "cider": cider}
         | {f"guess_{n + 1}": rows[:, n] for n in range(4)}
@@ -196,14 +202,13 @@ def _scored(
     )
 
 
-def _split(words: list[str]) -> list[str]:
-    """Split words at the blanks inside them, as the official BLEU and CIDEr (not ROUGE) do."""
-    text = " ".join(words)
-    return words if text.isascii() else text.split()
+def _printable(text: str) -> str:
+    """Return ``text`` with a ``?`` for each half of a character, which no table of texts holds."""
+    return text.encode(errors="replace").decode()
 
 
 def _check(candidates: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]) -> None:
-    if not references:
+    if len(references) == 0:
         raise ScoreError("There are no references. Give one or more captions for each image id.")
     missing = [i for i in references if i not in candidates]
     extra = [i for i in candidates if i not in references]
@@ -223,7 +228,7 @@ def _check(candidates: Mapping[ImageId, str], references: Mapping[ImageId, Seque
             raise ScoreError(
                 f"The references of image {i!r} are one string. Give a list of captions: [caption]."
             )
-        if not captions:
+        if len(captions) == 0:  # of an array or a column, too, which have no truth value
             raise ScoreError(f"Image {i!r} has no reference. Leave it out, or give it a caption.")
         wrong = [c for c in (candidates[i], *captions) if not isinstance(c, str)]
         if wrong:

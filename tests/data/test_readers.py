@@ -268,6 +268,7 @@ class TestCoco:
             ("{", r"captions\.json is no JSON: .*only in part"),
             ("[" * 200_000, r"is no JSON"),
             ("[1]", r"no COCO caption: an object .* a list was found"),
+            ("[" + "9" * 5000 + "]", r"is no JSON"),
             ('{"images": []}', r'"images" and "annotations" were expected.*\[\'images\'\]'),
             ('{"images": [{"id": 1}], "annotations": []}', r'images\[0\]: "file_name" of type str'),
             ('{"images": [3], "annotations": []}', r"images\[0\]: an object was expected, 3 was"),
@@ -325,6 +326,19 @@ class TestKarpathy:
     )
     def test_a_split_holds_its_own(self, karpathy: Path, split: str, names: list[str]) -> None:
         assert list(as_names(read_captions(f"karpathy:{karpathy}", split=split))) == names
+
+    @pytest.mark.parametrize("filepath", [None, 3])
+    def test_a_folder_that_is_no_name_is_refused(self, tmp_path: Path, filepath: object) -> None:
+        entry = {"filename": "a.jpg", "imgid": 1, "split": "train", "sentences": [{"raw": "a"}]}
+        path = write_json(tmp_path / "d.json", {"images": [{**entry, "filepath": filepath}]})
+        with pytest.raises(DataError, match='"filepath" of type str was expected'):
+            read_captions(f"karpathy:{path}@{tmp_path}", split="train")
+
+    def test_a_folder_with_a_zero_byte_has_no_pictures(self, tmp_path: Path) -> None:
+        entry = {"filename": "a.jpg", "imgid": 1, "split": "train", "sentences": [{"raw": "a"}]}
+        path = write_json(tmp_path / "d.json", {"images": [{**entry, "filepath": "a\0b"}]})
+        with pytest.raises(DataError, match="missing on disk"):
+            read_captions(f"karpathy:{path}@{tmp_path}", split="train")
 
     def test_coco_numbers_and_folders_are_used(self, tmp_path: Path) -> None:
         entry = {

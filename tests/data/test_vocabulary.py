@@ -142,6 +142,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Vocabulary.load(tmp_path / "no.json")
 
 
+def test_words_that_could_not_be_loaded_again_are_not_taken(tmp_path: Path) -> None:
+    captions = [["dog", "x@y\x81z", "half\ud83d", "two\u2028lines", "été"]]
+    built = Vocabulary.build(captions, min_count=1)
+    assert built.words[4:] == ("dog", "été")
+    assert built.extended(captions, min_count=1) == built
+    built.save(tmp_path / "v.json")
+    assert Vocabulary.load(tmp_path / "v.json") == built
+
+
 def test_clitics_are_joined_to_the_word_before() -> None:
     assert (
         join_words(["the", "dog", "'s", "tail", "is", "n't", "red"]) == "the dog's tail isn't red"

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from captioning.errors import OutputError, ScoreError
@@ -13,6 +14,17 @@ def test_results_come_back_as_written(tmp_path):
     write_results(captions, tmp_path / "new" / "results.json")
     assert read_results(tmp_path / "new" / "results.json") == captions
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_broken_text_and_other_kinds_of_integers_and_paths_are_written(tmp_path):
+    captions = {np.int64(3): "a \ud83d dog", 1: "café"}
+    write_results(captions, str(tmp_path / "results.json"))
+    (tmp_path / "marked.json").write_bytes(
+        b"\xef\xbb\xbf" + (tmp_path / "results.json").read_bytes()
+    )
+    for name in ("results.json", "marked.json"):
+        assert read_results(str(tmp_path / name)) == captions
+        assert read_references(str(tmp_path / name)) == {3: ["a \ud83d dog"], 1: ["café"]}
 
 
 def test_references_are_gathered_by_image(tmp_path):
@@ -29,6 +41,7 @@ def test_references_are_gathered_by_image(tmp_path):
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
+        ("[" * 200_000, "cannot be read as JSON"),
         ("{}", "holds no list of captions"),
         ("[]", "holds no list of captions"),
         ("[1]", "entry 0 is 1"),

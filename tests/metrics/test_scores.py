@@ -2,6 +2,9 @@
 
 import json
 
+import jaxtyping
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +160,43 @@ def test_a_document_frequency_of_the_same_references_changes_nothing(tmp_path):
     assert "idf=made,30images" in fixed.signature
     alone = score({0: candidates[0]}, {0: references[0]}, document_frequency=frequency)
     assert alone.cider == pytest.approx(fixed.per_image["cider"][0])
+
+
+def test_a_document_frequency_counts_the_words_of_sentences(tmp_path):
+    from captioning.data.tokenizer import tokenize
+
+    references = {1: ["A dog's ball, 1 1/2 feet.", "a cat"], 2: ["the dog runs"], 3: ["snow"]}
+    words = {i: [" ".join(tokenize(c)).split() for c in r] for i, r in references.items()}
+    found = DocumentFrequency.build(references)
+    assert found == DocumentFrequency.build(words)
+    assert found.counts["dog",] == 2
+    found.save(str(tmp_path / "df.json"))
+    assert DocumentFrequency.load(str(tmp_path / "df.json")) == found
+
+
+def test_references_may_be_arrays_and_columns(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    candidates, references = captions(8, 5)
+    expected = score(candidates, references).values
+    for kind in (np.array, pd.Series):
+        assert score(candidates, {i: kind(r) for i, r in references.items()}).values == expected
+    with pytest.raises(ScoreError, match="has no reference"):
+        score({1: "a", 2: "b"}, {1: np.array(["a"]), 2: np.array([])})
+
+
+def test_half_a_character_does_not_stop_the_scorer():
+    found = score({1: "a dog \ud83d", 2: "a cat"}, {1: ["a dog \ud83d"], 2: ["a \ude00 cat"]})
+    assert found.per_image["bleu_1"][1] == pytest.approx(1)
+    assert found.per_image["caption"][1] == "a dog ?"
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [({"samples": 0}, "samples is 0"), ({"seed": -1}, "seed -1"), ({"confidence": 95.0}, "is 95")],
+)
+def test_intervals_that_make_no_sense_are_refused(wish, said):
+    with pytest.raises(ScoreError, match=said):
+        score(*captions(9, 4)).intervals(**wish)
 
 
 def test_a_file_that_is_no_document_frequency_is_named(tmp_path):

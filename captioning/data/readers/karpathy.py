@@ -52,8 +52,9 @@ def read_karpathy(source: Source) -> CaptionSplit:
 
 def _check(entry: Any, where: str) -> None:
     check_entry(entry, {"filename": str, "imgid": int, "split": str, "sentences": list}, where)
-    if "cocoid" in entry:
-        check_entry(entry, {"cocoid": int}, where)
+    for optional, kind in (("cocoid", int), ("filepath", str)):
+        if optional in entry:
+            check_entry(entry, {optional: kind}, where)
     for place, sentence in enumerate(entry["sentences"]):
         check_entry(sentence, {"raw": str}, f"{where}, sentences[{place}]")
 

@@ -220,9 +220,10 @@ def read_json_object(path: Path, *, needed: Sequence[str], format_name: str) -> 
     Raises:
         DataError: The file is no JSON, or not of this form.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is no JSON: {error}. Was it downloaded or unpacked only in part?"
         ) from error
@@ -261,5 +262,5 @@ def _files(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
-    except OSError:
+    except (OSError, ValueError):  # the latter where a name holds a zero byte
         return frozenset()  # each picture in it is then named as missing
