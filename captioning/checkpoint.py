@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -55,6 +56,9 @@ _BEFORE = {
 }
 """Settings of decoders that older models do not name, and what was so before there was a choice."""
 _FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
+
+_LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
+"""What file managers and notebooks leave in folders that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,10 @@ def save_checkpoint(
             _settle(fresh, directory)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is a full disk's, too
         raise OutputError(
-            f"The model cannot be written to {directory}: {error}. Give another directory."
+            f"The model cannot be written to {directory}: {error}. Make room, or give another "
+            "directory."
         ) from error
 
 
@@ -139,11 +144,19 @@ def _refuse_foreign(directory: Path) -> None:
     """Replace nothing but a model of ours, with nothing beside it that somebody put there."""
     if not directory.exists():
         return
-    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
-    if names and not (names <= set(_FILES) and _is_ours(directory / _CONFIG)):
+    if not directory.is_dir():
+        raise OutputError(f"{directory} is a file, so it is left as it is. Give a directory.")
+    names = {path.name for path in directory.iterdir()} - _LITTER
+    if foreign := sorted(names - set(_FILES)):
         raise OutputError(
-            f"{directory} exists and is no model directory of this package alone, so it is left "
-            "as it is. Give a new directory."
+            f"{directory} holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}, "
+            "which is no part of a model, so it is left as it is. Take that away and try again, "
+            "or give another directory."
+        )
+    if names and not _is_ours(directory / _CONFIG):
+        raise OutputError(
+            f"{directory} holds files called like a model's, and no model of this package, so it "
+            "is left as it is. Give another directory."
         )
 
 

@@ -155,6 +155,7 @@ class FeatureCache:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._index.unlink(missing_ok=True)  # what it counts is not in the rows that begin now
         self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
+        self.flush()  # so that another run that needs the same rows does not begin its own
         _take_room(self._file)
 
     def __len__(self) -> int:

@@ -16,6 +16,8 @@ _COLUMNS = (
 class TrainingLog:
     """A CSV file and, where the ``tensorboard`` package is installed, event files.
 
+    A ``log.csv`` that a spreadsheet saved in its own way becomes ``log.old.csv``.
+
     Args:
         directory: The run's directory.
         step: Batches that the run has done; rows of later ones, which a killed run left behind
@@ -33,11 +35,18 @@ class TrainingLog:
         self._board = _tensorboard(directory / "tensorboard", step)
 
     def _read(self) -> list[dict[str, str]]:
+        """Return the whole lines; a table that something else has saved is put aside."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+            table = csv.DictReader(file)
             # A killed run may have left half a line.
-            return [row for row in csv.DictReader(file) if all(v is not None for v in row.values())]
+            rows = [row for row in table if None not in row and None not in row.values()]
+            ours = {"step"} <= set(table.fieldnames or ()) <= set(_COLUMNS)
+        if ours and all(row["step"].isdecimal() for row in rows):
+            return rows
+        self.path.replace(self.path.with_name("log.old.csv"))
+        return []
 
     def write(self, step: int, split: str, values: Mapping[str, float | int]) -> None:
         """Add one row, and one point to each curve."""

@@ -1,20 +1,24 @@
 """A training run from a data set's name to a model directory, which survives being killed."""
 
 import copy
+import hashlib
 import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, Greedy
-from captioning.errors import TrainingError
+from captioning.errors import OutputError, TrainingError
 from captioning.files import write_whole
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
@@ -29,6 +33,7 @@ from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
 
 _STATE = "state.pt"
+_AGAIN = "Give the same command again to go on."
 _SETTINGS = "settings.json"
 _MODEL = "model"
 _PLAIN = RunConfig(data=("",), output=Path())
@@ -57,23 +62,44 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
         DataError: The captions or pictures cannot be used.
         WeightsError: The encoder's weights cannot be had.
         CheckpointError: The model to start from cannot be loaded.
-        TrainingError: The directory holds a run with other settings, or the loss diverged.
+        TrainingError: The directory holds a run with other settings or on other captions, another
+            process trains in it, or the loss diverged.
+        OutputError: The state or the model cannot be written.
     """
     watcher = watcher or Watcher()
     _check_output(config)
     prepared = prepare(config, watcher)
     _write_settings(config)  # only now: a slip in the name of the data claims no directory
-    trainer = Trainer(
-        prepared.decoder,
-        prepared.dataset,
-        prepared.train.cache,
-        config.training,
-        tail=prepared.tail,
-        self_critical=_self_critical(config, prepared),
-    )
-    run = _Run(config, prepared, trainer, watcher)
-    run.resume()
-    return run.finish()
+    with _alone(config.output):
+        trainer = Trainer(
+            prepared.decoder,
+            prepared.dataset,
+            prepared.train.cache,
+            config.training,
+            tail=prepared.tail,
+            self_critical=_self_critical(config, prepared),
+        )
+        run = _Run(config, prepared, trainer, watcher)
+        run.resume()
+        return run.finish()
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Let no other process train in the same directory meanwhile."""
+    lock = FileLock(output / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"Another process is training in {output}. Wait for it, or give another output."
+        ) from None
+    except NotImplementedError:
+        pass  # a file system that has no locks
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _self_critical(config: RunConfig, prepared: Prepared) -> SelfCritical | None:
@@ -94,7 +120,7 @@ def _check_output(config: RunConfig) -> None:
     path = config.output / _SETTINGS
     if path.is_file():
         wanted = _settings(config)
-        found = _as_written_now(json.loads(path.read_text(encoding="utf-8")), _settings(_PLAIN))
+        found = _as_written_now(_read_settings(path), _settings(_PLAIN))
         if found != wanted:
             raise TrainingError(
                 f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
@@ -104,6 +130,24 @@ def _check_output(config: RunConfig) -> None:
         raise TrainingError(
             f"{config.output} exists, is not empty and holds no training run. Give another output."
         )
+    elif config.output.exists() and not config.output.is_dir():
+        raise TrainingError(f"{config.output} is no folder. Give another output.")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingError(
+            f"{path} cannot be read ({error}), so it is not known what run this is. Give another "
+            "output to start afresh."
+        ) from error
+    if not isinstance(found, dict):
+        raise TrainingError(
+            f"{path} holds no settings, so it is not known what run this is. Give another output "
+            "to start afresh."
+        )
+    return found
 
 
 def _as_written_now(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +191,7 @@ class _Run:
         self.best = _Best()
         self.seconds = 0.0  # of sessions before this one
         self.started = time.monotonic()
+        self.taught = _taught(prepared)
 
     @property
     def _elapsed(self) -> float:
@@ -159,7 +204,10 @@ class _Run:
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            self._check_taught(state.get("taught", self.taught))  # runs of old did not say
             self.trainer.load_state_dict(state["trainer"])
+        except TrainingError:
+            raise
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise TrainingError(
                 f"{path} cannot be read ({error}), so the run cannot go on. Remove that file to "
@@ -171,20 +219,45 @@ class _Run:
         self.watcher.say(f"going on after batch {step} of {steps}")
         self.watcher.resumed(step, steps)
 
+    def _check_taught(self, before: dict[str, Any]) -> None:
+        """Refuse to go on with other captions, whose words would get each other's weights."""
+        if before == self.taught:
+            return
+        then, now = (
+            f"{taught['captions']} captions with {taught['words']} words"
+            for taught in (before, self.taught)
+        )
+        raise TrainingError(
+            f"{self.config.output} holds a run on other captions: {then} when it began, {now} now"
+            f"{', not all of them the same' if then == now else ''}. Put back the captions or "
+            "pictures that it began with to go on with it, or give another output to start afresh."
+        )
+
     def save(self) -> None:
-        """Write the state, so that it is there whole or as it was before."""
+        """Write the state, so that it is there whole or as it was before.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
         state = {
             "trainer": self.trainer.state_dict(),
             "best": [self.best.epoch, self.best.value],
             "seconds": self._elapsed,
+            "taught": self.taught,
         }
         path = self.config.output / _STATE
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # the latter is how torch says: disk full
+            temporary.unlink(missing_ok=True)
+            raise OutputError(
+                f"{path} cannot be written, and is as it was ({error}). Make room. {_AGAIN}"
+            ) from error
 
     def finish(self) -> Path:
         """Train what is left and return the model directory of the best epoch."""
@@ -200,7 +273,13 @@ class _Run:
                 f"stopped: no better {self.config.training.select_by} for "
                 f"{self.config.training.patience} epochs"
             )
-        return self.config.output / _MODEL
+        model = self.config.output / _MODEL
+        if not model.is_dir():
+            raise TrainingError(
+                f"{model} is not there any more, and the run is over. Move it back, or give "
+                "another output to train it again."
+            )
+        return model
 
     def _patience_is_over(self) -> bool:
         patience = self.config.training.patience
@@ -278,6 +357,13 @@ class _Run:
             cut(encoder, config.training.fine_tune)[1].load_state_dict(trained.tail.state_dict())
         model = CaptionModel(encoder, trained.decoder)
         return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
+
+
+def _taught(prepared: Prepared) -> dict[str, Any]:
+    """Return what has to be the same for a run to go on: how many captions, and which words."""
+    words = prepared.vocabulary.words
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    return {"captions": len(prepared.dataset), "words": len(words), "digest": digest}
 
 
 def _run_line(config: RunConfig, summary: EpochSummary) -> str:

@@ -121,6 +121,8 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "patience", "fine_tune", "crops"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed is {self.seed}; it is at least 0 and below 2**32.")
         if self.crops and not self.mirror:
             raise SettingsError("crops mirrors every second part: give it with mirror, or neither.")
         for name in ("doubly_stochastic", "reconstruction"):
@@ -190,6 +192,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_least(self, min_count=1, workers=0)
+        for name in ("output", "start", "text", "cache"):  # a notebook's are strings
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
         if isinstance(self.data, str):
             raise SettingsError(
                 f"data is {self.data!r}; it is a list of data sets, so give ({self.data!r},)."

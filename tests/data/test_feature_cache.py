@@ -65,6 +65,20 @@ def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
     assert FeatureCache(tmp_path, SHAPE).complete
 
 
+def test_two_runs_that_fill_one_cache_at_once_fill_it_whole(tmp_path):
+    features = rows(5)
+    ours = FeatureCache(tmp_path, SHAPE)
+    ours.append(features[:3], {})
+    theirs = FeatureCache(tmp_path, SHAPE)  # before the other has kept anything
+    theirs.append(features[:2], {})
+    theirs.flush()  # and no more: it is killed
+    ours.append(features[3:], {})
+    ours.flush()
+    last = FeatureCache(tmp_path, SHAPE)
+    assert last.complete
+    assert np.array_equal(last.rows, features.half().numpy())
+
+
 def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(rows(5), {})

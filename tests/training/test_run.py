@@ -3,10 +3,10 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from small_run import TINY, Killed, config, kill_after
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
@@ -15,34 +15,7 @@ from captioning.errors import CheckpointError, DataError, SettingsError, Trainin
 from captioning.evaluation import evaluate
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions
-from captioning.training import RunConfig, TrainingConfig, Watcher, train
-
-TINY = Path(__file__).parents[2] / "data" / "tiny"
-
-
-def config(output, **training):
-    settings = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
-    return RunConfig(
-        data=(f"coco:{TINY}",),
-        output=output,
-        encoder=EncoderConfig("timm:test_resnet", weights=None, image_size=64),
-        decoder=DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16),
-        training=TrainingConfig(**{**settings, **training}),
-        min_count=2,
-        workers=0,
-    )
-
-
-class Killed(BaseException):
-    """Not an Exception: nothing on the way may catch it, as nothing catches SIGKILL."""
-
-
-def kill_after(batches):
-    def stepped(progress):
-        if progress.step == batches:
-            raise Killed
-
-    return Watcher(stepped=stepped)
+from captioning.training import TrainingConfig, Watcher, train
 
 
 def weights(model):
