@@ -135,7 +135,10 @@ def _model(
 @contextmanager
 def _progress(console: Console, settings: CaptionSettings) -> Iterator[Callable[[Counts], None]]:
     """Show how far a run is, where somebody looks; give what takes the counts."""
-    with progress_bar(console, unit="photos/s") as bar:
+    rows_are_seen = (
+        settings.output is None and not is_for_each(format_of(settings)) and sys.stdout.isatty()
+    )
+    with progress_bar(console, unit="photos/s", wanted=not rows_are_seen) as bar:
         task = bar.add_task("captioning", total=None)
         # Nobody waits for the number of all photos.
         if console.is_terminal and _countable(settings):

@@ -1,6 +1,5 @@
 """How all commands talk: on standard error, with progress bars that give rate and time left."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -39,8 +38,14 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} {self.unit}" if speed else "")
 
 
-def progress_bar(console: Console, *, unit: str) -> Progress:
-    """Return a progress bar; it stays away where standard error is no terminal."""
+def progress_bar(console: Console, *, unit: str, wanted: bool = True) -> Progress:
+    """Return a progress bar; it stays away where standard error is no terminal.
+
+    Args:
+        console: Where it is drawn.
+        unit: Of its rate.
+        wanted: False where rows on the same terminal show already how far the work is.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,10 +56,9 @@ def progress_bar(console: Console, *, unit: str) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and wanted),
         transient=True,
-        # Rows that go to a file stay what they are; on the same terminal they stand above the bar.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=False,  # it would take results that go to a file for lines above the bar
     )
 
 

@@ -16,7 +16,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -37,14 +36,13 @@ class _Bars:
         self.console = console
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=8),  # all columns fit into 80 characters
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
+            redirect_stdout=False,
         )
         self.looking: TaskID | None = None
         self.training: TaskID | None = None
@@ -57,7 +55,7 @@ class _Bars:
 
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
-            self.looking = self.progress.add_task("encoding pictures", total=total, rate="")
+            self.looking = self.progress.add_task("encoding", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
                 self.say(f"encoding {total - done} pictures, which is done once")
         self.progress.update(self.looking, completed=done, total=total)

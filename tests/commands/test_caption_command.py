@@ -810,25 +810,41 @@ def test_a_reader_that_leaves_and_a_full_device_end_the_run_without_a_traceback(
     assert process.returncode == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminal")
-def test_at_a_terminal_there_is_a_bar_that_counts_the_photos(model, tmp_path):
+def at_a_terminal(words, *, piped):
+    """Run a command with standard error, and unless piped standard output, at a terminal.
+
+    Returns:
+        Its exit code, what the terminal was sent, and what went through the pipe.
+    """
     import pty
 
-    write_photos(tmp_path, 3)
-    words = [*(sys.executable, "-m", "captioning", "caption"), str(tmp_path), "--model", str(model)]
     ours, its = pty.openpty()
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=its, text=True) as process:
+    stdout = subprocess.PIPE if piped else its
+    with subprocess.Popen(words, stdout=stdout, stderr=its) as process:
         os.close(its)
         shown = b""
         with suppress(OSError):  # how the end is told of on Linux
             while part := os.read(ours, 4096):
                 shown += part
         os.close(ours)
-        rows = process.stdout.read().splitlines()
-    assert process.returncode == 0
-    assert len(rows) == 3
-    assert "3/3" in shown.decode()
-    assert "Traceback" not in shown.decode()
+        through = process.stdout.read() if piped else b""
+    return process.returncode, shown.decode(), through.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminal")
+@pytest.mark.parametrize("form", ["text", "csv", "jsonl"])
+def test_rows_reach_a_file_beside_the_bar_and_a_terminal_without_one(form, model, tmp_path):
+    write_photos(tmp_path, 3)
+    words = [*(sys.executable, "-m", "captioning", "caption"), str(tmp_path), "--model", str(model)]
+    words += ["--format", form]
+    code, bar, rows = at_a_terminal(words, piped=True)
+    assert code == 0
+    assert "3/3" in bar
+    assert "photo1" not in bar
+    assert [name in rows for name in ("photo1.jpg", "photo2.jpg", "photo3.jpg")] == [True] * 3
+    code, shown, _ = at_a_terminal(words, piped=False)
+    assert code == 0
+    assert [line.rstrip() for line in shown.splitlines() if line.strip()] == rows.splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to a group of processes")
