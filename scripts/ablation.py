@@ -73,6 +73,7 @@ CHOICES = {
     "soft attention": Choice({"attention": True}),
     "up-down attention": Choice({"attention": True, "top_down": True}),
     "soft attention, doubly stochastic": Choice({"attention": True}, {"doubly_stochastic": 1.0}),
+    "soft attention, no dropout": Choice({"attention": True, "dropout": 0.0}),
     "word beside the state": Choice({"deep_output": True}),
     "tied weights": Choice({"tie_weights": True}),
     "two layers": Choice({"layers": 2}),
