@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(words)
-        sys.stdout.flush()
+        _flush()
     except CaptioningError as error:
         print(f"captioning: {error}", file=sys.stderr)  # noqa: T201
         code = WRONG_USAGE if isinstance(error, SettingsError) else SOME_FAILED
@@ -59,9 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _drop_unwritten() -> None:
     """Keep Python from trying once more, at its end, what standard output has refused."""
     try:
-        sys.stdout.flush()
+        _flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where standard output was closed
+        sys.stdout.flush()
 
 
 def _run(words: list[str]) -> int:

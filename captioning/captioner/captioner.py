@@ -142,7 +142,13 @@ class Captioner:
             images: Paths, bytes, open files, Pillow images or arrays, mixed as you like.
             search: How to search; None for the model's own way.
             batch_size: Pictures that go through the network together; it changes no caption.
+
+        Raises:
+            SettingsError: ``batch_size`` is below 1, or ``images`` is one picture or name.
         """
+        _refuse_single(images)
+        if batch_size < 1:
+            raise SettingsError(f"batch_size is {batch_size}; it is at least 1.")
         results: list[CaptionedPicture] = []
         remaining = iter(images)
         while some := list(islice(remaining, batch_size)):
@@ -198,6 +204,7 @@ class Captioner:
             allow_truncated: Caption what is there of a file that was cut short.
             time_limit: Seconds after which a worker gives a picture up.
         """
+        _refuse_single(sources)
         reader = self.reader(batch_size, workers, allow_truncated, time_limit)
         for batch in self.batches(reader, sources, search=search):
             yield from batch
@@ -301,6 +308,14 @@ class Captioner:
             log_prob=found.log_prob if math.isfinite(found.log_prob) else -math.inf,
             finished=found.finished,
             word_log_probs=found.token_log_probs[: len(words)],
+        )
+
+
+def _refuse_single(images: object) -> None:
+    if isinstance(images, str | bytes | os.PathLike):
+        raise SettingsError(
+            f"{images!r:.80} is one picture or folder, and a list of pictures was expected. Use "
+            "caption for a picture and caption_folder for a folder."
         )
 
 

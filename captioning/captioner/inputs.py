@@ -91,7 +91,7 @@ def find_pictures(
             yield from _folder(name, options, passed)
         elif options.patterns and not os.path.lexists(name) and (found := _matches(name)):
             for match in found:
-                yield from _file(match)
+                yield from _folder(match, options, passed) if _leads_on(match) else _file(match)
         else:
             yield from _file(name)
 
@@ -131,11 +131,14 @@ def _opened(name: str) -> BinaryIO:
 
 
 def _matches(pattern: str) -> list[str]:
+    """Return the files that match, or where there are none, the folders."""
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    return sorted(
-        (path for path in found if not os.path.isdir(path) or is_picture(_last(path))),  # noqa: PTH112
-        key=natural,
-    )
+    return sorted([path for path in found if not _leads_on(path)] or found, key=natural)
+
+
+def _leads_on(path: str) -> bool:
+    """Whether this is a folder, and not called like a picture, which would be a mistake."""
+    return os.path.isdir(path) and not is_picture(_last(path))  # noqa: PTH112
 
 
 def _last(path: str) -> str:

@@ -119,8 +119,10 @@ class FileWriter(Writer):
     def __init__(self, output: Path | None) -> None:
         self.output = output
         self._temporary: Path | None = None
-        self.file: IO[Any] = sys.stdout.buffer if self.binary else sys.stdout
         if output is None:
+            if sys.stdout is None:
+                raise OutputError("Standard output is closed. Give a file by -o.")
+            self.file: IO[Any] = sys.stdout.buffer if self.binary else sys.stdout
             if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no UTF-8
                 sys.stdout.reconfigure(errors="backslashreplace")
             return

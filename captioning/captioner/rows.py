@@ -40,7 +40,8 @@ class Home:
     @staticmethod
     def _way_to(home: Path, folder: str) -> str:
         try:
-            return os.path.relpath(folder or ".", home)
+            # Of both as they are: ".." in a folder behind a link leads elsewhere.
+            return os.path.relpath(os.path.realpath(folder or "."), os.path.realpath(home))
         except ValueError:  # another drive
             return folder
 

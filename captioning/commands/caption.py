@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -86,8 +87,7 @@ def run(settings: CaptionSettings) -> int:
                 writer.stopped = True
                 break
     if journal is not None:
-        if not stopping.asked:
-            _note_end(journal, settings, counts)
+        _note_end(journal, settings, counts, finished=not stopping.asked)
         journal.close()
     _report(console, counts, passed, failed)
     if settings.json:
@@ -95,7 +95,8 @@ def run(settings: CaptionSettings) -> int:
         print(summary, file=sys.stdout if settings.output else sys.stderr)
     if stopping.asked:
         goes_on = journal is not None or is_for_each(form)
-        advice = " The same command goes on from there." if goes_on else ""
+        how = "The same command, without --overwrite," if settings.overwrite else "The same command"
+        advice = f" {how} goes on from there." if goes_on else ""
         console.print(f"captioning: interrupted after {counts.done:,} photos.{advice}")
         return 128 + stopping.asked
     return 1 if counts.failed else 0
@@ -135,9 +136,8 @@ def _model(
 @contextmanager
 def _progress(console: Console, settings: CaptionSettings) -> Iterator[Callable[[Counts], None]]:
     """Show how far a run is, where somebody looks; give what takes the counts."""
-    rows_are_seen = (
-        settings.output is None and not is_for_each(format_of(settings)) and sys.stdout.isatty()
-    )
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    rows_are_seen = settings.output is None and not is_for_each(format_of(settings)) and on_terminal
     with progress_bar(console, unit="photos/s", wanted=not rows_are_seen) as bar:
         task = bar.add_task("captioning", total=None)
         # Nobody waits for the number of all photos.
@@ -153,8 +153,10 @@ def _progress(console: Console, settings: CaptionSettings) -> Iterator[Callable[
         yield tell
 
 
-def _note_end(journal: "Journal", settings: CaptionSettings, counts: Counts) -> None:
-    """Note what merging shares, and the next run, need to know of one that came to its end."""
+def _note_end(
+    journal: "Journal", settings: CaptionSettings, counts: Counts, *, finished: bool
+) -> None:
+    """Note what merging shares, and the next run, need to know of this one."""
     from captioning.captioner.journal import stamp_of
     from captioning.files import target_of
 
@@ -163,12 +165,14 @@ def _note_end(journal: "Journal", settings: CaptionSettings, counts: Counts) -> 
         name: getattr(settings, name)
         for name in ("paths", "recursive", "follow_links", "limit", "prefix", "suffix")
     }
+    output = target_of(settings.output)
     journal.note(
-        finished=counts.captioned + counts.failed,
-        output=stamp_of(str(target_of(settings.output))),
+        finished=counts.captioned + counts.failed if finished else None,
+        output=stamp_of(str(output)) if output.exists() else None,
         inputs=inputs,
     )
-    counts.absent = max(0, journal.count() - counts.captioned)
+    if finished:
+        counts.absent = max(0, journal.count() - counts.captioned)
 
 
 def _pictures(settings: CaptionSettings, passed: Passed) -> Iterator[Picture]:
@@ -217,11 +221,14 @@ def _countable(settings: CaptionSettings) -> bool:
 def _some(
     pictures: Iterator[Picture], settings: CaptionSettings, passed: Passed
 ) -> Iterator[Picture]:
-    """Return the pictures, of which there is at least one."""
+    """Return the pictures, of which there is at least one, if not in this share of them."""
     first = next(pictures, None)
-    if first is None:
-        raise SettingsError(_nothing_found(settings, passed))
-    return chain([first], pictures)
+    if first is not None:
+        return chain([first], pictures)
+    others = replace(settings, shard=None)
+    if shard_of(settings) and next(_pictures(others, Passed()), None) is not None:
+        return iter(())
+    raise SettingsError(_nothing_found(settings, passed))
 
 
 def _existing(settings: CaptionSettings) -> Literal["keep", "replace", "append"]:
@@ -276,8 +283,8 @@ def _report(
         console.print(f"Left out, as hidden or no pictures by their endings: {passed.files} files.")
     if counts.present:
         console.print(
-            f"{counts.present} photos have a caption beside them already and were left out. "
-            "--overwrite replaces it, --append adds another."
+            f"{counts.present} photos were left out, as there is a caption under their name "
+            "already. --overwrite replaces it, --append adds another."
         )
     if counts.absent:
         console.print(

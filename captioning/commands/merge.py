@@ -50,8 +50,14 @@ def run(settings: MergeSettings) -> int:
             raise SettingsError(
                 f"{settings.output} exists. Give --overwrite to replace it, or another -o."
             )
-    with open_writer(_format(settings), settings.output) as writer:
-        count = merge_shares(shares, writer)
+    there = settings.output is not None and settings.output.exists()
+    try:
+        with open_writer(_format(settings), settings.output) as writer:
+            count = merge_shares(shares, writer)
+    except BaseException:
+        if settings.output is not None and not there:
+            settings.output.unlink(missing_ok=True)  # a part would pass for the whole
+        raise
     talk().print(f"{count:,} rows of {len(shares)} shares.")
     return 0
 

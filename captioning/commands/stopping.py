@@ -32,7 +32,8 @@ class Stopping:
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
             for each in _ENDS:
-                self._before[each] = signal.signal(each, self._note)
+                if signal.getsignal(each) is not signal.SIG_IGN:  # as nohup wishes it
+                    self._before[each] = signal.signal(each, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -96,12 +96,11 @@ def _explained(source: ImageSource, name: str) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is larger than Pillow agrees to unpack: {error} "
-            "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            f"{name} is larger than Pillow agrees to unpack: {error} Shrink it."
         ) from None
     except MemoryError as error:
         raise ImageError(
-            f"{name} needs more memory than there is. Shrink it, or lower max_pixels."
+            f"{name} needs more memory than there is. Shrink it, or free some."
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -169,10 +168,12 @@ def _open(file: Any, source: ImageSource) -> Image.Image:
 
 def _check(size: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size
+    if not width * height:
+        raise ImageError(f"{name} has {width} x {height} pixels. Give one that shows something.")
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels:,}. "
-            "Shrink it, or raise max_pixels."
+            "Shrink it."
         )
 
 

@@ -91,7 +91,9 @@ def _draw(
         if words is None:
             probs, words = _by_probability(probs, how.top_p)
         # A word stays if those before it do not yet have the share of probability wanted.
-        probs = probs * (probs.cumsum(1) - probs < how.top_p)
+        stays = probs.cumsum(1) - probs < how.top_p
+        stays[:, 0] = True  # also where the share is too small a number for 32 bits
+        probs = probs * stays
     cumulated = probs.cumsum(1)
     threshold = uniform.to(probs.dtype).unsqueeze(1) * cumulated[:, -1:]
     place = torch.searchsorted(cumulated, threshold, right=True)

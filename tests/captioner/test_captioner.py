@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,23 @@ def alone(captioner, pictures):
         None if place in DAMAGED else captioner.caption(path).text
         for place, path in enumerate(pictures)
     ]
+
+
+def test_what_is_no_list_of_pictures_is_refused(captioner, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    for images in ("photos", Path("photos"), b"bytes"):
+        with pytest.raises(SettingsError, match="a list of pictures was expected"):
+            captioner.caption_batch(images)
+        with pytest.raises(SettingsError, match="a list of pictures was expected"):
+            list(captioner.stream(images))
+    for size in (0, -1):
+        with pytest.raises(SettingsError, match="batch_size is"):
+            captioner.caption_batch([], batch_size=size)
+
+
+def test_a_picture_without_pixels_is_refused(captioner):
+    with pytest.raises(ImageError, match="has 0 x 7 pixels"):
+        captioner.caption(Image.new("RGB", (0, 7)))
 
 
 def test_captions_tell_the_pictures_apart(alone):

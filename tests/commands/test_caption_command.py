@@ -30,6 +30,7 @@ from captioning import cli
 from captioning.captioner import Captioner
 from captioning.captioner.journal import Journal, read_facts
 from captioning.checkpoint import save_checkpoint
+from captioning.commands.stopping import Stopping
 from captioning.data import worker
 from captioning.data.readers import read_captions
 from captioning.metadata import read_caption
@@ -304,7 +305,10 @@ def test_text_files_stand_beside_photos_of_any_name(caption, odd_photos, tmp_pat
         assert Path(os.fsdecode(path)).with_suffix(".txt").read_text(encoding="utf-8").strip()
     again = caption(tmp_path / "odd", "--format", "txt")  # they are not written over
     assert again.code == 0
-    assert f"{len(odd_photos)} photos have a caption beside them already" in again.err
+    assert (
+        f"{len(odd_photos)} photos were left out, as there is a caption under their name"
+        in again.err
+    )
     assert caption(tmp_path / "odd", "--format", "txt", "--overwrite").code == 0
 
 
@@ -680,7 +684,7 @@ def test_captions_are_kept_in_metadata(form, caption, photos, tmp_path):
     assert [read_caption(path) for path in written] == plain
     assert [photo.read_bytes() for photo in photos] == originals
     again = caption(*photos, "--format", form, "-o", out)
-    assert "3 photos have a caption beside them already" in again.err
+    assert "3 photos were left out, as there is a caption under their name" in again.err
     assert caption(*photos, "--format", form).code == 0  # beside the photos, or in them
     if form == "embed":
         assert [read_caption(photo) for photo in photos] == plain
@@ -829,6 +833,112 @@ def at_a_terminal(words, *, piped):
         os.close(ours)
         through = process.stdout.read() if piped else b""
     return process.returncode, shown.decode(), through.decode()
+
+
+def stopped_after(caption, batches, *words):
+    """Run the command, and stop it as Ctrl-C does once so many batches are written."""
+    write, seen = Captioner.batches, []
+
+    def batches_until(self, reader, sources, **settings):
+        for batch in write(self, reader, sources, **settings):
+            seen.append(batch)
+            if len(seen) == batches:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Captioner, "batches", batches_until)
+        return caption(*words)
+
+
+def test_a_later_run_that_was_stopped_is_gone_on_with(caption, photos, tmp_path):
+    words = (photos[0].parent, "-o", tmp_path / "out.jsonl", "--batch-size", 1)
+    assert caption(*words, "--limit", 1).code == 0
+    stopped = stopped_after(caption, 2, *words)
+    assert stopped.code == 130
+    assert "The same command goes on from there" in stopped.err
+    assert read_facts(tmp_path / ".out.jsonl.journal")["finished"] is None
+    assert caption(*words).code == 0
+    whole = tmp_path / "whole.jsonl"
+    caption(photos[0].parent, "-o", whole)
+    assert (tmp_path / "out.jsonl").read_text() == whole.read_text()
+
+
+def test_a_run_that_overwrites_says_how_to_go_on(caption, photos, tmp_path):
+    words = (photos[0].parent, "-o", tmp_path / "out.jsonl", "--batch-size", 1)
+    stopped = stopped_after(caption, 2, *words, "--overwrite")
+    assert "The same command, without --overwrite, goes on from there" in stopped.err
+    again = json.loads(caption(*words, "--json").out)
+    assert again["of_earlier_runs"] == 2
+
+
+def test_a_share_without_photos_is_a_whole_share(caption, photos, tmp_path, capsys):
+    parts = [tmp_path / f"part-{i}.jsonl" for i in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        ran = caption(photos[0], "--shard", f"{number}/3", "-o", part)
+        assert ran.code == 0, ran.err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["merge", *map(str, parts), "-o", str(tmp_path / "all.jsonl")])
+    assert ended.value.code == 0
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1
+    (tmp_path / "empty").mkdir()
+    nothing = caption(tmp_path / "empty", "--shard", "2/3", "-o", tmp_path / "x.jsonl")
+    assert nothing.code == 2
+    assert "There is no photo in" in nothing.err
+
+
+def test_shares_that_cannot_be_merged_leave_nothing(caption, photos, tmp_path, capsys):
+    parts = [tmp_path / f"part-{i}.jsonl" for i in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        caption(photos[0].parent, "--shard", f"{number}/2", "-o", part)
+    with parts[1].open("a") as file:
+        file.write("broken\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["merge", *map(str, parts), "-o", str(tmp_path / "all.jsonl")])
+    assert ended.value.code == 1
+    assert not (tmp_path / "all.jsonl").exists()
+
+
+def test_names_lead_from_the_outputs_real_folder(caption, photos, tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    output = tmp_path / "link" / "out.jsonl"
+    caption(photos[0].parent, "-o", output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert rows
+    assert all((tmp_path / "link" / row["file_name"]).exists() for row in rows)
+
+
+def test_a_pattern_of_folders_leads_into_them(caption, photos):
+    folder = photos[0].parent
+    pattern = folder.with_name(f"[{folder.name[0]}]{folder.name[1:]}")
+    assert caption(pattern).out == caption(folder).out != ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGHUP")
+def test_signals_that_are_ignored_stay_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopping() as stopping:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stopping.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of another kind")
+def test_closed_standard_output_is_no_traceback(model, photos, tmp_path):
+    name = f"{sys.executable} -m captioning"
+    for words, code, said in (
+        ("--version", 0, ""),
+        (f"caption {photos[0]} --model {model}", 1, "Standard output is closed"),
+    ):
+        shell = ["sh", "-c", f"{name} {words} >&-"]
+        ran = subprocess.run(shell, capture_output=True, text=True, check=False)
+        assert ran.returncode == code, ran.stderr
+        assert said in ran.stderr
+        assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminal")
