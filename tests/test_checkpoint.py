@@ -114,9 +114,15 @@ def test_older_model_is_replaced_and_other_folders_are_left_alone(directory, tmp
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"dear")
-    with pytest.raises(OutputError, match="is no model directory"):
+    with pytest.raises(OutputError, match=r"holds holiday\.jpg, which is no part of a model"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "holiday.jpg").read_bytes() == b"dear"
+    with pytest.raises(OutputError, match="is a file, so it is left as it is"):
+        save_checkpoint(checkpoint, photos / "holiday.jpg")
+    (photos / "holiday.jpg").rename(photos / "config.json")
+    with pytest.raises(OutputError, match="and no model of this package"):
+        save_checkpoint(checkpoint, photos)
+    assert (photos / "config.json").read_bytes() == b"dear"
 
 
 def test_failed_write_leaves_the_older_model(directory, monkeypatch):
