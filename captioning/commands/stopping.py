@@ -7,7 +7,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-_ENDS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
+_HANG_UP = [signal.SIGHUP] if os.name == "posix" else []
+_ENDS = [signal.SIGINT, signal.SIGTERM, *_HANG_UP]
 
 
 class Stopping:
@@ -32,8 +33,9 @@ class Stopping:
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
             for each in _ENDS:
-                if signal.getsignal(each) is not signal.SIG_IGN:  # as nohup wishes it
-                    self._before[each] = signal.signal(each, self._note)
+                if each in _HANG_UP and signal.getsignal(each) is signal.SIG_IGN:
+                    continue  # nohup was asked for
+                self._before[each] = signal.signal(each, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

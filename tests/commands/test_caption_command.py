@@ -916,7 +916,7 @@ def test_a_pattern_of_folders_leads_into_them(caption, photos):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGHUP")
-def test_signals_that_are_ignored_stay_so():
+def test_a_run_under_nohup_outlives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Stopping() as stopping:
