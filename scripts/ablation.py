@@ -121,7 +121,8 @@ def main() -> None:
 def run_of(name: str, budget: Budget, seed: int) -> RunConfig:
     """Return the settings of the run of one choice."""
     choice = CHOICES[name]
-    base = settings(budget, BASE if name == "base" else f"ablation {name}", _shape(BASE), seed)
+    shape = SYSTEMS["injections"][BASE]
+    base = settings(budget, BASE if name == "base" else f"ablation {name}", shape, seed)
     training = replace(base.training, **choice.training)
     if choice.start is not None:
         start = run_of(choice.start, budget, seed).output / "model"
@@ -130,10 +131,6 @@ def run_of(name: str, budget: Budget, seed: int) -> RunConfig:
     encoder = base.encoder if choice.encoder is None else EncoderConfig(choice.encoder)
     decoder = replace(base.decoder, **choice.decoder)
     return replace(base, encoder=encoder, decoder=decoder, training=training)
-
-
-def _shape(name: str) -> DecoderOptions:
-    return next(systems[name] for systems in SYSTEMS.values() if name in systems)
 
 
 def measured(config: RunConfig) -> dict[str, float]:

@@ -141,7 +141,7 @@ def _progress(console: Console, settings: CaptionSettings) -> Iterator[Callable[
     with progress_bar(console, unit="photos/s", wanted=not rows_are_seen) as bar:
         task = bar.add_task("captioning", total=None)
         # Nobody waits for the number of all photos.
-        if console.is_terminal and _countable(settings):
+        if not bar.disable and _countable(settings):
             count_in_background(
                 lambda: _pictures(settings, Passed()), lambda n: bar.update(task, total=n)
             )
