@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float16, Int, Shaped
 from torch import Tensor
 
 from captioning.errors import DataError
@@ -19,7 +19,35 @@ from captioning.files import write_whole
 
 _VERSION = 1
 _ROWS, _INDEX = "features.npy", "index.json"
+_HALF = np.dtype(np.float16)
 Precision = Literal["float32", "bfloat16"]
+
+
+@runtime_checkable
+class PictureRows(Protocol):
+    """Rows of numbers for the pictures of a split, however they come about."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def views(self) -> int:
+        """How many views of each picture can be asked for."""
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """What was wrong with the pictures that could not be read, by their row."""
+
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the pictures that could be read."""
+
+    def read(self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None) -> Tensor:
+        """Return the rows ``(B, P, D)`` of ``images``.
+
+        Args:
+            images: Places of the pictures.
+            views: Which view of each; the picture itself where nothing is given.
+        """
 
 
 @dataclass(frozen=True)
@@ -106,8 +134,8 @@ def read_whole_cache(
 
 
 def _map_rows(
-    path: Path, shape: tuple[int, int, int, int]
-) -> Float16[np.ndarray, "images views P D"] | None:
+    path: Path, shape: tuple[int, int, int, int], dtype: np.dtype = _HALF
+) -> np.ndarray | None:
     """Map the rows of a cache to be read; None where they are missing, cut or damaged.
 
     Mapping them to be written would lengthen with zeros a file that was cut.
@@ -116,7 +144,7 @@ def _map_rows(
         rows = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError):
         return None
-    return rows if rows.shape == shape and rows.dtype == np.float16 else None
+    return rows if rows.shape == shape and rows.dtype == dtype else None
 
 
 class FeatureCache:
@@ -130,6 +158,9 @@ class FeatureCache:
         directory: Where this one cache lies.
         shape: ``(images, views, P, D)``.
     """
+
+    dtype: ClassVar[np.dtype] = _HALF
+    """Of the numbers in the file."""
 
     def __init__(self, directory: Path, shape: tuple[int, int, int, int]) -> None:
         self.directory = directory
@@ -147,14 +178,17 @@ class FeatureCache:
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
         index = _read_index(self._index)
-        if index.get("shape") == list(shape) and _map_rows(self._file, shape) is not None:
+        if (
+            index.get("shape") == list(shape)
+            and _map_rows(self._file, shape, self.dtype) is not None
+        ):
             self.done = index["done"]
             self.unreadable = index["unreadable"]
             self.rows = np.lib.format.open_memmap(self._file, mode="r+")
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         self._index.unlink(missing_ok=True)  # what it counts is not in the rows that begin now
-        self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=np.float16, shape=shape)
+        self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=self.dtype, shape=shape)
         self.flush()  # so that another run that needs the same rows does not begin its own
         _take_room(self._file)
 
@@ -176,7 +210,7 @@ class FeatureCache:
         """Rows of the pictures that could be read."""
         return [row for row in range(len(self)) if row not in self.unreadable]
 
-    def append(self, features: Float[Tensor, "B W P D"], problems: Mapping[int, str]) -> None:
+    def append(self, features: Shaped[Tensor, "B W P D"], problems: Mapping[int, str]) -> None:
         """Write the next pictures' features.
 
         Args:
@@ -184,7 +218,7 @@ class FeatureCache:
             problems: What was wrong with those, by their row in this batch.
         """
         end = self.done + len(features)
-        self.rows[self.done : end] = features.to(torch.float16).numpy()
+        self.rows[self.done : end] = features.to(self._stored).numpy()
         self.unreadable |= {self.done + row: why for row, why in problems.items()}
         self.done = end
 
@@ -196,15 +230,29 @@ class FeatureCache:
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
-    ) -> Float[Tensor, "B P D"]:
-        """Return the rows of ``images`` as 32-bit numbers.
+    ) -> Shaped[Tensor, "B P D"]:
+        """Return the rows of ``images``, features as 32-bit numbers.
 
         Args:
             images: Places of the pictures.
             views: Which view of each; the picture itself where nothing is given.
         """
         view = np.zeros(len(images), int) if views is None else views.numpy()
-        return torch.from_numpy(self.rows[images.numpy(), view]).float()
+        rows = torch.from_numpy(self.rows[images.numpy(), view])
+        return rows.float() if rows.is_floating_point() else rows
+
+    @property
+    def _stored(self) -> torch.dtype:
+        return torch.from_numpy(np.empty(0, self.dtype)).dtype
+
+
+class PixelCache(FeatureCache):
+    """Pixels in the place of features: each position is one, and its numbers are its colours.
+
+    The rows are ``(images, 1, S * S, 3)`` small integers.
+    """
+
+    dtype = np.dtype(np.uint8)
 
 
 class JoinedCaches:
@@ -243,10 +291,11 @@ class JoinedCaches:
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
-    ) -> Float[Tensor, "B P D"]:
+    ) -> Shaped[Tensor, "B P D"]:
         """Return the rows of ``images``, as :meth:`FeatureCache.read` does."""
         views = torch.zeros_like(images) if views is None else views
-        found = torch.empty(len(images), *self.caches[0].rows.shape[2:])
+        none = self.caches[0].read(images[:0])
+        found = none.new_empty(len(images), *none.shape[1:])
         owner = np.searchsorted(self._starts, images.numpy(), side="right") - 1
         for number, cache in enumerate(self.caches):
             rows = torch.from_numpy(np.flatnonzero(owner == number))

@@ -1,4 +1,4 @@
-"""Run a frozen encoder over all pictures once."""
+"""Run a frozen encoder over all pictures once, or only read them."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from captioning.data.features import FeatureCache, FeatureKey, Precision, read_whole_cache
+from captioning.data.features import (
+    FeatureCache,
+    FeatureKey,
+    PixelCache,
+    Precision,
+    read_whole_cache,
+)
+from captioning.data.preprocessing import Preprocessing
 from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
 from captioning.nn.encoder import Encoder
@@ -76,16 +83,63 @@ def cache_features(
         if kept := read_whole_cache(grids, (*shape[:2], encoder.positions, shape[3])):
             return _averaged(*kept, cache, precision, watch)
     device = next(encoder.parameters()).device
+
+    def look(pixels: UInt8[Tensor, "B 3 S S"], pictures: Sequence[int]) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return _look(encoder, pixels, pictures, grid=grid, views=views).float()
+
+    return _filled(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+
+
+def cache_pixels(
+    preprocessing: Preprocessing,
+    paths: Sequence[Path],
+    directory: Path,
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> PixelCache:
+    """Return the pixels of ``paths``, reading those that the cache lacks.
+
+    Args:
+        preprocessing: The encoder's.
+        paths: The pictures, in the order of the rows.
+        directory: As for :func:`cache_features`.
+        batch_size: Pictures read together.
+        workers: Processes that read and resize pictures; 0 reads them in this one.
+        watch: As for :func:`cache_features`.
+    """
+    key = FeatureKey("pixels", "", asdict(preprocessing), grid=True, flip=False)
+    shape = (len(paths), 1, preprocessing.size**2, 3)
+    cache = PixelCache(directory / key.digest(paths), shape)
+    if cache.complete:
+        return cache
+    watch(cache.done, len(paths))
+
+    def look(pixels: UInt8[Tensor, "B 3 S S"], pictures: Sequence[int]) -> Tensor:
+        return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
+
+    _filled(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+    return cache
+
+
+def _filled(
+    cache: FeatureCache,
+    paths: Sequence[Path],
+    reader: PictureReader,
+    look: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
+    watch: Callable[[int, int], None],
+) -> FeatureCache:
+    """Append what ``look`` makes of the pixels of the pictures that the cache lacks."""
     left = [os.fspath(path) for path in paths[cache.done :]]
-    reader = PictureReader(preprocessing, batch_size, workers)
     for number, batch in enumerate(reader.batches(left), 1):
-        rows = torch.zeros(len(batch.sources), *shape[1:])
-        if len(batch.pixels):
-            read = [row for row, error in enumerate(batch.errors) if not error]
-            pictures = [cache.done + row for row in read]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                found = _look(encoder, batch.pixels, pictures, grid=grid, views=views)
-            rows[read] = found.float()
+        read = [row for row, error in enumerate(batch.errors) if not error]
+        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:])
+        if read:
+            found = look(batch.pixels, [cache.done + row for row in read])
+            rows = found.new_zeros(len(batch.sources), *cache.rows.shape[1:])
+            rows[read] = found
         cache.append(rows, {row: why for row, why in enumerate(batch.errors) if why})
         if number % _FLUSH_EVERY == 0:
             cache.flush()

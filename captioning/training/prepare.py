@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from captioning.checkpoint import Checkpoint, load_checkpoint
 from captioning.data.batches import CaptionDataset, mirror_words
-from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.features import FeatureCache, JoinedCaches, PictureRows
 from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
@@ -17,7 +18,8 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.growth import grown
 from captioning.nn.model import check_device
 from captioning.nn.tail import EncoderFront, EncoderTail, cut
-from captioning.training.cache import cache_features
+from captioning.training.cache import cache_features, cache_pixels
+from captioning.training.live import LivePictures
 from captioning.training.precision import precision_advice
 from captioning.training.progress import Watcher
 from captioning.training.settings import RunConfig
@@ -37,7 +39,7 @@ class PreparedSplit:
     """
 
     captions: tuple[tuple[str, ...], ...]
-    cache: FeatureCache | JoinedCaches
+    cache: PictureRows
     sources: tuple[tuple[str, int], ...]
 
     @property
@@ -190,7 +192,9 @@ def _encode(
     ]
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
-    cache = caches[0] if len(caches) == 1 else JoinedCaches(caches)
+    cache: PictureRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
+    if config.training.live:
+        cache = LivePictures(cache, encoder)
     return PreparedSplit(captions, cache, sources)
 
 
@@ -204,17 +208,23 @@ def _encode_one(
     views: bool,
 ) -> FeatureCache:
     training = config.training
-    cache = cache_features(
-        encoder,
-        [image.path for image in split.images],
-        config.cache or config.output.parent / "features",
-        grid=grid,
-        flip=views and training.mirror,
-        crops=training.crops if views else 0,
-        workers=config.workers,
-        precision=training.precision,
-        watch=watcher.looked,
-    )
+    paths = [image.path for image in split.images]
+    directory = config.cache or config.output.parent / "features"
+    reading: Any = {"workers": config.workers, "watch": watcher.looked}
+    cache: FeatureCache
+    if training.live:
+        cache = cache_pixels(encoder.preprocessing, paths, directory, **reading)
+    else:
+        cache = cache_features(
+            encoder,
+            paths,
+            directory,
+            grid=grid,
+            flip=views and training.mirror,
+            crops=training.crops if views else 0,
+            precision=training.precision,
+            **reading,
+        )
     for place, why in list(cache.unreadable.items())[:_NAMED]:
         watcher.say(f"left out {split.images[place].path}: {why}")
     if len(cache.unreadable) > _NAMED:

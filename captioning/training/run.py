@@ -373,6 +373,7 @@ def _run_line(config: RunConfig, summary: EpochSummary) -> str:
     return (
         f"{_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
         f"{trained if training.fine_tune else 'the decoder alone'}"
+        f"{', parts of the pictures drawn anew each time' if training.live else ''}"
     )
 
 

@@ -96,6 +96,10 @@ class TrainingConfig:
     crops: int = 0
     """Show as many random parts of each picture, cut and lit at random once and cached, as often as
     the whole; every second one is mirrored."""
+    live: bool = False
+    """Look at the pictures anew each time, in place of caching their features: two of three times
+    a part of each, cut and lit at random as never before. The whole CNN runs in every step: for a
+    GPU."""
     averaging: float = 0.0
     """Decay of the running average of the weights that is validated and kept; 0 for none."""
     patience: int = 4
@@ -125,6 +129,8 @@ class TrainingConfig:
             raise SettingsError(f"seed is {self.seed}; it is at least 0 and below 2**32.")
         if self.crops and not self.mirror:
             raise SettingsError("crops mirrors every second part: give it with mirror, or neither.")
+        if self.crops and self.live:
+            raise SettingsError("live draws parts of the pictures each time. Leave crops out.")
         for name in ("doubly_stochastic", "reconstruction"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.features import PictureRows
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
@@ -30,7 +30,7 @@ class Student(nn.Module):
 
     def look(
         self,
-        cache: FeatureCache | JoinedCaches,
+        cache: PictureRows,
         images: Int[Tensor, " B"],
         views: Int[Tensor, " B"] | None = None,
     ) -> Features:
@@ -52,7 +52,7 @@ class Student(nn.Module):
 
     def _blind(
         self,
-        cache: FeatureCache | JoinedCaches,
+        cache: PictureRows,
         images: Tensor,
         views: Tensor | None,
         seen: Tensor,

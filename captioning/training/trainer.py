@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from captioning.data.batches import Batch, CaptionDataset
-from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.features import PictureRows
 from captioning.data.vocabulary import BOS, PAD, SPECIALS, UNK
 from captioning.errors import TrainingError
 from captioning.nn.decoder import Decoder
@@ -82,7 +83,7 @@ class Trainer:
         self,
         decoder: Decoder,
         dataset: CaptionDataset,
-        cache: FeatureCache | JoinedCaches,
+        cache: PictureRows,
         config: TrainingConfig,
         *,
         tail: EncoderTail | None = None,
@@ -236,8 +237,8 @@ class Trainer:
         if self.average is None:
             return
         decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
-        for mean, weight in zip(self.average.parameters(), self.student.parameters(), strict=True):
-            mean.lerp_(weight, 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # all at once: a GPU is told so hundreds of times
+        average(list(self.average.parameters()), list(self.student.parameters()), step)
 
     def _summary(self) -> EpochSummary:
         sums, position = self.position.sums, self.position

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.data.batches import CaptionDataset
-from captioning.data.features import FeatureCache, JoinedCaches
+from captioning.data.features import PictureRows
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
 from captioning.training.loss import cross_entropy
@@ -31,7 +31,7 @@ def _evaluating(student: Student) -> Iterator[None]:
 @torch.inference_mode()
 def caption_features(
     student: Student,
-    cache: FeatureCache | JoinedCaches,
+    cache: PictureRows,
     places: Sequence[int],
     vocabulary: Vocabulary,
     how: SearchMethod,
@@ -68,7 +68,7 @@ def caption_features(
 @torch.inference_mode()
 def perplexity(
     student: Student,
-    cache: FeatureCache | JoinedCaches,
+    cache: PictureRows,
     captions: Sequence[Sequence[Sequence[int]]],
     *,
     batch_size: int = 500,

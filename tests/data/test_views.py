@@ -1,8 +1,9 @@
 """Views of a picture: which one is mirrored, that crops differ, and that they are drawn again."""
 
 import torch
+from PIL import Image, ImageEnhance
 
-from captioning.data.views import view_of
+from captioning.data.views import drawn_view, view_of
 
 
 def ramp(count: int) -> torch.Tensor:
@@ -41,3 +42,47 @@ def test_what_is_drawn_depends_on_picture_and_view_alone():
     assert torch.equal(again, first[1:])
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(view_of(pictures, 4, [7, 8, 9])[0], first[0])
+
+
+def test_a_third_of_the_drawn_views_are_whole_and_mirrored_where_asked_for():
+    pictures = torch.randint(256, (600, 3, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(1)
+    plain = drawn_view(pictures, torch.zeros(600, dtype=torch.int64))
+    same = (plain == pictures).flatten(1).all(1)
+    assert 150 < int(same.sum()) < 250
+    torch.manual_seed(1)
+    mirrored = drawn_view(pictures, torch.ones(600, dtype=torch.int64))
+    assert torch.equal(mirrored[same], pictures[same].flip(3))
+
+
+def test_drawn_parts_lie_where_they_are_said_to(monkeypatch):
+    """The crop that is drawn is the one that Pillow cuts out and enlarges."""
+    monkeypatch.setattr("captioning.data.views._STRENGTH", 0.0)
+    line = torch.linspace(0, 1, 120)
+    smooth = 127 + 60 * (torch.sin(5 * line) + torch.cos(3 * line[:, None]))
+    picture = smooth.clamp(0, 255).to(torch.uint8).expand(1, 3, 120, 120)
+    chance = torch.tensor([[0.3, 0.8, 0.9, 0.2, 0, 0, 0, 0.9]])
+    monkeypatch.setattr("torch.rand", lambda *size: chance)
+    found = drawn_view(picture, torch.zeros(1, dtype=torch.int64))
+    area, ratio = 0.6 + 0.4 * 0.3, 0.8 * (1.25 / 0.8) ** 0.8
+    width, height = 120 * (area * ratio) ** 0.5, 120 * (area / ratio) ** 0.5
+    left, top = 0.9 * (120 - width), 0.2 * (120 - height)
+    whole = Image.fromarray(picture[0].permute(1, 2, 0).numpy())
+    box = (left, top, left + width, top + height)
+    cut = whole.resize((120, 120), Image.Resampling.BILINEAR, box=box)
+    expected = torch.tensor(list(cut.tobytes())).view(120, 120, 3).permute(2, 0, 1)
+    assert (found[0].int() - expected).abs().max() <= 2
+
+
+def test_the_light_of_drawn_views_is_what_pillow_makes_of_it(monkeypatch):
+    picture = torch.randint(60, 180, (1, 3, 16, 16), dtype=torch.uint8)
+    # area and ratio such that the part is the whole
+    chance = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9, 0.1, 1.0, 0.9]])
+    monkeypatch.setattr("torch.rand", lambda *size: chance)
+    found = drawn_view(picture, torch.zeros(1, dtype=torch.int64))[0].int()
+    image = Image.fromarray(picture[0].permute(1, 2, 0).numpy())
+    image = ImageEnhance.Brightness(image).enhance(1.16)
+    image = ImageEnhance.Contrast(image).enhance(0.84)
+    image = ImageEnhance.Color(image).enhance(1.2)
+    expected = torch.tensor(list(image.tobytes())).view(16, 16, 3).permute(2, 0, 1)
+    assert (found - expected).abs().max() <= 3

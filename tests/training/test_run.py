@@ -47,8 +47,19 @@ def fine_tuned(whole):
     return train(settings)
 
 
-def test_fine_tuning_trains_the_last_stages_and_no_others(whole, fine_tuned):
-    before, after = weights(whole), weights(fine_tuned)
+@pytest.fixture(scope="module")
+def live(whole):
+    return train(live_settings(whole, whole.parent.parent / "live"))
+
+
+def live_settings(whole, output):
+    settings = config(output, fine_tune=2, averaging=0.5, epochs=2, live=True)
+    return replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+
+
+@pytest.mark.parametrize("which", ["fine_tuned", "live"])
+def test_fine_tuning_trains_the_last_stages_and_no_others(whole, which, request):
+    before, after = weights(whole), weights(request.getfixturevalue(which))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     last = ("encoder.network.layer3.", "encoder.network.layer4.")
     assert any(name.startswith(last) for name in moved)
@@ -56,7 +67,7 @@ def test_fine_tuning_trains_the_last_stages_and_no_others(whole, fine_tuned):
     assert not any("running" in name for name in moved)
 
 
-@pytest.mark.parametrize("which", ["whole", "fine_tuned"])
+@pytest.mark.parametrize("which", ["whole", "fine_tuned", "live"])
 def test_saved_model_earns_the_score_in_the_log(which, request):
     """Read from disk and run from pixels on, with nothing cached: does it caption the same?"""
     model = request.getfixturevalue(which)
@@ -74,6 +85,25 @@ def test_killed_fine_tuning_goes_on_and_ends_with_the_same_weights(fine_tuned, w
         train(settings, kill_after(7))
     expected, found = weights(fine_tuned), weights(train(settings))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_killed_live_run_goes_on_and_ends_with_the_same_weights(live, whole, tmp_path):
+    settings = live_settings(whole, tmp_path / "run")
+    with pytest.raises(Killed):
+        train(settings, kill_after(7))
+    expected, found = weights(live), weights(train(settings))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_live_rewards_train_the_cnn_too(whole, tmp_path):
+    settings = live_settings(whole, tmp_path / "run")
+    reward = replace(settings.training, objective="self_critical", captions_per_image=5, epochs=1)
+    model = train(replace(settings, training=reward))
+    before, after = weights(whole), weights(model)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("encoder.network.layer4.") for name in moved)
+    runs = load_checkpoint(model).info["training"]["runs"]
+    assert runs[-1].endswith("parts of the pictures drawn anew each time")
 
 
 def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_path):

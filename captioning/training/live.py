@@ -1,0 +1,67 @@
+"""Pictures looked at anew each time, in the place of cached features."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from captioning.data.features import PictureRows
+from captioning.data.views import drawn_view
+from captioning.nn.encoder import Encoder
+from captioning.nn.tail import EncoderFront
+
+
+class LivePictures:
+    """What a CNN's frozen stages make of pictures, computed each time that it is read.
+
+    It is read as a cache of features is, but no view is twice the same
+    (:func:`captioning.data.views.drawn_view`). The whole picture, which validation asks for, is.
+
+    Args:
+        pixels: The pictures, as :class:`captioning.data.features.PixelCache` keeps them.
+        encoder: A frozen encoder or its front, on the device where it is to work.
+    """
+
+    def __init__(self, pixels: PictureRows, encoder: Encoder | EncoderFront) -> None:
+        self.pixels = pixels
+        self.encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def views(self) -> int:
+        """2: a picture and its mirror image, each drawn anew."""
+        return 2
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """What was wrong with the pictures that could not be read, by their row."""
+        return self.pixels.unreadable
+
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the pictures that could be read."""
+        return self.pixels.readable
+
+    def read(
+        self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B P D"]:
+        """Return the grid of each picture, on the encoder's device.
+
+        Args:
+            images: Places of the pictures.
+            views: Where it is given, a view of each is drawn, mirrored where the number is odd;
+                otherwise the pictures are looked at as they are.
+        """
+        rows = self.pixels.read(images).to(next(self.encoder.parameters()).device)
+        side = math.isqrt(rows.shape[1])
+        pixels = rows.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        if views is not None:
+            pixels = drawn_view(pixels, views)
+        with torch.no_grad():
+            grid = self.encoder(pixels).grid
+        assert grid is not None
+        return grid.float()

@@ -1,0 +1,76 @@
+"""Pictures looked at anew: the whole is what the encoder sees, and no part is twice the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioning.data.features import JoinedCaches
+from captioning.data.reading import PictureReader
+from captioning.data.views import drawn_view
+from captioning.errors import SettingsError
+from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.tail import cut
+from captioning.training import TrainingConfig
+from captioning.training.cache import cache_pixels
+from captioning.training.live import LivePictures
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=32)).eval()
+
+
+@pytest.fixture
+def live(encoder, pictures, tmp_path):
+    paths = [Path(path) for path in pictures]
+    halves = (paths[:5], paths[5:])
+    caches = [
+        cache_pixels(encoder.preprocessing, half, tmp_path, batch_size=3, workers=0)
+        for half in halves
+    ]
+    return LivePictures(JoinedCaches(caches), encoder)
+
+
+def test_whole_pictures_are_what_the_encoder_sees(encoder, live, pictures):
+    assert len(live) == len(pictures)
+    seen = 0
+    for place, batch in enumerate(PictureReader(encoder.preprocessing, 1, 0).batches(pictures)):
+        if batch.errors[0]:
+            assert batch.errors[0] == live.unreadable[place]
+            assert place not in live.readable
+            continue
+        with torch.inference_mode():
+            expected = encoder(batch.pixels).grid
+        torch.testing.assert_close(live.read(torch.tensor([place])), expected)
+        seen += 1
+    assert seen == len(live.readable) > 5
+    assert live.unreadable
+
+
+def test_views_are_drawn_from_the_state_of_chance(encoder, live, pictures):
+    rows = torch.tensor(live.readable[:6])
+    views = torch.tensor([0, 1, 0, 1, 0, 1])
+    torch.manual_seed(3)
+    first, second = live.read(rows, views), live.read(rows, views)
+    assert not torch.equal(first, second)
+    sources = [pictures[row] for row in rows.tolist()]
+    (batch,) = PictureReader(encoder.preprocessing, 6, 0).batches(sources)
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        expected = encoder(drawn_view(batch.pixels, views)).grid
+    torch.testing.assert_close(first, expected)
+
+
+def test_a_front_and_its_tail_make_the_same_of_it(encoder, live):
+    front, tail = cut(encoder, 2)
+    rows = torch.tensor(live.readable)
+    with torch.inference_mode():
+        found = tail(LivePictures(live.pixels, front).read(rows))
+    torch.testing.assert_close(found, live.read(rows), rtol=1e-3, atol=1e-4)
+
+
+def test_live_and_cached_crops_are_one_or_the_other():
+    with pytest.raises(SettingsError, match="Leave crops out"):
+        TrainingConfig(live=True, crops=2)
