@@ -31,12 +31,14 @@ class CaptionedPicture:
         captions: Best first; empty where the picture could not be read.
         error: What was wrong with the picture; empty where nothing was.
         thumbnail: A small JPEG of it, where one was asked for.
+        place: The way to it from the working directory, where ``source`` was given elsewhere.
     """
 
     source: str
     captions: tuple[Caption, ...] = ()
     error: str = ""
     thumbnail: bytes = field(default=b"", repr=False, compare=False)
+    place: str = field(default="", repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

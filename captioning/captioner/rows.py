@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ class Home:
         self._folder: str | None = None
         self._way = ""
 
-    def name_of(self, source: str) -> str:
+    def name_of(self, result: CaptionedPicture) -> str:
         """Return the way to a picture."""
-        if self.path is None or "://" in source:
-            return source
-        folder, name = os.path.split(source)
+        if self.path is None or "://" in result.source:
+            return result.source
+        folder, name = os.path.split(result.place or result.source)
         if folder != self._folder:  # the way is slow to find, and mostly that of the last one
             self._folder, self._way = folder, self._way_to(self.path, folder)
         return os.path.normpath(os.path.join(self._way, name))  # noqa: PTH118
@@ -57,7 +58,7 @@ def row_of(result: CaptionedPicture, home: Home) -> dict[str, Any]:
         result: What became of a picture.
         home: The output's folder.
     """
-    row: dict[str, Any] = {"file_name": home.name_of(result.source), "image": result.source}
+    row: dict[str, Any] = {"file_name": home.name_of(result), "image": result.source}
     if not result.ok:
         return {**row, "error": result.error}
     best = result.captions[0]
@@ -115,7 +116,8 @@ def read_rows(path: Path) -> Iterator[CaptionedPicture]:
             for number, line in enumerate(file, 1):
                 try:
                     row = json.loads(line)
-                    yield _result(row)
+                    place = os.path.join(path.parent, row["file_name"])  # noqa: PTH118
+                    yield replace(_result(row), place=place)
                 except (ValueError, KeyError, TypeError) as error:
                     raise OutputError(
                         f"Line {number} of {path} is no result of captioning: {error}."

@@ -1038,3 +1038,24 @@ def test_an_output_that_is_a_pipe_is_written_into(caption, photos, tmp_path):
     reader.join(20)
     assert len(received[0].splitlines()) == len(photos) + 1
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_shares_merged_from_another_folder_lead_to_the_same_photos(
+    caption, photos, tmp_path, monkeypatch
+):
+    """file_name is the way from the output, wherever one stands when the shares are merged."""
+    write_photos(photos[0].parent, 3)
+    monkeypatch.chdir(photos[0].parent.parent)
+    parts = [tmp_path / "shares" / f"part-{i}.jsonl" for i in (1, 2)]
+    parts[0].parent.mkdir()
+    for number, part in enumerate(parts, 1):
+        assert caption(photos[0].parent.name, "--shard", f"{number}/2", "-o", part).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["merge", *map(str, parts), "-o", "all.jsonl"])
+    assert ended.value.code == 0
+    rows = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
+    assert len(rows) == len(list(photos[0].parent.iterdir())) > 2
+    assert all(Path(row["file_name"]).is_file() for row in rows)
+    assert all(row["image"].startswith(f"{photos[0].parent.name}/") for row in rows)
