@@ -49,6 +49,27 @@ def test_captions_without_picture_see_zeros_and_the_others_their_own(cache, atte
     decoder.start(nothing)  # its grid has a shape that the decoder takes
 
 
+def test_pictures_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, monkeypatch):
+    shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
+    scale = torch.nn.Conv2d(SIZE, SIZE, 1)
+    student = Student(Decoder(shape), EncoderTail([scale]))
+    images = torch.tensor([PICTURES, 2, PICTURES + 5, 0, 1])
+    counts = []
+    scale.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+
+    def looked():
+        features = student.look(cache, images)
+        student.zero_grad()
+        features.grid.square().sum().backward()
+        return features.vector, features.grid, scale.weight.grad.clone()
+
+    plain = looked()
+    monkeypatch.setattr("captioning.training.student._MULTIPLE_OF", {"cpu": 8})
+    for found, expected in zip(looked(), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert counts == [3, 8]
+
+
 def test_perplexity_is_that_of_the_words_one_by_one(tmp_path):
     cache = FeatureCache(tmp_path, (PICTURES, 1, 1, SIZE))
     cache.append(torch.randn(PICTURES, 1, 1, SIZE), {})
