@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from lecture_table import SEARCH, SYSTEMS, Budget, keep, known, seconds, settings
-from reproduce_flickr8k import FINE_TUNED, REWARD
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
@@ -50,20 +49,20 @@ class Choice:
 
 
 _FINE_TUNED = {
-    "fine_tune": FINE_TUNED.fine_tune,
-    "encoder_rate": FINE_TUNED.encoder_rate,
-    "captions_per_image": FINE_TUNED.captions_per_image,
-    "batch_size": FINE_TUNED.batch_size,
+    "fine_tune": 2,
+    "encoder_rate": 0.25,
+    "captions_per_image": 5,
+    "batch_size": 128,
     "learning_rate": 4e-4,
     "epochs": 3,
 }
 _REWARD = {
-    "objective": REWARD.objective,
-    "batch_size": REWARD.batch_size,
-    "captions_per_image": REWARD.captions_per_image,
-    "learning_rate": REWARD.learning_rate,
-    "warmup_steps": REWARD.warmup_steps,
-    "averaging": REWARD.averaging,
+    "objective": "self_critical",
+    "batch_size": 160,
+    "captions_per_image": 5,
+    "learning_rate": 2e-4,
+    "warmup_steps": 50,
+    "averaging": 0.98,
     "epochs": 3,
 }
 CHOICES = {

@@ -57,7 +57,8 @@ def make_default_model(
     """Choose the search for a run's model, and write the model as it is shipped."""
     with tempfile.TemporaryDirectory() as folder:  # what is scored is what is shipped: 16 bits
         half = Path(folder) / "model"
-        save_checkpoint(read(run, blend), half, dtype=torch.float16)
+        made = load_checkpoint(run / "model") if blend is None else mean_of_runs(blend, run)
+        save_checkpoint(made, half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
 
         def tried(name: str, how: list[SearchMethod]) -> dict[SearchMethod, Scores]:
@@ -90,16 +91,18 @@ def make_default_model(
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 
-def read(run: Path, blend: Path | None) -> Checkpoint:
-    """Return a run's model, halfway back to where it started from where that is asked for."""
-    last = load_checkpoint(run / "model")
-    if blend is None:
-        return last
-    first = load_checkpoint(blend / "model")
-    training = {**last.info["training"]}
-    training["runs"] = [*training["runs"], "the mean of the weights before and after that"]
-    model = blended(first.model, last.model, 0.5)
-    return replace(last, model=model, info={**last.info, "training": training})
+def mean_of_runs(first: Path, last: Path) -> Checkpoint:
+    """Return the model whose weights lie halfway between those of two runs.
+
+    The second began with the first's model, or both with the same one.
+    """
+    before, after = load_checkpoint(first / "model"), load_checkpoint(last / "model")
+    runs = list(after.info["training"]["runs"])
+    followed = runs[:-1] == before.info["training"]["runs"]
+    what = "before and after that" if followed else "of that run and of another like it"
+    training = {**after.info["training"], "runs": [*runs, f"the mean of the weights {what}"]}
+    model = blended(before.model, after.model, 0.5)
+    return replace(after, model=model, info={**after.info, "training": training})
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:
