@@ -120,9 +120,9 @@ def searches() -> list[SearchMethod]:
             no_repeat_ngram=blocked,
             no_double_word=blocked > 0,
         )
-        for width, penalties in ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9, 1.1)))
+        for width, penalties in ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9)))
         for penalty in penalties
-        for blocked in ((0,) if width < 5 else (0, 2, 3))
+        for blocked in ((0,) if width < 5 else (0, 2))
     ]
 
 
