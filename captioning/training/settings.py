@@ -97,9 +97,9 @@ class TrainingConfig:
     """Show as many random parts of each picture, cut and lit at random once and cached, as often as
     the whole; every second one is mirrored."""
     live: bool = False
-    """Look at the pictures anew each time, in place of caching their features: two of three times
-    a part of each, cut and lit at random as never before. The whole CNN runs in every step: for a
-    GPU."""
+    """Look at the pictures anew each time: two of three times at a part of each, cut and lit at
+    random as never before. What is cached are their pixels, and the whole CNN runs in every step:
+    for a GPU."""
     averaging: float = 0.0
     """Decay of the running average of the weights that is validated and kept; 0 for none."""
     patience: int = 4
