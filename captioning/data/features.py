@@ -218,7 +218,7 @@ class FeatureCache:
             problems: What was wrong with those, by their row in this batch.
         """
         end = self.done + len(features)
-        self.rows[self.done : end] = features.to(self._stored).numpy()
+        self.rows[self.done : end] = features.to(self.stored).numpy()
         self.unreadable |= {self.done + row: why for row, why in problems.items()}
         self.done = end
 
@@ -242,7 +242,8 @@ class FeatureCache:
         return rows.float() if rows.is_floating_point() else rows
 
     @property
-    def _stored(self) -> torch.dtype:
+    def stored(self) -> torch.dtype:
+        """Torch's name for :attr:`dtype`."""
         return torch.from_numpy(np.empty(0, self.dtype)).dtype
 
 

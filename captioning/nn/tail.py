@@ -8,7 +8,7 @@ stages alone.
 import math
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from captioning.errors import SettingsError
@@ -16,6 +16,15 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features
 
 _NOT_FEATURES = ("global_pool", "classifier", "fc", "head", "head_drop")
+
+
+def as_map(rows: Shaped[Tensor, "B Q C"]) -> Shaped[Tensor, "B C S S"]:
+    """Return a square map that is given row by row, position by position.
+
+    That is what channels-last memory holds: nothing is copied.
+    """
+    side = math.isqrt(rows.shape[1])
+    return rows.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
 class EncoderFront(nn.Module):
@@ -74,10 +83,7 @@ class EncoderTail(nn.Module):
         Args:
             rows: The front's map, row by row.
         """
-        side = math.isqrt(rows.shape[1])
-        # Position by position is what channels-last memory holds: nothing is copied.
-        image_map = rows.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        return self.parts(image_map).flatten(2).transpose(1, 2)
+        return self.parts(as_map(rows)).flatten(2).transpose(1, 2)
 
 
 def cut(encoder: Encoder, stages: int) -> tuple[EncoderFront, EncoderTail]:

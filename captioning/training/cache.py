@@ -88,7 +88,8 @@ def cache_features(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             return _look(encoder, pixels, pictures, grid=grid, views=views).float()
 
-    return _filled(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+    _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+    return cache
 
 
 def cache_pixels(
@@ -120,32 +121,30 @@ def cache_pixels(
     def look(pixels: UInt8[Tensor, "B 3 S S"], pictures: Sequence[int]) -> Tensor:
         return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
 
-    _filled(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+    _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
     return cache
 
 
-def _filled(
+def _fill(
     cache: FeatureCache,
     paths: Sequence[Path],
     reader: PictureReader,
     look: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
     watch: Callable[[int, int], None],
-) -> FeatureCache:
+) -> None:
     """Append what ``look`` makes of the pixels of the pictures that the cache lacks."""
     left = [os.fspath(path) for path in paths[cache.done :]]
     for number, batch in enumerate(reader.batches(left), 1):
         read = [row for row, error in enumerate(batch.errors) if not error]
-        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:])
+        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:], dtype=cache.stored)
         if read:
             found = look(batch.pixels, [cache.done + row for row in read])
-            rows = found.new_zeros(len(batch.sources), *cache.rows.shape[1:])
-            rows[read] = found
+            rows[read] = found.to(cache.stored)
         cache.append(rows, {row: why for row, why in enumerate(batch.errors) if why})
         if number % _FLUSH_EVERY == 0:
             cache.flush()
         watch(cache.done, len(paths))
     cache.flush()
-    return cache
 
 
 def _averaged(

@@ -1,6 +1,5 @@
 """Pictures looked at anew each time, in the place of cached features."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from captioning.data.features import PictureRows
 from captioning.data.views import drawn_view
 from captioning.nn.encoder import Encoder
-from captioning.nn.tail import EncoderFront
+from captioning.nn.tail import EncoderFront, as_map
 
 
 class LivePictures:
@@ -57,8 +56,7 @@ class LivePictures:
                 otherwise the pictures are looked at as they are.
         """
         rows = self.pixels.read(images).to(next(self.encoder.parameters()).device)
-        side = math.isqrt(rows.shape[1])
-        pixels = rows.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        pixels = as_map(rows)
         if views is not None:
             pixels = drawn_view(pixels, views)
         with torch.no_grad():

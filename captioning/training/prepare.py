@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -210,10 +209,15 @@ def _encode_one(
     training = config.training
     paths = [image.path for image in split.images]
     directory = config.cache or config.output.parent / "features"
-    reading: Any = {"workers": config.workers, "watch": watcher.looked}
     cache: FeatureCache
     if training.live:
-        cache = cache_pixels(encoder.preprocessing, paths, directory, **reading)
+        cache = cache_pixels(
+            encoder.preprocessing,
+            paths,
+            directory,
+            workers=config.workers,
+            watch=watcher.looked,
+        )
     else:
         cache = cache_features(
             encoder,
@@ -222,8 +226,9 @@ def _encode_one(
             grid=grid,
             flip=views and training.mirror,
             crops=training.crops if views else 0,
+            workers=config.workers,
             precision=training.precision,
-            **reading,
+            watch=watcher.looked,
         )
     for place, why in list(cache.unreadable.items())[:_NAMED]:
         watcher.say(f"left out {split.images[place].path}: {why}")
