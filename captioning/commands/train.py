@@ -30,7 +30,7 @@ _PRESET = "--preset"
 
 
 class _Bars:
-    """Two bars on standard error: pictures encoded, and batches with captions per second."""
+    """Two bars on standard error: pictures looked at, and batches with captions per second."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -55,9 +55,9 @@ class _Bars:
 
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
-            self.looking = self.progress.add_task("encoding", total=total, rate="")
+            self.looking = self.progress.add_task("pictures", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
-                self.say(f"encoding {total - done} pictures, which is done once")
+                self.say(f"looking at {total - done} pictures, which is done once")
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None

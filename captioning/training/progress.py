@@ -53,7 +53,8 @@ class Watcher:
 
     Attributes:
         say: Told a line of text.
-        looked: Told how many pictures have been encoded, of how many.
+        looked: Told how many pictures have been encoded, or read where they are encoded anew each
+            time, of how many.
         stepped: Told after each batch where training stands.
         resumed: Told the batches already done when a run goes on, of how many.
     """

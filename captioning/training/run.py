@@ -6,24 +6,21 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import OutputError, TrainingError
-from captioning.files import write_whole
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.tail import cut
+from captioning.training.directory import alone_in, check_output, write_settings
 from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.progress import EpochSummary, Watcher
@@ -34,9 +31,7 @@ from captioning.training.validation import caption_features
 
 _STATE = "state.pt"
 _AGAIN = "Give the same command again to go on."
-_SETTINGS = "settings.json"
 _MODEL = "model"
-_PLAIN = RunConfig(data=("",), output=Path())
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,10 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
         OutputError: The state or the model cannot be written.
     """
     watcher = watcher or Watcher()
-    _check_output(config)
+    check_output(config)
     prepared = prepare(config, watcher)
-    _write_settings(config)  # only now: a slip in the name of the data claims no directory
-    with _alone(config.output):
+    write_settings(config)  # only now: a slip in the name of the data claims no directory
+    with alone_in(config.output):
         trainer = Trainer(
             prepared.decoder,
             prepared.dataset,
@@ -84,98 +79,10 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
         return run.finish()
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Let no other process train in the same directory meanwhile."""
-    lock = FileLock(output / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"Another process is training in {output}. Wait for it, or give another output."
-        ) from None
-    except NotImplementedError:
-        pass  # a file system that has no locks
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _self_critical(config: RunConfig, prepared: Prepared) -> SelfCritical | None:
     if config.training.objective == "cross_entropy":
         return None
     return SelfCritical(prepared.words, prepared.vocabulary, config.training.self_critical)
-
-
-def _settings(config: RunConfig) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    for free in ("output", "cache", "workers", "device"):
-        settings.pop(free)  # they change nothing in the weights but the order of sums
-    return settings
-
-
-def _check_output(config: RunConfig) -> None:
-    """Refuse a directory with another run or with anything else in it."""
-    path = config.output / _SETTINGS
-    if path.is_file():
-        wanted = _settings(config)
-        found = _as_written_now(_read_settings(path), _settings(_PLAIN))
-        if found != wanted:
-            raise TrainingError(
-                f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
-                "Give the same settings to go on with it, or another output to start afresh."
-            )
-    elif config.output.is_dir() and any(config.output.iterdir()):
-        raise TrainingError(
-            f"{config.output} exists, is not empty and holds no training run. Give another output."
-        )
-    elif config.output.exists() and not config.output.is_dir():
-        raise TrainingError(f"{config.output} is no folder. Give another output.")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"{path} cannot be read ({error}), so it is not known what run this is. Give another "
-            "output to start afresh."
-        ) from error
-    if not isinstance(found, dict):
-        raise TrainingError(
-            f"{path} holds no settings, so it is not known what run this is. Give another output "
-            "to start afresh."
-        )
-    return found
-
-
-def _as_written_now(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """Return an older run's settings with those that came later, as they were before them."""
-    if isinstance(found.get("data"), str):
-        found = {**found, "data": [found["data"]]}
-    inner = {
-        name: _as_written_now(found[name], value)
-        for name, value in plain.items()
-        if isinstance(value, dict) and isinstance(found.get(name), dict)
-    }
-    return {**plain, **found, **inner}
-
-
-def _write_settings(config: RunConfig) -> None:
-    write_whole(config.output / _SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    parts = []
-    for name in sorted(set(found) | set(wanted)):
-        there, here = found.get(name), wanted.get(name)
-        if isinstance(there, dict) and isinstance(here, dict):
-            if there != here:
-                parts.append(_differences(there, here, f"{prefix}{name}."))
-        elif there != here:
-            parts.append(f"{prefix}{name} was {there!r} and is now {here!r}")
-    return "; ".join(parts)
 
 
 class _Run:
