@@ -12,6 +12,8 @@ from captioning.captioner.results import CaptionedPicture
 from captioning.errors import OutputError, SettingsError
 from captioning.files import is_special, target_of
 
+_ODD_NAMES = "backslashreplace"  # a file's name may be no UTF-8
+
 
 class Writer:
     """Takes results one by one, in the order of the inputs.
@@ -115,6 +117,8 @@ class FileWriter(Writer):
 
     whole = True
     binary = False
+    for_people = False
+    """Whether standard output is read by a person, in the terminal's own encoding, not UTF-8."""
 
     def __init__(self, output: Path | None) -> None:
         self.output = output
@@ -123,8 +127,9 @@ class FileWriter(Writer):
             if sys.stdout is None:
                 raise OutputError("Standard output is closed. Give a file by -o.")
             self.file: IO[Any] = sys.stdout.buffer if self.binary else sys.stdout
-            if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no UTF-8
-                sys.stdout.reconfigure(errors="backslashreplace")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                encoding = None if self.for_people else "utf-8"
+                sys.stdout.reconfigure(encoding=encoding, errors=_ODD_NAMES)
             return
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +149,7 @@ class FileWriter(Writer):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         if self.binary:
             return os.fdopen(handle, "wb")
-        return os.fdopen(handle, "w", encoding="utf-8", newline="", errors="backslashreplace")
+        return os.fdopen(handle, "w", encoding="utf-8", newline="", errors=_ODD_NAMES)
 
     def _flush(self) -> None:
         if not self.whole:

@@ -41,6 +41,7 @@ class _Text(FileWriter):
     """For a person at a terminal: the file's name and what it shows."""
 
     whole = False
+    for_people = True
 
     def _write(self, result: CaptionedPicture) -> None:
         if result.ok:

@@ -27,9 +27,14 @@ from captioning.captioner.inputs import (
 )
 from captioning.captioner.page import folder_of_page
 from captioning.captioner.results import CaptionedPicture, Counts, one_line
-from captioning.captioner.shards import is_shard
 from captioning.captioner.writers import is_for_each, open_writer, thumbnails_of
-from captioning.commands.caption_settings import CaptionSettings, check, format_of, shard_of
+from captioning.commands.caption_settings import (
+    CaptionSettings,
+    check,
+    format_of,
+    shard_of,
+    without_files,
+)
 from captioning.commands.progress import count_in_background, progress_bar, talk
 from captioning.commands.search import chosen_search
 from captioning.commands.stopping import Stopping
@@ -215,7 +220,7 @@ def _written_folders(settings: CaptionSettings) -> frozenset[str]:
 
 def _countable(settings: CaptionSettings) -> bool:
     """Whether the photos can be counted without reading what they are in."""
-    return not any(name == "-" or "://" in name or is_shard(name) for name in settings.paths)
+    return "-" not in settings.paths and not without_files(settings)
 
 
 def _some(

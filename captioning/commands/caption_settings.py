@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from captioning.captioner.shards import is_shard
 from captioning.captioner.writers import ENDINGS, is_for_each
 from captioning.errors import SettingsError, check_least
 
@@ -125,6 +126,29 @@ def check(settings: CaptionSettings) -> None:
     if not 0 <= settings.seed < 2**63:
         raise SettingsError(f"seed is {settings.seed}; it lies between 0 and 2**63 - 1.")
     shard_of(settings)
+    _check_places(settings)
+
+
+def _check_places(settings: CaptionSettings) -> None:
+    """Refuse files beside, or captions in, pictures that are no files."""
+    form, apart = format_of(settings), without_files(settings)
+    if not apart or not is_for_each(form):
+        return
+    if form == "embed":
+        raise SettingsError(
+            f"{apart[0]} holds no files that a caption could be embedded in. Unpack or download "
+            "the photos first, or give another --format, such as jsonl."
+        )
+    if settings.output is None:
+        raise SettingsError(
+            f"No file can be put beside the photos of {apart[0]}. Name a folder for the {form} "
+            "files with -o."
+        )
+
+
+def without_files(settings: CaptionSettings) -> list[str]:
+    """Return the inputs whose pictures are no files: archives, and what is behind a URL."""
+    return [name for name in settings.paths if "://" in name or is_shard(name)]
 
 
 def shard_of(settings: CaptionSettings) -> tuple[int, int] | None:

@@ -131,6 +131,9 @@ def test_what_is_named_but_missing_is_a_row(caption, photos):
         (["x.jpg", "--shard", "a"], "--shard is 'a'; it is like 1/8"),
         (["x.jpg", "--limit", "0"], "limit is 0; it is at least 1"),
         (["x.jpg", "--beam", "2", "--captions", "5"], "width|captions"),
+        (["x.tar", "--format", "embed", "-o", "out"], "x.tar holds no files that a caption could"),
+        (["x.jpg", "http://h/x.jpg", "--format", "embed"], "http://h/x.jpg holds no files"),
+        (["x.tar", "--format", "txt"], "No file can be put beside the photos of x.tar"),
     ],
 )
 def test_wrong_usage_is_told_and_exits_with_2(words, reason, caption, tmp_path):
@@ -215,6 +218,15 @@ def test_json_lines_give_every_name_back_to_the_byte(caption, odd_photos, tmp_pa
     assert caption(tmp_path / "odd", "-o", output).code == 0
     found = {os.fsencode(row["image"]) for row in rows(output.read_text(encoding="utf-8"))}
     assert found == set(odd_photos)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_standard_output_has_utf_8_wherever_a_program_reads_it(encoding, odd_photos, model):
+    folder = os.path.dirname(odd_photos[0])  # noqa: PTH120
+    words = [sys.executable, "-m", "captioning", "caption", folder, "--model", model]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    ran = subprocess.run(words, env=environment, capture_output=True, check=True)
+    assert {os.fsencode(row["image"]) for row in rows(ran.stdout.decode())} == set(odd_photos)
 
 
 def test_a_table_keeps_each_name_in_its_cell(caption, odd_photos, tmp_path):
