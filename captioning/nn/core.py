@@ -61,6 +61,15 @@ class DecoderCore(nn.Module):
         self.recurrent_dropout = Dropout(config.recurrent_dropout)
         self._table: tuple[list[Any], Tensor] | None = None
 
+    def train(self, mode: bool = True) -> "DecoderCore":
+        """Go into training or evaluation mode, and forget the table of words.
+
+        torch's fused optimizers change weights and leave their versions as they were, so that
+        these do not tell that a step of training has made it stale.
+        """
+        self._table = None
+        return super().train(mode)
+
     def _build_attention(self) -> None:
         config = self.config
         E, H, D, A = (
@@ -143,7 +152,7 @@ class DecoderCore(nn.Module):
 
     @torch.no_grad()
     def _word_table(self) -> Float[Tensor, "V S"]:
-        """Return the shares of every word, computed again only when a weight has changed."""
+        """Return the shares of every word, computed again when a weight or the mode has changed."""
         parts: list[nn.Module | None] = [self.embedding, self.cell, self.W_ee, self.W_xr]
         parts += [self.memory] if self.config.reconstruct else []
         weights = [w for part in parts if part is not None for w in part.parameters()]

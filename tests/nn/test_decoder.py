@@ -194,6 +194,23 @@ def test_the_table_of_words_follows_the_weights():
             torch.testing.assert_close(found.double(), torch.stack(expected), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_table_of_words_follows_an_optimizer_between_evaluations(fused):
+    decoder, features = build().eval(), images()
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=0.1, fused=fused)
+    for _ in range(2):
+        with torch.no_grad():
+            stepped(decoder, features, [1, 4])
+        decoder.train()
+        sum(each.sum() for each in forced(decoder, features, [[1, 4]] * 4)).backward()
+        optimizer.step()
+        decoder.eval()
+    with torch.no_grad():
+        found = stepped(decoder, features, [1, 4])
+        expected = torch.stack(forced(decoder, features, [[1, 4]] * 4))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
 def test_words_that_no_caption_holds_get_no_input_gradient():
     decoder = build(tie_weights=False)
     logits = decoder(images(), packed(CAPTIONS))

@@ -1,3 +1,4 @@
+import copy
 import io
 
 import pytest
@@ -225,6 +226,29 @@ def test_reward_rises(cache, precision):
     while not run.finished:
         rewards.append(run.train_epoch().reward)
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+
+
+def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
+    """Or the gradient is that of other captions than the model's own."""
+    found, plain = [], SelfCritical._search
+
+    def next_words(decoder, features):
+        words = torch.arange(len(features)) + VOCABULARY.eos + 1
+        return decoder.step(words, decoder.start(features))[0]
+
+    def noted(self, decoder, features, how):
+        drawn = plain(self, decoder, features, how)
+        with torch.no_grad():
+            pair = [next_words(each, features) for each in (decoder, copy.deepcopy(decoder))]
+        found.append(pair)
+        return drawn
+
+    monkeypatch.setattr(SelfCritical, "_search", noted)
+    run = trainer(cache, epochs=4, learning_rate=0.01, self_critical={"samples": 3})
+    while not run.finished:
+        run.train_epoch()
+    for used, afresh in found:
+        torch.testing.assert_close(used, afresh)
 
 
 def test_cross_entropy_can_be_mixed_in(cache):
