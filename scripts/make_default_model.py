@@ -1,19 +1,18 @@
-r"""From a finished training run to the model inside the package.
+r"""From finished training runs to the model inside the package.
 
-    python scripts/make_default_model.py runs/reward --data flickr8k:data/flickr8k \
-        karpathy:data/everyday/everyday.json@photos --blend runs/mixed
+    python scripts/make_default_model.py runs/mean=0.6 runs/reward_1=0.2 runs/reward_2=0.2 \
+        --data flickr8k:data/flickr8k karpathy:data/everyday/everyday.json@photos
 
-With --blend the weights are those halfway between the run's and those of the run that it started
-from. The search is chosen on the validation split of the first data set among beam widths,
-length penalties and rules against repetition, the weights are written with 16 bits, and the card
-gets the scores of exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py makes
-the run, and calls this.
+The weights are the mean of the runs', each with its share. The search is chosen on the validation
+split of the first data set among beam widths, length penalties and rules against repetition, the
+weights are written with 16 bits, and the card gets the scores of exactly what is shipped, on each
+data set. scripts/reproduce_flickr8k.py makes the runs, and calls this.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,21 +42,25 @@ LIMITS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="the directory of the training run")
+    parser.add_argument(
+        "runs", nargs="+", type=run_and_share, metavar="RUN=SHARE", help="directories of runs"
+    )
     parser.add_argument("--data", nargs="+", required=True, help="flickr8k:DIR and others")
-    parser.add_argument("--blend", type=Path, help="the run that this one started from")
     parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
     arguments = parser.parse_args()
-    make_default_model(arguments.run, arguments.data, arguments.output, blend=arguments.blend)
+    make_default_model(blend_of_runs(dict(arguments.runs)), arguments.data, arguments.output)
 
 
-def make_default_model(
-    run: Path, data: Sequence[str], output: Path, *, blend: Path | None = None
-) -> None:
-    """Choose the search for a run's model, and write the model as it is shipped."""
+def run_and_share(word: str) -> tuple[Path, float]:
+    """Return the parts of ``RUN=SHARE``."""
+    run, _, share = word.rpartition("=")
+    return Path(run), float(share)
+
+
+def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> None:
+    """Choose a model's search, and write the model as it is shipped."""
     with tempfile.TemporaryDirectory() as folder:  # what is scored is what is shipped: 16 bits
         half = Path(folder) / "model"
-        made = load_checkpoint(run / "model") if blend is None else mean_of_runs(blend, run)
         save_checkpoint(made, half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
 
@@ -91,18 +94,18 @@ def make_default_model(
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 
-def mean_of_runs(first: Path, last: Path) -> Checkpoint:
-    """Return the model whose weights lie halfway between those of two runs.
+def blend_of_runs(shares: Mapping[Path, float]) -> Checkpoint:
+    """Return the model with the mean of the weights of some runs, each with its share.
 
-    The second began with the first's model, or both with the same one.
+    Its history is the last one's, and then the names of the runs' directories.
     """
-    before, after = load_checkpoint(first / "model"), load_checkpoint(last / "model")
-    runs = list(after.info["training"]["runs"])
-    followed = runs[:-1] == before.info["training"]["runs"]
-    what = "before and after that" if followed else "of that run and of another like it"
-    training = {**after.info["training"], "runs": [*runs, f"the mean of the weights {what}"]}
-    model = blended(before.model, after.model, 0.5)
-    return replace(after, model=model, info={**after.info, "training": training})
+    models = [load_checkpoint(run / "model") for run in shares]
+    last = models[-1]
+    runs = last.info["training"]["runs"]
+    mixed = " + ".join(f"{share:g} {run.name}" for run, share in shares.items())
+    training = {**last.info["training"], "runs": [*runs, f"the mean of weights {mixed}"]}
+    model = blended([each.model for each in models], list(shares.values()))
+    return replace(last, model=model, info={**last.info, "training": training})
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

@@ -13,25 +13,28 @@ model is the one in the package:
    CNN, on parts of the photos that are drawn anew each time; with --everyday on both data sets and
    the text, with the new words;
 3. ``mean``     the mean of the weights of these two;
-4. ``reward``   from there: sampled captions are rewarded (self-critical training), the CNN frozen
-   again and its features cached.
+4. ``reward_0``  from there: sampled captions are rewarded (self-critical training), the CNN frozen
+   again and its features cached;
+5. ``halfway``  the mean of the weights before and after that;
+6. ``reward_1``  from there: rewarded again, with less of BLEU-4 in the reward;
+7. ``last``     seven tenths of the weights of ``mean``, three of those of ``reward_1``.
 
-Then the weights before and after the last run are averaged, and the search is chosen. Stopped at
-any moment, the same command goes on where it was. What each run took and scored is in
-docs/experiments.md. On two cores ``decoder`` takes an hour and ``reward`` half an hour; ``live``
-wants a GPU, where both together took six minutes: a core trains on 16 captions a second, which is
-an hour and a half an epoch.
+Then the search is chosen. Stopped at any moment, the same command goes on where it was. What each
+run took and scored is in docs/experiments.md. On two cores ``decoder`` takes an hour and each
+``reward`` half an hour; ``live`` wants a GPU, where both together took six minutes: a core trains
+on 16 captions a second, which is an hour and a half an epoch.
 """
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from make_default_model import make_default_model, mean_of_runs
+from make_default_model import blend_of_runs, make_default_model
 
 from captioning.captioner import DEFAULT_MODEL
-from captioning.checkpoint import save_checkpoint
+from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.commands import train
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
@@ -54,7 +57,6 @@ ENCODER_RATES = (0.2, 0.4)
 REWARD = replace(
     COMMON,
     objective="self_critical",
-    self_critical=SelfCriticalConfig(samples=5, bleu=0.5),
     epochs=3,
     batch_size=160,
     captions_per_image=5,
@@ -64,8 +66,21 @@ REWARD = replace(
 )
 
 
-def runs(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig]:
-    """Return the settings of all runs.
+@dataclass(frozen=True)
+class Blend:
+    """A mean of the weights of runs.
+
+    Attributes:
+        output: Where its model goes, as a run's does.
+        shares: The directory of each run, and its share.
+    """
+
+    output: Path
+    shares: Mapping[Path, float]
+
+
+def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig | Blend]:
+    """Return the runs and the means of runs, in order; the last is the model.
 
     Args:
         flickr8k: The data set's name.
@@ -109,15 +124,24 @@ def runs(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunCon
         )
         for seed, rate in enumerate(ENCODER_RATES)
     ]
-    reward = replace(
-        following,
-        data=live.data,
-        times=(1.0, 2.0) if everyday else (),
-        output=folder / f"reward{ending}",
-        start=folder / f"mean{ending}" / "model",
-        training=on_device(REWARD),
-    )
-    return [decoder, *lives, reward]
+    mean = Blend(folder / f"mean{ending}", {each.output: 0.5 for each in lives})
+
+    def rewarded(number: int, start: Blend, *, seed: int, bleu: float) -> RunConfig:
+        reward = SelfCriticalConfig(samples=5, bleu=bleu)
+        return replace(
+            following,
+            data=live.data,
+            times=(1.0, 2.0) if everyday else (),
+            output=folder / f"reward_{number}{ending}",
+            start=start.output / "model",
+            training=on_device(replace(REWARD, seed=seed, self_critical=reward)),
+        )
+
+    first = rewarded(0, mean, seed=0, bleu=0.5)
+    halfway = Blend(folder / f"halfway{ending}", {mean.output: 0.5, first.output: 0.5})
+    second = rewarded(1, halfway, seed=2, bleu=0.2)
+    last = Blend(folder / f"last{ending}", {mean.output: 0.7, second.output: 0.3})
+    return [decoder, *lives, mean, first, halfway, second, last]
 
 
 def main() -> None:
@@ -137,17 +161,16 @@ def main() -> None:
         parser.error(f"--everyday {everyday}: FOLDER@PHOTOS was expected, both of them there.")
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
-    *first, reward = runs(data, everyday, arguments.runs, arguments.device)
-    for config in first:
-        if code := train.run(config):
-            sys.exit(code)
-    assert reward.start is not None
-    if not reward.start.is_dir():
-        save_checkpoint(mean_of_runs(first[-2].output, first[-1].output), reward.start)
-    if code := train.run(reward):
-        sys.exit(code)
-    output = arguments.output or own
-    make_default_model(reward.output, reward.data, output, blend=reward.start.parent)
+    steps = recipe(data, everyday, arguments.runs, arguments.device)
+    for step in steps:
+        if isinstance(step, RunConfig):
+            if code := train.run(step):
+                sys.exit(code)
+        elif not (step.output / "model").is_dir():
+            save_checkpoint(blend_of_runs(step.shares), step.output / "model")
+    made = load_checkpoint(steps[-1].output / "model")
+    trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
+    make_default_model(made, trained_on, arguments.output or own)
 
 
 def split(everyday: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A model between two."""
+"""A model between others."""
 
 import copy
 
@@ -15,32 +15,37 @@ from captioning.nn.model import CaptionModel
 @pytest.fixture
 def models():
     first = small_checkpoint().model
-    second = copy.deepcopy(first)
+    others = [copy.deepcopy(first) for _ in range(2)]
     with torch.no_grad():
-        for weight in second.parameters():
-            weight.add_(torch.randn_like(weight))
-    return first, second
+        for other in others:
+            for weight in other.parameters():
+                weight.add_(torch.randn_like(weight))
+    return [first, *others]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_each_weight_lies_between_its_two_ends(models, share):
-    first, second = models
-    before = copy.deepcopy(first.state_dict())
-    model = blended(first, second, share)
+@pytest.mark.parametrize("shares", [(1.0, 0.0, 0.0), (0.25, 0.75, 0.0), (0.6, 0.1, 0.3)])
+def test_each_weight_is_the_weighted_mean(models, shares):
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    model = blended(models, shares)
     for name, weight in model.state_dict().items():
-        a, b = first.state_dict()[name], second.state_dict()[name]
-        expected = (1 - share) * a + share * b if a.is_floating_point() else a
+        a, b, c = (state[name] for state in before)
+        expected = shares[0] * a + shares[1] * b + shares[2] * c if a.is_floating_point() else a
         torch.testing.assert_close(weight, expected)
-        assert torch.equal(a, before[name])  # neither end is changed
+        for one, state in zip(models, before, strict=True):  # no end is changed
+            assert torch.equal(one.state_dict()[name], state[name])
     assert model.decoder.W_rw.weight is model.decoder.embedding.weight
 
 
-def test_other_shapes_and_shares_outside_are_refused(models):
-    first, second = models
-    with pytest.raises(SettingsError, match=r"share is 1\.5"):
-        blended(first, second, 1.5)
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0.0)])
+def test_shares_that_are_none_are_refused(models, shares):
+    with pytest.raises(SettingsError, match="The shares of 3 models are"):
+        blended(models, shares)
+
+
+def test_other_shapes_are_refused(models):
+    first, second, _ = models
     shape = copy.copy(first.decoder.config)
     object.__setattr__(shape, "hidden_size", 5)
     other = CaptionModel(second.encoder, Decoder(shape))
     with pytest.raises(SettingsError, match="other shapes"):
-        blended(first, other, 0.5)
+        blended([first, other], [0.5, 0.5])
