@@ -19,10 +19,12 @@ model is the one in the package:
 6. ``reward_1``  from there: rewarded again, with less of BLEU-4 in the reward;
 7. ``last``     seven tenths of the weights of ``mean``, three of those of ``reward_1``.
 
-Then the search is chosen. Stopped at any moment, the same command goes on where it was. What each
-run took and scored is in docs/experiments.md. On two cores ``decoder`` takes an hour and each
-``reward`` half an hour; ``live`` wants a GPU, where both together took six minutes: a core trains
-on 16 captions a second, which is an hour and a half an epoch.
+Then the search is chosen. The model in the package had its rewards before a fault in the drawing
+of samples was mended, so these runs will give another one (docs/experiments.md, "a fault in all
+rewards"; what each run took and scored is there too). Stopped at any moment, the same command goes
+on where it was. On two cores ``decoder`` takes an hour and each ``reward`` half an hour; ``live``
+wants a GPU, where both together took six minutes: a core trains on 16 captions a second, which is
+an hour and a half an epoch.
 """
 
 import argparse
