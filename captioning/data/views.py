@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -14,6 +14,8 @@ _RATIO = (0.8, 1.25)
 _STRENGTH = 0.2  # of brightness, contrast and saturation; captions name colours, so hues stay
 _WHOLE = 1 / 3  # of the pictures, where each is drawn anew
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+CHANCES = 8
+"""Numbers that :func:`drawn_view` takes for each picture."""
 
 
 def view_of(
@@ -52,45 +54,44 @@ def _cropped(pixels: UInt8[Tensor, "3 S S"], view: int, picture: int) -> UInt8[T
 
 
 def drawn_view(
-    pixels: UInt8[Tensor, "B 3 S S"], views: Int[Tensor, " B"]
+    pixels: UInt8[Tensor, "B 3 S S"],
+    chance: Float[Tensor, "B CHANCES"],
+    *,
+    mirrored: Bool[Tensor, " B"],
 ) -> UInt8[Tensor, "B 3 S S"]:
     """Return each picture as training shows it this once: all at a time, and never alike.
 
     A third of them stay whole and in their own light. Of each other a part of 60 to 100 % is drawn
-    at random, and shown at the size of the whole and in somewhat other light. Chance is torch's
-    own, on the CPU.
+    at random, and shown at the size of the whole and in somewhat other light.
 
     Args:
         pixels: The pictures, on any device.
-        views: An odd number for each picture that is to be mirrored.
+        chance: Numbers from 0 to 1, on the CPU.
+        mirrored: Which pictures are shown mirrored, on the CPU.
     """
-    chance = torch.rand(len(pixels), 8)
-    cut = chance[:, 7] >= _WHOLE
-    theta = _windows(chance[:, :4], cut, mirrored=views % 2 == 1).to(pixels.device)
-    places = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    parts = functional.grid_sample(
-        pixels.float(), places, padding_mode="border", align_corners=False
-    )
-    light = torch.where(cut[:, None], 1 + _STRENGTH * (2 * chance[:, 4:7] - 1), 1.0)
-    return _lit(parts, light.to(pixels.device)).round().clamp(0, 255).to(torch.uint8)
+    device = pixels.device
+    shown = torch.where(mirrored.to(device)[:, None, None, None], pixels.flip(3), pixels)
+    cut = (chance[:, 7] >= _WHOLE).to(device)
+    with torch.autocast(device.type, enabled=False):  # in 16 bits a place is a quarter pixel off
+        windows = _windows(chance[:, :4]).to(device)
+        places = functional.affine_grid(windows, list(pixels.shape), align_corners=False)
+        parts = functional.grid_sample(
+            shown.float(), places, padding_mode="border", align_corners=False
+        )
+        light = 1 + _STRENGTH * (2 * chance[:, 4:7] - 1)
+        parts = _lit(parts, light.to(device)).round().clamp(0, 255).to(torch.uint8)
+    return torch.where(cut[:, None, None, None], parts, shown)
 
 
-def _windows(
-    chance: Float[Tensor, "B 4"], cut: Tensor, *, mirrored: Tensor
-) -> Float[Tensor, "B 2 3"]:
+def _windows(chance: Float[Tensor, "B 4"]) -> Float[Tensor, "B 2 3"]:
     """Return which part each picture shows, as a map of coordinates from -1 to 1."""
     least, most = _SCALE
     area = least + (most - least) * chance[:, 0]
     narrow, wide = (math.log(ratio) for ratio in _RATIO)
     ratio = torch.exp(narrow + (wide - narrow) * chance[:, 1])
     size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1.0)
-    size = torch.where(cut[:, None], size, 1.0)
     middle = (2 * chance[:, 2:4] - 1) * (1 - size)
-    theta = torch.zeros(len(chance), 2, 3)
-    theta[:, 0, 0] = torch.where(mirrored, -size[:, 0], size[:, 0])
-    theta[:, 1, 1] = size[:, 1]
-    theta[:, :, 2] = middle
-    return theta
+    return torch.cat([torch.diag_embed(size), middle[:, :, None]], 2)
 
 
 def _lit(pixels: Float[Tensor, "B 3 S S"], light: Float[Tensor, "B 3"]) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from captioning.data.features import PictureRows
-from captioning.data.views import drawn_view
+from captioning.data.views import CHANCES, drawn_view
 from captioning.nn.encoder import Encoder
 from captioning.nn.tail import EncoderFront, as_map
 
@@ -58,7 +58,8 @@ class LivePictures:
         rows = self.pixels.read(images).to(next(self.encoder.parameters()).device)
         pixels = as_map(rows)
         if views is not None:
-            pixels = drawn_view(pixels, views)
+            chance = torch.rand(len(views), CHANCES)  # torch's own, which a saved run goes on with
+            pixels = drawn_view(pixels, chance, mirrored=views % 2 == 1)
         with torch.no_grad():
             grid = self.encoder(pixels).grid
         assert grid is not None

@@ -3,7 +3,9 @@
 import torch
 from PIL import Image, ImageEnhance
 
-from captioning.data.views import drawn_view, view_of
+from captioning.data.views import CHANCES, drawn_view, view_of
+
+AS_IT_IS = torch.zeros(1, dtype=torch.bool)
 
 
 def ramp(count: int) -> torch.Tensor:
@@ -46,13 +48,11 @@ def test_what_is_drawn_depends_on_picture_and_view_alone():
 
 def test_a_third_of_the_drawn_views_are_whole_and_mirrored_where_asked_for():
     pictures = torch.randint(256, (600, 3, 8, 8), dtype=torch.uint8)
-    torch.manual_seed(1)
-    plain = drawn_view(pictures, torch.zeros(600, dtype=torch.int64))
-    same = (plain == pictures).flatten(1).all(1)
+    chance, mirrored = torch.rand(600, CHANCES), torch.arange(600) % 2 == 1
+    found = drawn_view(pictures, chance, mirrored=mirrored)
+    expected = torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
+    same = (found == expected).flatten(1).all(1)
     assert 150 < int(same.sum()) < 250
-    torch.manual_seed(1)
-    mirrored = drawn_view(pictures, torch.ones(600, dtype=torch.int64))
-    assert torch.equal(mirrored[same], pictures[same].flip(3))
 
 
 def test_drawn_parts_lie_where_they_are_said_to(monkeypatch):
@@ -62,8 +62,7 @@ def test_drawn_parts_lie_where_they_are_said_to(monkeypatch):
     smooth = 127 + 60 * (torch.sin(5 * line) + torch.cos(3 * line[:, None]))
     picture = smooth.clamp(0, 255).to(torch.uint8).expand(1, 3, 120, 120)
     chance = torch.tensor([[0.3, 0.8, 0.9, 0.2, 0, 0, 0, 0.9]])
-    monkeypatch.setattr("torch.rand", lambda *size: chance)
-    found = drawn_view(picture, torch.zeros(1, dtype=torch.int64))
+    found = drawn_view(picture, chance, mirrored=AS_IT_IS)
     area, ratio = 0.6 + 0.4 * 0.3, 0.8 * (1.25 / 0.8) ** 0.8
     width, height = 120 * (area * ratio) ** 0.5, 120 * (area / ratio) ** 0.5
     left, top = 0.9 * (120 - width), 0.2 * (120 - height)
@@ -72,14 +71,23 @@ def test_drawn_parts_lie_where_they_are_said_to(monkeypatch):
     cut = whole.resize((120, 120), Image.Resampling.BILINEAR, box=box)
     expected = torch.tensor(list(cut.tobytes())).view(120, 120, 3).permute(2, 0, 1)
     assert (found[0].int() - expected).abs().max() <= 2
+    of_mirror = drawn_view(picture.flip(3), chance, mirrored=~AS_IT_IS)
+    assert torch.equal(of_mirror, found)
 
 
-def test_the_light_of_drawn_views_is_what_pillow_makes_of_it(monkeypatch):
+def test_16_bit_training_draws_the_same():
+    pictures = torch.randint(256, (6, 3, 64, 64), dtype=torch.uint8)
+    chance, mirrored = torch.rand(6, CHANCES), torch.rand(6) < 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        found = drawn_view(pictures, chance, mirrored=mirrored)
+    assert torch.equal(found, drawn_view(pictures, chance, mirrored=mirrored))
+
+
+def test_the_light_of_drawn_views_is_what_pillow_makes_of_it():
     picture = torch.randint(60, 180, (1, 3, 16, 16), dtype=torch.uint8)
     # area and ratio such that the part is the whole
     chance = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9, 0.1, 1.0, 0.9]])
-    monkeypatch.setattr("torch.rand", lambda *size: chance)
-    found = drawn_view(picture, torch.zeros(1, dtype=torch.int64))[0].int()
+    found = drawn_view(picture, chance, mirrored=AS_IT_IS)[0].int()
     image = Image.fromarray(picture[0].permute(1, 2, 0).numpy())
     image = ImageEnhance.Brightness(image).enhance(1.16)
     image = ImageEnhance.Contrast(image).enhance(0.84)

@@ -7,7 +7,7 @@ import torch
 
 from captioning.data.features import JoinedCaches
 from captioning.data.reading import PictureReader
-from captioning.data.views import drawn_view
+from captioning.data.views import CHANCES, drawn_view
 from captioning.errors import SettingsError
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.tail import cut
@@ -58,8 +58,9 @@ def test_views_are_drawn_from_the_state_of_chance(encoder, live, pictures):
     sources = [pictures[row] for row in rows.tolist()]
     (batch,) = PictureReader(encoder.preprocessing, 6, 0).batches(sources)
     torch.manual_seed(3)
+    shown = drawn_view(batch.pixels, torch.rand(6, CHANCES), mirrored=views == 1)
     with torch.inference_mode():
-        expected = encoder(drawn_view(batch.pixels, views)).grid
+        expected = encoder(shown).grid
     torch.testing.assert_close(first, expected)
 
 
