@@ -14,6 +14,7 @@ from captioning.files import write_whole
 from captioning.training.settings import RunConfig
 
 _SETTINGS = "settings.json"
+_LOCK = ".lock"
 _PLAIN = RunConfig(data=("",), output=Path())
 
 
@@ -32,7 +33,7 @@ def check_output(config: RunConfig) -> None:
                 f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
                 "Give the same settings to go on with it, or another output to start afresh."
             )
-    elif config.output.is_dir() and any(config.output.iterdir()):
+    elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):
         raise TrainingError(
             f"{config.output} exists, is not empty and holds no training run. Give another output."
         )
@@ -52,7 +53,8 @@ def alone_in(output: Path) -> Iterator[None]:
     Raises:
         TrainingError: One does.
     """
-    lock = FileLock(output / ".lock", timeout=0)
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:

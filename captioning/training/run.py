@@ -63,9 +63,10 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
     """
     watcher = watcher or Watcher()
     check_output(config)
-    prepared = prepare(config, watcher)
-    write_settings(config)  # only now: a slip in the name of the data claims no directory
+    prepared = prepare(config, watcher)  # a slip in the name of the data claims no directory
     with alone_in(config.output):
+        check_output(config)  # another run may have begun there meanwhile
+        write_settings(config)
         trainer = Trainer(
             prepared.decoder,
             prepared.dataset,

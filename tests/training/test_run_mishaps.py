@@ -106,6 +106,21 @@ def test_two_runs_do_not_share_a_directory(finished):
     assert train(finished).is_dir()
 
 
+def test_a_run_that_another_began_beside_is_left_alone(tmp_path):
+    """Both found the folder empty; the second looks at its pictures while the first trains."""
+    first = config(tmp_path / "run", learning_rate=1e-3)
+    second = config(tmp_path / "run", learning_rate=1e-2)
+
+    def say(text):
+        if not (tmp_path / "run").exists():
+            with pytest.raises(Killed):
+                train(first, kill_after(4))
+
+    with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is now 0\.01"):
+        train(second, Watcher(say=say))
+    assert train(first).is_dir()
+
+
 def test_what_a_file_manager_leaves_in_a_model_does_not_end_a_run(whole, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(whole, model)
