@@ -75,3 +75,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word nearest to ``word``, or ``""``."""
     matches = get_close_matches(word, list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def counted(number: int, thing: str) -> str:
+    """Return ``"1 photo"`` or ``"2,143 photos"``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -116,8 +116,7 @@ def read_rows(path: Path) -> Iterator[CaptionedPicture]:
             for number, line in enumerate(file, 1):
                 try:
                     row = json.loads(line)
-                    place = os.path.join(path.parent, row["file_name"])  # noqa: PTH118
-                    yield replace(_result(row), place=place)
+                    yield replace(_result(row), place=_place(row, path.parent))
                 except (ValueError, KeyError, TypeError) as error:
                     raise OutputError(
                         f"Line {number} of {path} is no result of captioning: {error}."
@@ -126,6 +125,16 @@ def read_rows(path: Path) -> Iterator[CaptionedPicture]:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{path} cannot be read: {error}.") from error
+
+
+def _place(row: dict[str, Any], folder: Path) -> str:
+    """Return the way to a picture that was given by one from the folder its run was started in.
+
+    Of one that was given by its whole path, nothing: that holds wherever the rows have gone since.
+    """
+    if "file_name" not in row or os.path.isabs(row["image"]):  # noqa: PTH117
+        return ""
+    return os.path.join(folder, row["file_name"])  # noqa: PTH118
 
 
 def _result(row: dict[str, Any]) -> CaptionedPicture:

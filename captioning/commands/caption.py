@@ -39,7 +39,7 @@ from captioning.commands.progress import count_in_background, progress_bar, talk
 from captioning.commands.search import chosen_search
 from captioning.commands.stopping import Stopping
 from captioning.data.pool import Picture
-from captioning.errors import SettingsError
+from captioning.errors import SettingsError, counted
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     import captioning.decoding
@@ -102,7 +102,7 @@ def run(settings: CaptionSettings) -> int:
         goes_on = journal is not None or is_for_each(form)
         how = "The same command, without --overwrite," if settings.overwrite else "The same command"
         advice = f" {how} goes on from there." if goes_on else ""
-        console.print(f"captioning: interrupted after {counts.done:,} photos.{advice}")
+        console.print(f"captioning: interrupted after {counted(counts.done, 'photo')}.{advice}")
         return 128 + stopping.asked
     return 1 if counts.failed else 0
 
@@ -246,7 +246,7 @@ def _nothing_found(settings: CaptionSettings, passed: Passed) -> str:
     if not settings.paths:
         return "No photo was named. For example: captioning caption holiday/"
     deeper = "" if settings.recursive else " Add --recursive to look into its folders."
-    others = f" ({passed.files} other files)" if passed.files else ""
+    others = f" ({counted(passed.files, 'other file')})" if passed.files else ""
     return f"There is no photo in {', '.join(settings.paths)}{others}.{deeper}"
 
 
@@ -256,9 +256,9 @@ def _tell_plan(
     """Say what would be done; nothing is written."""
     total = sum(1 for _ in pictures)
     where = settings.output or ("files beside them" if is_for_each(form) else "standard output")
-    print(f"{total:,} photos would be captioned, as {form}, into {where}.")  # noqa: T201
+    print(f"{counted(total, 'photo')} would be captioned, as {form}, into {where}.")  # noqa: T201
     if passed.files:
-        print(f"{passed.files:,} other files would be passed over.")  # noqa: T201
+        print(f"{counted(passed.files, 'other file')} would be passed over.")  # noqa: T201
     return 0
 
 
@@ -285,21 +285,23 @@ def _report(
     console: Console, counts: Counts, passed: Passed, failed: list[CaptionedPicture]
 ) -> None:
     if passed.files:
-        console.print(f"Left out, as hidden or no pictures by their endings: {passed.files} files.")
+        files = counted(passed.files, "file")
+        console.print(f"Left out, as hidden or no pictures by their endings: {files}.")
     if counts.present:
         console.print(
-            f"{counts.present} photos were left out, as there is a caption under their name "
-            "already. --overwrite replaces it, --append adds another."
+            f"Left out, as there is a caption under their name already: "
+            f"{counted(counts.present, 'photo')}. --overwrite replaces it, --append adds another."
         )
     if counts.absent:
         console.print(
-            f"{counts.absent} photos that earlier runs into this file captioned were not named "
-            "this time, so it has no rows of them. Name them too to have them back."
+            f"Captioned by earlier runs into this file and not named this time: "
+            f"{counted(counts.absent, 'photo')}. It has no rows of them; name them too to have "
+            "them back."
         )
     if not counts.failed:
         return
     total = counts.captioned + counts.failed
-    console.print(f"{counts.failed} of {total} photos could not be captioned:")
+    console.print(f"{counts.failed:,} of {counted(total, 'photo')} could not be captioned:")
     for result in failed:
         console.print(f"  {one_line(result.error)}")
     if counts.failed > len(failed):

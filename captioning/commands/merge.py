@@ -16,7 +16,8 @@ from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
 from captioning.commands.caption_settings import OutputFile
 from captioning.commands.progress import talk
-from captioning.errors import OutputError, SettingsError
+from captioning.errors import OutputError, SettingsError, counted
+from captioning.files import target_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run(settings: MergeSettings) -> int:
         if settings.output is not None and not there:
             settings.output.unlink(missing_ok=True)  # a part would pass for the whole
         raise
-    talk().print(f"{count:,} rows of {len(shares)} shares.")
+    talk().print(f"{counted(count, 'row')} of {counted(len(shares), 'share')}.")
     return 0
 
 
@@ -85,7 +86,7 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
         )
     found: dict[int, Path] = {}
     runs: dict[str, Path] = {}
-    for path in paths:
+    for path in map(target_of, paths):  # where a link leads, the journal and the pictures are
         facts = read_facts(journal_of(path))
         number, count = _place(path, facts)
         if count != len(paths):

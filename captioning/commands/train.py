@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from captioning.commands.progress import talk
-from captioning.errors import SettingsError
+from captioning.errors import SettingsError, counted
 from captioning.nn.presets import PRESETS, preset
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, Watcher, train
@@ -57,7 +57,7 @@ class _Bars:
         if self.looking is None:
             self.looking = self.progress.add_task("pictures", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
-                self.say(f"looking at {total - done} pictures, which is done once")
+                self.say(f"looking at {counted(total - done, 'picture')}, which is done once")
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None

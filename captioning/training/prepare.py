@@ -11,7 +11,7 @@ from captioning.data.features import FeatureCache, JoinedCaches, PictureRows
 from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
-from captioning.errors import DataError, SettingsError
+from captioning.errors import DataError, SettingsError, counted
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
 from captioning.nn.growth import grown
@@ -156,7 +156,8 @@ def _history(start: Checkpoint) -> tuple[str, ...]:
 def _read(data: str, name: str, watcher: Watcher) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
-    watcher.say(f"{short_name(data)}, {name}: {len(split.images)} pictures, {count} captions")
+    watcher.say(f"{short_name(data)}, {name}: {counted(len(split.images), 'picture')}, "
+        f"{counted(count, 'caption')}")
     if report := split.problems.report():
         watcher.say(report)
     return split
@@ -233,7 +234,7 @@ def _encode_one(
     for place, why in list(cache.unreadable.items())[:_NAMED]:
         watcher.say(f"left out {split.images[place].path}: {why}")
     if len(cache.unreadable) > _NAMED:
-        watcher.say(f"... and {len(cache.unreadable) - _NAMED} more pictures that cannot be read")
+        watcher.say(f"... and {counted(len(cache.unreadable) - _NAMED, 'more picture')} that cannot be read")
     if len(cache.unreadable) == len(split.images):
         raise DataError(
             f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "

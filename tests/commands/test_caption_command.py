@@ -28,7 +28,7 @@ from small_captioner import small_checkpoint, write_photos
 
 from captioning import cli
 from captioning.captioner import Captioner
-from captioning.captioner.journal import Journal, read_facts
+from captioning.captioner.journal import Journal, journal_of, read_facts
 from captioning.checkpoint import save_checkpoint
 from captioning.commands.stopping import Stopping
 from captioning.data import worker
@@ -318,7 +318,7 @@ def test_text_files_stand_beside_photos_of_any_name(caption, odd_photos, tmp_pat
     again = caption(tmp_path / "odd", "--format", "txt")  # they are not written over
     assert again.code == 0
     assert (
-        f"{len(odd_photos)} photos were left out, as there is a caption under their name"
+        f"Left out, as there is a caption under their name already: {len(odd_photos)} photos."
         in again.err
     )
     assert caption(tmp_path / "odd", "--format", "txt", "--overwrite").code == 0
@@ -447,7 +447,7 @@ def test_photos_that_are_no_longer_named_are_told_of_and_come_back_when_named(
     output = tmp_path / "rows.jsonl"
     assert caption(*photos[:2], "-o", output).code == 0
     ran = caption(photos[2], "-o", output)
-    assert "2 photos that earlier runs into this file captioned were not named" in ran.err
+    assert "Captioned by earlier runs into this file and not named this time: 2 photos." in ran.err
     assert [row["image"] for row in rows(output.read_text())] == [str(photos[2])]
     assert caption(*photos, "-o", output).err == ""
     assert [row["image"] for row in rows(output.read_text())] == [str(photo) for photo in photos]
@@ -602,7 +602,7 @@ def test_what_would_be_done_is_told_without_doing_it(caption, photos, tmp_path, 
     ran = caption(photos[0].parent, "-o", tmp_path / "rows.csv", "--dry-run")
     assert ran.code == 0
     assert "3 photos would be captioned, as csv, into" in ran.out
-    assert "1 other files would be passed over" in ran.out
+    assert "1 other file would be passed over" in ran.out
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     assert asked == []
 
@@ -696,7 +696,7 @@ def test_captions_are_kept_in_metadata(form, caption, photos, tmp_path):
     assert [read_caption(path) for path in written] == plain
     assert [photo.read_bytes() for photo in photos] == originals
     again = caption(*photos, "--format", form, "-o", out)
-    assert "3 photos were left out, as there is a caption under their name" in again.err
+    assert "Left out, as there is a caption under their name already: 3 photos." in again.err
     assert caption(*photos, "--format", form).code == 0  # beside the photos, or in them
     if form == "embed":
         assert [read_caption(photo) for photo in photos] == plain
@@ -1064,10 +1064,40 @@ def test_shares_merged_from_another_folder_lead_to_the_same_photos(
         assert caption(photos[0].parent.name, "--shard", f"{number}/2", "-o", part).code == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    names = merged_names(parts, Path("all.jsonl"))
+    assert len(names) == len(list(photos[0].parent.iterdir())) > 2
+    assert all(Path(name).is_file() for name in names)
+
+
+def merged_names(parts, output):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["merge", *map(str, parts), "-o", "all.jsonl"])
+        cli.main(["merge", *map(str, parts), "-o", str(output)])
     assert ended.value.code == 0
-    rows = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
-    assert len(rows) == len(list(photos[0].parent.iterdir())) > 2
-    assert all(Path(row["file_name"]).is_file() for row in rows)
-    assert all(row["image"].startswith(f"{photos[0].parent.name}/") for row in rows)
+    return [json.loads(line)["file_name"] for line in output.read_text().splitlines()]
+
+
+def test_moved_shares_lead_to_photos_given_by_their_whole_path(caption, photos, tmp_path):
+    home = tmp_path / "collected" / "from machines"
+    home.mkdir(parents=True)
+    for number in (1, 2):
+        part = tmp_path / f"part-{number}.jsonl"
+        assert caption(photos[0].parent, "--shard", f"{number}/2", "-o", part).code == 0
+        for path in (part, journal_of(part)):
+            path.rename(home / path.name)
+    names = merged_names(sorted(home.glob("*.jsonl")), home / "all.jsonl")
+    assert len(names) == len(photos)
+    assert all((home / name).is_file() for name in names)
+
+
+def test_a_share_may_be_a_link_to_one(caption, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos[0].parent.parent)
+    links = []
+    for number in (1, 2):
+        part = tmp_path / f"kept-{number}.jsonl"
+        assert caption(photos[0].parent.name, "--shard", f"{number}/2", "-o", part).code == 0
+        links.append(tmp_path / "links" / f"{number}.jsonl")
+        links[-1].parent.mkdir(exist_ok=True)
+        links[-1].symlink_to(part)
+    names = merged_names(links, tmp_path / "all.jsonl")
+    assert len(names) == len(photos)
+    assert all((tmp_path / name).is_file() for name in names)
