@@ -6,6 +6,7 @@ A module may also have ``take_preset(words) -> (other words, settings to begin w
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``captioning`` with the words of the command line, and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be beyond its encoding
     try:
         code = _run(words)
         _flush()

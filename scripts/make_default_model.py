@@ -1,18 +1,18 @@
-r"""From finished training runs to the model inside the package.
+r"""From a trained model to the model inside the package.
 
-    python scripts/make_default_model.py runs/mean=0.6 runs/reward_1=0.2 runs/reward_2=0.2 \
+    python scripts/make_default_model.py runs/last/model \
         --data flickr8k:data/flickr8k karpathy:data/everyday/everyday.json@photos
 
-The weights are the mean of the runs', each with its share. The search is chosen on the validation
-split of the first data set among beam widths, length penalties and rules against repetition, the
-weights are written with 16 bits, and the card gets the scores of exactly what is shipped, on each
-data set. scripts/reproduce_flickr8k.py makes the runs, and calls this.
+The search is chosen on the validation split of the first data set among beam widths, length
+penalties and rules against repetition, the weights are written with 16 bits, and the card gets the
+scores of exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py trains the model,
+and calls this.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from captioning.decoding import BeamSearch, SearchMethod, search_to_json
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
 from captioning.metrics.scores import NAMES
-from captioning.nn.blend import blended
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -42,19 +41,11 @@ LIMITS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "runs", nargs="+", type=run_and_share, metavar="RUN=SHARE", help="directories of runs"
-    )
+    parser.add_argument("model", type=Path, help="a model's directory")
     parser.add_argument("--data", nargs="+", required=True, help="flickr8k:DIR and others")
     parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
     arguments = parser.parse_args()
-    make_default_model(blend_of_runs(dict(arguments.runs)), arguments.data, arguments.output)
-
-
-def run_and_share(word: str) -> tuple[Path, float]:
-    """Return the parts of ``RUN=SHARE``."""
-    run, _, share = word.rpartition("=")
-    return Path(run), float(share)
+    make_default_model(load_checkpoint(arguments.model), arguments.data, arguments.output)
 
 
 def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> None:
@@ -92,20 +83,6 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
     size = sum(path.stat().st_size for path in output.iterdir())
     print(json.dumps({"bytes": size, **info["scores"]}))
-
-
-def blend_of_runs(shares: Mapping[Path, float]) -> Checkpoint:
-    """Return the model with the mean of the weights of some runs, each with its share.
-
-    Its history is the last one's, and then the names of the runs' directories.
-    """
-    models = [load_checkpoint(run / "model") for run in shares]
-    last = models[-1]
-    runs = last.info["training"]["runs"]
-    mixed = " + ".join(f"{share:g} {run.name}" for run, share in shares.items())
-    training = {**last.info["training"], "runs": [*runs, f"the mean of weights {mixed}"]}
-    model = blended([each.model for each in models], list(shares.values()))
-    return replace(last, model=model, info={**last.info, "training": training})
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

@@ -33,12 +33,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from make_default_model import blend_of_runs, make_default_model
+from make_default_model import make_default_model
 
 from captioning.captioner import DEFAULT_MODEL
-from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.commands import train
+from captioning.errors import SettingsError
 from captioning.nn import DecoderOptions, EncoderConfig
+from captioning.nn.blend import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.precision import fast_precision
 
@@ -80,6 +82,26 @@ class Blend:
     output: Path
     shares: Mapping[Path, float]
 
+    def made(self) -> Checkpoint:
+        """Return the mean; its history is the last run's, and then the names of all and shares.
+
+        Raises:
+            SettingsError: The runs have other words or shapes.
+        """
+        models = [load_checkpoint(run / "model") for run in self.shares]
+        last = models[-1]
+        if any(each.vocabulary != last.vocabulary for each in models):
+            raise SettingsError(
+                f"{', '.join(map(str, self.shares))} have different words. Mix runs that began at "
+                "one model."
+            )
+        mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
+        training = last.info["training"]
+        runs = [*training["runs"], f"the mean of weights {mixed}"]
+        model = blended([each.model for each in models], list(self.shares.values()))
+        info = {**last.info, "training": {**training, "runs": runs}}
+        return replace(last, model=model, info=info)
+
 
 def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig | Blend]:
     """Return the runs and the means of runs, in order; the last is the model.
@@ -91,17 +113,13 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         folder: Where the runs are kept.
         device: Where the tensors live.
     """
-
-    def on_device(training: TrainingConfig) -> TrainingConfig:
-        return replace(training, precision=fast_precision(device))
-
     decoder = RunConfig(
         data=(flickr8k,),
         cache=folder / "features",
         output=folder / "decoder",
         encoder=EncoderConfig("timm:tf_efficientnet_lite2"),
         decoder=DecoderOptions(attention=True, deep_output=True, dropout=0.3),
-        training=on_device(TAUGHT),
+        training=TAUGHT,
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())
@@ -122,7 +140,9 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         replace(
             live,
             output=folder / f"live_{seed}{ending}",
-            training=on_device(replace(LIVE, seed=seed, encoder_rate=rate)),
+            training=replace(
+                LIVE, seed=seed, encoder_rate=rate, precision=fast_precision(device)
+            ),
         )
         for seed, rate in enumerate(ENCODER_RATES)
     ]
@@ -136,7 +156,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
             times=(1.0, 2.0) if everyday else (),
             output=folder / f"reward_{number}{ending}",
             start=start.output / "model",
-            training=on_device(replace(REWARD, seed=seed, self_critical=reward)),
+            training=replace(REWARD, seed=seed, self_critical=reward),
         )
 
     first = rewarded(0, mean, seed=0, bleu=0.5)
@@ -159,8 +179,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     everyday = arguments.everyday
-    if everyday and not all(part and Path(part).is_dir() for part in split(everyday)):
-        parser.error(f"--everyday {everyday}: FOLDER@PHOTOS was expected, both of them there.")
+    if everyday:
+        captions, photos = split(everyday)
+        needed = [Path(captions) / "everyday.json", Path(captions) / "text.tsv", Path(photos)]
+        if missing := [path for path in needed if not path.exists()]:
+            parser.error(
+                f"--everyday {everyday}: FOLDER@PHOTOS was expected, as "
+                f"scripts/prepare_everyday.py writes them; there is no {missing[0]}."
+            )
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
     steps = recipe(data, everyday, arguments.runs, arguments.device)
@@ -168,8 +194,8 @@ def main() -> None:
         if isinstance(step, RunConfig):
             if code := train.run(step):
                 sys.exit(code)
-        elif not (step.output / "model").is_dir():
-            save_checkpoint(blend_of_runs(step.shares), step.output / "model")
+        else:
+            save_checkpoint(step.made(), step.output / "model")
     made = load_checkpoint(steps[-1].output / "model")
     trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
     make_default_model(made, trained_on, arguments.output or own)

@@ -1,5 +1,6 @@
 """What ``captioning caption`` can be told."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,11 @@ def _check_places(settings: CaptionSettings) -> None:
 
 def without_files(settings: CaptionSettings) -> list[str]:
     """Return the inputs whose pictures are no files: archives, and what is behind a URL."""
-    return [name for name in settings.paths if "://" in name or is_shard(name)]
+    return [
+        name
+        for name in settings.paths
+        if "://" in name or (is_shard(name) and not os.path.isdir(name))  # noqa: PTH112
+    ]
 
 
 def shard_of(settings: CaptionSettings) -> tuple[int, int] | None:

@@ -28,7 +28,8 @@ def blended(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionM
     Raises:
         SettingsError: The models have other shapes, or the shares do not add up.
     """
-    if len(shares) != len(models) or min(shares) < 0 or not math.isclose(sum(shares), 1):
+    fits = len(shares) == len(models) and all(share >= 0 for share in shares)
+    if not fits or not math.isclose(sum(shares), 1):
         raise SettingsError(
             f"The shares of {len(models)} models are {', '.join(f'{each:g}' for each in shares)}; "
             "give each model its share, none below 0, and 1 together."

@@ -607,6 +607,21 @@ def test_what_would_be_done_is_told_without_doing_it(caption, photos, tmp_path, 
     assert asked == []
 
 
+def test_what_would_be_done_is_told_in_any_encoding(photos, tmp_path):
+    words = [sys.executable, "-m", "captioning", "caption", photos[0], "--dry-run", "-o"]
+    words.append(tmp_path / "\u732b.csv")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(words, env=environment, capture_output=True, check=True)
+    assert b"1 photo would be captioned, as csv, into" in ran.stdout
+    assert b"\\u732b.csv" in ran.stdout
+
+
+def test_a_folder_may_be_named_as_an_archive(caption, photos, tmp_path):
+    folder = photos[0].parent.rename(tmp_path / "holiday.tar")
+    assert caption(folder, "--format", "txt").code == 0
+    assert len(list(folder.glob("*.txt"))) == len(photos)
+
+
 def test_the_summary_counts_every_photo(caption, photos, tmp_path):
     photos[1].write_bytes(b"")
     words = [photos[0].parent, "-o", tmp_path / "rows.csv", "--json"]
