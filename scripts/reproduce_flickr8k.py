@@ -140,9 +140,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         replace(
             live,
             output=folder / f"live_{seed}{ending}",
-            training=replace(
-                LIVE, seed=seed, encoder_rate=rate, precision=fast_precision(device)
-            ),
+            training=replace(LIVE, seed=seed, encoder_rate=rate, precision=fast_precision(device)),
         )
         for seed, rate in enumerate(ENCODER_RATES)
     ]

@@ -148,7 +148,7 @@ def _map_rows(
 
 
 class FeatureCache:
-    """One row of 16-bit features per picture, with the pictures that could not be read.
+    """A row of features for each picture, of :attr:`dtype`; and which could not be read.
 
     The file is an ordinary ``.npy`` array ``(images, views, P, D)``: P is 1 where only v is kept,
     and views are those of :mod:`captioning.data.views`. Rows are written in order and

@@ -1,8 +1,8 @@
 """A CNN in two parts: a front that stays frozen, whose output can be cached, and a tail to train.
 
 Running a CNN over all pictures in every epoch is most of what fine-tuning costs. The stages that
-stay frozen give the same map each time, so it is computed once; an epoch then pays for the last
-stages alone.
+stay frozen give the same map each time that they see the same pixels, so it can be computed once;
+an epoch then pays for the last stages alone.
 """
 
 import math

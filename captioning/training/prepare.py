@@ -1,6 +1,6 @@
 """What a run needs before its first batch: splits, features, vocabulary, tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +53,7 @@ class Prepared:
 
     Attributes:
         encoder: On its device; frozen but for ``tail``.
-        tail: The stages of it that are trained, whose input the caches hold; None for none.
+        tail: The stages of it that are trained, whose input the rows are; None for none.
         decoder: New, or that of the model to start from.
         vocabulary: The words of the training captions, or of the model to start from.
         words: The training captions as words, for each picture.
@@ -156,8 +156,10 @@ def _history(start: Checkpoint) -> tuple[str, ...]:
 def _read(data: str, name: str, watcher: Watcher) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
-    watcher.say(f"{short_name(data)}, {name}: {counted(len(split.images), 'picture')}, "
-        f"{counted(count, 'caption')}")
+    watcher.say(
+        f"{short_name(data)}, {name}: {counted(len(split.images), 'picture')}, "
+        f"{counted(count, 'caption')}"
+    )
     if report := split.problems.report():
         watcher.say(report)
     return split
@@ -231,16 +233,22 @@ def _encode_one(
             precision=training.precision,
             watch=watcher.looked,
         )
-    for place, why in list(cache.unreadable.items())[:_NAMED]:
+    _tell_unreadable(cache.unreadable, split, watcher)
+    return cache
+
+
+def _tell_unreadable(unreadable: Mapping[int, str], split: CaptionSplit, watcher: Watcher) -> None:
+    """Name pictures that are left out, and refuse a split that has no other."""
+    for place, why in list(unreadable.items())[:_NAMED]:
         watcher.say(f"left out {split.images[place].path}: {why}")
-    if len(cache.unreadable) > _NAMED:
-        watcher.say(f"... and {counted(len(cache.unreadable) - _NAMED, 'more picture')} that cannot be read")
-    if len(cache.unreadable) == len(split.images):
+    if len(unreadable) > _NAMED:
+        more = counted(len(unreadable) - _NAMED, "more picture")
+        watcher.say(f"... and {more} that cannot be read")
+    if len(unreadable) == len(split.images):
         raise DataError(
             f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "
-            f"{cache.unreadable.get(0, 'there is none')}"
+            f"{unreadable.get(0, 'there is none')}"
         )
-    return cache
 
 
 def _dataset(

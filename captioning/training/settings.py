@@ -58,8 +58,8 @@ class TrainingConfig:
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     """For the objective ``self_critical``."""
     fine_tune: int = 0
-    """Last stages of the CNN (of timm's) that are trained too; 0 leaves it as it is. What lies
-    before them is cached."""
+    """Last stages of the CNN (of timm's) that are trained too; 0 leaves it as it is. What the
+    stages before them give is cached, but with ``live``."""
     encoder_rate: float = 0.1
     """Learning rate of those stages as a share of the decoder's."""
 
@@ -186,7 +186,7 @@ class RunConfig:
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     """The recurrent net."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """Teacher forcing."""
+    """How it is trained."""
     min_count: int = 5
     """A word is known when the training captions hold it this often."""
     cache: Path | None = None

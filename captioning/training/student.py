@@ -9,7 +9,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.tail import EncoderTail
 
-# cuDNN prepares all convolutions anew for every other number of pictures: 7 s for an EfficientNet.
+# cuDNN prepares all convolutions anew for each new number of pictures: 7 s for an EfficientNet.
 _MULTIPLE_OF = {"cuda": 16}
 
 
@@ -66,17 +66,15 @@ class Student(nn.Module):
             vector = torch.zeros(len(images), size, device=self.device)
             grid = vector.unsqueeze(1) if self.decoder.config.attention else None
             return Features(vector, grid)
-        places = seen.nonzero().flatten()
-        rows = places.to(self.device)
-        places = _repeated(places, _MULTIPLE_OF.get(self.device.type, 1))
-        found = self.look(cache, images[places], None if views is None else views[places])
-        found = found.select(torch.arange(len(rows), device=self.device))
-        vector = found.vector.new_zeros(len(images), found.vector.shape[1])
-        vector = vector.index_copy(0, rows, found.vector)
-        if found.grid is None:
-            return Features(vector)
-        grid = found.grid.new_zeros(len(images), *found.grid.shape[1:])
-        return Features(vector, grid.index_copy(0, rows, found.grid))
+        rows = seen.nonzero().flatten()
+        asked = _repeated(rows, _MULTIPLE_OF.get(self.device.type, 1))
+        found = self.look(cache, images[asked], None if views is None else views[asked])
+
+        def spread(those: Tensor) -> Tensor:
+            zeros = those.new_zeros(len(images), *those.shape[1:])
+            return zeros.index_copy(0, rows.to(self.device), those[: len(rows)])
+
+        return Features(spread(found.vector), None if found.grid is None else spread(found.grid))
 
 
 def _repeated(places: Int[Tensor, " B"], unit: int) -> Int[Tensor, " C"]:

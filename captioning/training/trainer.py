@@ -75,7 +75,7 @@ class Trainer:
         cache: Features of the same pictures, in the same order. Captions beyond its end have no
             picture.
         config: How.
-        tail: The CNN's last stages, trained in place, where the cache holds what comes before them.
+        tail: The CNN's last stages, trained in place, where the rows are what comes before them.
         self_critical: The objective in place of cross-entropy.
     """
 
@@ -237,7 +237,7 @@ class Trainer:
         if self.average is None:
             return
         decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
-        average = get_ema_multi_avg_fn(decay)  # all at once: a GPU is told so hundreds of times
+        average = get_ema_multi_avg_fn(decay)  # one call in place of one for each weight
         average(list(self.average.parameters()), list(self.student.parameters()), step)
 
     def _summary(self) -> EpochSummary:

@@ -49,6 +49,18 @@ def test_captions_without_picture_see_zeros_and_the_others_their_own(cache, atte
     decoder.start(nothing)  # its grid has a shape that the decoder takes
 
 
+def test_each_picture_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
+    cache = FeatureCache(tmp_path, (PICTURES, 2, POSITIONS, SIZE))
+    cache.append(torch.randn(PICTURES, 2, POSITIONS, SIZE), {})
+    shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
+    student = Student(Decoder(shape))
+    images, views = torch.tensor([2, 0, 1, 2]), torch.tensor([1, 0, 1, 0])
+    grid = student.look(cache, images, views).grid
+    assert torch.equal(grid, torch.from_numpy(cache.rows[[2, 0, 1, 2], [1, 0, 1, 0]]).float())
+    some = student.look(cache, torch.tensor([PICTURES, 2, 0]), torch.tensor([0, 1, 0])).grid
+    assert torch.equal(some[1:], grid[:2])
+
+
 def test_pictures_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, monkeypatch):
     shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
     scale = torch.nn.Conv2d(SIZE, SIZE, 1)

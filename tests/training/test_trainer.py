@@ -141,6 +141,24 @@ def test_untrained_decoder_is_as_unsure_as_its_vocabulary_is_large(dataset, cach
     assert math.log(trainer.train_epoch().perplexity) == pytest.approx(math.log(WORDS), rel=0.15)
 
 
+@pytest.mark.parametrize(("mirror", "seen"), [(True, {0, 1}), (False, {0})])
+def test_captions_are_learned_with_the_view_they_were_drawn_for(
+    dataset, cache, monkeypatch, mirror, seen
+):
+    asked = []
+    read = cache.read
+
+    def spy(images, views=None):
+        asked.append((images.tolist(), views.tolist()))
+        return read(images, views)
+
+    monkeypatch.setattr(cache, "read", spy)
+    Trainer(decoder(), dataset, cache, config(mirror=mirror)).train_epoch()
+    drawn = list(dataset.batches(5, views=len(seen)))
+    assert asked == [(batch.images.tolist(), batch.views.tolist()) for batch in drawn]
+    assert {view for _, views in asked for view in views} == seen
+
+
 def test_gradient_is_clipped(dataset, cache):
     free = Trainer(decoder(), dataset, cache, config(clip_norm=math.inf)).train_epoch()
     seen = []
