@@ -1,13 +1,11 @@
-"""Features of a frozen encoder, computed once and read from a memory-mapped file."""
+"""Rows computed once for each picture, and read from a memory-mapped file."""
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,10 +15,8 @@ from torch import Tensor
 from captioning.errors import DataError
 from captioning.files import write_whole
 
-_VERSION = 1
 _ROWS, _INDEX = "features.npy", "index.json"
 _HALF = np.dtype(np.float16)
-Precision = Literal["float32", "bfloat16"]
 
 
 @runtime_checkable
@@ -50,45 +46,6 @@ class PictureRows(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class FeatureKey:
-    """All that features depend on; a change of any of it is another cache.
-
-    Attributes:
-        encoder: The encoder's name.
-        weights: Hash of its weights.
-        preprocessing: How pictures became pixels.
-        grid: Whether every position is kept, or only v.
-        flip: Whether each picture was looked at mirrored as well.
-        precision: Of the encoder's products.
-        crops: Further views of each picture (:mod:`captioning.data.views`).
-    """
-
-    encoder: str
-    weights: str
-    preprocessing: Mapping[str, Any]
-    grid: bool
-    flip: bool
-    precision: Precision = "float32"
-    crops: int = 0
-
-    def digest(self, paths: Sequence[Path]) -> str:
-        """Return a name for the features of these files as they lie on disk now."""
-        files = [[str(path), *_fingerprint(path)] for path in paths]
-        key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing), self.grid, self.flip]
-        key += [] if self.precision == "float32" else [self.precision]
-        key += [f"{self.crops} crops"] if self.crops else []
-        return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
-
-
-def _fingerprint(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (-1, -1)  # the reading of the picture will say what is wrong
-    return (stat.st_size, stat.st_mtime_ns)
-
-
 def _take_room(path: Path) -> None:
     """Take the file's whole room on the disk now.
 
@@ -109,7 +66,7 @@ def _take_room(path: Path) -> None:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """Return what :meth:`FeatureCache.flush` wrote, or nothing where it is missing or damaged."""
+    """Return what :meth:`RowCache.flush` wrote, or nothing where it is missing or damaged."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -147,19 +104,18 @@ def _map_rows(
     return rows if rows.shape == shape and rows.dtype == dtype else None
 
 
-class FeatureCache:
-    """A row of features for each picture, of :attr:`dtype`; and which could not be read.
+class RowCache:
+    """Rows of numbers for each picture, and which pictures could not be read.
 
-    The file is an ordinary ``.npy`` array ``(images, views, P, D)``: P is 1 where only v is kept,
-    and views are those of :mod:`captioning.data.views`. Rows are written in order and
-    counted in ``index.json``, so an interrupted run goes on where it was.
+    The file is an ordinary ``.npy`` array. Rows are written in order and counted in ``index.json``,
+    so an interrupted run goes on where it was.
 
     Args:
         directory: Where this one cache lies.
         shape: ``(images, views, P, D)``.
     """
 
-    dtype: ClassVar[np.dtype] = _HALF
+    dtype: ClassVar[np.dtype]
     """Of the numbers in the file."""
 
     def __init__(self, directory: Path, shape: tuple[int, int, int, int]) -> None:
@@ -172,7 +128,7 @@ class FeatureCache:
             self._open(shape)
         except OSError as error:
             raise DataError(
-                f"The feature cache {directory} cannot be written or read: {error}. "
+                f"The cache {directory} cannot be written or read: {error}. "
                 "Give another directory as cache."
             ) from error
 
@@ -247,11 +203,17 @@ class FeatureCache:
         return torch.from_numpy(np.empty(0, self.dtype)).dtype
 
 
-class PixelCache(FeatureCache):
-    """Pixels in the place of features: each position is one, and its numbers are its colours.
+class FeatureCache(RowCache):
+    """Features of 16 bits.
 
-    The rows are ``(images, 1, S * S, 3)`` small integers.
+    P is 1 where only v is kept, and views are those of :mod:`captioning.data.views`.
     """
+
+    dtype = _HALF
+
+
+class PixelCache(RowCache):
+    """Pixels: each position is one, and its D are its colours. The rows are ``(1, S * S, 3)``."""
 
     dtype = np.dtype(np.uint8)
 
@@ -263,7 +225,7 @@ class JoinedCaches:
         caches: With the same views, positions and channels.
     """
 
-    def __init__(self, caches: Sequence[FeatureCache]) -> None:
+    def __init__(self, caches: Sequence[RowCache]) -> None:
         self.caches = list(caches)
         self._starts = np.cumsum([0, *map(len, caches)])
 
@@ -293,7 +255,7 @@ class JoinedCaches:
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return the rows of ``images``, as :meth:`FeatureCache.read` does."""
+        """Return the rows of ``images``, as :meth:`RowCache.read` does."""
         views = torch.zeros_like(images) if views is None else views
         none = self.caches[0].read(images[:0])
         found = none.new_empty(len(images), *none.shape[1:])

@@ -10,13 +10,8 @@ import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from captioning.data.features import (
-    FeatureCache,
-    FeatureKey,
-    PixelCache,
-    Precision,
-    read_whole_cache,
-)
+from captioning.data.cache_keys import FeatureKey, Precision, pixels_digest
+from captioning.data.features import FeatureCache, PixelCache, RowCache, read_whole_cache
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
@@ -111,9 +106,8 @@ def cache_pixels(
         workers: Processes that read and resize pictures; 0 reads them in this one.
         watch: As for :func:`cache_features`.
     """
-    key = FeatureKey("pixels", "", asdict(preprocessing), grid=True, flip=False)
     shape = (len(paths), 1, preprocessing.size**2, 3)
-    cache = PixelCache(directory / key.digest(paths), shape)
+    cache = PixelCache(directory / pixels_digest(preprocessing, paths), shape)
     if cache.complete:
         return cache
     watch(cache.done, len(paths))
@@ -126,7 +120,7 @@ def cache_pixels(
 
 
 def _fill(
-    cache: FeatureCache,
+    cache: RowCache,
     paths: Sequence[Path],
     reader: PictureReader,
     look: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],

@@ -7,7 +7,7 @@ import torch
 
 from captioning.checkpoint import Checkpoint, load_checkpoint
 from captioning.data.batches import CaptionDataset, mirror_words
-from captioning.data.features import FeatureCache, JoinedCaches, PictureRows
+from captioning.data.features import JoinedCaches, PictureRows, RowCache
 from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.data.tokenizer import tokenize
 from captioning.data.vocabulary import Vocabulary
@@ -208,11 +208,11 @@ def _encode_one(
     *,
     grid: bool,
     views: bool,
-) -> FeatureCache:
+) -> RowCache:
     training = config.training
     paths = [image.path for image in split.images]
     directory = config.cache or config.output.parent / "features"
-    cache: FeatureCache
+    cache: RowCache
     if training.live:
         cache = cache_pixels(
             encoder.preprocessing,

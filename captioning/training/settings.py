@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from captioning.data.features import Precision
+from captioning.data.cache_keys import Precision
 from captioning.errors import SettingsError, check_least
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.data.features import FeatureCache, FeatureKey, JoinedCaches
+from captioning.data.cache_keys import FeatureKey
+from captioning.data.features import FeatureCache, JoinedCaches
 from captioning.errors import DataError
 
 SHAPE = (5, 2, 3, 4)
