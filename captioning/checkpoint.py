@@ -193,7 +193,7 @@ def _settle(fresh: Path, directory: Path) -> None:
 def model_card(checkpoint: Checkpoint) -> str:
     """Return the model's README: what it is, what it was trained on, what it scores."""
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder.config
-    layers = f"{decoder.layers}-layer " if decoder.layers > 1 else ""
+    layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
     attention = " with soft attention over the grid" if decoder.attention else ""
     info = checkpoint.info
     lines = [
@@ -206,8 +206,8 @@ def model_card(checkpoint: Checkpoint) -> str:
         f"# {info.get('name', 'An image captioner')}",
         "",
         f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
-        f"{layers}{decoder.cell} decoder{attention}; the image enters by `{decoder.injection}`. "
-        f"{len(checkpoint.vocabulary)} words.",
+        f"decoder of {layers}`{decoder.cell}` cells{attention}; the image enters by "
+        f"`{decoder.injection}`. {len(checkpoint.vocabulary)} words.",
         "",
         "```python",
         "from captioning import Captioner",

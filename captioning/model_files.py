@@ -40,9 +40,12 @@ def open_regular(path: Path, largest: int) -> Iterator[tuple[BinaryIO, int]]:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
     except FileNotFoundError:
+        inner = path.parent / "model"  # where a training run keeps it
+        known = os.path.isfile(inner / path.name)  # noqa: PTH113  (where nobody may look: no)
+        advice = f"Did you mean {inner}?" if known else "Copy the model again."
         raise CheckpointError(
             f"{path.parent} has no {path.name}: it is no model directory, or not all of it was "
-            "copied. Copy the model again."
+            f"copied. {advice}"
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Copy the model again.") from error

@@ -35,13 +35,13 @@ def small_checkpoint() -> Checkpoint:
     return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=8), {"name": "Small"})
 
 
-def write_photos(folder, count, *, size=(48, 40), ending="jpg", start=1):
+def write_photos(folder, count, *, size=(48, 40), ending="jpg", start=1, name="photo"):
     """Write photos ``photo1`` and so on, no two the same, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(start, start + count):
         noise = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
-        path = folder / f"photo{number}.{ending}"
+        path = folder / f"{name}{number}.{ending}"
         Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path)
         paths.append(path)
     return paths

@@ -84,6 +84,18 @@ def test_a_link_that_leads_nowhere_is_said(tmp_path, target, message):
         read_json(tmp_path / "config.json")
 
 
+def test_the_folder_of_a_run_is_told_from_the_model_in_it(tmp_path):
+    run = tmp_path / "runs" / "k"
+    (run / "model").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"k has no config\.json: .*Copy the model again\.$"):
+        read_json(run / "config.json")
+    (run / "model" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError) as raised:
+        read_json(run / "config.json")
+    assert str(raised.value).endswith(f" Did you mean {run / 'model'}?")
+    assert "Copy" not in str(raised.value)
+
+
 def test_a_file_larger_than_its_kind_may_be_is_not_read(tmp_path):
     for name, reader in (("a.json", read_json), ("b", lambda path: open_weights(path).__enter__())):
         (tmp_path / name).touch()

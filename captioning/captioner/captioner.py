@@ -291,7 +291,7 @@ class Captioner:
         found = search(
             self._step,
             EnsembleState(tuple(states)),
-            how or self.checkpoint.search,
+            self.checkpoint.search if how is None else how,
             bos=vocabulary.bos,
             eos=vocabulary.eos,
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),

@@ -52,9 +52,12 @@ class InputOptions:
 
 @dataclass
 class Passed:
-    """What was passed over so far: what is hidden in folders, or no picture by its name."""
+    """What was passed over so far."""
 
     files: int = 0
+    """What is hidden in folders, or no picture by its name."""
+    folders: int = 0
+    """Folders in folders, where these are not gone into."""
 
 
 def is_picture(name: str) -> bool:
@@ -89,9 +92,12 @@ def find_pictures(
             )
         elif os.path.isdir(name):  # noqa: PTH112  (str keeps bytes that are no UTF-8)
             yield from _folder(name, options, passed)
-        elif options.patterns and not os.path.lexists(name) and (found := _matches(name)):
+        elif options.patterns and glob.escape(name) != name and not os.path.lexists(name):
+            found = _matches(name)
             for match in found:
                 yield from _folder(match, options, passed) if _leads_on(match) else _file(match)
+            if not found:
+                yield unmatched(name)
         else:
             yield from _file(name)
 
@@ -117,6 +123,11 @@ def names_of(stream: ReadableBytes) -> Iterator[str]:
 
 def _decoded(name: bytes, end: bytes) -> str:
     return os.fsdecode(name.removesuffix(b"\r") if end == b"\n" else name)
+
+
+def unmatched(pattern: str) -> Picture:
+    """Return what a pattern gives that no file matches."""
+    return Picture(pattern, error=f"No file matches {pattern}. Check the pattern.")
 
 
 def _file(name: str) -> Iterator[Picture]:
@@ -162,8 +173,11 @@ def _folder(top: str, options: InputOptions, passed: Passed) -> Iterator[Picture
             is_folder = _is_folder(entry)
             if is_folder and not is_picture(entry.name):
                 passed.files += hidden
-                if options.recursive and not hidden:
-                    deeper += _entered(entry, above, options)
+                entered = [] if hidden else _entered(entry, above, options)
+                if options.recursive:
+                    deeper += entered
+                else:
+                    passed.folders += len(entered)
                 continue
             if is_picture(entry.name):
                 yield _in_folder(entry, home, options)

@@ -10,7 +10,7 @@ since is captioned again; other settings or another model are refused.
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,14 +132,10 @@ class Journal:
         if before == wanted:
             return
         self.close()
-        changes = "; ".join(
-            f"{name} was {before.get(name)}, and is {wanted.get(name)} now"
-            for name in {**before, **wanted}
-            if before.get(name) != wanted.get(name)
-        )
         raise SettingsError(
-            f"The run in {self.path} was begun with other settings: {changes}. Give the same to go "
-            "on, --overwrite to begin anew, or another -o."
+            f"The run in {self.path} was begun with other settings: "
+            f"{'; '.join(_differences(before, wanted))}. Give the same to go on, --overwrite to "
+            "begin anew, or another -o."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -255,6 +251,19 @@ def read_facts(path: Path) -> dict[str, Any]:
     except sqlite3.Error as error:
         raise OutputError(f"{path} cannot be read: {error}. Is a run still writing it?") from error
     return _facts(rows, path)
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    # Another method of search has other settings, which are not to be compared.
+    other = before.get("method") != now.get("method")
+    for name in ["method"] if other else [*{**before, **now}]:
+        there, here = before.get(name), now.get(name)
+        if isinstance(there, dict) and isinstance(here, dict):
+            yield from _differences(there, here, f"{prefix}{name}.")
+        elif there != here:
+            yield f"{prefix}{name} was {there!r} and is now {here!r}"
 
 
 def _facts(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, Any]:

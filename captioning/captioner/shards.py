@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from captioning.data.pool import Picture
+from captioning.errors import counted
 
 LARGEST = 256 << 20
 """Bytes that a picture in a shard, or behind a URL, may have."""
@@ -60,7 +61,7 @@ def shard_pictures(
                 yield _member(shard, member, own)
                 count += 1
     except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
-        where = f"after {count} pictures" if count else "at its beginning"
+        where = f"after {counted(count, 'picture')}" if count else "at its beginning"
         told = str(error) or type(error).__name__
         yield Picture(
             name, error=f"{name} cannot be read as a tar file, {where}: {told}. Get it again."

@@ -35,7 +35,7 @@ def url_pictures(
         url: Of the form ``protocol://path``.
         recursive: Go into the folders of folders.
         is_picture: Says of a file's name, without its folders, whether it is one.
-        passed: Counts the files that are none.
+        passed: Counts the files that are none, and folders that are not gone into.
         time_limit: Seconds after which the next picture is no longer waited for.
     """
     ended, next_ones, left = object(), Queue[object](1), threading.Event()
@@ -90,11 +90,16 @@ def _found(
     is_picture: Callable[[str], bool],
     passed: "Passed",
 ) -> Iterator[Picture]:
+    from captioning.captioner.inputs import unmatched
+
     protocol = url.partition("://")[0]
     if protocol not in ("http", "https"):  # a page is no folder, and ? there is no pattern
         if _WILD & set(path):
-            for match in sorted(system.glob(path)):
+            matches = sorted(system.glob(path))
+            for match in matches:
                 yield from _file(system, match, system.unstrip_protocol(match), is_picture)
+            if not matches:
+                yield unmatched(url)
             return
         if system.isdir(path):
             yield from _folder(system, path, recursive, is_picture, passed)
@@ -109,8 +114,11 @@ def _folder(
 
     for folder, folders, files in system.walk(path, maxdepth=None if recursive else 1):
         folders_in_order = sorted(folders, key=natural)
+        entered = [each for each in folders_in_order if not each.startswith(".")]
         if isinstance(folders, list):
-            folders[:] = [each for each in folders_in_order if not each.startswith(".")]
+            folders[:] = entered
+        if not recursive:
+            passed.folders += len(entered)
         for name in sorted(files, key=natural):
             if is_picture(name):
                 full = f"{str(folder).rstrip('/')}/{name}"

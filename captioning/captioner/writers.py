@@ -61,11 +61,15 @@ class _Csv(_Rows):
         self.file.write(as_csv(self._row(result)))
 
 
-class _Coco(FileWriter):
-    """COCO results: ``[{"image_id": 42, "caption": "..."}]``.
+_COCO_ID = re.compile(r"(?:COCO_\w+_)?([0-9]{1,12})", re.ASCII)
 
-    The id is the number that ends the file's name, as in COCO's. Where there is none, or an earlier
-    picture has it, the id is one above :data:`OTHER_IDS` and the row names the file.
+
+class _Coco(FileWriter):
+    """COCO results: ``[{"image_id": 42, "caption": "...", "file_name": "photos/42.jpg"}]``.
+
+    The id is the number that is the file's name, or ends it as in COCO's own
+    (``COCO_val2014_000000000042.jpg``). Where there is none, or an earlier picture has it, the id
+    is one above :data:`OTHER_IDS`. Other digits are no ids: Flickr's names end in hashes.
     """
 
     OTHER_IDS = 10**12
@@ -79,15 +83,12 @@ class _Coco(FileWriter):
     def _write(self, result: CaptionedPicture) -> None:
         if not result.ok:
             return
-        digits = re.search(r"([0-9]{1,12})$", Path(result.source).stem)
+        digits = _COCO_ID.fullmatch(Path(result.source).stem)
         number = int(digits[1]) if digits else None
-        named = number is None or number in self.taken or number >= self.OTHER_IDS
-        if number is None or named:
+        if number is None or number in self.taken:
             self.others += 1
             number = self.OTHER_IDS + self.others
-        record: dict[str, Any] = {"image_id": number, "caption": result.text}
-        if named:
-            record["file_name"] = result.source
+        record = {"image_id": number, "caption": result.text, "file_name": result.source}
         self.file.write(("," if self.taken else "") + "\n" + json.dumps(record))
         self.taken.add(number)
 

@@ -121,6 +121,9 @@ def _model(
         sample=settings.sample,
         beam=settings.beam,
         captions=settings.captions,
+        length_penalty=settings.length_penalty,
+        no_repeat_ngram=settings.no_repeat_ngram,
+        no_double_word=settings.no_double_word,
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,
@@ -245,9 +248,15 @@ def _existing(settings: CaptionSettings) -> Literal["keep", "replace", "append"]
 def _nothing_found(settings: CaptionSettings, passed: Passed) -> str:
     if not settings.paths:
         return "No photo was named. For example: captioning caption holiday/"
-    deeper = "" if settings.recursive else " Add --recursive to look into its folders."
+    if set(settings.paths) == {"-"}:
+        return (
+            "Standard input named no photo. Give it one path in a line, for example: "
+            "find holiday -name '*.jpg' | captioning caption -"
+        )
+    places = ", ".join("standard input" if name == "-" else name for name in settings.paths)
     others = f" ({counted(passed.files, 'other file')})" if passed.files else ""
-    return f"There is no photo in {', '.join(settings.paths)}{others}.{deeper}"
+    deeper = "Add --recursive to look into its folders." if passed.folders else "Check the path."
+    return f"There is no photo in {places}{others}. {deeper}"
 
 
 def _tell_plan(

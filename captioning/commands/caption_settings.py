@@ -84,6 +84,17 @@ class CaptionSettings:
     """Beam search of this width."""
     captions: Annotated[int, tyro.conf.arg(aliases=["--n"])] = 1
     """Captions for each photo."""
+    length_penalty: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="NUMBER", help_behavior_hint="(default: the model's own)"),
+    ] = None
+    """Of beam search: 0 prefers short captions, 1 long ones."""
+    no_repeat_ngram: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own)")
+    ] = None
+    """No sequence of so many words twice in a caption; 0 for no such rule."""
+    no_double_word: bool = False
+    """No word twice in a row; many models have this rule already."""
     sample: bool = False
     """Draw the words at random, as the model thinks them probable."""
     temperature: float = 1.0
@@ -110,6 +121,8 @@ def check(settings: CaptionSettings) -> None:
     """Raise a SettingsError where settings make no sense, alone or together."""
     if settings.sample and settings.beam is not None:
         raise SettingsError("--beam and --sample are two ways to search. Give one of them.")
+    if settings.sample and settings.length_penalty is not None:
+        raise SettingsError("--length-penalty belongs to beam search. Leave --sample out, or it.")
     if not settings.sample and (
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):

@@ -45,5 +45,5 @@ def run(settings: CompareSettings) -> int:
         samples=settings.samples,
         seed=settings.seed,
     )
-    print(found.table())  # noqa: T201
+    print(f"A: {settings.a}\nB: {settings.b}\n\n{found.table()}")  # noqa: T201
     return 0

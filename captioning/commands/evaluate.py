@@ -3,7 +3,7 @@
 The captions are written, in the COCO results format, before they are scored.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ import tyro
 from captioning.captioner import Captioner
 from captioning.commands.progress import progress_bar, talk
 from captioning.commands.report import Report
-from captioning.decoding import BeamSearch, SearchMethod
-from captioning.errors import SettingsError, check_least
+from captioning.commands.search import chosen_search
+from captioning.errors import check_least
 from captioning.evaluation import evaluate
 
 
@@ -35,6 +35,10 @@ class EvaluateSettings:
     """Beam search of this width; the model's own search by default."""
     length_penalty: float | None = None
     """The beam's length penalty; the model's own by default."""
+    no_repeat_ngram: int | None = None
+    """No sequence of so many words twice in a caption; 0 for no such rule."""
+    no_double_word: bool = False
+    """No word twice in a row."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Further metrics, which need Java: meteor spice."""
     json: bool = False
@@ -61,7 +65,13 @@ def run(settings: EvaluateSettings) -> int:
             captioner,
             settings.data,
             split=settings.split,
-            search=_search(settings, captioner.checkpoint.search),
+            search=chosen_search(
+                captioner.checkpoint.search,
+                beam=settings.beam,
+                length_penalty=settings.length_penalty,
+                no_repeat_ngram=settings.no_repeat_ngram,
+                no_double_word=settings.no_double_word,
+            ),
             output=output,
             java=settings.java,
             batch_size=settings.batch_size,
@@ -76,14 +86,3 @@ def run(settings: EvaluateSettings) -> int:
     for why in list(found.unreadable.values())[:5]:
         console.print(f"left out: {why}")
     return 1 if found.unreadable else 0
-
-
-def _search(settings: EvaluateSettings, own: SearchMethod) -> SearchMethod:
-    if settings.beam is None and settings.length_penalty is None:
-        return own
-    beam = own if isinstance(own, BeamSearch) else BeamSearch()
-    width = beam.width if settings.beam is None else settings.beam
-    penalty = beam.length_penalty if settings.length_penalty is None else settings.length_penalty
-    if width < 1:
-        raise SettingsError(f"beam is {width}; it is at least 1.")
-    return replace(beam, width=width, length_penalty=penalty, n=1)

@@ -4,6 +4,7 @@ The rows come in the order in which one run without shares would have written th
 to be there and complete; its journal, the hidden file beside it, says so.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from captioning.captioner.journal import as_written_now, journal_of, read_facts
-from captioning.captioner.output import refuse_foreign
+from captioning.captioner.output import part_of, refuse_foreign
 from captioning.captioner.shares import merge_shares
 from captioning.captioner.writers import ENDINGS, open_writer
 from captioning.commands.caption_settings import OutputFile
@@ -51,13 +52,16 @@ def run(settings: MergeSettings) -> int:
             raise SettingsError(
                 f"{settings.output} exists. Give --overwrite to replace it, or another -o."
             )
-    there = settings.output is not None and settings.output.exists()
+    output = None if settings.output is None else target_of(settings.output)
+    places = [] if output is None else [output, part_of(output)]
+    fresh = [path for path in places if not path.exists()]
     try:
         with open_writer(_format(settings), settings.output) as writer:
             count = merge_shares(shares, writer)
     except BaseException:
-        if settings.output is not None and not there:
-            settings.output.unlink(missing_ok=True)  # a part would pass for the whole
+        for path in fresh:  # a part would pass for the whole
+            with suppress(OSError):
+                path.unlink()
         raise
     talk().print(f"{counted(count, 'row')} of {counted(len(shares), 'share')}.")
     return 0
@@ -87,12 +91,20 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
     found: dict[int, Path] = {}
     runs: dict[str, Path] = {}
     for path in map(target_of, paths):  # where a link leads, the journal and the pictures are
+        if not path.exists():
+            raise SettingsError(f"{path} does not exist. Check the path.")
         facts = read_facts(journal_of(path))
         number, count = _place(path, facts)
+        if not _is_json_lines(path):
+            raise SettingsError(
+                f"{path} holds no JSON lines, and shares are merged from JSON lines. Run the "
+                "command of each share again with an -o that ends in .jsonl; merging makes the "
+                "CSV or another table of them."
+            )
         if count != len(paths):
             raise SettingsError(
-                f"{path} is share {number} of {count}, but {len(paths)} shares are named. "
-                "Name each of them once."
+                f"{path} is share {number} of {count}, and the command names "
+                f"{counted(len(paths), 'share')}. Name each of them once."
             )
         if number in found:
             raise SettingsError(f"{path} and {found[number]} are both share {number} of {count}.")
@@ -109,6 +121,15 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
             "shares the same command but for --shard and -o."
         )
     return [found[number] for number in sorted(found)]
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Return whether a file begins with an object, or is empty, as a share without photos is."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) in (b"", b"{")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error}. Check the path.") from error
 
 
 def _place(path: Path, facts: dict[str, Any]) -> tuple[int, int]:

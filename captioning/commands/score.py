@@ -9,6 +9,7 @@ import tyro
 from captioning.commands.progress import talk
 from captioning.commands.references import find_references
 from captioning.commands.report import Report
+from captioning.errors import counted
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import read_results, restrict
@@ -45,7 +46,7 @@ def run(settings: ScoreSettings) -> int:
         left_out = len(references)
         references = restrict(references, candidates)
         left_out -= len(references)
-        talk().print(f"{left_out} annotated images have no result")
+        talk().print(f"Left out, without a result: {counted(left_out, 'annotated image')}")
     path = settings.document_frequency
     table = None if path is None else DocumentFrequency.load(path)
     scores = score(candidates, references, document_frequency=table, java=settings.java)

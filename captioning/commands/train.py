@@ -40,8 +40,9 @@ class _Bars:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(),
             console=console,
+            disable=not console.is_terminal,
             redirect_stdout=False,
         )
         self.looking: TaskID | None = None

@@ -64,6 +64,7 @@ def read_image(
     Raises:
         ImageError: The picture cannot be read; the message says why.
     """
+    _check_type(source)
     name = str(source) if isinstance(source, str | Path) else "the picture"
     with _explained(source, name), _quiet_pillow(), _opened(source, name, max_pixels) as image:
         _check(image.size, name, max_pixels)
@@ -75,6 +76,16 @@ def read_image(
         loaded = _load(image, name, allow_truncated)
         _check(loaded.size, name, max_pixels)  # a few formats tell only now
         return to_rgb(loaded)
+
+
+def _check_type(source: object) -> None:
+    one = isinstance(source, str | Path | bytes | Image.Image | np.ndarray)
+    if not one and not hasattr(source, "read"):
+        found = "None" if source is None else type(source).__name__
+        raise ImageError(
+            "One picture was expected: a path, the bytes of a file, an open binary file, a Pillow "
+            f"image or a NumPy array; {found} was found. Captioner.caption_batch takes several."
+        )
 
 
 @contextmanager

@@ -54,8 +54,12 @@ def search(
         For each image its hypotheses, best first: finished ones by falling score, then cut ones.
 
     Raises:
-        SearchError: The wishes contradict each other or the model, or no caption meets them.
+        SearchError: The wishes contradict each other or the model, no caption meets them, or
+            ``how`` is no search.
     """
+    if not isinstance(how, SearchMethod):
+        found = f"the class {how.__name__}" if isinstance(how, type) else f"{how!r:.80}"
+        raise SearchError(f"search is {found}; a search such as BeamSearch(width=5) was expected.")
     if not len(state):
         return []
     device = getattr(state, "device", torch.device("cpu"))

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from captioning.data.tokenizer import tokenize
-from captioning.errors import ScoreError
+from captioning.errors import ScoreError, counted
 from captioning.metrics.ngrams import (
     ORDER,
     ImageId,
@@ -52,8 +52,8 @@ class DocumentFrequency:
     def __post_init__(self) -> None:
         if self.images < 2:
             raise ScoreError(
-                f"A document frequency over {self.images} image(s) weighs every word alike. "
-                "Count it over the references of many images."
+                f"A document frequency over {counted(self.images, 'image')} weighs every word "
+                "alike. Count it over the references of many images."
             )
 
     @classmethod

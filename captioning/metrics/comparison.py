@@ -1,19 +1,19 @@
 """Is one system better than another, or was it the images?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from captioning.metrics.cider import DocumentFrequency
-from captioning.metrics.ngrams import ImageId
+from captioning.metrics.inputs import Candidates, References, as_candidates, as_references
 from captioning.metrics.resampling import draws, resampled, swapped
 from captioning.metrics.scores import NAMES, Scores, score
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How two systems differ in one score."""
+    """How two systems differ in one score: between 0 and 1 (CIDEr 10), in tables times 100."""
 
     a: float
     b: float
@@ -32,9 +32,9 @@ class Difference:
         return self.a - self.b
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """What :func:`compare` found."""
+    """What :func:`compare` found. A notebook shows the table; equal is only the same object."""
 
     a: Scores
     b: Scores
@@ -42,6 +42,9 @@ class Comparison:
     """For each score that is defined, by its name (``"bleu_4"``, ``"cider"``)."""
     samples: int
     seed: int
+
+    def __repr__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Return the differences, times 100, as a table to read."""
@@ -56,9 +59,9 @@ class Comparison:
 
 
 def compare(
-    a: Mapping[ImageId, str],
-    b: Mapping[ImageId, str],
-    references: Mapping[ImageId, Sequence[str]],
+    a: Candidates,
+    b: Candidates,
+    references: References,
     *,
     document_frequency: DocumentFrequency | None = None,
     samples: int = 1000,
@@ -71,7 +74,7 @@ def compare(
     image with probability one half. The smaller ``samples``, the larger the smallest p-value.
 
     Args:
-        a: A caption for each image id.
+        a: A caption for each image id, as :func:`~captioning.metrics.score` takes them.
         b: The other system's.
         references: One or more captions for each of the same ids.
         document_frequency: As in :func:`~captioning.metrics.score`.
@@ -81,6 +84,8 @@ def compare(
     Raises:
         ScoreError: One of the two cannot be scored, or there is to be no sample.
     """
+    a, b = as_candidates(a, "a"), as_candidates(b, "b")
+    references = as_references(references)  # once: a generator gives its captions only once
     scores_a = score(a, references, document_frequency=document_frequency)
     scores_b = score(b, references, document_frequency=document_frequency)
     names = list(scores_a.values)

@@ -1,15 +1,15 @@
 """Does the model say different things, and does it look at the picture?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from captioning.data.tokenizer import tokenize
-from captioning.errors import ScoreError
+from captioning.errors import ScoreError, counted
 from captioning.metrics.cider import DocumentFrequency
-from captioning.metrics.ngrams import ImageId
+from captioning.metrics.inputs import Candidates, References, as_candidates
 from captioning.metrics.scores import Scores, score
 
 UNKNOWN = "<unk>"
@@ -45,19 +45,17 @@ class Diversity:
         """Return the figures as a table to read."""
         novel = "n/a" if self.novel is None else f"{100 * self.novel:.1f} %"
         lines = [
-            f"distinct captions   {self.distinct} of {self.captions}",
-            f"never in training   {novel}",
-            f"vocabulary used     {self.vocabulary} words",
-            f"mean length         {self.mean_length:.2f} words",
-            f"distinct-1, -2      {self.distinct_1:.3f}, {self.distinct_2:.3f}",
-            f"unknown words       {100 * self.unknown:.2f} %",
+            f"distinct captions       {self.distinct} of {self.captions}",
+            f"not in the train split  {novel}",
+            f"vocabulary used         {counted(self.vocabulary, 'word')}",
+            f"mean length             {self.mean_length:.2f} words",
+            f"distinct-1, -2          {self.distinct_1:.3f}, {self.distinct_2:.3f}",
+            f"unknown words           {100 * self.unknown:.2f} %",
         ]
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
-def diversity(
-    candidates: Mapping[ImageId, str], *, training: Iterable[str] | None = None
-) -> Diversity:
+def diversity(candidates: Candidates, *, training: Iterable[str] | None = None) -> Diversity:
     """Measure how varied captions are.
 
     Args:
@@ -67,6 +65,7 @@ def diversity(
     Raises:
         ScoreError: There is no caption.
     """
+    candidates = as_candidates(candidates)
     if not candidates:
         raise ScoreError("There are no captions to measure. Give one for each image id.")
     # A tokenizer would tear <unk> apart; it is held together by a letter word.
@@ -99,24 +98,27 @@ def _warnings(
     commonest = max(distinct, key=captions.count) if len(distinct) <= len(captions) // 10 else ()
     if len(captions) >= 20 and len(distinct) <= len(captions) // 10:
         warnings.append(
-            f"The captions have collapsed: {len(captions)} images share {len(distinct)} captions, "
-            f"most often {' '.join(commonest)!r}. Does the model see the pictures as it saw them "
-            "in training?"
+            f"The captions have collapsed: {counted(len(captions), 'image')} share "
+            f"{counted(len(distinct), 'caption')}, most often {' '.join(commonest)!r}. "
+            "Does the model see the pictures as it saw them in training?"
         )
     repeating = sum(any(a == b for a, b in pairwise(caption)) for caption in captions)
     if repeating > len(captions) // 10:
         warnings.append(
-            f"{repeating} of {len(captions)} captions repeat a word at once. "
-            "Search with no_repeat_ngram, or train longer."
+            f"A word is repeated at once in {repeating:,} of {counted(len(captions), 'caption')}. "
+            "Search with no_double_word (on the command line --no-double-word), or train longer."
         )
     if unknown:
-        warnings.append(f"{unknown} words are {UNKNOWN}. Search with that word banned.")
+        warnings.append(
+            f"{UNKNOWN} stands {counted(unknown, 'time')} in the captions. "
+            "Search with that word banned."
+        )
     return tuple(warnings)
 
 
 def shuffled(
-    candidates: Mapping[ImageId, str],
-    references: Mapping[ImageId, Sequence[str]],
+    candidates: Candidates,
+    references: References,
     *,
     document_frequency: DocumentFrequency | None = None,
     seed: int = 0,
@@ -135,9 +137,10 @@ def shuffled(
     Raises:
         ScoreError: There are fewer than two images, or they cannot be scored.
     """
+    candidates = as_candidates(candidates)
     if len(candidates) < 2:
         raise ScoreError(
-            f"{len(candidates)} image(s) cannot be shuffled. Score two images or more."
+            f"{counted(len(candidates), 'image')} cannot be shuffled. Score two images or more."
         )
     ids = list(candidates)
     order = np.random.default_rng(seed).permutation(len(ids))

@@ -38,8 +38,9 @@ def check_java(metrics: Sequence[str]) -> None:
     root = _package()
     if shutil.which("java") is None:
         raise ScoreError(
-            f"{' and '.join(metrics)} need Java, and no 'java' was found on the PATH. Install a "
-            "Java runtime (Debian: apt install default-jre-headless; conda: conda install openjdk)."
+            f"{' and '.join(metrics)} cannot run without Java, and no 'java' was found on the "
+            "PATH. Install a Java runtime (Debian: apt install default-jre-headless; conda: "
+            "conda install openjdk)."
         )
     for metric in metrics:
         for name in _FILES[metric]:

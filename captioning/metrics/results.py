@@ -6,12 +6,16 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from captioning.errors import OutputError, ScoreError
+from captioning.errors import OutputError, ScoreError, counted
 from captioning.files import write_whole
 from captioning.metrics.ngrams import ImageId
 
 _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
 _REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'
+_TO_RESULTS = (
+    "To have one written: captioning caption PHOTOS -o results.json, where the photos are named by "
+    "their ids (42.jpg), or captioning evaluate."
+)
 
 
 def read_results(path: Path | str) -> dict[int, str]:
@@ -22,7 +26,7 @@ def read_results(path: Path | str) -> dict[int, str]:
             missing.
     """
     path = Path(path)
-    entries = _json(path)
+    entries = _json(path, f"A results file is one list: {_RESULTS}. {_TO_RESULTS}")
     if not isinstance(entries, list) or not entries:
         raise ScoreError(f"{path} holds no list of captions. A results file is {_RESULTS}.")
     captions: dict[int, str] = {}
@@ -34,8 +38,8 @@ def read_results(path: Path | str) -> dict[int, str]:
         captions[image] = caption
     if twice:
         raise ScoreError(
-            f"{path} has more than one caption for {len(set(twice))} images (such as {twice[0]}). "
-            "Keep one caption for each image."
+            f"{path} has more than one caption for {counted(len(set(twice)), 'image')} "
+            f"(such as {twice[0]}). Keep one caption for each image."
         )
     return captions
 
@@ -49,7 +53,7 @@ def read_references(path: Path | str) -> dict[int, list[str]]:
         ScoreError: The file cannot be read, an id is no integer, or a caption is missing.
     """
     path = Path(path)
-    content = _json(path)
+    content = _json(path, f"As references of a command, name it as a data set: jsonl:{path}")
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise ScoreError(f"{path} holds no captions. An annotations file is {_REFERENCES}.")
@@ -96,10 +100,16 @@ def restrict(
     return {image: captions for image, captions in references.items() if image in candidates}
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, how_else: str) -> Any:
+    text = ""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text)
+    except FileNotFoundError as error:
+        raise ScoreError(f"{path} does not exist. Give the path of a file of captions.") from error
     except (OSError, ValueError, RecursionError) as error:
+        if [line[:1] for line in text.splitlines()[:2]] == ["{", "{"]:
+            raise ScoreError(f"{path} is JSON lines, one row a line. {how_else}") from error
         raise ScoreError(f"{path} cannot be read as JSON: {error}.") from error
 
 

@@ -8,7 +8,7 @@ from itertools import repeat
 import numpy as np
 from jaxtyping import Float
 
-from captioning.errors import ScoreError
+from captioning.errors import ScoreError, counted
 from captioning.metrics.cider import SIGMA
 from captioning.metrics.ngrams import ORDER, ImageId
 
@@ -38,12 +38,15 @@ class CiderReward:
     def __init__(self, references: Mapping[ImageId, Sequence[Caption]]) -> None:
         if len(references) < 2:
             raise ScoreError(
-                f"CIDEr weighs words by their frequency among images, and {len(references)} "
-                "image(s) were given. Give the references of the whole training split."
+                "CIDEr weighs words by their frequency among images, and the references are of "
+                f"{counted(len(references), 'image')}. Give those of the whole training split."
             )
         empty = [key for key, captions in references.items() if not captions]
         if empty:
-            raise ScoreError(f"{len(empty)} images have no reference, such as {empty[0]!r}.")
+            raise ScoreError(
+                f"Without a reference: {counted(len(empty), 'image')} (such as {empty[0]!r}). "
+                "Leave such images out."
+            )
         images: Counter[_Ngram] = Counter()
         for captions in references.values():
             images.update({k for caption in captions for keys in _ngrams(caption) for k in keys})

@@ -12,6 +12,13 @@ from captioning.data.tokenizer import tokenize_lines
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
 from captioning.metrics.cider import DocumentFrequency, cider_d
+from captioning.metrics.inputs import (
+    Candidates,
+    References,
+    as_candidates,
+    as_references,
+    check_pair,
+)
 from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_blanks
 from captioning.metrics.resampling import Interval, bootstrap
 from captioning.metrics.rouge import rouge_l
@@ -29,9 +36,14 @@ NAMES = {
 """The scores, and how tables print them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """What :func:`score` found. Scores lie on the 0-1 scale; CIDEr can exceed 1."""
+    """What :func:`score` found.
+
+    Attributes lie between 0 and 1, but CIDEr between 0 and 10; tables print them times 100. A
+    notebook shows the table. Two of these are equal where they are the same object; compare what
+    they hold by :attr:`values` or :attr:`per_image`.
+    """
 
     bleu_1: float
     bleu_2: float
@@ -53,6 +65,9 @@ class Scores:
     """Only where asked for (see :mod:`captioning.metrics.java`)."""
     spice: float | None = None
     """Only where asked for (see :mod:`captioning.metrics.java`)."""
+
+    def __repr__(self) -> str:
+        return self.table()
 
     def __len__(self) -> int:
         return len(self.per_image)
@@ -125,8 +140,8 @@ class Scores:
 
 
 def score(
-    candidates: Mapping[ImageId, str],
-    references: Mapping[ImageId, Sequence[str]],
+    candidates: Candidates,
+    references: References,
     *,
     document_frequency: DocumentFrequency | None = None,
     java: Sequence[str] = (),
@@ -137,15 +152,18 @@ def score(
     included, but need no Java.
 
     Args:
-        candidates: A caption for each image id.
-        references: One or more captions for each of the same ids.
+        candidates: A caption for each image id: a mapping, or a column of a table whose index
+            holds the ids. A caption may be a list of that one caption, as pycocoevalcap has it.
+        references: One or more captions for each of the same ids, as a mapping or a column.
         document_frequency: Weigh CIDEr's words by this table and not by the references given.
         java: Further metrics out of ``"meteor"`` and ``"spice"``, which need Java.
 
     Raises:
-        ScoreError: The ids differ, an image has no reference, or there is nothing to score.
+        ScoreError: One of the two is no mapping, the ids differ, an image has no reference or
+            more than one candidate, or there is nothing to score.
     """
-    _check(candidates, references)
+    candidates, references = as_candidates(candidates), as_references(references)
+    check_pair(candidates, references)
     if java:
         from captioning.metrics.java import check_java
 
@@ -207,37 +225,6 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _check(candidates: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]) -> None:
-    if len(references) == 0:
-        raise ScoreError("There are no references. Give one or more captions for each image id.")
-    missing = [i for i in references if i not in candidates]
-    extra = [i for i in candidates if i not in references]
-    if missing or extra:
-        found = []
-        if missing:
-            found.append(f"{len(missing)} images have no candidate (such as {missing[0]!r})")
-        if extra:
-            found.append(f"{len(extra)} candidates have no references (such as {extra[0]!r})")
-        raise ScoreError(
-            f"Candidates and references are of different images: {' and '.join(found)}. "
-            "Give one caption for each image of the references, under the same id "
-            "(1 and '1' are different ids)."
-        )
-    for i, captions in references.items():
-        if isinstance(captions, str):
-            raise ScoreError(
-                f"The references of image {i!r} are one string. Give a list of captions: [caption]."
-            )
-        if len(captions) == 0:  # of an array or a column, too, which have no truth value
-            raise ScoreError(f"Image {i!r} has no reference. Leave it out, or give it a caption.")
-        wrong = [c for c in (candidates[i], *captions) if not isinstance(c, str)]
-        if wrong:
-            raise ScoreError(
-                f"A caption of image {i!r} is {wrong[0]!r}, not a string. "
-                "Candidates are {id: caption} and references {id: [caption, ...]}."
-            )
-
-
 def _notes(cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, ...]:
     notes = []
     if not cider:
@@ -248,8 +235,8 @@ def _notes(cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, 
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         notes.append(
-            f"{len(empty)} of {len(ids)} candidates have no words (such as image "
-            f"{ids[empty[0]]!r}); they are scored as they are, which is 0."
+            f"Candidates without words: {len(empty):,} of {len(ids):,} (such as image "
+            f"{ids[empty[0]]!r}). Each is scored as it is, which is 0."
         )
     return tuple(notes)
 

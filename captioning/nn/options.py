@@ -60,7 +60,7 @@ class DecoderOptions:
     """Share of the hidden state's numbers that a caption goes without in training, the same ones
     at every step (Gal & Ghahramani 2016)."""
     tie_weights: bool = True
-    """Use the word vectors as the output weights as well (Press & Wolf 2017)."""
+    """Whether the word vectors are the output weights as well (Press & Wolf 2017)."""
 
     def __post_init__(self) -> None:
         sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]

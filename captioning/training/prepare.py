@@ -133,7 +133,8 @@ def _language(
     captions = (caption for image in words for caption in image)
     if start is None:
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
-        watcher.say(f"{len(vocabulary)} words, each seen {config.min_count} times or more")
+        times = counted(config.min_count, "time")
+        watcher.say(f"{counted(len(vocabulary), 'word')}, each seen {times} or more")
         shape = config.decoder.sized(
             vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
         )
@@ -144,7 +145,8 @@ def _language(
         known = len(vocabulary)
         vocabulary = vocabulary.extended(captions, min_count=config.min_count)
         decoder = grown(decoder, len(vocabulary), like=vocabulary.unk)
-        watcher.say(f"{len(vocabulary) - known} new words, seen {config.min_count} times or more")
+        new, times = len(vocabulary) - known, counted(config.min_count, "time")
+        watcher.say(f"{counted(new, 'new word')}, seen {times} or more")
     return vocabulary, decoder
 
 
@@ -173,9 +175,10 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
     )
     if shared := seen & held:
         raise DataError(
-            f"{len(shared)} pictures are in both {train[0].split} and {validation[0].split}, "
-            f"{min(shared)} among them. Name splits that share none, or put {{split}} into the "
-            "name of a file that holds one split."
+            f"{counted(len(shared), 'picture')} of {train[0].split} are in {validation[0].split} "
+            f"too, {min(shared)} among them. Name splits that share none as train_split and "
+            "validation_split; give each row of a table its split in a column of that name; or "
+            "put {split} into the name of a file that holds one split."
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from captioning.data.cache_keys import Precision
-from captioning.errors import SettingsError, check_least
+from captioning.errors import SettingsError, check_least, counted
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions
 
@@ -73,7 +73,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     """The highest learning rate, after the warm-up."""
     warmup_steps: int = 200
-    """Batches over which the learning rate rises from zero."""
+    """Batches over which the learning rate rises from zero; a tenth of all at most."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate falls after the warm-up (Loshchilov & Hutter 2017)."""
     weight_decay: float = 0.01
@@ -92,7 +92,8 @@ class TrainingConfig:
     reconstruction: float = 1.0
     """Weight of the error of the reconstructed v, of a decoder that reconstructs it."""
     mirror: bool = True
-    """Show each picture mirrored half of the time; "left" and "right" then change places."""
+    """Whether each picture is shown mirrored half of the time; "left" and "right" then change
+    places."""
     crops: int = 0
     """Show as many random parts of each picture, cut and lit at random once and cached, as often as
     the whole; every second one is mirrored."""
@@ -146,7 +147,8 @@ class TrainingConfig:
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of batch ``step`` (from 0) of ``steps``."""
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        warmup = min(self.warmup_steps, steps // 10)
+        warm = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if self.schedule == "constant":
             return self.learning_rate * warm
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
@@ -207,8 +209,9 @@ class RunConfig:
             )
         if not self.data or (self.times and len(self.times) != len(self.data)):
             raise SettingsError(
-                f"data names {len(self.data)} data sets and times has {len(self.times)} numbers. "
-                "Name at least one data set, and give as many numbers or none."
+                f"data names {counted(len(self.data), 'data set')} and times has "
+                f"{counted(len(self.times), 'number')}. Name at least one data set, and give as "
+                "many numbers or none."
             )
         for often in (*self.times, self.text_times):
             if not (math.isfinite(often) and often > 0):
@@ -216,6 +219,11 @@ class RunConfig:
                     f"{often} is among times and text_times; each is a number above zero. To leave "
                     "a data set out, do not name it."
                 )
+        if self.start is None and self.training.objective == "self_critical":
+            raise SettingsError(
+                "The objective self_critical makes good captions likelier, and a new model has "
+                "none. Give a trained model as start, such as runs/first/model."
+            )
         if self.text is not None and self.training.objective == "self_critical":
             raise SettingsError(
                 "text has no pictures to reward captions for. Leave it out of a run whose "

@@ -16,7 +16,13 @@ from captioning.captioner import captioner as module
 from captioning.data.images import read_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, Greedy, Sampling
-from captioning.errors import CheckpointError, DataError, ImageError, SettingsError
+from captioning.errors import (
+    CheckpointError,
+    DataError,
+    ImageError,
+    SearchError,
+    SettingsError,
+)
 
 DAMAGED = {3, 6, 7}
 
@@ -40,6 +46,28 @@ def test_what_is_no_list_of_pictures_is_refused(captioner, monkeypatch):
     for size in (0, -1):
         with pytest.raises(SettingsError, match="batch_size is"):
             captioner.caption_batch([], batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [(["a.jpg", "a.jpg"], "list"), (None, "None"), (torch.zeros(3, 8, 8), "Tensor")],
+)
+def test_what_is_no_picture_is_told_from_a_damaged_one(captioner, image, found, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    with pytest.raises(ImageError, match=rf"One picture was expected: .*; {found} was found") as e:
+        captioner.caption(image)
+    assert "damaged" not in str(e.value)
+    assert "caption_batch" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [("beam", "'beam'"), ("", "''"), (BeamSearch, "the class BeamSearch")]
+)
+def test_what_is_no_search_is_refused(captioner, pictures, how, told, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    message = rf"search is {told}; a search such as BeamSearch\(width=5\) was expected"
+    with pytest.raises(SearchError, match=message):
+        captioner.caption(pictures[0], search=how)
 
 
 def test_a_picture_without_pixels_is_refused(captioner):

@@ -116,6 +116,32 @@ def test_pattern_is_filled_in_and_a_name_with_brackets_is_taken_as_it_is(folder)
     assert names(paths([folder / "al*"]), folder) == ["album.jpg"]
 
 
+def test_a_pattern_that_nothing_matches_gets_a_result(folder, memory):
+    for pattern in (f"{folder}/*.nef", f"{folder}/s-*.tar", f"{memory}/*.nef"):
+        (found,) = find_pictures([pattern])
+        assert (found.name, found.error) == (
+            pattern,
+            f"No file matches {pattern}. Check the pattern.",
+        )
+    (listed,) = find_pictures([f"{folder}/*.nef"], InputOptions(patterns=False))
+    assert listed.error == ""
+
+
+def test_folders_that_would_be_entered_on_request_are_counted(folder, memory, tmp_path):
+    def count(name, **options):
+        list(find_pictures([str(name)], InputOptions(**options), passed := Passed()))
+        return passed.folders
+
+    assert count(folder) == 2  # deep, other; not .cache
+    assert count(folder, recursive=True) == 0
+    assert count(folder / "deep" / "deeper") == 0
+    assert (count(memory), count(f"{memory}/deep")) == (1, 0)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "away").symlink_to(folder / "deep")
+    assert count(tmp_path / "links") == 0
+    assert count(tmp_path / "links", follow_links=True) == 1
+
+
 def test_file_that_is_named_is_always_tried(folder):
     named = [folder / "notes.txt", folder / ".hidden.jpg", "nowhere.jpg"]
     assert paths(named) == [str(name) for name in named]
@@ -288,7 +314,7 @@ def test_a_header_that_announces_more_than_there_can_be_ends_a_shard(tmp_path):
     (tmp_path / "s.tar").write_bytes(content)
     good, bad = find_pictures([str(tmp_path / "s.tar")])
     assert good.content == b"x"
-    assert "after 1 pictures: a member of 1,152,921,504,606,846,976 bytes is" in bad.error
+    assert "after 1 picture: a member of 1,152,921,504,606,846,976 bytes is" in bad.error
 
 
 def test_links_and_repeated_names_in_a_shard_have_rows_of_their_own(tmp_path):

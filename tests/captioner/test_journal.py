@@ -14,7 +14,7 @@ from captioning.captioner.journal import (
     stamp_of,
 )
 from captioning.captioner.results import Caption, CaptionedPicture
-from captioning.decoding import BeamSearch, search_to_json
+from captioning.decoding import BeamSearch, Sampling, search_to_json
 from captioning.errors import OutputError, SettingsError
 
 SETTINGS = {"model": "abc", "search": {"width": 5}}
@@ -80,7 +80,8 @@ def test_a_picture_that_has_changed_is_not_known(tmp_path):
 def test_other_settings_are_refused_and_named(tmp_path):
     Journal(tmp_path / "j", SETTINGS).close()
     with pytest.raises(
-        SettingsError, match=r"model was abc, and is xyz now; beam was None, and is 3 now\. Give"
+        SettingsError,
+        match=r"settings: model was 'abc' and is now 'xyz'; beam was None and is now 3\. Give",
     ):
         Journal(tmp_path / "j", {**SETTINGS, "model": "xyz", "beam": 3})
     assert read_facts(tmp_path / "j")["settings"] == SETTINGS
@@ -93,8 +94,23 @@ def test_a_run_begun_before_a_rule_of_searches_was_there_goes_on(tmp_path):
     Journal(tmp_path / "j", {**settings, "search": older}).close()
     Journal(tmp_path / "j", settings).close()
     ruled = {**settings, "search": search_to_json(BeamSearch(width=5, no_double_word=True))}
-    with pytest.raises(SettingsError, match=r"search was .*False.*, and is .*True"):
+    told = r"settings: search\.no_double_word was False and is now True\. Give"
+    with pytest.raises(SettingsError, match=told):
         Journal(tmp_path / "j", ruled)
+
+
+def test_of_searches_only_what_differs_is_named(tmp_path):
+    settings = {"model": "abc", "search": search_to_json(BeamSearch(width=5))}
+    Journal(tmp_path / "j", settings).close()
+    narrow = {**settings, "search": search_to_json(BeamSearch(width=2))}
+    with pytest.raises(
+        SettingsError, match=r"settings: search\.width was 5 and is now 2\. Give the same"
+    ):
+        Journal(tmp_path / "j", narrow)
+    drawn = {**settings, "search": search_to_json(Sampling(max_length=9))}
+    told = r"settings: search\.method was 'beam_search' and is now 'sampling'\. Give the same"
+    with pytest.raises(SettingsError, match=told):
+        Journal(tmp_path / "j", drawn)
 
 
 def test_two_runs_do_not_share_a_journal(tmp_path):

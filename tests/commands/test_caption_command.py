@@ -112,7 +112,10 @@ def test_what_is_named_but_missing_is_a_row(caption, photos):
     ("words", "reason"),
     [
         ([], "No photo was named"),
-        (["EMPTY"], r"There is no photo in .*empty. Add --recursive"),
+        (["EMPTY"], r"There is no photo in .*empty\. Check the path\.$"),
+        (["ABOVE"], r"There is no photo in \S*\. Add --recursive to look into its folders\.$"),
+        (["EMPTY", "ABOVE"], r"There is no photo in .*empty, .* Add --recursive to look"),
+        (["ABOVE", "--recursive"], r"There is no photo in \S*\. Check the path\.$"),
         (["x.jpg", "--beam", "3", "--sample"], "two ways to search"),
         (["x.jpg", "--top-k", "3"], "Add --sample"),
         (["x.jpg", "--batch-size", "0"], "batch_size is 0; it is at least 1"),
@@ -127,6 +130,7 @@ def test_what_is_named_but_missing_is_a_row(caption, photos):
             ["x.jpg", "--append", "-o", "x.jsonl"],
             "--append is for files beside photos, not for js",
         ),
+        (["x.jpg", "--sample", "--length-penalty", "1"], "--length-penalty belongs to beam"),
         (["x.jpg", "--shard", "0/3"], "--shard is '0/3'; it is like 1/8"),
         (["x.jpg", "--shard", "a"], "--shard is 'a'; it is like 1/8"),
         (["x.jpg", "--limit", "0"], "limit is 0; it is at least 1"),
@@ -138,11 +142,34 @@ def test_what_is_named_but_missing_is_a_row(caption, photos):
 )
 def test_wrong_usage_is_told_and_exits_with_2(words, reason, caption, tmp_path):
     (tmp_path / "empty").mkdir()
-    ran = caption(*[str(tmp_path / "empty") if word == "EMPTY" else word for word in words])
+    places = {"EMPTY": tmp_path / "empty", "ABOVE": tmp_path}
+    ran = caption(*[str(places.get(word, word)) for word in words])
     assert ran.code == 2
     assert ran.out == ""
     assert ran.err.startswith("captioning: ")
     assert re.search(reason, ran.err)
+
+
+def test_a_list_without_names_is_told_and_its_folders_are_not_looked_into(
+    caption, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    ran = caption("-")
+    assert ran.code == 2
+    assert "Standard input named no photo. Give it one path in a line" in ran.err
+    (tmp_path / "empty").mkdir()
+    ran = caption(tmp_path / "empty", "-")
+    assert f"There is no photo in {tmp_path / 'empty'}, standard input. Check" in ran.err
+
+
+@pytest.mark.parametrize("pattern", ["none/*.png", "shard-*.tar", "none-[0-9].jpg"])
+def test_a_pattern_that_nothing_matches_is_a_row_that_says_so(pattern, caption, photos):
+    ran = caption(photos[0], pattern)
+    assert ran.code == 1
+    assert [row.get("error", "") for row in rows(ran.out)] == [
+        "",
+        f"No file matches {pattern}. Check the pattern.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +376,7 @@ def test_a_list_on_standard_input_holds_names_as_they_are(
 
 
 def test_coco_results_are_read_by_pycocotools(caption, tmp_path, capsys):
-    write_photos(tmp_path, 3, start=7)
+    write_photos(tmp_path, 3, start=7, name="COCO_train2014_")
     assert caption(tmp_path, "-o", tmp_path / "results.json").code == 0
     references = COCO()
     references.dataset = {
@@ -524,7 +551,7 @@ def test_another_search_or_model_does_not_go_on_with_a_run(caption, photos, tmp_
     before = output.read_bytes()
     ran = caption(photos[0], "-o", output, "--beam", "1")
     assert ran.code == 2
-    assert "begun with other settings: search was" in ran.err
+    assert re.search(r"other settings: search\.width was \d and is now 1\. Give the same", ran.err)
     assert output.read_bytes() == before
     assert caption(photos[0], "-o", output, "--beam", "1", "--overwrite").code == 0
 
@@ -573,7 +600,8 @@ def test_shares_that_are_not_all_there_are_not_merged(caption, photos, tmp_path,
     caption(*photos, "-o", tmp_path / "other.jsonl", "--shard", "2/2", "--beam", "1")
     caption(*photos[:2], "-o", tmp_path / "fewer.jsonl", "--shard", "2/2")
     caption(*photos, "-o", tmp_path / "whole.jsonl")
-    assert "1.jsonl is share 1 of 2, but 1 shares are named" in merged("1.jsonl")
+    assert "1.jsonl is share 1 of 2, and the command names 1 share. Name" in merged("1.jsonl")
+    assert "3.jsonl does not exist. Check the path." in merged("1.jsonl", "3.jsonl")
     assert "are both share 1 of 2" in merged("1.jsonl", "1.jsonl")
     assert "were made with different models, settings or inputs" in merged("1.jsonl", "other.jsonl")
     assert "settings or inputs" in merged("1.jsonl", "fewer.jsonl")
@@ -924,6 +952,28 @@ def test_shares_that_cannot_be_merged_leave_nothing(caption, photos, tmp_path, c
         cli.main(["merge", *map(str, parts), "-o", str(tmp_path / "all.jsonl")])
     assert ended.value.code == 1
     assert not (tmp_path / "all.jsonl").exists()
+    for there in (False, True):
+        if there:
+            (tmp_path / "all.csv").write_text("an older merge\n")
+        with pytest.raises(SystemExit):
+            cli.main(["merge", *map(str, parts), "-o", str(tmp_path / "all.csv"), "--overwrite"])
+        assert [path.name for path in tmp_path.glob("all*")] == ["all.csv"] * there
+    assert (tmp_path / "all.csv").read_text() == "an older merge\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "coco", "html", "text"])
+def test_shares_that_are_no_json_lines_are_refused_before_anything_is_written(
+    form, caption, photos, tmp_path, capsys
+):
+    parts = [tmp_path / f"part-{i}.out" for i in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        caption(photos[0].parent, "--shard", f"{number}/2", "-o", part, "--format", form)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["merge", *map(str, parts), "-o", str(tmp_path / "all.csv")])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "part-1.out holds no JSON lines, and shares are merged from JSON lines. Run" in told
+    assert not [*tmp_path.glob("all*")]
 
 
 def test_names_lead_from_the_outputs_real_folder(caption, photos, tmp_path):

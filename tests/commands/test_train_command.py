@@ -89,7 +89,7 @@ def test_a_preset_is_a_papers_decoder_and_other_flags_still_change_it(tmp_path, 
     assert (shape.layers, shape.factored, shape.tie_weights) == (2, True, False)
     assert (shape.cell, shape.hidden_size) == ("rnn", 12)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
-    assert "then a 2-layer rnn decoder" in card
+    assert "then a decoder of 2 layers of `rnn` cells" in card
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,11 @@ class TestSpec:
         with pytest.raises(DataError, match="Did you mean 'flickr8k'"):
             read_captions("flickr:x", split="train")
 
+    @pytest.mark.parametrize("spec", ["coco", "coco:"])
+    def test_a_format_alone_is_shown_with_a_path(self, spec: str) -> None:
+        with pytest.raises(DataError, match=r"names no captions.* Did you mean 'coco:coco'\?"):
+            read_captions(spec, split="train")
+
     def test_an_image_folder_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="nowhere is no folder"):
             read_captions(f"coco:{tmp_path}/a.json@{tmp_path}/nowhere", split="train")
@@ -175,7 +180,7 @@ class TestFlickr8k:
     def test_no_usable_photo_at_all_is_an_error_that_says_why(self, flickr: Path) -> None:
         (flickr / "images" / "a.jpg").unlink()
         with pytest.raises(
-            DataError, match=r"no usable picture:\n1 images missing on disk: .*a\.jpg"
+            DataError, match=r"no usable picture:\nimages missing on disk \(1\): .*a\.jpg"
         ):
             read_captions(f"flickr8k:{flickr}", split="train")
 
@@ -356,7 +361,7 @@ class TestKarpathy:
         assert (image.image_id, image.captions) == (9, ("One.", "Two."))
 
     def test_an_unknown_split_is_refused_with_those_there_are(self, karpathy: Path) -> None:
-        with pytest.raises(DataError, match=r"no split tset; it has train \(1 pictures\), restval"):
+        with pytest.raises(DataError, match=r"no split tset; it has train \(1 picture\), restval"):
             read_captions(f"karpathy:{karpathy}", split="tset")
 
     def test_a_malformed_entry_is_named(self, tmp_path: Path) -> None:
@@ -402,6 +407,8 @@ class TestTables:
             ('{"image": "a.jpg"', r"line 2: no JSON .*One object per line"),
             ("[]", r"line 2: an object was expected"),
             ('{"file": "a.jpg"}', r'line 2: "image" of type str was expected, only'),
+            ('{"file_name": 3, "text": "A."}', r'line 2: "file_name" of type str was expected, 3'),
+            ('{"file_name": "a.jpg", "text": 3}', r"line 2: a list of captions or one caption"),
             ('{"image": "a.jpg"}', r"line 2: a list of captions or one caption was expected"),
             ('{"image": "a.jpg", "captions": [1]}', r"line 2: a list of captions"),
             ('{"image": "a.jpg", "captions": "A."}', r"line 2: a list of captions"),
@@ -433,7 +440,8 @@ class TestTables:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", r"line 1: a header with the columns image and caption was expected, \[\] was"),
+            ("", r"line 1: a header with the columns image and caption .* was expected, \[\] was"),
+            ("file_name,image\n", r"image and caption \(or file_name and text\) was expected"),
             ("a.jpg,A dog.\n", r"line 1: a header .* \['a\.jpg', 'A dog\.'\] was found"),
             ("image,caption\na.jpg,A dog, running\n", r"line 2: 2 columns .*double quotes"),
             ("image,caption\na.jpg\n", r"line 2: 2 columns were expected"),
@@ -453,6 +461,33 @@ class TestTables:
         table.write_text("split,image,caption\ntrain,a.jpg,A.\ndev,b.jpg,B.\n")
         assert as_names(read_captions(f"csv:{table}", split="val")) == {"b.jpg": ("B.",)}
 
+    @pytest.mark.parametrize(
+        ("row", "caption"),
+        [
+            ({"file_name": "a.jpg", "text": "T."}, "T."),
+            ({"image": "a.jpg", "text": "T."}, "T."),
+            ({"file_name": "a.jpg", "caption": "C."}, "C."),
+            ({"file_name": "x.jpg", "text": "T.", "image": "a.jpg", "caption": "C."}, "C."),
+        ],
+    )
+    def test_hugging_faces_names_stand_for_ours(
+        self, tmp_path: Path, row: dict[str, str], caption: str
+    ) -> None:
+        touch(tmp_path, "a.jpg")
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({**row, "split": "train"}))
+        table = f"{','.join(row)},split\n{','.join(row.values())},train\n"
+        (tmp_path / "metadata.csv").write_text(table)
+        for form in ("jsonl", "csv"):
+            split = read_captions(f"{form}:{tmp_path}/metadata.{form}", split="train")
+            assert as_names(split) == {"a.jpg": (caption,)}
+
+    def test_many_captions_come_before_one(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.jpg")
+        row = {"file_name": "a.jpg", "text": "T.", "captions": ["One.", "Two."]}
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        split = read_captions(f"jsonl:{tmp_path}/rows.jsonl", split="train")
+        assert as_names(split) == {"a.jpg": ("One.", "Two.")}
+
 
 class TestProblems:
     def test_the_report_names_a_few_and_counts_the_rest(self, tmp_path: Path) -> None:
@@ -462,7 +497,7 @@ class TestProblems:
         problems = read_captions(f"jsonl:{tmp_path}/rows.jsonl", split="train").problems
         missing = [str(tmp_path / f"{i}.jpg") for i in range(1, 9)]
         assert problems.report() == (
-            f"8 images missing on disk: {', '.join(missing[:5])} and 3 more"
+            f"images missing on disk (8): {', '.join(missing[:5])} and 3 more"
         )
 
     def test_a_folder_and_a_dangling_link_are_no_pictures(self, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Diversity by hand-counted examples, and the warnings in plain words."""
 
+import pandas as pd
 import pytest
 from made_captions import captions
 
@@ -17,14 +18,16 @@ def test_the_figures_are_those_counted_by_hand():
     assert found.distinct_1 == pytest.approx(5 / 9)
     assert found.distinct_2 == pytest.approx(4 / 6)
     assert found.unknown == pytest.approx(1 / 9)
-    assert "1 words are <unk>" in found.warnings[0]
+    assert "<unk> stands 1 time in the captions" in found.warnings[0]
     assert found.as_dict()["distinct"] == 2
     assert "2 of 3" in found.table()
+    assert "not in the train split  33.3 %" in found.table()
+    assert "1 word\n" in diversity({1: "dog"}).table()
 
 
 def test_a_collapse_is_said_in_plain_words():
     found = diversity(dict.fromkeys(range(50), "a man on a bench"))
-    assert "collapsed: 50 images share 1 captions" in found.warnings[0]
+    assert "collapsed: 50 images share 1 caption," in found.warnings[0]
     assert "'a man on a bench'" in found.warnings[0]
 
 
@@ -34,7 +37,8 @@ def test_varied_captions_are_not_warned_about():
 
 def test_repetition_is_said():
     found = diversity({i: f"a dog dog {i}" for i in range(5)})
-    assert "5 of 5 captions repeat a word" in found.warnings[0]
+    assert "A word is repeated at once in 5 of 5 captions" in found.warnings[0]
+    assert "no_double_word (on the command line --no-double-word)" in found.warnings[0]
 
 
 def test_shuffling_hurts_who_looks_and_not_who_does_not():
@@ -46,6 +50,13 @@ def test_shuffling_hurts_who_looks_and_not_who_does_not():
     assert shuffled(looks, references).signature.endswith("shuffled:seed0")
 
 
+def test_diversity_and_the_shuffle_take_what_score_takes():
+    said, references = captions(1, 6)
+    for given in (pd.Series(said), {i: [caption] for i, caption in said.items()}):
+        assert diversity(given) == diversity(said)
+        assert shuffled(given, references).values == shuffled(said, references).values
+
+
 def test_no_image_keeps_its_caption():
     names = {i: f"word{chr(97 + i)}" for i in range(20)}
     moved = shuffled(names, {i: [name] for i, name in names.items()}, seed=3)
@@ -55,5 +66,5 @@ def test_no_image_keeps_its_caption():
 def test_what_cannot_be_measured_is_said():
     with pytest.raises(ScoreError, match="no captions to measure"):
         diversity({})
-    with pytest.raises(ScoreError, match="cannot be shuffled"):
+    with pytest.raises(ScoreError, match="1 image cannot be shuffled"):
         shuffled({1: "a"}, {1: ["a"]})

@@ -24,7 +24,7 @@ def test_a_missing_package_is_said(monkeypatch):
 def test_missing_java_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(java, "_package", lambda: tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ScoreError, match="no 'java' was found"):
+    with pytest.raises(ScoreError, match="meteor cannot run without Java, and no 'java' was found"):
         check_java(["meteor"])
 
 

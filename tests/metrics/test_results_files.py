@@ -49,7 +49,8 @@ def test_references_are_gathered_by_image(tmp_path):
         ('[{"image_id": "1", "caption": "a"}]', "image_id of entry 0 is '1', not an integer"),
         ('[{"image_id": true, "caption": "a"}]', "is True, not an integer"),
         ('[{"image_id": 1, "caption": null}]', "caption of entry 0 is None"),
-        ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', "more than one"),
+        ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', "for 1 image .such"),
+        ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "is JSON lines.* -o results.json"),
     ],
 )
 def test_a_wrong_results_file_is_refused_with_the_place(tmp_path, content, message):
@@ -63,8 +64,11 @@ def test_references_without_captions_and_missing_files_are_refused(tmp_path):
     (tmp_path / "refs.json").write_text('{"annotations": []}')
     with pytest.raises(ScoreError, match="holds no captions"):
         read_references(tmp_path / "refs.json")
-    with pytest.raises(ScoreError, match="cannot be read"):
+    with pytest.raises(ScoreError, match=r"absent\.json does not exist"):
         read_results(tmp_path / "absent.json")
+    (tmp_path / "refs.jsonl").write_text('{"image": "a.jpg"}\n{"image": "b.jpg"}\n')
+    with pytest.raises(ScoreError, match=r"is JSON lines.* jsonl:.*refs\.jsonl"):
+        read_references(tmp_path / "refs.jsonl")
 
 
 def test_results_need_integer_ids_and_a_place_to_stand(tmp_path):

@@ -45,7 +45,10 @@ def test_several_captions_of_one_image_are_rewarded_alone():
 
 @pytest.mark.parametrize(
     ("references", "message"),
-    [({1: [["a"]]}, "1 image.s. were given"), ({1: [["a"]], 2: []}, "no reference, such as 2")],
+    [
+        ({1: [["a"]]}, "the references are of 1 image. "),
+        ({1: [["a"]], 2: []}, r"Without a reference: 1 image \(such as 2\)"),
+    ],
 )
 def test_references_that_cannot_serve_are_said(references, message):
     with pytest.raises(ScoreError, match=message):

@@ -1,5 +1,6 @@
 """Scores against the official scorers' own code, and by what must not change them."""
 
+import dataclasses
 import json
 
 import jaxtyping
@@ -56,7 +57,7 @@ def test_empty_candidates_are_scored_as_officially_and_said(text):
     assert [getattr(scores, name) for name in NAMES] == pytest.approx(
         [truth[name][0] for name in NAMES], abs=1e-8
     )
-    assert "5 of 5 candidates have no words" in scores.notes[0]
+    assert "Candidates without words: 5 of 5 (such as image 0)" in scores.notes[0]
 
 
 def test_a_reference_without_words_is_scored_as_officially():
@@ -184,6 +185,48 @@ def test_references_may_be_arrays_and_columns(monkeypatch):
         score({1: "a", 2: "b"}, {1: np.array(["a"]), 2: np.array([])})
 
 
+def test_candidates_and_references_may_be_columns_of_a_table():
+    candidates, references = captions(8, 5)
+    found = score(pd.Series(candidates), pd.Series(references))
+    assert found.values == score(candidates, references).values
+    assert list(found.per_image.index) == list(references)
+
+
+def test_references_of_an_image_may_be_a_generator_or_a_tuple():
+    candidates, references = captions(8, 5)
+    expected = score(candidates, references).values
+    for kind in (tuple, iter, lambda captions: (c for c in captions)):
+        assert score(candidates, {i: kind(r) for i, r in references.items()}).values == expected
+
+
+def test_candidates_may_be_lists_of_one_as_pycocoevalcap_has_them():
+    candidates, references = captions(8, 5)
+    listed = {i: [caption] for i, caption in candidates.items()}
+    found = score(listed, references)
+    assert found.values == score(candidates, references).values
+    assert list(found.per_image["caption"]) == list(candidates.values())
+
+
+@pytest.mark.parametrize("given", [["a dog"], "a dog", [{"image_id": 1, "caption": "a"}], None])
+def test_what_is_no_mapping_is_named_with_the_way_to_one(given, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    kind = type(given).__name__
+    with pytest.raises(ScoreError, match=f"^candidates is of type {kind}; .* to a caption") as said:
+        score(given, {1: ["a dog"]})
+    assert "dict(enumerate(captions))" in str(said.value)
+    assert "captioning.metrics.read_results(path)" in str(said.value)
+    with pytest.raises(ScoreError, match=f"^references is of type {kind}; .* list of captions"):
+        score({1: "a dog"}, given)
+    with pytest.raises(ScoreError, match="references of image 1 are 5; a list of captions"):
+        score({1: "a dog"}, {1: 5})
+
+
+def test_a_column_with_an_image_twice_is_refused():
+    twice = pd.Series(["a", "b", "c"], index=[1, 2, 2])
+    with pytest.raises(ScoreError, match="candidates has more than one row for image 2"):
+        score(twice, {1: ["a"], 2: ["b"]})
+
+
 def test_half_a_character_does_not_stop_the_scorer():
     found = score({1: "a dog \ud83d", 2: "a cat"}, {1: ["a dog \ud83d"], 2: ["a \ude00 cat"]})
     assert found.per_image["bleu_1"][1] == pytest.approx(1)
@@ -211,10 +254,15 @@ def test_a_file_that_is_no_document_frequency_is_named(tmp_path):
     ("candidates", "references", "message"),
     [
         ({}, {}, "no references"),
-        ({1: "a"}, {1: ["a"], 2: ["b"]}, "1 images have no candidate .such as 2"),
-        ({1: "a", 3: "b"}, {1: ["a"]}, "1 candidates have no references .such as 3"),
-        ({"1": "a"}, {1: ["a"]}, "1 and '1' are different"),
+        ({1: "a"}, {1: ["a"], 2: ["b"]}, r"without a candidate: 1 image \(such as 2\)"),
+        ({1: "a", 3: "b"}, {1: ["a"]}, r"without references: 1 candidate \(such as 3\)"),
+        ({"1": "a", 2: "b"}, {1: ["a"]}, "1 and '1' are different"),
+        ({"1": "a"}, {1: ["a"]}, "differ only in type, such as '1' and 1; give both as one type"),
+        ({1: "a", "2": "b"}, {1: ["a"], 2: ["b"]}, "differ only in type, such as '2' and 2"),
         ({1: "a"}, {1: []}, "Image 1 has no reference"),
+        ({1: "a"}, {1: "a dog"}, "The references of image 1 are one string"),
+        ({1: ["a", "b"]}, {1: ["a"]}, "Image 1 has 2 captions in candidates; one is scored"),
+        ({1: []}, {1: ["a"]}, "Image 1 has 0 captions in candidates"),
     ],
 )
 def test_what_cannot_be_scored_is_said(candidates, references, message):
@@ -232,6 +280,16 @@ def test_intervals_hold_the_scores_and_narrow_with_more_images():
         if name in ("bleu_1", "rouge_l"):
             assert less.high - less.low < found.high - found.low
     assert wide.intervals(samples=50, seed=1) == wide.intervals(samples=50, seed=1)
+
+
+def test_scores_show_as_their_table_and_are_compared_by_identity():
+    candidates, references = captions(8, 10)
+    one, other = score(candidates, references), score(candidates, references)
+    assert repr(one) == one.table()
+    assert one == one
+    assert one != other
+    assert len({one, other, one}) == 2
+    assert dataclasses.replace(one, signature="s").values == one.values
 
 
 def test_a_report_is_plain_json_and_a_readable_table():

@@ -107,8 +107,9 @@ def test_live_rewards_train_the_cnn_too(whole, tmp_path):
 
 
 def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_path):
-    settings = config(tmp_path / "run", objective="self_critical", captions_per_image=5, epochs=1)
-    model = train(replace(settings, start=whole))
+    settings = replace(config(tmp_path / "run", epochs=1), start=whole)
+    reward = replace(settings.training, objective="self_critical", captions_per_image=5)
+    model = train(replace(settings, training=reward))
     rewards = [row["reward"] for row in log_of(model)]
     first, second = load_checkpoint(model).info["training"]["runs"]
     assert "teacher forcing, epoch" in first
@@ -118,6 +119,11 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
     assert float(rewards[0]) > 0
     assert rewards[1] == ""
     assert load_checkpoint(model).vocabulary == load_checkpoint(whole).vocabulary
+
+
+def test_a_reward_for_a_model_that_has_learned_nothing_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="Give a trained model as start"):
+        config(tmp_path / "run", objective="self_critical")
 
 
 def test_start_that_is_no_model_is_said_before_the_output_is_taken(tmp_path):
@@ -224,7 +230,7 @@ def test_damaged_picture_is_named_and_left_out(tmp_path):
 
 def test_validating_on_training_pictures_is_refused(tmp_path):
     settings = replace(config(tmp_path / "run"), validation_split="train")
-    with pytest.raises(DataError, match="are in both train and train"):
+    with pytest.raises(DataError, match="of train are in train too"):
         train(settings)
 
 

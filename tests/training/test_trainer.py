@@ -197,6 +197,8 @@ def test_learning_rate_rises_then_falls():
     assert rates.index(max(rates)) == 9
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] < 0.05
+    short = [config(warmup_steps=200, learning_rate=2.0).rate(step, 40) for step in range(40)]
+    assert short.index(max(short)) == 3  # a run of few batches does not end while the rate rises
     constant = config(schedule="constant", warmup_steps=0, learning_rate=2.0)
     assert {constant.rate(step, 100) for step in range(100)} == {2.0}
 

@@ -9,6 +9,9 @@ A data set is named by one string, ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``:
     jsonl:FILE          {"image": "a.jpg", "captions": ["...", "..."], "split": "train"}
     csv:FILE            a header with image and caption, and one caption per row
 
+In JSONL and CSV, ``file_name`` and ``text``, the names of Hugging Face's ``imagefolder``, stand for
+``image`` and ``caption`` where these are not there. CSV may have a ``split`` column too.
+
 ``@IMAGES`` names the folder of the pictures where it is not beside the captions. ``{split}`` in a
 name stands for the split that is asked for: ``coco:captions_{split}.json@{split}2017``. A COCO,
 JSONL or CSV file that says nothing about splits is the split that was asked for, whole.
@@ -70,9 +73,11 @@ def read_captions(spec: str, *, split: str) -> CaptionSplit:
     """
     name, colon, path = spec.partition(":")
     if not colon or not path or name not in READERS:
+        alone = name in READERS  # as who has a folder of that name would write it
+        meant = f" Did you mean {f'{name}:{name}'!r}?" if alone else nearest(name, READERS)
         raise DataError(
             f"{spec!r} names no captions: FORMAT:PATH was expected, where FORMAT is one of "
-            f"{', '.join(READERS)}.{nearest(name, READERS)} An example: coco:data/tiny"
+            f"{', '.join(READERS)}.{meant} An example: coco:data/tiny"
         )
     return READERS[name](Source.parse(spec, path, canonical_split(split)))
 

@@ -16,7 +16,7 @@ from captioning.data.readers.split import (
     check_entry,
     read_json_object,
 )
-from captioning.errors import DataError
+from captioning.errors import DataError, counted
 
 
 def read_karpathy(source: Source) -> CaptionSplit:
@@ -36,10 +36,8 @@ def read_karpathy(source: Source) -> CaptionSplit:
     wanted = {canonical_split(part) for part in source.split.split("+")}
     counts = Counter(canonical_split(entry["split"]) for entry in entries)
     if unknown := sorted(wanted - set(counts)):
-        raise DataError(
-            f"{path} has no split {', '.join(unknown)}; it has "
-            f"{', '.join(f'{name} ({count} pictures)' for name, count in counts.items())}."
-        )
+        there = ", ".join(f"{name} ({counted(n, 'picture')})" for name, n in counts.items())
+        raise DataError(f"{path} has no split {', '.join(unknown)}; it has {there}.")
     folder = source.image_folder(path.parent / "images", path.parent)
     assembler = Assembler(source)
     for entry in entries:

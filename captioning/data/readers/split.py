@@ -57,7 +57,7 @@ class Problems:
         lines = []
         for kind, names in self.found.items():
             rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-            lines.append(f"{len(names)} {kind}: {', '.join(names[:shown])}{rest}")
+            lines.append(f"{kind} ({len(names):,}): {', '.join(names[:shown])}{rest}")
         return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from captioning.data.readers.split import (
 )
 from captioning.errors import DataError
 
+_IMAGE = ("image", "file_name")  # the second is Hugging Face's name, of its imagefolder
+_CAPTION = ("caption", "text")
 _JSONL_FORM = '{"image": "a.jpg", "captions": ["...", "..."]} or {"image": "a.jpg", "caption": ...}'
 
 
@@ -37,7 +39,8 @@ def read_jsonl(source: Source) -> CaptionSplit:
 
     The path is relative to the file, or to the folder that ``@IMAGES`` names. ``"caption"`` with
     one string may stand in place of ``"captions"``; lines with the same image are joined. Where a
-    line gives its split, all do.
+    line gives its split, all do. Where there is no ``"image"`` it is ``"file_name"``, and where
+    there is no ``"caption"`` it is ``"text"``.
 
     Raises:
         DataError: The file is missing or malformed, or has no such split.
@@ -49,8 +52,9 @@ def read_jsonl(source: Source) -> CaptionSplit:
 def read_csv(source: Source) -> CaptionSplit:
     """Read a CSV file with the columns ``image`` and ``caption``, and perhaps ``split``.
 
-    Paths are relative to ``Images/`` or ``images/`` beside the file, or else to its own folder;
-    ``@IMAGES`` names another.
+    Where there is no ``image`` it is ``file_name``, and where there is no ``caption`` it is
+    ``text``. Paths are relative to ``Images/`` or ``images/`` beside the file, or else to its own
+    folder; ``@IMAGES`` names another.
 
     Raises:
         DataError: The file is missing or malformed, or has no such split.
@@ -105,16 +109,17 @@ def _json_rows(path: Path) -> Iterator[_Row]:
             raise DataError(
                 f"{where}: no JSON ({error}). One object per line was expected: {_JSONL_FORM}."
             ) from error
-        check_entry(entry, {"image": str}, where)
+        image = _first(_IMAGE, entry if isinstance(entry, dict) else ())
+        check_entry(entry, {image: str}, where)
         split = entry.get("split")
         if split is not None:
             check_entry(entry, {"split": str}, where)
             split = canonical_split(split)
-        yield _Row(number, entry["image"], _captions(entry, where), split)
+        yield _Row(number, entry[image], _captions(entry, where), split)
 
 
 def _captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
-    captions = entry.get("captions", [entry.get("caption")])
+    captions = entry.get("captions", [entry.get(_first(_CAPTION, entry))])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise DataError(
             f"{where}: a list of captions or one caption was expected, as in {_JSONL_FORM}; "
@@ -123,15 +128,21 @@ def _captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
     return tuple(captions)
 
 
+def _first(names: Sequence[str], found: Collection[str]) -> str:
+    """Return the first of the names that is found; where none is, the first."""
+    return next((name for name in names if name in found), names[0])
+
+
 def _csv_rows(path: Path) -> Iterator[_Row]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        if not {"image", "caption"} <= set(columns):
+        image, caption = _first(_IMAGE, columns), _first(_CAPTION, columns)
+        if not {image, caption} <= set(columns):
             raise DataError(
-                f"{path}, line 1: a header with the columns image and caption was expected, "
-                f"{columns[:8]} was found."
+                f"{path}, line 1: a header with the columns image and caption (or file_name and "
+                f"text) was expected, {columns[:8]} was found."
             )
         for row in reader:
             if None in row or None in row.values():
@@ -142,8 +153,8 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             split = row.get("split")
             yield _Row(
                 reader.line_num,
-                row["image"].strip(),
-                (row["caption"],),
+                row[image].strip(),
+                (row[caption],),
                 None if split is None else canonical_split(split.strip()),
             )
     except csv.Error as error:
