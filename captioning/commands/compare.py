@@ -5,6 +5,7 @@ Paired bootstrap and approximate randomisation, with p-values.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,11 +19,11 @@ from captioning.metrics.results import read_results
 class CompareSettings:
     """Compare two systems' captions of the same images."""
 
-    a: tyro.conf.Positional[Path]
+    a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """COCO results of one system."""
-    b: tyro.conf.Positional[Path]
+    b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """COCO results of the other."""
-    references: tyro.conf.Positional[str]
+    references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
     such as ``flickr8k:DIR``."""
     split: str = "val"

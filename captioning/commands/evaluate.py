@@ -23,8 +23,12 @@ class EvaluateSettings:
 
     data: str
     """``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or ``csv:FILE``."""
-    model: tyro.conf.Positional[str | None] = None
-    """A model directory or hub id; the model that comes with the package by default."""
+    model: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the package's own)"),
+    ] = None
+    """A model directory or hub id."""
     others: tuple[str, ...] = ()
     """Further models that choose each word together with it, an ensemble."""
     split: str = "val"

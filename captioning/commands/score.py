@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,9 +19,9 @@ from captioning.metrics.results import read_results, restrict
 class ScoreSettings:
     """Score anybody's captions."""
 
-    results: tyro.conf.Positional[Path]
+    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
     """COCO results: [{"image_id": 1, "caption": "a dog"}, ...]."""
-    references: tyro.conf.Positional[str]
+    references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
     such as ``flickr8k:DIR``."""
     split: str = "val"
