@@ -16,8 +16,9 @@ Each message says what is wrong, what was found, and what to do next. Each leaf 
 built-in exception that a caller would expect.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class CaptioningError(Exception):
@@ -75,6 +76,24 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word nearest to ``word``, or ``""``."""
     matches = get_close_matches(word, list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return ``"search.width was 5 and is now 2; ..."`` for settings that may hold further ones.
+
+    Where their ``method`` is another, the rest has other meanings and is not compared.
+    """
+    return "; ".join(_differences(before, now, ""))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    other = before.get("method") != now.get("method")
+    for name in ["method"] if other else {**before, **now}:
+        there, here = before.get(name), now.get(name)
+        if isinstance(there, dict) and isinstance(here, dict):
+            yield from _differences(there, here, f"{prefix}{name}.")
+        elif there != here:
+            yield f"{prefix}{name} was {there!r} and is now {here!r}"
 
 
 def counted(number: int, thing: str) -> str:

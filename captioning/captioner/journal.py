@@ -10,14 +10,14 @@ since is captioned again; other settings or another model are refused.
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.data.vocabulary import join_words
-from captioning.errors import OutputError, SettingsError
+from captioning.errors import OutputError, SettingsError, differences
 
 _FORMAT = 1
 _APPLICATION = 0x43415054  # "CAPT": tells a journal from other SQLite files
@@ -134,8 +134,8 @@ class Journal:
         self.close()
         raise SettingsError(
             f"The run in {self.path} was begun with other settings: "
-            f"{'; '.join(_differences(before, wanted))}. Give the same to go on, --overwrite to "
-            "begin anew, or another -o."
+            f"{differences(before, wanted)}. Give the same to go on, --overwrite to begin anew, or "
+            "another -o."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -251,19 +251,6 @@ def read_facts(path: Path) -> dict[str, Any]:
     except sqlite3.Error as error:
         raise OutputError(f"{path} cannot be read: {error}. Is a run still writing it?") from error
     return _facts(rows, path)
-
-
-def _differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    # Another method of search has other settings, which are not to be compared.
-    other = before.get("method") != now.get("method")
-    for name in ["method"] if other else [*{**before, **now}]:
-        there, here = before.get(name), now.get(name)
-        if isinstance(there, dict) and isinstance(here, dict):
-            yield from _differences(there, here, f"{prefix}{name}.")
-        elif there != here:
-            yield f"{prefix}{name} was {there!r} and is now {here!r}"
 
 
 def _facts(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from captioning.errors import TrainingError
+from captioning.errors import TrainingError, differences
 from captioning.files import write_whole
 from captioning.training.settings import RunConfig
 
@@ -30,7 +30,7 @@ def check_output(config: RunConfig) -> None:
         found = _as_written_now(_read_settings(path), _settings(_PLAIN))
         if found != wanted:
             raise TrainingError(
-                f"{config.output} holds a run with other settings: {_differences(found, wanted)}. "
+                f"{config.output} holds a run with other settings: {differences(found, wanted)}. "
                 "Give the same settings to go on with it, or another output to start afresh."
             )
     elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):
@@ -102,15 +102,3 @@ def _as_written_now(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, A
         if isinstance(value, dict) and isinstance(found.get(name), dict)
     }
     return {**plain, **found, **inner}
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    parts = []
-    for name in sorted(set(found) | set(wanted)):
-        there, here = found.get(name), wanted.get(name)
-        if isinstance(there, dict) and isinstance(here, dict):
-            if there != here:
-                parts.append(_differences(there, here, f"{prefix}{name}."))
-        elif there != here:
-            parts.append(f"{prefix}{name} was {there!r} and is now {here!r}")
-    return "; ".join(parts)
