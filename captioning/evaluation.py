@@ -13,8 +13,8 @@ from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
 from captioning.training.cache import cache_features
+from captioning.training.choice import try_searches
 from captioning.training.student import Student
-from captioning.training.validation import caption_features
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,6 @@ def sweep(
     if not (places := features.readable):
         raise _nothing_readable(data, features.unreadable)
     references = {place: list(found.images[place].captions) for place in places}
-    student, table = Student(model.decoder), {}
-    for how in searches:
-        captions = caption_features(student, features, places, vocabulary, how)
-        table[how] = score(dict(zip(places, captions, strict=True)), references)
-        watch(how, table[how])
-    return table
+    return try_searches(
+        Student(model.decoder), features, references, vocabulary, searches=searches, watch=watch
+    )

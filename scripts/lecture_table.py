@@ -184,6 +184,7 @@ def settings(budget: Budget, name: str, options: DecoderOptions, seed: int) -> R
         encoder=ENCODER,
         decoder=replace(options, **sizes, dropout=DROPOUT),
         training=replace(TRAINING, epochs=budget.epochs, seed=seed),
+        search_pictures=0,  # all are searched alike
     )
 
 

@@ -21,10 +21,11 @@ import torch
 from captioning.captioner import DEFAULT_MODEL, Captioner
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.readers import short_name
-from captioning.decoding import BeamSearch, SearchMethod, search_to_json
+from captioning.decoding import SearchMethod
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
 from captioning.metrics.scores import NAMES
+from captioning.training.choice import SEARCHES, best_search, in_words
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -55,7 +56,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
         save_checkpoint(made, half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
 
-        def tried(name: str, how: list[SearchMethod]) -> dict[SearchMethod, Scores]:
+        def tried(name: str, how: Sequence[SearchMethod]) -> dict[SearchMethod, Scores]:
             print(name, flush=True)
             return sweep(
                 Captioner(checkpoint),
@@ -66,15 +67,15 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
                 watch=show,
             )
 
-        table = tried(data[0], searches())
-        best = max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
+        table = tried(data[0], SEARCHES)
+        best = best_search(table)
         print(f"chosen: {best}")
         scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
     info = {
         "name": "The default captioner: EfficientNet-Lite2 and an attentive LSTM",
         "training": checkpoint.info["training"],
         "scores": {
-            "search": ", ".join(f"{k} {v}" for k, v in search_to_json(best).items() if v),
+            "search": in_words(best),
             **{key: value for name in data for key, value in described(name, scores[name]).items()},
             "signature": table[best].signature,
         },
@@ -89,21 +90,6 @@ def described(data: str, scores: Scores) -> dict[str, float]:
     """Return a data set's scores for the card."""
     where = f"{short_name(data)} dev, {len(scores)} photos"
     return {f"{NAMES[name]} ({where})": round(value, 4) for name, value in scores.values.items()}
-
-
-def searches() -> list[SearchMethod]:
-    """Return what to choose from."""
-    return [
-        BeamSearch(
-            width=width,
-            length_penalty=penalty,
-            no_repeat_ngram=blocked,
-            no_double_word=blocked > 0,
-        )
-        for width, penalties in ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9)))
-        for penalty in penalties
-        for blocked in ((0,) if width < 5 else (0, 2))
-    ]
 
 
 def show(how: SearchMethod, scores: Scores) -> None:

@@ -121,6 +121,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         encoder=EncoderConfig("timm:tf_efficientnet_lite2"),
         decoder=DecoderOptions(attention=True, deep_output=True, dropout=0.3),
         training=TAUGHT,
+        search_pictures=0,  # the model's is chosen at the end
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())

@@ -12,20 +12,22 @@ from typing import Any
 
 import torch
 
-from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, Greedy
-from captioning.errors import OutputError, TrainingError
+from captioning.errors import OutputError, TrainingError, counted
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.tail import cut
+from captioning.training.choice import has_chosen_search, with_best_search
 from captioning.training.directory import alone_in, check_output, write_settings
 from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.progress import EpochSummary, Watcher
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import RunConfig, TrainingConfig
+from captioning.training.student import Student
 from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
 
@@ -187,7 +189,31 @@ class _Run:
                 f"{model} is not there any more, and the run is over. Move it back, or give "
                 "another output to train it again."
             )
+        self._choose_search(model)
         return model
+
+    def _choose_search(self, model: Path) -> None:
+        """Store the search that suits the best epoch's model; once."""
+        split = self.prepared.validation
+        count = min(self.config.search_pictures, len(split.readable))
+        checkpoint = load_checkpoint(model, device=self.config.device)
+        if not count or has_chosen_search(checkpoint):
+            return
+        name = self.config.validation_split
+        self.watcher.say(f"choosing the search on {counted(count, 'picture')} of {name}")
+        spread = [split.readable[i * len(split.readable) // count] for i in range(count)]
+        tail = None
+        if self.trainer.trained.tail is not None:
+            tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
+        chosen = with_best_search(
+            checkpoint,
+            Student(checkpoint.model.decoder, tail),
+            split.cache,
+            {place: split.captions[place] for place in spread},
+            name=f"{name}, {counted(count, 'picture')}",
+            say=self.watcher.say,
+        )
+        save_checkpoint(chosen, model)
 
     def _patience_is_over(self) -> bool:
         patience = self.config.training.patience

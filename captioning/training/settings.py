@@ -193,13 +193,16 @@ class RunConfig:
     """A word is known when the training captions hold it this often."""
     cache: Path | None = None
     """Where features are cached, for all runs to share; ``features`` beside the run by default."""
+    search_pictures: int = 1000
+    """After the last epoch the model gets the search, out of eight, whose captions of so many
+    pictures of the validation split score best; 0 leaves it a beam of 3."""
     workers: int = 2
     """Processes that read pictures."""
     device: str = "cpu"
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
 
     def __post_init__(self) -> None:
-        check_least(self, min_count=1, workers=0)
+        check_least(self, min_count=1, search_pictures=0, workers=0)
         for name in ("output", "start", "text", "cache"):  # a notebook's are strings
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))

@@ -10,12 +10,13 @@ from small_run import TINY, Killed, config, kill_after
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
-from captioning.decoding import Greedy
+from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
 from captioning.evaluation import evaluate
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions
 from captioning.training import TrainingConfig, Watcher, train
+from captioning.training.choice import SEARCHES
 
 
 def weights(model):
@@ -76,6 +77,38 @@ def test_saved_model_earns_the_score_in_the_log(which, request):
     rows = [row for row in log_of(model) if row["split"] == "val"]
     best = max(float(row["CIDEr"]) for row in rows)
     assert found.scores.cider == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("which", ["whole", "fine_tuned", "live"])
+def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, request):
+    """From pixels on, with nothing cached: does no other search that was tried score higher?"""
+    model = request.getfixturevalue(which)
+    checkpoint = load_checkpoint(model)
+    found = {
+        how: evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", search=how, workers=0)
+        for how in SEARCHES
+    }
+    earned = {how: each.scores.cider + each.scores.bleu_4 for how, each in found.items()}
+    assert earned[checkpoint.search] == pytest.approx(max(earned.values()), abs=1e-4)
+    assert max(earned.values()) > min(earned.values())
+    card = checkpoint.info["scores"]
+    for name, value in {"CIDEr": found[checkpoint.search].scores.cider}.items():
+        assert card[f"{name} (val, 8 pictures)"] == pytest.approx(value, abs=1e-4)
+    assert f"width {checkpoint.search.width}" in card["search"]
+
+
+def test_search_is_chosen_once_and_by_as_many_pictures_as_asked(tmp_path):
+    settings = replace(config(tmp_path / "run", epochs=1), search_pictures=0)
+    checkpoint = load_checkpoint(train(settings))
+    assert checkpoint.search == BeamSearch(width=3)
+    assert "search" not in checkpoint.info["scores"]
+    said = []
+    model = train(replace(settings, search_pictures=3), Watcher(said.append))
+    assert "choosing the search on 3 pictures of val" in said
+    assert "CIDEr (val, 3 pictures)" in load_checkpoint(model).info["scores"]
+    written = (model / "config.json").stat().st_mtime_ns
+    train(replace(settings, search_pictures=5), Watcher(said.append))
+    assert (model / "config.json").stat().st_mtime_ns == written
 
 
 def test_killed_fine_tuning_goes_on_and_ends_with_the_same_weights(fine_tuned, whole, tmp_path):

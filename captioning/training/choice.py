@@ -1,0 +1,108 @@
+"""The search that suits a model: the one whose captions of held-out pictures score best."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from captioning.checkpoint import Checkpoint
+from captioning.data.features import PictureRows
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import BeamSearch, SearchMethod, search_to_json
+from captioning.metrics import Scores, score
+from captioning.metrics.scores import NAMES
+from captioning.training.student import Student
+from captioning.training.validation import caption_features
+
+_BEAMS = ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9)))
+SEARCHES: tuple[SearchMethod, ...] = tuple(
+    BeamSearch(
+        width=width, length_penalty=penalty, no_repeat_ngram=blocked, no_double_word=blocked > 0
+    )
+    for width, penalties in _BEAMS
+    for penalty in penalties
+    for blocked in ((0,) if width < 5 else (0, 2))
+)
+"""What is chosen from: docs/experiments.md has what each gave models of several kinds."""
+_CHOSEN = "search"  # stands with the scores in the card of a model whose search was chosen
+
+
+def try_searches(
+    student: Student,
+    cache: PictureRows,
+    references: Mapping[int, Sequence[str]],
+    vocabulary: Vocabulary,
+    *,
+    searches: Iterable[SearchMethod] = SEARCHES,
+    watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
+) -> dict[SearchMethod, Scores]:
+    """Return the scores of the captions that each search finds.
+
+    Args:
+        student: Put into evaluation mode meanwhile.
+        cache: Features of the pictures.
+        references: What people said about the picture in each row that counts.
+        vocabulary: The decoder's words.
+        searches: What to try.
+        watch: Told each search and its scores as they are found.
+    """
+    places, table = list(references), {}
+    for how in searches:
+        captions = caption_features(student, cache, places, vocabulary, how)
+        table[how] = score(dict(zip(places, captions, strict=True)), references)
+        watch(how, table[how])
+    return table
+
+
+def best_search(table: Mapping[SearchMethod, Scores]) -> SearchMethod:
+    """Return the search whose captions score best, by the sum of CIDEr and BLEU-4."""
+    return max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
+
+
+def in_words(how: SearchMethod) -> str:
+    """Return a search's settings for the card."""
+    return ", ".join(f"{name} {value}" for name, value in search_to_json(how).items() if value)
+
+
+def with_best_search(
+    checkpoint: Checkpoint,
+    student: Student,
+    cache: PictureRows,
+    references: Mapping[int, Sequence[str]],
+    *,
+    name: str,
+    say: Callable[[str], None],
+) -> Checkpoint:
+    """Return a model with the search that suits it, and with the scores of that in its card.
+
+    Args:
+        checkpoint: The model.
+        student: The same weights, before the cache.
+        cache: Features of the pictures.
+        references: What people said about the picture in each row that counts.
+        name: What the pictures are called in the card.
+        say: Told a line about each search.
+    """
+
+    def tell(how: SearchMethod, scores: Scores) -> None:
+        say(f"{_short(how)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider or 0.0:.3f}")
+
+    table = try_searches(student, cache, references, checkpoint.vocabulary, watch=tell)
+    best = best_search(table)
+    say(f"The model's own search is now {_short(best)}.")
+    scores = {
+        **checkpoint.info.get("scores", {}),
+        _CHOSEN: in_words(best),
+        **{f"{NAMES[key]} ({name})": round(v, 4) for key, v in table[best].values.items()},
+    }
+    return replace(checkpoint, search=best, info={**checkpoint.info, "scores": scores})
+
+
+def has_chosen_search(checkpoint: Checkpoint) -> bool:
+    """Whether the model's search was chosen by the scores of its captions."""
+    return _CHOSEN in checkpoint.info.get("scores", {})
+
+
+def _short(how: SearchMethod) -> str:
+    """Return the settings that :data:`SEARCHES` differ in."""
+    assert isinstance(how, BeamSearch)
+    blocked = ", no pair of words twice" if how.no_repeat_ngram == 2 else ""
+    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}"
