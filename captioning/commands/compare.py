@@ -9,10 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from captioning.commands.references import find_references
+from captioning.commands.references import find_candidates, find_references
 from captioning.errors import check_least
 from captioning.metrics import compare
-from captioning.metrics.results import read_results
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class CompareSettings:
     """Compare two systems' captions of the same images."""
 
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
-    """COCO results of one system."""
+    """Results of one system, as ``captioning score`` reads them."""
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
-    """COCO results of the other."""
+    """Results of the other."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
     such as ``flickr8k:DIR``."""
@@ -39,10 +38,11 @@ class CompareSettings:
 
 def run(settings: CompareSettings) -> int:
     """Compare, and return the exit code."""
+    references = find_references(settings.references, settings.split)
     found = compare(
-        read_results(settings.a),
-        read_results(settings.b),
-        find_references(settings.references, settings.split),
+        find_candidates(settings.a, references),
+        find_candidates(settings.b, references),
+        references.captions,
         samples=settings.samples,
         seed=settings.seed,
     )

@@ -1,4 +1,4 @@
-"""Score anybody's captions: a COCO results file against a COCO annotations file."""
+"""Score anybody's captions: a file of results against what people said."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 import tyro
 
 from captioning.commands.progress import talk
-from captioning.commands.references import find_references
+from captioning.commands.references import find_candidates, find_references
 from captioning.commands.report import Report
-from captioning.errors import counted
+from captioning.errors import ScoreError, counted
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
-from captioning.metrics.results import read_results, restrict
+from captioning.metrics.results import restrict
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class ScoreSettings:
     """Score anybody's captions."""
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """COCO results: [{"image_id": 1, "caption": "a dog"}, ...]."""
+    """COCO results, [{"image_id": 1, "caption": "a dog"}, ...], or what ``captioning caption``
+    wrote as .json or .jsonl, where the files' names say what a caption is of."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
     such as ``flickr8k:DIR``."""
@@ -40,13 +41,19 @@ def run(settings: ScoreSettings) -> int:
     """Score, and return the exit code."""
     if settings.java:
         check_java(settings.java)
-    candidates = read_results(settings.results)
-    references = find_references(settings.references, settings.split)
+    found = find_references(settings.references, settings.split)
+    candidates, references = find_candidates(settings.results, found), dict(found.captions)
     if settings.subset:
         left_out = len(references)
         references = restrict(references, candidates)
         left_out -= len(references)
         talk().print(f"Left out, without a result: {counted(left_out, 'annotated image')}")
+    elif 0 < (count := len(references.keys() & candidates.keys())) < len(references):
+        raise ScoreError(
+            f"{settings.results} has captions for {count:,} of the {len(references):,} images of "
+            f"{found.name}, and none for {next(iter(references.keys() - candidates.keys()))} and "
+            "others. Give --subset to score those that it has, or caption the rest."
+        )
     path = settings.document_frequency
     table = None if path is None else DocumentFrequency.load(path)
     scores = score(candidates, references, document_frequency=table, java=settings.java)

@@ -44,6 +44,39 @@ def read_results(path: Path | str) -> dict[int, str]:
     return captions
 
 
+def read_named_results(path: Path | str) -> dict[str, str] | None:
+    """Read one caption for each picture from results that name the pictures' files.
+
+    ``captioning caption`` writes such, as JSON lines and as COCO results. Rows of pictures that
+    could not be captioned are passed over.
+
+    Returns:
+        The caption of each file, by its name without folders; None where the file is no such
+        results, or names pictures of several folders alike.
+
+    Raises:
+        ScoreError: The file cannot be read, or a caption is no string.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    captions: dict[str, str] = {}
+    for place, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+            return None
+        if row.get("caption") is None and "error" in row:
+            continue
+        if not isinstance(row.get("caption"), str):
+            raise ScoreError(
+                f"{path}: the caption of row {place} is {row.get('caption')!r}, not a string. "
+                "Have it written again: captioning caption PHOTOS -o results.jsonl"
+            )
+        name = row["file_name"].rpartition("/")[2]
+        if name in captions:
+            return None
+        captions[name] = row["caption"]
+    return captions
+
+
 def read_references(path: Path | str) -> dict[int, list[str]]:
     """Read the references of each image from a COCO annotations file.
 
@@ -51,6 +84,15 @@ def read_references(path: Path | str) -> dict[int, list[str]]:
 
     Raises:
         ScoreError: The file cannot be read, an id is no integer, or a caption is missing.
+    """
+    return read_annotations(path)[0]
+
+
+def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple[str, int]]]:
+    """Read the references of each image, and the name and id of each image, as far as it is there.
+
+    Raises:
+        ScoreError: As :func:`read_references`.
     """
     path = Path(path)
     content = _json(path, f"As references of a command, name it as a data set: jsonl:{path}")
@@ -61,7 +103,13 @@ def read_references(path: Path | str) -> dict[int, list[str]]:
     for place, entry in enumerate(entries):
         image, caption = _entry(path, place, entry, _REFERENCES)
         references.setdefault(image, []).append(caption)
-    return references
+    images = content.get("images") if isinstance(content, dict) else None
+    files = [
+        (image["file_name"].rpartition("/")[2], image["id"])
+        for image in (images if isinstance(images, list) else [])
+        if isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image
+    ]
+    return references, files
 
 
 def write_results(captions: Mapping[ImageId, str], path: Path | str) -> None:
@@ -111,6 +159,18 @@ def _json(path: Path, how_else: str) -> Any:
         if [line[:1] for line in text.splitlines()[:2]] == ["{", "{"]:
             raise ScoreError(f"{path} is JSON lines, one row a line. {how_else}") from error
         raise ScoreError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def _rows(path: Path) -> list[Any]:
+    """Return the entries of a list, or the rows of JSON lines; none where it is neither."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("{"):
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return []  # whoever reads it as a list of ids says what is wrong
+    return content if isinstance(content, list) else []
 
 
 def _is_id(image: object) -> bool:
