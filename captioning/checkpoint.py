@@ -30,6 +30,7 @@ from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
 from captioning.errors import CheckpointError, OutputError
+from captioning.model_card import model_card
 from captioning.model_files import read_json, read_settings, translated
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
@@ -113,7 +114,8 @@ def save_checkpoint(
             _write_json(fresh / _CONFIG, config)
             _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
             _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
-            (fresh / _CARD).write_text(model_card(checkpoint), encoding="utf-8")
+            card = model_card(checkpoint.model, len(checkpoint.vocabulary), checkpoint.info)
+            (fresh / _CARD).write_text(card, encoding="utf-8")
             _settle(fresh, directory)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -188,51 +190,6 @@ def _settle(fresh: Path, directory: Path) -> None:
         old.rename(directory)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def model_card(checkpoint: Checkpoint) -> str:
-    """Return the model's README: what it is, what it was trained on, what it scores."""
-    encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder.config
-    layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
-    attention = " with soft attention over the grid" if decoder.attention else ""
-    info = checkpoint.info
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "library_name: captioning",
-        "pipeline_tag: image-to-text",
-        "---",
-        "",
-        f"# {info.get('name', 'An image captioner')}",
-        "",
-        f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
-        f"decoder of {layers}`{decoder.cell}` cells{attention}; the image enters by "
-        f"`{decoder.injection}`. {len(checkpoint.vocabulary)} words.",
-        "",
-        "```python",
-        "from captioning import Captioner",
-        "",
-        'captioner = Captioner.from_pretrained("this directory")',
-        'print(captioner.caption("photo.jpg").text)',
-        "```",
-        "",
-        "## Made from",
-        "",
-        *(f"- {key}: {_plain(value)}" for key, value in info.get("training", {}).items()),
-        "",
-        "## Scores",
-        "",
-        *(f"- {key}: {value}" for key, value in info.get("scores", {}).items()),
-        "",
-        "## Limits",
-        "",
-        *info.get("limits", ["It describes what its training photos show, and guesses the rest."]),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(value: object) -> str:
-    return "; then ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- reading ----------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class _Bars:
 
     def say(self, text: str) -> None:
         self.console.print(text)
+        self.last = time.monotonic()  # what is told of was no training: a validation, a choice
 
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
@@ -72,7 +73,7 @@ class _Bars:
         now = time.monotonic()
         if self.training is None:
             self._start(state.steps)
-        elif now - self.last < 5:  # a longer gap is the validation, not the training
+        else:
             self.captions += state.captions
             self.seconds += now - self.last
         self.last = now

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.readers import short_name
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import OutputError, TrainingError, counted
 from captioning.metrics import score
@@ -22,11 +21,12 @@ from captioning.nn.model import CaptionModel
 from captioning.nn.tail import cut
 from captioning.training.choice import has_chosen_search, with_best_search
 from captioning.training.directory import alone_in, check_output, write_settings
+from captioning.training.history import described, run_line
 from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.progress import EpochSummary, Watcher
 from captioning.training.self_critical import SelfCritical
-from captioning.training.settings import RunConfig, TrainingConfig
+from captioning.training.settings import RunConfig
 from captioning.training.student import Student
 from captioning.training.trainer import Trainer
 from captioning.training.validation import caption_features
@@ -273,11 +273,11 @@ class _Run:
         config = self.config
         info = {
             "training": {
-                "data": _described(config, self.prepared),
+                "data": described(config, self.prepared),
                 "epochs": summary.epoch,
                 "seed": config.training.seed,
                 "torch": torch.__version__,
-                "runs": [*self.prepared.history, _run_line(config, summary)],
+                "runs": [*self.prepared.history, run_line(config, summary)],
             },
             "scores": {
                 f"{name} (greedy, {config.validation_split})": round(value, 4)
@@ -298,34 +298,3 @@ def _taught(prepared: Prepared) -> dict[str, Any]:
     words = prepared.vocabulary.words
     digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     return {"captions": len(prepared.dataset), "words": len(words), "digest": digest}
-
-
-def _run_line(config: RunConfig, summary: EpochSummary) -> str:
-    """Return what a run did, in a few words for the card."""
-    training = config.training
-    trained = f"the CNN's last {training.fine_tune} stages and the decoder"
-    return (
-        f"{_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
-        f"{trained if training.fine_tune else 'the decoder alone'}"
-        f"{', parts of the pictures drawn anew each time' if training.live else ''}"
-    )
-
-
-def _objective(training: TrainingConfig) -> str:
-    if training.objective == "cross_entropy":
-        return "teacher forcing"
-    mixed = training.self_critical
-    parts = {"BLEU-4": mixed.bleu, "cross-entropy": mixed.cross_entropy}
-    further = (f" and {weight:g} times {name}" for name, weight in parts.items() if weight)
-    hidden = mixed.feature_dropout
-    seen = f", {hidden:g} of each picture's features hidden" if hidden else ""
-    return "CIDEr-D as the reward" + "".join(further) + seen
-
-
-def _described(config: RunConfig, prepared: Prepared) -> str:
-    """Return the data's name for the card, without the folders of this machine."""
-    names = [*map(short_name, config.data)] + ([config.text.name] if config.text else [])
-    return (
-        f"{' + '.join(names)}, split {config.train_split}: "
-        f"{len(prepared.train.readable)} pictures, {len(prepared.dataset)} captions"
-    )

@@ -1,0 +1,37 @@
+"""What the card of a model tells of the run that made it."""
+
+from captioning.data.readers import short_name
+from captioning.training.prepare import Prepared
+from captioning.training.progress import EpochSummary
+from captioning.training.settings import RunConfig, TrainingConfig
+
+
+def run_line(config: RunConfig, summary: EpochSummary) -> str:
+    """Return what a run did, in a few words for the card."""
+    training = config.training
+    trained = f"the CNN's last {training.fine_tune} stages and the decoder"
+    return (
+        f"{_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
+        f"{trained if training.fine_tune else 'the decoder alone'}"
+        f"{', parts of the pictures drawn anew each time' if training.live else ''}"
+    )
+
+
+def _objective(training: TrainingConfig) -> str:
+    if training.objective == "cross_entropy":
+        return "teacher forcing"
+    mixed = training.self_critical
+    parts = {"BLEU-4": mixed.bleu, "cross-entropy": mixed.cross_entropy}
+    further = (f" and {weight:g} times {name}" for name, weight in parts.items() if weight)
+    hidden = mixed.feature_dropout
+    seen = f", {hidden:g} of each picture's features hidden" if hidden else ""
+    return "CIDEr-D as the reward" + "".join(further) + seen
+
+
+def described(config: RunConfig, prepared: Prepared) -> str:
+    """Return the data's name for the card, without the folders of this machine."""
+    names = [*map(short_name, config.data)] + ([config.text.name] if config.text else [])
+    return (
+        f"{' + '.join(names)}, split {config.train_split}: "
+        f"{len(prepared.train.readable)} pictures, {len(prepared.dataset)} captions"
+    )
