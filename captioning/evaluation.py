@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.captioner import Captioner
+from captioning.consensus import Consensus
 from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
-from captioning.errors import DataError, SettingsError
+from captioning.errors import DataError, SettingsError, counted
 from captioning.files import check_writable
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
@@ -30,6 +31,7 @@ class Evaluation:
         scores: Over the pictures that could be read.
         training: Every caption of the same data's train split, to tell which captions are new; None
             where there is no such split.
+        consensus: The signature of the captioned pictures that were asked; empty for none.
     """
 
     captions: dict[int, str]
@@ -39,6 +41,7 @@ class Evaluation:
     search: SearchMethod
     scores: Scores
     training: tuple[str, ...] | None = None
+    consensus: str = ""
 
     @property
     def signature(self) -> str:
@@ -48,7 +51,9 @@ class Evaluation:
             f"{name}={value}" for name, value in settings.items() if value not in ([], 0)
         )
         data = short_name(self.split.source)
-        return f"data:{data}|split:{self.split.split}|search:{search}|{self.scores.signature}"
+        asked = f"{self.consensus}|" if self.consensus else ""
+        where = f"data:{data}|split:{self.split.split}"
+        return f"{where}|search:{search}|{asked}{self.scores.signature}"
 
 
 def evaluate(
@@ -77,7 +82,8 @@ def evaluate(
         watch: Told how many pictures are done, of how many.
 
     Raises:
-        DataError: The split cannot be used, or none of its pictures can be read.
+        DataError: The split cannot be used, none of its pictures can be read, or the captioner asks
+            some of the very pictures.
         OutputError: The captions cannot be written.
         ScoreError: A metric in Java cannot be had here.
     """
@@ -86,6 +92,8 @@ def evaluate(
     if output is not None:
         check_writable(Path(output))
     found = read_captions(data, split=split)
+    if captioner.consensus is not None:
+        _refuse_known(found, captioner.consensus)
     captions, unreadable = {}, {}
     stream = captioner.stream(
         [image.path for image in found.images],
@@ -114,7 +122,18 @@ def evaluate(
         search=search or captioner.checkpoint.search,
         scores=score(captions, references, java=java),
         training=_training_captions(data, found),
+        consensus=captioner.consensus.signature if captioner.consensus else "",
     )
+
+
+def _refuse_known(split: CaptionSplit, consensus: Consensus) -> None:
+    """A picture that is asked about itself answers with its own references."""
+    if known := [image.path for image in split.images if image.path.resolve() in consensus.paths]:
+        raise DataError(
+            f"{counted(len(known), 'picture')} of {split.split}, {known[0]} among them, are also "
+            "among the neighbours, so that captions would be chosen by the references that they "
+            "are scored against. Name neighbours that share no picture with what is evaluated."
+        )
 
 
 def _nothing_readable(data: str, unreadable: Mapping[int, str]) -> DataError:
@@ -161,11 +180,12 @@ def sweep(
 
     Raises:
         DataError: The split cannot be used, or none of its pictures can be read.
-        SettingsError: The captioner has several models.
+        SettingsError: The captioner has several models, or asks neighbours.
     """
-    if captioner.others:
+    if captioner.others or captioner.consensus is not None:
         raise SettingsError(
-            "A sweep is of one model. Use evaluate for several that choose together."
+            "A sweep is of one model alone. Use evaluate for several that choose together, and for "
+            "one that asks neighbours."
         )
     found = read_captions(data, split=split)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary

@@ -16,11 +16,19 @@ from captioning.captioner.hub import model_directory
 from captioning.captioner.inputs import InputOptions, find_pictures
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.consensus import Consensus, ConsensusOptions
 from captioning.data.images import ImageSource, read_image
 from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
 from captioning.data.vocabulary import join_words
-from captioning.decoding import EnsembleState, Hypothesis, SearchMethod, ensemble, search
+from captioning.decoding import (
+    BeamSearch,
+    EnsembleState,
+    Hypothesis,
+    SearchMethod,
+    ensemble,
+    search,
+)
 from captioning.errors import DataError, ImageError, SettingsError
 from captioning.nn.model import check_device
 
@@ -36,17 +44,25 @@ class Captioner:
             (:func:`captioning.decoding.ensemble`): better captions, each at the cost of its model.
         seed: Seed of sampling. A picture's sampled captions depend on it and on the picture alone,
             not on the pictures captioned beside or before it.
+        consensus: Captioned pictures by which the captions of a picture's beam are ranked
+            (:meth:`with_neighbours`).
 
     Raises:
         SettingsError: The models have other words or take other pixels than the first.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, others: Sequence[Checkpoint] = (), seed: int = 0
+        self,
+        checkpoint: Checkpoint,
+        *,
+        others: Sequence[Checkpoint] = (),
+        seed: int = 0,
+        consensus: Consensus | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.others = tuple(others)
         self.seed = seed
+        self.consensus = consensus
         for number, other in enumerate(others, 2):
             _check_member(checkpoint, other, number)
         self._at_once = sys.maxsize  # pictures; less after the device's memory has run out
@@ -79,6 +95,40 @@ class Captioner:
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
         return cls(first, others=rest, seed=seed)
+
+    def with_neighbours(
+        self,
+        *data: str,
+        split: str = "train",
+        cache: str | Path = "features",
+        workers: int = 2,
+        options: ConsensusOptions | None = None,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "Captioner":
+        """Return a captioner that asks captioned pictures which caption of a beam is best.
+
+        Args:
+            data: Data sets of captioned pictures, as :func:`captioning.read_captions` names them:
+                those that the model was trained on, say.
+            split: Their split.
+            cache: Directory in which the pictures' vectors are kept for the next time.
+            workers: Processes that read pictures.
+            options: How much they count.
+            watch: Told how many pictures of a data set have been looked at, of how many.
+
+        Raises:
+            DataError: The pictures cannot be used.
+        """
+        consensus = Consensus.from_data(
+            self.checkpoint.model.encoder,
+            data,
+            split=split,
+            cache=cache,
+            workers=workers,
+            options=options,
+            watch=watch,
+        )
+        return Captioner(self.checkpoint, others=self.others, seed=self.seed, consensus=consensus)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as one directory.
@@ -287,17 +337,27 @@ class Captioner:
     ) -> Sequence[tuple[Caption, ...]]:
         vocabulary = self.checkpoint.vocabulary
         pixels_there = pixels.to(self.device)
-        states = [each.model.start(pixels_there) for each in (self.checkpoint, *self.others)]
+        models = [each.model for each in (self.checkpoint, *self.others)]
+        seen = [model.encoder(pixels_there) for model in models]
+        states = [model.decoder.start(each) for model, each in zip(models, seen, strict=True)]
+        how = self.checkpoint.search if how is None else how
         found = search(
             self._step,
             EnsembleState(tuple(states)),
-            self.checkpoint.search if how is None else how,
+            how if self.consensus is None else self.consensus.widened(how),
             bos=vocabulary.bos,
             eos=vocabulary.eos,
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             generator=torch.Generator().manual_seed(self.seed),
             keys=torch.tensor([zlib.crc32(picture.numpy().tobytes()) for picture in pixels]),
         )
+        if self.consensus is not None:
+            found = [
+                self.consensus.ranked(v, each, [vocabulary.decode(one.tokens) for one in each])
+                for v, each in zip(seen[0].vector.cpu(), found, strict=True)
+            ]
+            if isinstance(how, BeamSearch):
+                found = [each[: how.n] for each in found]
         return [tuple(self._caption(hypothesis) for hypothesis in each) for each in found]
 
     def _caption(self, found: Hypothesis) -> Caption:

@@ -31,6 +31,11 @@ class EvaluateSettings:
     """A model directory or hub id."""
     others: tuple[str, ...] = ()
     """Further models that choose each word together with it, an ensemble."""
+    neighbours: tuple[str, ...] = ()
+    """Data sets whose training pictures are asked which caption of a beam is nearest to what people
+    said of similar ones; those that the model was trained on, say."""
+    cache: Path = Path("features")
+    """Where the vectors of ``neighbours`` are kept for the next time."""
     split: str = "val"
     """train, val or test."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -63,6 +68,15 @@ def run(settings: EvaluateSettings) -> int:
     console = talk()
     captioner = Captioner.from_pretrained(settings.model, *settings.others, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
+    if settings.neighbours:
+        with progress_bar(console, unit="photos/s") as progress:
+            task = progress.add_task("looking at neighbours", total=None)
+            captioner = captioner.with_neighbours(
+                *settings.neighbours,
+                cache=settings.cache,
+                workers=settings.workers,
+                watch=lambda done, total: progress.update(task, completed=done, total=total),
+            )
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("captioning", total=None)
         found = evaluate(

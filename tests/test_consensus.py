@@ -1,0 +1,145 @@
+"""Captions ranked by what people said of similar pictures."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_captioner import small_checkpoint
+
+from captioning.captioner import Captioner
+from captioning.cli import main
+from captioning.consensus import Consensus, ConsensusOptions
+from captioning.data.readers import read_captions
+from captioning.decoding import BeamSearch, Greedy, Hypothesis
+from captioning.errors import DataError, ScoreError, SettingsError
+from captioning.evaluation import evaluate, sweep
+from captioning.metrics import DocumentFrequency, score
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+SAID = [
+    ["a red ball on the grass", "a ball lies in a field"],
+    ["a blue box on a table", "the box is blue"],
+    ["a red ball in the snow", "somebody lost a red ball"],
+    ["a tent at night", "a small tent under the stars"],
+]
+VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.1], [0.9, 0.0, 0.5], [0.0, 0.1, 1.0]])
+
+
+def consensus(**options):
+    words = [[caption.split() for caption in captions] for captions in SAID]
+    return Consensus(VECTORS, words, options=ConsensusOptions(**options))
+
+
+def cider_d(caption, picture):
+    """CIDEr-D as the scorer has it, words weighed by all that was said."""
+    frequency = DocumentFrequency.build(dict(enumerate(SAID)))
+    return score({0: caption}, {0: SAID[picture]}, document_frequency=frequency).cider
+
+
+def expected(vector, caption, neighbours, power):
+    rows = VECTORS.numpy()
+    cosines = rows @ vector / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector))
+    nearest = sorted(range(len(SAID)), key=lambda j: -cosines[j])[:neighbours]
+    shares = [cosines[j] ** power for j in nearest]
+    values = [share * cider_d(caption, j) for share, j in zip(shares, nearest, strict=True)]
+    return sum(values) / sum(shares)
+
+
+@pytest.mark.parametrize(("neighbours", "power"), [(1, 2.0), (2, 2.0), (3, 0.0), (4, 5.0)])
+def test_agreement_is_the_weighed_cider_of_the_nearest_pictures(neighbours, power):
+    vector = np.array([0.7, 0.3, 0.4])
+    captions = ["a red ball on the grass", "a blue box", "a tent under the stars"]
+    found = consensus(neighbours=neighbours, power=power).agreement(
+        torch.tensor(vector), [caption.split() for caption in captions]
+    )
+    wanted = [expected(vector, caption, neighbours, power) for caption in captions]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert max(found) > 0
+
+
+def test_rank_is_the_score_of_the_search_and_the_consensus():
+    words = [["a", "tent"], ["a", "red", "ball"], ["a", "blue", "box"]]
+    found = [Hypothesis((n,), -float(n), -float(n), True, (-float(n),)) for n in (1, 2, 3)]
+    vector = torch.tensor([1.0, 0.0, 0.2])
+    for weight in (0.0, 0.1, 1.0, 10.0):
+        agreed = consensus(weight=weight).agreement(vector, words)
+        values = [one.score + weight * a for one, a in zip(found, agreed, strict=True)]
+        best = consensus(weight=weight).ranked(vector, found, words)
+        assert [values[found.index(one)] for one in best] == sorted(values, reverse=True)
+    assert consensus(weight=0.0).ranked(vector, found, words) == found
+    assert consensus(weight=10.0).ranked(vector, found, words)[0] is found[1]
+
+
+def test_more_neighbours_than_pictures_and_unlike_ones_are_no_error():
+    away = consensus(neighbours=50).agreement(-VECTORS.sum(0), [["a", "red", "ball"]])
+    assert all(math.isfinite(value) for value in away)
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory):
+    checkpoint = small_checkpoint()
+    alone = Captioner(replace(checkpoint, search=BeamSearch(width=4, max_length=8)))
+    cache = tmp_path_factory.mktemp("features")
+    return alone.with_neighbours(f"coco:{TINY}", cache=cache, workers=0)
+
+
+def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner):
+    alone = Captioner(captioner.checkpoint)
+    wide = replace(captioner.checkpoint.search, n=4)
+    moved = 0
+    for image in read_captions(f"coco:{TINY}", split="val").images:
+        beam = alone.captions(image.path, search=wide)
+        pixels = alone.pixels(image.path).unsqueeze(0)
+        with torch.inference_mode():
+            vector = alone.checkpoint.model.encoder(pixels).vector[0]
+        agreed = captioner.consensus.agreement(vector, [each.words for each in beam])
+        values = [each.log_prob + 3.0 * a for each, a in zip(beam, agreed, strict=True)]
+        best = beam[int(np.argmax(values))]
+        assert captioner.caption(image.path).text == best.text
+        assert len(captioner.captions(image.path)) == 1
+        ranked = captioner.captions(image.path, search=wide)
+        assert sorted(each.text for each in ranked) == sorted(each.text for each in beam)
+        moved += best.text != beam[0].text
+    assert moved
+    picture = Image.new("RGB", (40, 30), "red")
+    assert captioner.caption(picture, search=Greedy()) == alone.caption(picture, search=Greedy())
+
+
+def test_signature_names_the_neighbours_and_pictures_do_not_ask_themselves(captioner, tmp_path):
+    found = evaluate(captioner, f"coco:{TINY}", split="val", workers=0)
+    assert "|neighbours:coco:tiny:train,k=10,weight=3,power=2|" in found.signature
+    with pytest.raises(DataError, match=r"32 pictures of train, .*000001\.png among them"):
+        evaluate(captioner, f"coco:{TINY}", split="train", workers=0)
+    with pytest.raises(SettingsError, match="one that asks neighbours"):
+        sweep(captioner, f"coco:{TINY}", split="val", searches=[], cache=tmp_path)
+
+
+def test_command_asks_neighbours(tmp_path, capsys):
+    captioner = Captioner(small_checkpoint())
+    captioner.save_pretrained(tmp_path / "model")
+    data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--beam", "4")
+    places = ("-o", str(tmp_path / "r.json"), "--cache", str(tmp_path / "features"))
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", str(tmp_path / "model"), *data, *places, "--neighbours", f"coco:{TINY}"])
+    assert caught.value.code == 0
+    assert "|neighbours:coco:tiny:train,k=10" in json.loads(capsys.readouterr().out)["signature"]
+
+
+def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_path):
+    with pytest.raises(ScoreError, match="1 image"):
+        Consensus(VECTORS[:1], [[["a"]]])
+    for name, value in {"neighbours": 0, "weight": -1.0, "power": -1.0}.items():
+        with pytest.raises(SettingsError, match=f"{name} is {value}"):
+            ConsensusOptions(**{name: value})
+    (tmp_path / "one.jsonl").write_text(
+        json.dumps({"image": str(TINY / "images" / "000001.png"), "caption": "a ball"}) + "\n"
+    )
+    with pytest.raises(DataError, match="has 1 captioned pictures"):
+        Captioner(captioner.checkpoint).with_neighbours(
+            f"jsonl:{tmp_path / 'one.jsonl'}", cache=tmp_path, workers=0
+        )
