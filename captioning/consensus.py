@@ -6,6 +6,7 @@ captioning, caption by consensus alone.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -75,7 +76,8 @@ class Consensus:
         self.name = name
         self.paths = paths
         self._directions = torch.nn.functional.normalize(vectors.float(), dim=1)
-        self._cider = CiderReward(dict(enumerate(captions)))
+        self._captions = [[list(words) for words in each] for each in captions]
+        self._cider = CiderReward(dict(enumerate(self._captions)))
 
     @classmethod
     def from_data(
@@ -135,6 +137,13 @@ class Consensus:
             f"neighbours:{self.name},k={options.neighbours},weight={options.weight:g},"
             f"power={options.power:g}"
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """The signature, and what tells these pictures and captions from all others."""
+        digest = hashlib.sha256(self._directions.numpy().tobytes())
+        digest.update(repr(self._captions).encode("utf-8", "surrogatepass"))
+        return f"{self.signature},{digest.hexdigest()[:16]}"
 
     def widened(self, how: SearchMethod) -> SearchMethod:
         """Return the search with as many captions to choose from as its beam is wide."""

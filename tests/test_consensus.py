@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_captioner import small_checkpoint
+from small_captioner import small_checkpoint, write_photos
 
 from captioning.captioner import Captioner
 from captioning.cli import main
@@ -143,3 +143,30 @@ def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_pat
         Captioner(captioner.checkpoint).with_neighbours(
             f"jsonl:{tmp_path / 'one.jsonl'}", cache=tmp_path, workers=0
         )
+
+
+def caption(*words):
+    with pytest.raises(SystemExit) as caught:
+        main(["caption", *map(str, words), "--workers", "0"])
+    return caught.value.code
+
+
+def test_a_folder_is_captioned_with_neighbours_and_gone_on_with_the_same_ones(
+    captioner, tmp_path, capsys
+):
+    captioner.save_pretrained(tmp_path / "model")
+    photos = write_photos(tmp_path / "photos", 6)
+    where = ("-o", tmp_path / "out.jsonl", "--model", tmp_path / "model")
+    asked = ("--neighbours", f"coco:{TINY}", "--cache", tmp_path / "features")
+    assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
+    assert "looking at 32 pictures, which is done once" in capsys.readouterr().err
+    assert caption(photos[0].parent, *where) == 2
+    assert "neighbours was 'neighbours:coco:tiny:train,k=10" in capsys.readouterr().err
+    assert caption(photos[0].parent, *where, *asked) == 0
+    assert "looking at" not in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [captioner.caption(photo).text for photo in photos]
+    alone = Captioner(captioner.checkpoint)
+    assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
+    assert caption(photos[0], "--neighbours", f"coco:{TINY}", "--sample") == 2
+    assert "Leave --sample out" in capsys.readouterr().err

@@ -52,6 +52,8 @@ def open_journal(
         "allow_truncated": reader.allow_truncated,
         "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
     }
+    if captioner.consensus is not None:
+        settings["neighbours"] = captioner.consensus.fingerprint
     journal = Journal(journal_of(output), settings, anew=overwrite)
     written = journal.facts().get("output")
     if written is not None and output.exists() and written != stamp_of(str(output)):

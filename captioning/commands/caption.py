@@ -35,6 +35,7 @@ from captioning.commands.caption_settings import (
     shard_of,
     without_files,
 )
+from captioning.commands.neighbours import beside
 from captioning.commands.progress import count_in_background, progress_bar, talk
 from captioning.commands.search import chosen_search
 from captioning.commands.stopping import Stopping
@@ -61,7 +62,7 @@ def run(settings: CaptionSettings) -> int:
         return _tell_plan(settings, form, pictures, passed)
     from captioning.captioner.runs import caption_into, open_journal
 
-    captioner, search, reader = _model(settings, form)
+    captioner, search, reader = _model(settings, form, console)
     journal = open_journal(
         None if is_for_each(form) else settings.output,
         captioner,
@@ -108,13 +109,17 @@ def run(settings: CaptionSettings) -> int:
 
 
 def _model(
-    settings: CaptionSettings, form: str
+    settings: CaptionSettings, form: str, console: Console
 ) -> "tuple[Captioner, captioning.decoding.SearchMethod, PictureReader]":
     """Return the model, how it searches, and what reads pictures for it."""
     from captioning.captioner import Captioner
 
-    captioner = Captioner.from_pretrained(
-        settings.model, device=settings.device, seed=settings.seed
+    captioner = beside(
+        Captioner.from_pretrained(settings.model, device=settings.device, seed=settings.seed),
+        settings.neighbours,
+        cache=settings.cache,
+        workers=settings.workers,
+        console=console,
     )
     search = chosen_search(
         captioner.checkpoint.search,

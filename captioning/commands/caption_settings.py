@@ -77,6 +77,14 @@ class CaptionSettings:
         tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the package's own)"),
     ] = None
     """A model directory or hub id."""
+    neighbours: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Data sets (``flickr8k:DIR``) whose training pictures are asked which caption of a beam is
+    nearest to what people said of similar ones; those that the model was trained on, say."""
+    cache: Path = Path("features")
+    """Where the vectors of ``neighbours`` are kept for the next time."""
     beam: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own search)"),
@@ -123,6 +131,8 @@ def check(settings: CaptionSettings) -> None:
         raise SettingsError("--beam and --sample are two ways to search. Give one of them.")
     if settings.sample and settings.length_penalty is not None:
         raise SettingsError("--length-penalty belongs to beam search. Leave --sample out, or it.")
+    if settings.neighbours and settings.sample:
+        raise SettingsError("--neighbours choose among a beam's captions. Leave --sample out.")
     if not settings.sample and (
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from captioning.captioner import Captioner
+from captioning.commands.neighbours import beside
 from captioning.commands.progress import progress_bar, talk
 from captioning.commands.report import Report
 from captioning.commands.search import chosen_search
@@ -68,15 +69,13 @@ def run(settings: EvaluateSettings) -> int:
     console = talk()
     captioner = Captioner.from_pretrained(settings.model, *settings.others, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
-    if settings.neighbours:
-        with progress_bar(console, unit="photos/s") as progress:
-            task = progress.add_task("looking at neighbours", total=None)
-            captioner = captioner.with_neighbours(
-                *settings.neighbours,
-                cache=settings.cache,
-                workers=settings.workers,
-                watch=lambda done, total: progress.update(task, completed=done, total=total),
-            )
+    captioner = beside(
+        captioner,
+        settings.neighbours,
+        cache=settings.cache,
+        workers=settings.workers,
+        console=console,
+    )
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("captioning", total=None)
         found = evaluate(

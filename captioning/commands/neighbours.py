@@ -1,0 +1,38 @@
+"""How a command looks at the pictures that --neighbours names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from captioning.commands.progress import progress_bar
+from captioning.errors import counted
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from captioning.captioner import Captioner
+
+
+def beside(
+    captioner: "Captioner", data: Sequence[str], *, cache: Path, workers: int, console: Console
+) -> "Captioner":
+    """Return a captioner that asks the training pictures of data sets; itself where there is none.
+
+    Args:
+        captioner: The model.
+        data: The data sets.
+        cache: Where the pictures' vectors are kept.
+        workers: Processes that read pictures.
+        console: Where the wait is told of.
+    """
+    if not data:
+        return captioner
+    with progress_bar(console, unit="photos/s") as progress:
+        task = progress.add_task("looking at neighbours", total=None)
+
+        def look(done: int, total: int) -> None:
+            if progress.disable and not done:  # where no bar is drawn, the wait is told of
+                console.print(f"looking at {counted(total, 'picture')}, which is done once")
+            progress.update(task, completed=done, total=total)
+
+        return captioner.with_neighbours(*data, cache=cache, workers=workers, watch=look)
