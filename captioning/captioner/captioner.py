@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import UInt8
@@ -16,7 +17,6 @@ from captioning.captioner.hub import model_directory
 from captioning.captioner.inputs import InputOptions, find_pictures
 from captioning.captioner.results import Caption, CaptionedPicture
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.consensus import Consensus, ConsensusOptions
 from captioning.data.images import ImageSource, read_image
 from captioning.data.pool import Picture
 from captioning.data.reading import PictureReader
@@ -31,6 +31,9 @@ from captioning.decoding import (
 )
 from captioning.errors import DataError, ImageError, SettingsError
 from captioning.nn.model import check_device
+
+if TYPE_CHECKING:  # with it come the scorer and training, which few need
+    from captioning.consensus import Consensus, ConsensusOptions
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
 
@@ -57,7 +60,7 @@ class Captioner:
         *,
         others: Sequence[Checkpoint] = (),
         seed: int = 0,
-        consensus: Consensus | None = None,
+        consensus: "Consensus | None" = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.others = tuple(others)
@@ -102,7 +105,7 @@ class Captioner:
         split: str = "train",
         cache: str | Path = "features",
         workers: int = 2,
-        options: ConsensusOptions | None = None,
+        options: "ConsensusOptions | None" = None,
         watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Captioner":
         """Return a captioner that asks captioned pictures which caption of a beam is best.
@@ -119,6 +122,8 @@ class Captioner:
         Raises:
             DataError: The pictures cannot be used.
         """
+        from captioning.consensus import Consensus
+
         consensus = Consensus.from_data(
             self.checkpoint.model.encoder,
             data,
