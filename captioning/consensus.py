@@ -7,7 +7,7 @@ captioning, caption by consensus alone.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.data.tokenizer import tokenize
-from captioning.decoding import BeamSearch, Hypothesis, SearchMethod
-from captioning.errors import DataError, check_least
+from captioning.decoding import BeamSearch, Greedy, Hypothesis, SearchMethod
+from captioning.errors import DataError, SettingsError, check_least, counted
 from captioning.metrics.ngrams import split_at_blanks
 from captioning.metrics.reward import CiderReward
 from captioning.nn.encoder import Encoder
@@ -57,6 +57,7 @@ class Consensus:
         captions: What people said of each, as words; at least two pictures, each with a caption.
         name: What the pictures are called where the scores are.
         paths: The pictures' files.
+        left_out: Why each of these files could not be read.
         options: How much they count.
 
     Raises:
@@ -69,12 +70,14 @@ class Consensus:
         captions: Sequence[Sequence[Sequence[str]]],
         *,
         name: str = "pictures",
-        paths: frozenset[Path] = frozenset(),
+        paths: Sequence[Path] = (),
+        left_out: Mapping[Path, str] | None = None,
         options: ConsensusOptions | None = None,
     ) -> None:
         self.options = options or ConsensusOptions()
         self.name = name
-        self.paths = paths
+        self.paths = tuple(paths)
+        self.left_out = left_out or {}
         self._directions = torch.nn.functional.normalize(vectors.float(), dim=1)
         self._captions = [[list(words) for words in each] for each in captions]
         self._cider = CiderReward(dict(enumerate(self._captions)))
@@ -104,8 +107,12 @@ class Consensus:
 
         Raises:
             DataError: A split cannot be used, or fewer than two of its pictures can be read.
+            SettingsError: No data set was named.
         """
+        if not data:
+            raise SettingsError("No neighbours were named. Give a data set, such as flickr8k:DIR.")
         vectors, captions, paths = [], [], []
+        left_out: dict[Path, str] = {}
         for name in data:
             found = read_captions(name, split=split)
             files = [image.path for image in found.images]
@@ -115,17 +122,19 @@ class Consensus:
             readable = [place for place in rows.readable if _words(found, place)]
             vectors.append(rows.read(torch.tensor(readable, dtype=torch.long))[:, 0])
             captions += [_words(found, place) for place in readable]
-            paths += [files[place].resolve() for place in readable]
+            paths += [files[place] for place in readable]
+            left_out |= {files[place]: why for place, why in rows.unreadable.items()}
         if len(paths) < 2:
             raise DataError(
-                f"{', '.join(data)} has {len(paths)} captioned pictures in {split} that can be "
-                "read. Give a data set of many as neighbours."
+                f"{', '.join(data)} has {counted(len(paths), 'captioned picture')} in {split} that "
+                "can be read. Give a data set of many as neighbours."
             )
         return cls(
             torch.cat(vectors),
             captions,
             name=f"{'+'.join(map(short_name, data))}:{split}",
-            paths=frozenset(paths),
+            paths=paths,
+            left_out=left_out,
             options=options,
         )
 
@@ -134,20 +143,38 @@ class Consensus:
         """Every choice of it that moves a score."""
         options = self.options
         return (
-            f"neighbours:{self.name},k={options.neighbours},weight={options.weight:g},"
-            f"power={options.power:g}"
+            f"neighbours:{self.name},pictures={len(self._captions)},k={options.neighbours},"
+            f"weight={options.weight:g},power={options.power:g}"
         )
 
     @property
     def fingerprint(self) -> str:
-        """The signature, and what tells these pictures and captions from all others."""
-        digest = hashlib.sha256(self._directions.numpy().tobytes())
-        digest.update(repr(self._captions).encode("utf-8", "surrogatepass"))
+        """The signature, and what tells these pictures and captions from all others.
+
+        The vectors do not enter it: they follow from the pictures and the model, and differ in the
+        last bits from one machine or cache to another.
+        """
+        names = [path.name for path in self.paths]
+        content = repr((names, self._captions)).encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(content)
         return f"{self.signature},{digest.hexdigest()[:16]}"
 
     def widened(self, how: SearchMethod) -> SearchMethod:
-        """Return the search with as many captions to choose from as its beam is wide."""
-        return dataclasses.replace(how, n=how.width) if isinstance(how, BeamSearch) else how
+        """Return the search with as many captions to choose from as its beam is wide.
+
+        Others than a beam search stay as they are.
+
+        Raises:
+            SettingsError: It finds one caption only.
+        """
+        if isinstance(how, BeamSearch):
+            how = dataclasses.replace(how, n=how.width)
+        if isinstance(how, Greedy) or getattr(how, "n", 2) < 2:
+            raise SettingsError(
+                "The search finds one caption, and neighbours choose among several. Give a wider "
+                "beam: --beam 8, or BeamSearch(width=8)."
+            )
+        return how
 
     def ranked(
         self,

@@ -9,7 +9,7 @@ from captioning.consensus import Consensus
 from captioning.data.readers import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError, SettingsError, counted
-from captioning.files import check_writable
+from captioning.files import check_writable, copies
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
@@ -83,7 +83,8 @@ def evaluate(
 
     Raises:
         DataError: The split cannot be used, none of its pictures can be read, or the captioner asks
-            some of the very pictures.
+            some of the very pictures or copies of them.
+        SettingsError: The captioner asks neighbours, and the search finds one caption only.
         OutputError: The captions cannot be written.
         ScoreError: A metric in Java cannot be had here.
     """
@@ -93,6 +94,7 @@ def evaluate(
         check_writable(Path(output))
     found = read_captions(data, split=split)
     if captioner.consensus is not None:
+        captioner.consensus.widened(search or captioner.checkpoint.search)
         _refuse_known(found, captioner.consensus)
     captions, unreadable = {}, {}
     stream = captioner.stream(
@@ -127,12 +129,14 @@ def evaluate(
 
 
 def _refuse_known(split: CaptionSplit, consensus: Consensus) -> None:
-    """A picture that is asked about itself answers with its own references."""
-    if known := [image.path for image in split.images if image.path.resolve() in consensus.paths]:
+    """A picture that is asked about itself answers with its own references, a copy of it too."""
+    paths = [image.path for image in split.images]
+    if known := copies(paths, consensus.paths):
         raise DataError(
-            f"{counted(len(known), 'picture')} of {split.split}, {known[0]} among them, are also "
-            "among the neighbours, so that captions would be chosen by the references that they "
-            "are scored against. Name neighbours that share no picture with what is evaluated."
+            f"{counted(len(known), 'picture')} of {split.split}, {known[0]} among them, or copies "
+            "of them are also among the neighbours, so that captions would be chosen by the "
+            "references that they are scored against. Name neighbours that share no picture with "
+            "what is evaluated."
         )
 
 

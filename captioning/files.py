@@ -1,8 +1,10 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -93,3 +95,25 @@ def replace_whole(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def copies(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """Return those of ``paths`` whose content is that of one of ``others``, wherever it lies.
+
+    Files that cannot be read are like no other.
+    """
+    sizes = {size for path in paths if (size := _size(path)) is not None}
+    known = {_digest(path) for path in others if _size(path) in sizes} - {None}
+    return [path for path in paths if _digest(path) in known] if known else []
+
+
+def _size(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_size
+    return None
+
+
+def _digest(path: Path) -> bytes | None:
+    with suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+    return None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from captioning.captioner import Captioner
 from captioning.cli import main
 from captioning.consensus import Consensus, ConsensusOptions
 from captioning.data.readers import read_captions
-from captioning.decoding import BeamSearch, Greedy, Hypothesis
+from captioning.decoding import BeamSearch, Greedy, Hypothesis, Sampling
 from captioning.errors import DataError, ScoreError, SettingsError
 from captioning.evaluation import evaluate, sweep
 from captioning.metrics import DocumentFrequency, score
@@ -64,7 +65,7 @@ def test_agreement_is_the_weighed_cider_of_the_nearest_pictures(neighbours, powe
 
 def test_rank_is_the_score_of_the_search_and_the_consensus():
     words = [["a", "tent"], ["a", "red", "ball"], ["a", "blue", "box"]]
-    found = [Hypothesis((n,), -float(n), -float(n), True, (-float(n),)) for n in (1, 2, 3)]
+    found = [Hypothesis((n,), float(n), -float(n), True, (float(n),)) for n in (1, 2, 3)]
     vector = torch.tensor([1.0, 0.0, 0.2])
     for weight in (0.0, 0.1, 1.0, 10.0):
         agreed = consensus(weight=weight).agreement(vector, words)
@@ -106,13 +107,73 @@ def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner)
         assert sorted(each.text for each in ranked) == sorted(each.text for each in beam)
         moved += best.text != beam[0].text
     assert moved
-    picture = Image.new("RGB", (40, 30), "red")
-    assert captioner.caption(picture, search=Greedy()) == alone.caption(picture, search=Greedy())
+    for narrow in (Greedy(), BeamSearch(width=1), Sampling(n=1)):
+        with pytest.raises(SettingsError, match="Give a wider beam"):
+            captioner.caption(Image.new("RGB", (40, 30), "red"), search=narrow)
+
+
+def test_an_ensemble_asks_by_the_first_models_vectors(captioner, tmp_path):
+    other = small_checkpoint()
+    with torch.no_grad():
+        for weight in (*other.model.decoder.parameters(), *other.model.encoder.parameters()):
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)))
+    both = Captioner(captioner.checkpoint, others=[other], seed=7)
+    asking = both.with_neighbours(f"coco:{TINY}", cache=tmp_path, workers=0)
+    assert asking.seed == 7
+    wide = replace(captioner.checkpoint.search, n=4)
+    for path in write_photos(tmp_path / "photos", 3):
+        with torch.inference_mode():
+            seen = captioner.checkpoint.model.encoder(both.pixels(path).unsqueeze(0))
+        beam = both.captions(path, search=wide)
+        agreed = asking.consensus.agreement(seen.vector[0], [each.words for each in beam])
+        values = [each.log_prob + 3.0 * a for each, a in zip(beam, agreed, strict=True)]
+        assert asking.caption(path).text == beam[int(np.argmax(values))].text
+
+
+def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp_path, capsys):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    for number in (1, 2, 3):
+        (tmp_path / "tiny" / "images" / f"{number:06}.png").write_bytes(b"")
+    data = f"coco:{tmp_path / 'tiny'}"
+    asking = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0)
+    assert "pictures=29" in asking.consensus.signature
+    assert sorted(path.name for path in asking.consensus.left_out) == [
+        "000001.png",
+        "000002.png",
+        "000003.png",
+    ]
+    captioner.save_pretrained(tmp_path / "model")
+    where = ("--model", tmp_path / "model", "--cache", tmp_path / "f", "--neighbours", data)
+    photos = write_photos(tmp_path / "photos", 1)
+    assert caption(photos[0], *where) == 0
+    assert "3 neighbours cannot be read and will not be asked" in capsys.readouterr().err
+
+
+def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    data = f"coco:{tmp_path / 'tiny'}"
+    there = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    assert there.fingerprint == captioner.consensus.fingerprint
+    path = tmp_path / "tiny" / "annotations" / "captions_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["caption"] = "something else"
+    path.write_text(json.dumps(content))
+    other = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    assert other.signature == there.signature
+    assert other.fingerprint != there.fingerprint
+
+
+def test_copies_of_evaluated_pictures_are_refused_as_neighbours(captioner, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    data = f"coco:{tmp_path / 'tiny'}"
+    asking = captioner.with_neighbours(data, split="val", cache=tmp_path / "f", workers=0)
+    with pytest.raises(DataError, match=r"8 pictures of val, .* or copies of them"):
+        evaluate(asking, f"coco:{TINY}", split="val", workers=0)
 
 
 def test_signature_names_the_neighbours_and_pictures_do_not_ask_themselves(captioner, tmp_path):
     found = evaluate(captioner, f"coco:{TINY}", split="val", workers=0)
-    assert "|neighbours:coco:tiny:train,k=10,weight=3,power=2|" in found.signature
+    assert "|neighbours:coco:tiny:train,pictures=32,k=10,weight=3,power=2|" in found.signature
     with pytest.raises(DataError, match=r"32 pictures of train, .*000001\.png among them"):
         evaluate(captioner, f"coco:{TINY}", split="train", workers=0)
     with pytest.raises(SettingsError, match="one that asks neighbours"):
@@ -127,7 +188,10 @@ def test_command_asks_neighbours(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", str(tmp_path / "model"), *data, *places, "--neighbours", f"coco:{TINY}"])
     assert caught.value.code == 0
-    assert "|neighbours:coco:tiny:train,k=10" in json.loads(capsys.readouterr().out)["signature"]
+    assert (
+        "|neighbours:coco:tiny:train,pictures=32,k=10"
+        in json.loads(capsys.readouterr().out)["signature"]
+    )
 
 
 def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_path):
@@ -139,7 +203,7 @@ def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_pat
     (tmp_path / "one.jsonl").write_text(
         json.dumps({"image": str(TINY / "images" / "000001.png"), "caption": "a ball"}) + "\n"
     )
-    with pytest.raises(DataError, match="has 1 captioned pictures"):
+    with pytest.raises(DataError, match="has 1 captioned picture "):
         Captioner(captioner.checkpoint).with_neighbours(
             f"jsonl:{tmp_path / 'one.jsonl'}", cache=tmp_path, workers=0
         )
@@ -161,7 +225,7 @@ def test_a_folder_is_captioned_with_neighbours_and_gone_on_with_the_same_ones(
     assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
     assert "looking at 32 pictures, which is done once" in capsys.readouterr().err
     assert caption(photos[0].parent, *where) == 2
-    assert "neighbours was 'neighbours:coco:tiny:train,k=10" in capsys.readouterr().err
+    assert "neighbours was 'neighbours:coco:tiny:train,pictures=32,k=10" in capsys.readouterr().err
     assert caption(photos[0].parent, *where, *asked) == 0
     assert "looking at" not in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -170,3 +234,7 @@ def test_a_folder_is_captioned_with_neighbours_and_gone_on_with_the_same_ones(
     assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
     assert caption(photos[0], "--neighbours", f"coco:{TINY}", "--sample") == 2
     assert "Leave --sample out" in capsys.readouterr().err
+    assert caption("--neighbours", f"coco:{TINY}", photos[0]) == 2
+    assert "Name the photos first" in capsys.readouterr().err
+    assert caption(photos[0], *where[2:], *asked, "--beam", 1) == 2
+    assert "Give a wider beam: --beam 8" in capsys.readouterr().err

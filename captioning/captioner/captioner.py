@@ -110,6 +110,9 @@ class Captioner:
     ) -> "Captioner":
         """Return a captioner that asks captioned pictures which caption of a beam is best.
 
+        Captions of diverse beams and of samples are ranked by them too. :meth:`save_pretrained`
+        writes the model alone.
+
         Args:
             data: Data sets of captioned pictures, as :func:`captioning.read_captions` names them:
                 those that the model was trained on, say.
@@ -121,6 +124,7 @@ class Captioner:
 
         Raises:
             DataError: The pictures cannot be used.
+            SettingsError: No data set was named.
         """
         from captioning.consensus import Consensus
 

@@ -133,6 +133,8 @@ def _model(
         top_k=settings.top_k,
         top_p=settings.top_p,
     )
+    if captioner.consensus is not None:
+        captioner.consensus.widened(search)  # says what is wrong before anything is begun
     size = settings.batch_size
     if size == "auto":
         size = 16 if captioner.device.type == "cpu" else 64

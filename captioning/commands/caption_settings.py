@@ -133,6 +133,11 @@ def check(settings: CaptionSettings) -> None:
         raise SettingsError("--length-penalty belongs to beam search. Leave --sample out, or it.")
     if settings.neighbours and settings.sample:
         raise SettingsError("--neighbours choose among a beam's captions. Leave --sample out.")
+    if settings.neighbours and not settings.paths:
+        raise SettingsError(
+            "No photo was named: all that stands after --neighbours are data sets. Name the photos "
+            f"first: captioning caption PHOTOS --neighbours {settings.neighbours[0]}"
+        )
     if not settings.sample and (
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):

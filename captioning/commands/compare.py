@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from captioning.commands.references import find_candidates, find_references
+from captioning.commands.references import find_candidates, find_references, refuse_partial
 from captioning.errors import check_least
 from captioning.metrics import compare
 
@@ -39,9 +39,12 @@ class CompareSettings:
 def run(settings: CompareSettings) -> int:
     """Compare, and return the exit code."""
     references = find_references(settings.references, settings.split)
+    a, b = (find_candidates(path, references) for path in (settings.a, settings.b))
+    for path, candidates in ((settings.a, a), (settings.b, b)):
+        refuse_partial(path, candidates, references, "Caption the rest.")
     found = compare(
-        find_candidates(settings.a, references),
-        find_candidates(settings.b, references),
+        a,
+        b,
         references.captions,
         samples=settings.samples,
         seed=settings.seed,

@@ -16,6 +16,8 @@ from captioning.commands.report import Report
 from captioning.commands.search import chosen_search
 from captioning.errors import check_least
 from captioning.evaluation import evaluate
+from captioning.files import check_writable
+from captioning.metrics.java import check_java
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def run(settings: EvaluateSettings) -> int:
     console = talk()
     captioner = Captioner.from_pretrained(settings.model, *settings.others, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
+    if settings.java:
+        check_java(settings.java)
+    check_writable(output)
     captioner = beside(
         captioner,
         settings.neighbours,

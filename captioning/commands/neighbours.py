@@ -18,6 +18,8 @@ def beside(
 ) -> "Captioner":
     """Return a captioner that asks the training pictures of data sets; itself where there is none.
 
+    What cannot be read of them is told of.
+
     Args:
         captioner: The model.
         data: The data sets.
@@ -35,4 +37,11 @@ def beside(
                 console.print(f"looking at {counted(total, 'picture')}, which is done once")
             progress.update(task, completed=done, total=total)
 
-        return captioner.with_neighbours(*data, cache=cache, workers=workers, watch=look)
+        asking = captioner.with_neighbours(*data, cache=cache, workers=workers, watch=look)
+    assert asking.consensus is not None
+    if left_out := asking.consensus.left_out:
+        console.print(
+            f"{counted(len(left_out), 'neighbour')} cannot be read and will not be asked; the "
+            f"first: {next(iter(left_out.values()))}"
+        )
+    return asking

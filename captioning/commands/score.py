@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import tyro
 
 from captioning.commands.progress import talk
-from captioning.commands.references import find_candidates, find_references
+from captioning.commands.references import find_candidates, find_references, refuse_partial
 from captioning.commands.report import Report
-from captioning.errors import ScoreError, counted
+from captioning.errors import counted
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import restrict
@@ -48,12 +48,9 @@ def run(settings: ScoreSettings) -> int:
         references = restrict(references, candidates)
         left_out -= len(references)
         talk().print(f"Left out, without a result: {counted(left_out, 'annotated image')}")
-    elif 0 < (count := len(references.keys() & candidates.keys())) < len(references):
-        raise ScoreError(
-            f"{settings.results} has captions for {count:,} of the {len(references):,} images of "
-            f"{found.name}, and none for {next(iter(references.keys() - candidates.keys()))} and "
-            "others. Give --subset to score those that it has, or caption the rest."
-        )
+    else:
+        advice = "Give --subset to score the others alone, or caption the rest."
+        refuse_partial(settings.results, candidates, found, advice)
     path = settings.document_frequency
     table = None if path is None else DocumentFrequency.load(path)
     scores = score(candidates, references, document_frequency=table, java=settings.java)

@@ -5,7 +5,6 @@ show-and-tell, lrcn, minds-eye, show-attend-tell, up-down or language-model. All
 still apply, and change it.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,13 +46,9 @@ class _Bars:
         )
         self.looking: TaskID | None = None
         self.training: TaskID | None = None
-        self.captions = 0
-        self.seconds = 0.0
-        self.last = time.monotonic()
 
     def say(self, text: str) -> None:
         self.console.print(text)
-        self.last = time.monotonic()  # what is told of was no training: a validation, a choice
 
     def looked(self, done: int, total: int) -> None:
         if self.looking is None:
@@ -70,24 +65,17 @@ class _Bars:
         self.progress.update(self.training, completed=done)
 
     def stepped(self, state: TrainingProgress) -> None:
-        now = time.monotonic()
         if self.training is None:
             self._start(state.steps)
-        else:
-            self.captions += state.captions
-            self.seconds += now - self.last
-        self.last = now
-        rate = self.captions / self.seconds if self.seconds else 0.0
         assert self.training is not None
         self.progress.update(
             self.training,
             completed=state.step,
-            rate=f"{rate:.0f} captions/s, loss {state.loss:.3f}",
+            rate=f"{state.captions_per_second:.0f} captions/s, loss {state.loss:.3f}",
         )
 
     def _start(self, total: int) -> None:
         self.training = self.progress.add_task("training", total=total, rate="")
-        self.last = time.monotonic()
 
 
 def take_preset(words: Sequence[str]) -> tuple[list[str], RunConfig | None]:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -44,37 +46,47 @@ def read_results(path: Path | str) -> dict[int, str]:
     return captions
 
 
-def read_named_results(path: Path | str) -> dict[str, str] | None:
-    """Read one caption for each picture from results that name the pictures' files.
+@dataclass(frozen=True)
+class NamedResult:
+    """What results say of one picture's file.
 
-    ``captioning caption`` writes such, as JSON lines and as COCO results. Rows of pictures that
-    could not be captioned are passed over.
+    Attributes:
+        file: Its name, with the folders that are named.
+        caption: None where it could not be captioned.
+        image_id: None in JSON lines.
+    """
+
+    file: str
+    caption: str | None
+    image_id: int | None
+
+
+def read_named_results(path: Path | str) -> list[NamedResult] | None:
+    """Read results that name the pictures' files, as ``captioning caption`` writes them.
 
     Returns:
-        The caption of each file, by its name without folders; None where the file is no such
-        results, or names pictures of several folders alike.
+        A result for each row of JSON lines or of COCO results; None where the file is no such
+        results, and :func:`read_results` says what it is.
 
     Raises:
-        ScoreError: The file cannot be read, or a caption is no string.
+        ScoreError: A line is no JSON, or a caption is no string.
     """
     path = Path(path)
     rows = _rows(path)
-    captions: dict[str, str] = {}
-    for place, row in enumerate(rows):
-        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-            return None
-        if row.get("caption") is None and "error" in row:
-            continue
-        if not isinstance(row.get("caption"), str):
+    if not rows or not all(
+        isinstance(row, dict) and isinstance(row.get("file_name"), str) for row in rows
+    ):
+        return None
+    results = []
+    for place, row in enumerate(rows, 1):
+        caption, image = row.get("caption"), row.get("image_id")
+        if not isinstance(caption, str) and (caption is not None or "error" not in row):
             raise ScoreError(
-                f"{path}: the caption of row {place} is {row.get('caption')!r}, not a string. "
+                f"{path}: the caption of row {place} is {caption!r}, not a string. "
                 "Have it written again: captioning caption PHOTOS -o results.jsonl"
             )
-        name = row["file_name"].rpartition("/")[2]
-        if name in captions:
-            return None
-        captions[name] = row["caption"]
-    return captions
+        results.append(NamedResult(row["file_name"], caption, image if _is_id(image) else None))
+    return results
 
 
 def read_references(path: Path | str) -> dict[int, list[str]]:
@@ -89,7 +101,7 @@ def read_references(path: Path | str) -> dict[int, list[str]]:
 
 
 def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple[str, int]]]:
-    """Read the references of each image, and the name and id of each image, as far as it is there.
+    """Read the references of each image, and the file and id of those images that name a file.
 
     Raises:
         ScoreError: As :func:`read_references`.
@@ -105,9 +117,12 @@ def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple
         references.setdefault(image, []).append(caption)
     images = content.get("images") if isinstance(content, dict) else None
     files = [
-        (image["file_name"].rpartition("/")[2], image["id"])
+        (image["file_name"], image["id"])
         for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image
+        if isinstance(image, dict)
+        and isinstance(image.get("file_name"), str)
+        and _is_id(image.get("id"))
+        and image["id"] in references
     ]
     return references, files
 
@@ -162,15 +177,31 @@ def _json(path: Path, how_else: str) -> Any:
 
 
 def _rows(path: Path) -> list[Any]:
-    """Return the entries of a list, or the rows of JSON lines; none where it is neither."""
+    """Return the entries of a list, or the rows of JSON lines; none where it is neither.
+
+    Raises:
+        ScoreError: A line is no JSON.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("{"):
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError):
+        return []
+    with suppress(ValueError, RecursionError):
         content = json.loads(text)
-    except (OSError, ValueError, RecursionError):
-        return []  # whoever reads it as a list of ids says what is wrong
-    return content if isinstance(content, list) else []
+        return content if isinstance(content, list) else [content]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if [line[:1] for _, line in lines[:2]] != ["{", "{"]:
+        return []
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ScoreError(
+                f"{path}, line {number} is no row of JSON: {error}. Was the run that wrote it "
+                "stopped? The same captioning caption command goes on with it."
+            ) from error
+    return rows
 
 
 def _is_id(image: object) -> bool:

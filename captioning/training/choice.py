@@ -22,6 +22,7 @@ SEARCHES: tuple[SearchMethod, ...] = tuple(
     for blocked in ((0,) if width < 5 else (0, 2))
 )
 """What is chosen from: docs/experiments.md has what each gave models of several kinds."""
+_NOTHING = 1e-6  # BLEU's smoothing gives less than this where no four words are right
 _CHOSEN = "search"  # stands with the scores in the card of a model whose search was chosen
 
 
@@ -73,6 +74,8 @@ def with_best_search(
 ) -> Checkpoint:
     """Return a model with the search that suits it, and with the scores of that in its card.
 
+    Where no caption scores at all, it is returned as it is.
+
     Args:
         checkpoint: The model.
         student: The same weights, before the cache.
@@ -87,6 +90,9 @@ def with_best_search(
 
     table = try_searches(student, cache, references, checkpoint.vocabulary, watch=tell)
     best = best_search(table)
+    if table[best].bleu_4 + (table[best].cider or 0.0) < _NOTHING:
+        say("No search finds a caption that scores, so the model's own stays as it is.")
+        return checkpoint
     say(f"The model's own search is now {_short(best)}.")
     scores = {
         **checkpoint.info.get("scores", {}),

@@ -11,13 +11,13 @@ class Progress:
     Attributes:
         step: Batches done, of ``steps``.
         steps: Batches of all epochs.
-        captions: Captions in the last batch.
+        captions_per_second: Captions trained on per second of the epoch so far.
         loss: Mean smoothed loss of the epoch so far, in nats per word.
     """
 
     step: int
     steps: int
-    captions: int
+    captions_per_second: float
     loss: float
 
 

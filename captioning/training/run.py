@@ -196,8 +196,11 @@ class _Run:
         """Store the search that suits the best epoch's model; once."""
         split = self.prepared.validation
         count = min(self.config.search_pictures, len(split.readable))
+        if not count:
+            return
         checkpoint = load_checkpoint(model, device=self.config.device)
-        if not count or has_chosen_search(checkpoint):
+        if has_chosen_search(checkpoint):
+            self.watcher.say("its search was chosen before, and stays")
             return
         name = self.config.validation_split
         self.watcher.say(f"choosing the search on {counted(count, 'picture')} of {name}")

@@ -194,7 +194,7 @@ class RunConfig:
     cache: Path | None = None
     """Where features are cached, for all runs to share; ``features`` beside the run by default."""
     search_pictures: int = 1000
-    """After the last epoch the model gets the search, out of eight, whose captions of so many
+    """After the last epoch the model gets, once, the search out of eight whose captions of so many
     pictures of the validation split score best; 0 leaves it a beam of 3."""
     workers: int = 2
     """Processes that read pictures."""

@@ -143,7 +143,8 @@ class Trainer:
             self._train_batch(batch)
             self._random.keep()
             sums = position.sums
-            watch(Progress(position.step, self.steps, len(batch), sums.loss / sums.words))
+            rate = sums.captions / max(sums.seconds, 1e-9)
+            watch(Progress(position.step, self.steps, rate, sums.loss / sums.words))
             if position.step % config.save_every == 0:
                 save()
         summary = self._summary()

@@ -10,13 +10,17 @@ from small_run import TINY, Killed, config, kill_after
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
+from captioning.data.readers import read_captions
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
 from captioning.evaluation import evaluate
+from captioning.metrics import score
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions
 from captioning.training import TrainingConfig, Watcher, train
-from captioning.training.choice import SEARCHES
+from captioning.training.cache import cache_features
+from captioning.training.choice import SEARCHES, with_best_search
+from captioning.training.student import Student
 
 
 def weights(model):
@@ -92,23 +96,49 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     assert earned[checkpoint.search] == pytest.approx(max(earned.values()), abs=1e-4)
     assert max(earned.values()) > min(earned.values())
     card = checkpoint.info["scores"]
-    for name, value in {"CIDEr": found[checkpoint.search].scores.cider}.items():
-        assert card[f"{name} (val, 8 pictures)"] == pytest.approx(value, abs=1e-4)
+    value = found[checkpoint.search].scores.cider
+    assert card["CIDEr (val, 8 pictures)"] == pytest.approx(value, abs=1e-4)
     assert f"width {checkpoint.search.width}" in card["search"]
 
 
 def test_search_is_chosen_once_and_by_as_many_pictures_as_asked(tmp_path):
-    settings = replace(config(tmp_path / "run", epochs=1), search_pictures=0)
+    settings = replace(config(tmp_path / "run"), search_pictures=0)
     checkpoint = load_checkpoint(train(settings))
     assert checkpoint.search == BeamSearch(width=3)
     assert "search" not in checkpoint.info["scores"]
     said = []
     model = train(replace(settings, search_pictures=3), Watcher(said.append))
     assert "choosing the search on 3 pictures of val" in said
-    assert "CIDEr (val, 3 pictures)" in load_checkpoint(model).info["scores"]
+    checkpoint = load_checkpoint(model)
+    found = evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", workers=0)
+    spread = [list(found.captions)[place] for place in (0, 2, 5)]  # of all eight, not the first
+    captions = {image: found.captions[image] for image in spread}
+    alone = score(captions, {image: found.references[image] for image in spread})
+    assert alone.cider > 0
+    card = checkpoint.info["scores"]
+    assert card["CIDEr (val, 3 pictures)"] == pytest.approx(alone.cider, abs=1e-4)
     written = (model / "config.json").stat().st_mtime_ns
     train(replace(settings, search_pictures=5), Watcher(said.append))
+    assert said[-1] == "its search was chosen before, and stays"
     assert (model / "config.json").stat().st_mtime_ns == written
+
+
+def test_a_model_whose_captions_score_nothing_keeps_its_search(whole, tmp_path):
+    checkpoint = replace(load_checkpoint(whole), search=BeamSearch(width=3))
+    paths = [image.path for image in read_captions(f"coco:{TINY}", split="val").images]
+    encoder = checkpoint.model.encoder
+    cache = cache_features(encoder, paths, tmp_path, grid=False, flip=False, workers=0)
+    said = []
+    same = with_best_search(
+        checkpoint,
+        Student(checkpoint.model.decoder),
+        cache,
+        {0: ["zebras yawn quietly"], 1: ["xylophones"]},
+        name="val",
+        say=said.append,
+    )
+    assert said[-1] == "No search finds a caption that scores, so the model's own stays as it is."
+    assert same is checkpoint
 
 
 def test_killed_fine_tuning_goes_on_and_ends_with_the_same_weights(fine_tuned, whole, tmp_path):
