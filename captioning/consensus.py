@@ -119,10 +119,11 @@ class Consensus:
             rows = cache_features(
                 encoder, files, Path(cache), grid=False, flip=False, workers=workers, watch=watch
             )
-            readable = [place for place in rows.readable if _words(found, place)]
-            vectors.append(rows.read(torch.tensor(readable, dtype=torch.long))[:, 0])
-            captions += [_words(found, place) for place in readable]
-            paths += [files[place] for place in readable]
+            said = {place: _words(found, place) for place in rows.readable}
+            asked = [place for place, words in said.items() if words]
+            vectors.append(rows.read(torch.tensor(asked, dtype=torch.long))[:, 0])
+            captions += [said[place] for place in asked]
+            paths += [files[place] for place in asked]
             left_out |= {files[place]: why for place, why in rows.unreadable.items()}
         if len(paths) < 2:
             raise DataError(

@@ -24,8 +24,7 @@ from captioning.data.readers import short_name
 from captioning.decoding import SearchMethod
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
-from captioning.metrics.scores import NAMES
-from captioning.training.choice import SEARCHES, best_search, in_words
+from captioning.training.choice import SEARCHES, best_search, for_card, in_words
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -88,8 +87,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
 
 def described(data: str, scores: Scores) -> dict[str, float]:
     """Return a data set's scores for the card."""
-    where = f"{short_name(data)} dev, {len(scores)} photos"
-    return {f"{NAMES[name]} ({where})": round(value, 4) for name, value in scores.values.items()}
+    return for_card(scores, f"{short_name(data)} dev, {len(scores)} photos")
 
 
 def show(how: SearchMethod, scores: Scores) -> None:

@@ -171,7 +171,7 @@ def _json(path: Path, how_else: str) -> Any:
     except FileNotFoundError as error:
         raise ScoreError(f"{path} does not exist. Give the path of a file of captions.") from error
     except (OSError, ValueError, RecursionError) as error:
-        if [line[:1] for line in text.splitlines()[:2]] == ["{", "{"]:
+        if _is_lines(text.splitlines()):
             raise ScoreError(f"{path} is JSON lines, one row a line. {how_else}") from error
         raise ScoreError(f"{path} cannot be read as JSON: {error}.") from error
 
@@ -190,7 +190,7 @@ def _rows(path: Path) -> list[Any]:
         content = json.loads(text)
         return content if isinstance(content, list) else [content]
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if [line[:1] for _, line in lines[:2]] != ["{", "{"]:
+    if not _is_lines([line for _, line in lines]):
         return []
     rows = []
     for number, line in lines:
@@ -202,6 +202,11 @@ def _rows(path: Path) -> list[Any]:
                 "stopped? The same captioning caption command goes on with it."
             ) from error
     return rows
+
+
+def _is_lines(lines: Sequence[str]) -> bool:
+    """Whether a text is JSON lines, one row a line, as far as its first two lines tell."""
+    return [line[:1] for line in lines[:2]] == ["{", "{"]
 
 
 def _is_id(image: object) -> bool:

@@ -63,6 +63,11 @@ def in_words(how: SearchMethod) -> str:
     return ", ".join(f"{name} {value}" for name, value in search_to_json(how).items() if value)
 
 
+def for_card(scores: Scores, name: str) -> dict[str, float]:
+    """Return scores for the card, of the pictures that are called ``name`` there."""
+    return {f"{NAMES[key]} ({name})": round(value, 4) for key, value in scores.values.items()}
+
+
 def with_best_search(
     checkpoint: Checkpoint,
     student: Student,
@@ -97,7 +102,7 @@ def with_best_search(
     scores = {
         **checkpoint.info.get("scores", {}),
         _CHOSEN: in_words(best),
-        **{f"{NAMES[key]} ({name})": round(v, 4) for key, v in table[best].values.items()},
+        **for_card(table[best], name),
     }
     return replace(checkpoint, search=best, info={**checkpoint.info, "scores": scores})
 
