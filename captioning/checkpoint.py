@@ -5,6 +5,7 @@
     vocabulary.json           words in id order
     preprocessor_config.json  how pictures become pixels
     generation_config.json    the search and its settings
+    phrases.safetensors       the phrases that v makes likely, where the model has learned them
     README.md                 the model card
 
 Everything that the model needs is written down, so a later version of this package with other
@@ -35,6 +36,7 @@ from captioning.model_files import read_json, read_settings, translated
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import DecoderConfig
+from captioning.phrases import Phrases
 from captioning.stored_weights import check_shapes, fill, sketch
 from captioning.weights_file import StoredWeights, open_weights
 
@@ -44,6 +46,7 @@ _WEIGHTS = "model.safetensors"
 _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
+_PHRASES = "phrases.safetensors"
 _CARD = "README.md"
 _BEFORE = {
     "top_down": False,
@@ -56,7 +59,7 @@ _BEFORE = {
     "reconstruct": False,
 }
 """Settings of decoders that older models do not name, and what was so before there was a choice."""
-_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _CARD)
+_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _PHRASES, _CARD)
 
 _LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
 """What file managers and notebooks leave in folders that are looked at."""
@@ -71,12 +74,14 @@ class Checkpoint:
         vocabulary: The words of the decoder's ids.
         search: How it is decoded unless the caller says otherwise.
         info: How it was made and what it scored; written into ``config.json`` and the card.
+        phrases: Those that v makes likely, for searches that count them; None for none.
     """
 
     model: CaptionModel
     vocabulary: Vocabulary
     search: SearchMethod
     info: dict[str, Any] = field(default_factory=dict)
+    phrases: Phrases | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -114,7 +119,12 @@ def save_checkpoint(
             _write_json(fresh / _CONFIG, config)
             _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
             _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
-            card = model_card(checkpoint.model, len(checkpoint.vocabulary), checkpoint.info)
+            if checkpoint.phrases is not None:
+                checkpoint.phrases.save(fresh / _PHRASES)
+            phrases = len(checkpoint.phrases or ())
+            card = model_card(
+                checkpoint.model, len(checkpoint.vocabulary), checkpoint.info, phrases=phrases
+            )
             (fresh / _CARD).write_text(card, encoding="utf-8")
             _settle(fresh, directory)
         finally:
@@ -231,7 +241,9 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
         model = sketch(encoder, decoder, preprocessing, path)
         check_shapes(model, weights)
         fill(model, weights)
-    return Checkpoint(model.to(device).eval(), vocabulary, search, config.get("info", {}))
+    phrases = _read_phrases(directory / _PHRASES, search, decoder)
+    info = config.get("info", {})
+    return Checkpoint(model.to(device).eval(), vocabulary, search, info, phrases)
 
 
 def _is_directory(path: Path) -> bool:
@@ -279,6 +291,17 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
                 "The files belong to different models."
             )
     return search
+
+
+def _read_phrases(path: Path, search: SearchMethod, config: DecoderConfig) -> Phrases | None:
+    if os.path.lexists(path):
+        return Phrases.load(path, words=config.vocabulary_size, features=config.feature_size)
+    if getattr(search, "phrases", 0):
+        raise CheckpointError(
+            f"{path.parent / _GENERATION} has the search count phrases, and there is no "
+            f"{path.name}: not all of the model was copied. Copy it again."
+        )
+    return None
 
 
 def _check_sizes(

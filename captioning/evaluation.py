@@ -84,7 +84,8 @@ def evaluate(
     Raises:
         DataError: The split cannot be used, none of its pictures can be read, or the captioner asks
             some of the very pictures or copies of them.
-        SettingsError: The captioner asks neighbours, and the search finds one caption only.
+        SettingsError: The search counts phrases and the model has learned none, or the captioner
+            asks neighbours and the search finds one caption only.
         OutputError: The captions cannot be written.
         ScoreError: A metric in Java cannot be had here.
     """
@@ -93,8 +94,8 @@ def evaluate(
     if output is not None:
         check_writable(Path(output))
     found = read_captions(data, split=split)
+    captioner.check_search(search or captioner.checkpoint.search)
     if captioner.consensus is not None:
-        captioner.consensus.widened(search or captioner.checkpoint.search)
         _refuse_known(found, captioner.consensus)
     captions, unreadable = {}, {}
     stream = captioner.stream(
@@ -202,5 +203,11 @@ def sweep(
         raise _nothing_readable(data, features.unreadable)
     references = {place: list(found.images[place].captions) for place in places}
     return try_searches(
-        Student(model.decoder), features, references, vocabulary, searches=searches, watch=watch
+        Student(model.decoder),
+        features,
+        references,
+        vocabulary,
+        phrases=captioner.checkpoint.phrases,
+        searches=searches,
+        watch=watch,
     )

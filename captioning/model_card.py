@@ -6,13 +6,16 @@ from typing import Any
 from captioning.nn.model import CaptionModel
 
 
-def model_card(model: CaptionModel, words: int, info: Mapping[str, Any]) -> str:
+def model_card(
+    model: CaptionModel, words: int, info: Mapping[str, Any], *, phrases: int = 0
+) -> str:
     """Return the card, in the Markdown that model hubs read.
 
     Args:
         model: Encoder and decoder.
         words: How many the decoder knows.
         info: How it was made and what it scored, as in ``config.json``.
+        phrases: How many it has learned to expect.
     """
     encoder, decoder = model.encoder, model.decoder.config
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
@@ -28,7 +31,7 @@ def model_card(model: CaptionModel, words: int, info: Mapping[str, Any]) -> str:
         "",
         f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
         f"decoder of {layers}`{decoder.cell}` cells{attention}; the image enters by "
-        f"`{decoder.injection}`. {words} words.",
+        f"`{decoder.injection}`. {words} words.{_ranking(phrases)}",
         "",
         "```python",
         "from captioning import Captioner",
@@ -50,6 +53,15 @@ def model_card(model: CaptionModel, words: int, info: Mapping[str, Any]) -> str:
         *info.get("limits", ["It describes what its training photos show, and guesses the rest."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _ranking(phrases: int) -> str:
+    if not phrases:
+        return ""
+    return (
+        f" What a beam finds can be ranked by {phrases} phrases that a linear regression on the "
+        "image's vector expects."
+    )
 
 
 def _plain(value: object) -> str:

@@ -27,6 +27,7 @@ _DTYPES = {
     "F32": torch.float32,
     "I64": torch.int64,
     "I32": torch.int32,
+    "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }

@@ -47,10 +47,13 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.options import INJECTIONS, DecoderOptions
+from captioning.phrases import Phrases
 
 WEIGHTS = "model.safetensors"
 TEXTS = ("config.json", "vocabulary.json", "preprocessor_config.json", "generation_config.json")
-FILES = (*TEXTS, WEIGHTS)
+PHRASES = "phrases.safetensors"
+TENSORS = (WEIGHTS, PHRASES)
+FILES = (*TEXTS, *TENSORS)
 ATTENTION = 5
 """attention_size of the good models; no other size of their decoders is the same."""
 FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "pickle.find_class", "subprocess.Popen")
@@ -289,7 +292,7 @@ def put(path: Path, header: Any, data: bytes) -> None:
 
 @change
 def header_length(chance: random.Random, directory: Path) -> None:
-    path = directory / WEIGHTS
+    path = directory / chance.choice(TENSORS)
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     lengths = [0, 1, length - 1, length + 1, len(content), 2**31, 2**40, 2**63, 2**64 - 1]
@@ -298,7 +301,8 @@ def header_length(chance: random.Random, directory: Path) -> None:
 
 @change
 def header_values(chance: random.Random, directory: Path) -> None:
-    header, data = parts(directory / WEIGHTS)
+    path = directory / chance.choice(TENSORS)
+    header, data = parts(path)
     for _ in range(chance.choice((1, 1, 2, 5))):
         where, key = chance.choice(list(places(header)))
         near = where[key] + chance.choice((-4, -1, 1, 4)) if isinstance(where[key], int) else 1
@@ -306,13 +310,14 @@ def header_values(chance: random.Random, directory: Path) -> None:
         where[key] = chance.choice(
             (near, chance.choice(NUMBERS), deepcopy(chance.choice(ABSURD)), chance.choice(dtypes))
         )
-    put(directory / WEIGHTS, header, data)
+    put(path, header, data)
 
 
 @change
 def header_swaps(chance: random.Random, directory: Path) -> None:
     """Shapes turned, grown, given another type; tensors that change places, go or come twice."""
-    header, data = parts(directory / WEIGHTS)
+    path = directory / chance.choice(TENSORS)
+    header, data = parts(path)
     names = [name for name in header if name != "__metadata__"]
     one, two = header[chance.choice(names)], header[chance.choice(names)]
     kind = chance.randrange(7)
@@ -324,7 +329,7 @@ def header_swaps(chance: random.Random, directory: Path) -> None:
     elif kind == 2:
         one["shape"] = [2**40, *one["shape"]]
     elif kind == 3:  # as many bytes, another type
-        size = {"F32": 4, "I64": 8, "F16": 2}[one["dtype"]]
+        size = {"F32": 4, "I64": 8, "F16": 2, "I32": 4, "I8": 1}[one["dtype"]]
         other, width = chance.choice((("I32", 4), ("F64", 8), ("BOOL", 1), ("U8", 1), ("F16", 2)))
         one["dtype"], one["shape"] = other, [math.prod(one["shape"]) * size // width]
     elif kind == 4:
@@ -334,7 +339,7 @@ def header_swaps(chance: random.Random, directory: Path) -> None:
         data += b"\x00" * 4
     else:
         one["shape"], one["data_offsets"] = [0, 2**62], [one["data_offsets"][0]] * 2
-    put(directory / WEIGHTS, header, data)
+    put(path, header, data)
 
 
 @change
@@ -364,7 +369,8 @@ def claims_that_agree(chance: random.Random, directory: Path) -> None:
 
 @change
 def numbers_of_weights(chance: random.Random, directory: Path) -> None:
-    header, data = parts(directory / WEIGHTS)
+    path = directory / chance.choice(TENSORS)
+    header, data = parts(path)
     name = chance.choice([name for name in header if name != "__metadata__"])
     start, end = header[name]["data_offsets"]
     content = bytearray(data)
@@ -373,7 +379,7 @@ def numbers_of_weights(chance: random.Random, directory: Path) -> None:
     else:
         bad = chance.choice((math.nan, math.inf, -math.inf, 3e38, -3e38, 0.0))
         content[start : start + 4] = struct.pack("<f", bad)
-    put(directory / WEIGHTS, header, bytes(content))
+    put(path, header, bytes(content))
 
 
 # --- one try ----------------------------------------------------------------------------------
@@ -397,9 +403,12 @@ def write_models(folder: Path) -> list[Path]:
             model = CaptionModel(encoder, Decoder(shape)).eval()
             info = {"name": "Tiny", "training": {"epochs": 1}, "limits": ["All."]}
             found.append(folder / f"good{number}")
-            search = BeamSearch(width=2, forbidden_words=(4,))
+            search = BeamSearch(width=2, forbidden_words=(4,), phrases=1.5)
+            said = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]
+            phrases = Phrases.learned(torch.randn(2, encoder.feature_size), said, vocabulary)
             kind = torch.float16 if number == 1 else torch.float32
-            save_checkpoint(Checkpoint(model, vocabulary, search, info), found[-1], dtype=kind)
+            whole = Checkpoint(model, vocabulary, search, info, phrases)
+            save_checkpoint(whole, found[-1], dtype=kind)
     return found
 
 
@@ -446,6 +455,10 @@ def check_usable(checkpoint: Checkpoint) -> None:
         with torch.inference_mode():
             state = model.start(torch.zeros(1, 3, size, size, dtype=torch.uint8))
             log_probs, _ = model.decoder.step(torch.tensor([checkpoint.vocabulary.bos]), state)
+            vector = torch.ones(1, model.encoder.feature_size)
+            agreed = checkpoint.phrases.of(vector)(0, [(4, 5), ()]) if checkpoint.phrases else [0.0]
+        if not all(map(math.isfinite, agreed)):
+            raise AssertionError(f"captions agree with the phrases by {agreed}")
         if log_probs.shape != (1, len(checkpoint.vocabulary)):
             raise AssertionError(f"log-probabilities of the shape {tuple(log_probs.shape)}")
 

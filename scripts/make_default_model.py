@@ -3,10 +3,11 @@ r"""From a trained model to the model inside the package.
     python scripts/make_default_model.py runs/last/model \
         --data flickr8k:data/flickr8k karpathy:data/everyday/everyday.json@photos
 
-The search is chosen on the validation split of the first data set among beam widths, length
-penalties and rules against repetition, the weights are written with 16 bits, and the card gets the
-scores of exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py trains the model,
-and calls this.
+The model learns from the training splits which phrases v makes likely. The search is chosen on the
+validation split of the first data set among beam widths, length penalties, rules against repetition
+and weights of those phrases; the weights are written with 16 bits, and the card gets the scores of
+exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py trains the model, and calls
+this.
 """
 
 import argparse
@@ -20,11 +21,22 @@ import torch
 
 from captioning.captioner import DEFAULT_MODEL, Captioner
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.readers import short_name
+from captioning.data.features import JoinedCaches
+from captioning.data.readers import read_captions, short_name
+from captioning.data.tokenizer import tokenize
 from captioning.decoding import SearchMethod
 from captioning.evaluation import sweep
 from captioning.metrics import Scores
-from captioning.training.choice import SEARCHES, best_search, for_card, in_words
+from captioning.phrases import MOST, Phrases
+from captioning.training.cache import cache_features
+from captioning.training.choice import (
+    best_search,
+    for_card,
+    in_words,
+    learned_phrases,
+    searches_for,
+)
+from captioning.training.student import Student
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -54,6 +66,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
         half = Path(folder) / "model"
         save_checkpoint(made, half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
+        checkpoint = replace(checkpoint, phrases=phrases_of(checkpoint, data, Path(folder)))
 
         def tried(name: str, how: Sequence[SearchMethod]) -> dict[SearchMethod, Scores]:
             print(name, flush=True)
@@ -66,7 +79,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
                 watch=show,
             )
 
-        table = tried(data[0], SEARCHES)
+        table = tried(data[0], searches_for(checkpoint))
         best = best_search(table)
         print(f"chosen: {best}")
         scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
@@ -83,6 +96,22 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
     size = sum(path.stat().st_size for path in output.iterdir())
     print(json.dumps({"bytes": size, **info["scores"]}))
+
+
+def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> Phrases | None:
+    """Learn from the training splits of data sets which phrases a model's v makes likely."""
+    splits = [read_captions(name, split="train") for name in data]
+    encoder = checkpoint.model.encoder
+    caches = [
+        cache_features(
+            encoder, [image.path for image in split.images], cache, grid=False, flip=False
+        )
+        for split in splits
+    ]
+    words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]
+    student = Student(checkpoint.model.decoder)
+    rows = JoinedCaches(caches)
+    return learned_phrases(student, rows, words, checkpoint.vocabulary, most=MOST)
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

@@ -101,7 +101,7 @@ class Blend:
         runs = [*training["runs"], f"the mean of weights {mixed}"]
         model = blended([each.model for each in models], list(self.shares.values()))
         info = {**last.info, "training": {**training, "runs": runs}}
-        return replace(last, model=model, info=info)
+        return replace(last, model=model, info=info, phrases=None)  # they go with one v
 
 
 def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig | Blend]:

@@ -19,6 +19,7 @@ ORDER = (
     "retrieval",
     "decoding",
     "metrics",
+    "phrases",
     "stored_weights",
     "model_card",
     "checkpoint",

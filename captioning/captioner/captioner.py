@@ -166,6 +166,21 @@ class Captioner:
         """Where the model works."""
         return self.checkpoint.model.decoder.embedding.weight.device
 
+    def check_search(self, how: SearchMethod) -> None:
+        """Look at a search before it is begun.
+
+        Raises:
+            SettingsError: It counts phrases and the model has learned none, or it finds one caption
+                where neighbours choose among several.
+        """
+        if getattr(how, "phrases", 0) and self.checkpoint.phrases is None:
+            raise SettingsError(
+                "The search counts phrases, and this model has learned none. Set phrases to 0, or "
+                "use a model that was trained with them."
+            )
+        if self.consensus is not None:
+            self.consensus.widened(how)
+
     def caption(self, image: ImageSource, *, search: SearchMethod | None = None) -> Caption:
         """Return the best caption of one picture.
 
@@ -350,6 +365,7 @@ class Captioner:
         seen = [model.encoder(pixels_there) for model in models]
         states = [model.decoder.start(each) for model, each in zip(models, seen, strict=True)]
         how = self.checkpoint.search if how is None else how
+        phrases = self.checkpoint.phrases
         found = search(
             self._step,
             EnsembleState(tuple(states)),
@@ -359,6 +375,7 @@ class Captioner:
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             generator=torch.Generator().manual_seed(self.seed),
             keys=torch.tensor([zlib.crc32(picture.numpy().tobytes()) for picture in pixels]),
+            agreement=None if phrases is None else phrases.of(seen[0].vector),
         )
         if self.consensus is not None:
             found = [

@@ -66,7 +66,7 @@ def open_journal(
 
 
 def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
-    """Return a name for models: equal only where words, pixels and every weight are."""
+    """Return a name for models: equal only where words, phrases, pixels and every weight are."""
     digest = hashlib.sha256()
     for checkpoint in checkpoints:
         digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
@@ -74,6 +74,8 @@ def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
         for name, weight in checkpoint.model.state_dict().items():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        if checkpoint.phrases is not None:
+            digest.update(checkpoint.phrases.digest())
     return digest.hexdigest()[:16]
 
 

@@ -129,12 +129,12 @@ def _model(
         length_penalty=settings.length_penalty,
         no_repeat_ngram=settings.no_repeat_ngram,
         no_double_word=settings.no_double_word,
+        phrases=settings.phrases,
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,
     )
-    if captioner.consensus is not None:
-        captioner.consensus.widened(search)  # says what is wrong before anything is begun
+    captioner.check_search(search)  # says what is wrong before anything is begun
     size = settings.batch_size
     if size == "auto":
         size = 16 if captioner.device.type == "cpu" else 64

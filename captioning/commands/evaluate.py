@@ -51,6 +51,9 @@ class EvaluateSettings:
     """No sequence of so many words twice in a caption; 0 for no such rule."""
     no_double_word: bool = False
     """No word twice in a row."""
+    phrases: float | None = None
+    """What the phrases that a photo makes likely count in ranking what a beam found; the model's
+    own by default, 0 for nothing."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Further metrics, which need Java: meteor spice."""
     json: bool = False
@@ -81,19 +84,21 @@ def run(settings: EvaluateSettings) -> int:
         workers=settings.workers,
         console=console,
     )
+    search = chosen_search(
+        captioner.checkpoint.search,
+        beam=settings.beam,
+        length_penalty=settings.length_penalty,
+        no_repeat_ngram=settings.no_repeat_ngram,
+        no_double_word=settings.no_double_word,
+        phrases=settings.phrases,
+    )
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("captioning", total=None)
         found = evaluate(
             captioner,
             settings.data,
             split=settings.split,
-            search=chosen_search(
-                captioner.checkpoint.search,
-                beam=settings.beam,
-                length_penalty=settings.length_penalty,
-                no_repeat_ngram=settings.no_repeat_ngram,
-                no_double_word=settings.no_double_word,
-            ),
+            search=search,
             output=output,
             java=settings.java,
             batch_size=settings.batch_size,

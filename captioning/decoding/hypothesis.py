@@ -1,6 +1,6 @@
 """What search asks of a decoder, and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +28,10 @@ Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """``step(tokens (N,), state) -> (log_probs (N, V), state)``: reads one token per row and returns
 the natural log-probabilities of the next. It must not change the state that it is given."""
 
+Agreement = Callable[[int, Sequence[tuple[int, ...]]], Sequence[float]]
+"""``agreement(image, captions)``: how far some captions, as ids, agree with what is known otherwise
+of the image at that place."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -38,7 +42,7 @@ class Hypothesis:
         log_prob: The model's natural log-probability of the caption, ``<eos>`` included where the
             caption is finished; temperature, penalties and constraints do not enter it.
         score: What the hypotheses of one image are ranked by: ``log_prob``, or its
-            length-normalised form under beam search.
+            length-normalised form under beam search, with the agreement where that counts.
         finished: Whether ``<eos>`` was reached. A caption that is still going after ``max_length``
             words is cut there.
         token_log_probs: The log-probability of each token given those before it, ``<eos>``

@@ -1,13 +1,14 @@
 """The one entrance to all ways of searching."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from captioning.decoding.beam import Beams, beam_search
-from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
+from captioning.decoding.hypothesis import Agreement, Hypothesis, SearchState, Step
 from captioning.decoding.methods import (
     BeamSearch,
     DiverseBeamSearch,
@@ -31,6 +32,7 @@ def search(
     banned: Sequence[int] = (),
     generator: torch.Generator | None = None,
     keys: Int[Tensor, " B"] | None = None,
+    agreement: Agreement | None = None,
 ) -> list[list[Hypothesis]]:
     """Find captions for a batch of images.
 
@@ -49,6 +51,7 @@ def search(
         keys: For sampling, a number for each image that names its own stream of chance: with a
             generator in the same state, an image of the same key gets the same captions in any
             batch. None for its place in the batch.
+        agreement: What a beam search with ``phrases`` asks at its end.
 
     Returns:
         For each image its hypotheses, best first: finished ones by falling score, then cut ones.
@@ -67,8 +70,16 @@ def search(
     match how:
         case Greedy():
             return beam_search(step, state, rules, Beams(width=1))
-        case BeamSearch():
+        case BeamSearch(phrases=0):
             return beam_search(step, state, rules, Beams(how.width, how.n, how.length_penalty))
+        case BeamSearch():
+            if agreement is None:
+                raise SearchError(
+                    f"The search counts phrases ({how.phrases:g}), and nothing was given that "
+                    "knows any. Set phrases to 0, or give an agreement."
+                )
+            beams = Beams(how.width, how.width, how.length_penalty)
+            return _ranked(beam_search(step, state, rules, beams), how, agreement)
         case DiverseBeamSearch():
             beams = Beams(how.width, 1, how.length_penalty, how.groups, how.strength)
             return beam_search(step, state, rules, beams)
@@ -78,3 +89,18 @@ def search(
         f"There is no search for {type(how).__name__}; there are Greedy, BeamSearch, "
         "DiverseBeamSearch and Sampling."
     )
+
+
+def _ranked(
+    found: list[list[Hypothesis]], how: BeamSearch, agreement: Agreement
+) -> list[list[Hypothesis]]:
+    """Rank what a beam found by the agreement too, and return as many as are asked for."""
+    ranked = []
+    for image, hypotheses in enumerate(found):
+        agreed = agreement(image, [each.tokens for each in hypotheses])
+        scored = [
+            replace(each, score=each.score + how.phrases * value)
+            for each, value in zip(hypotheses, agreed, strict=True)
+        ]
+        ranked.append(sorted(scored, key=lambda h: (not h.finished, -h.score))[: how.n])
+    return ranked

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from captioning.checkpoint import Checkpoint
 from captioning.data.features import PictureRows
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, SearchMethod, search_to_json
 from captioning.metrics import Scores, score
 from captioning.metrics.scores import NAMES
+from captioning.phrases import Phrases
 from captioning.training.student import Student
 from captioning.training.validation import caption_features
 
@@ -22,6 +25,11 @@ SEARCHES: tuple[SearchMethod, ...] = tuple(
     for blocked in ((0,) if width < 5 else (0, 2))
 )
 """What is chosen from: docs/experiments.md has what each gave models of several kinds."""
+PHRASE_SEARCHES: tuple[SearchMethod, ...] = tuple(
+    BeamSearch(width=8, length_penalty=0.5, no_repeat_ngram=2, no_double_word=True, phrases=weight)
+    for weight in (3.0, 5.0)
+)
+"""What a model that expects phrases can choose besides."""
 _NOTHING = 1e-6  # BLEU's smoothing gives less than this where no four words are right
 _CHOSEN = "search"  # stands with the scores in the card of a model whose search was chosen
 
@@ -32,6 +40,7 @@ def try_searches(
     references: Mapping[int, Sequence[str]],
     vocabulary: Vocabulary,
     *,
+    phrases: Phrases | None = None,
     searches: Iterable[SearchMethod] = SEARCHES,
     watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
 ) -> dict[SearchMethod, Scores]:
@@ -42,12 +51,13 @@ def try_searches(
         cache: Features of the pictures.
         references: What people said about the picture in each row that counts.
         vocabulary: The decoder's words.
+        phrases: Those that the model expects.
         searches: What to try.
         watch: Told each search and its scores as they are found.
     """
     places, table = list(references), {}
     for how in searches:
-        captions = caption_features(student, cache, places, vocabulary, how)
+        captions = caption_features(student, cache, places, vocabulary, how, phrases=phrases)
         table[how] = score(dict(zip(places, captions, strict=True)), references)
         watch(how, table[how])
     return table
@@ -66,6 +76,38 @@ def in_words(how: SearchMethod) -> str:
 def for_card(scores: Scores, name: str) -> dict[str, float]:
     """Return scores for the card, of the pictures that are called ``name`` there."""
     return {f"{NAMES[key]} ({name})": round(value, 4) for key, value in scores.values.items()}
+
+
+@torch.inference_mode()
+def learned_phrases(
+    student: Student,
+    cache: PictureRows,
+    captions: Sequence[Sequence[Sequence[str]]],
+    vocabulary: Vocabulary,
+    *,
+    most: int,
+    batch_size: int = 64,
+) -> Phrases | None:
+    """Return what a model's v makes likely, learned from pictures as they are.
+
+    Args:
+        student: Its eyes are the model's.
+        cache: Features of the pictures.
+        captions: What people said of each, as words; any beyond the cache's end have no picture.
+        vocabulary: The decoder's words.
+        most: Phrases that are learned.
+        batch_size: Pictures that are looked at together.
+
+    Returns:
+        The phrases; None where fewer than two pictures have captions, or the decoder sees no image.
+    """
+    places = [place for place in cache.readable if any(captions[place])]
+    if len(places) < 2 or student.decoder.config.injection == "none":
+        return None
+    rows = torch.tensor(places).split(batch_size)
+    vectors = torch.cat([student.look(cache, some).vector.cpu() for some in rows])
+    said = [captions[place] for place in places]
+    return Phrases.learned(vectors, said, vocabulary, most=most)
 
 
 def with_best_search(
@@ -93,7 +135,15 @@ def with_best_search(
     def tell(how: SearchMethod, scores: Scores) -> None:
         say(f"{_short(how)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider or 0.0:.3f}")
 
-    table = try_searches(student, cache, references, checkpoint.vocabulary, watch=tell)
+    table = try_searches(
+        student,
+        cache,
+        references,
+        checkpoint.vocabulary,
+        phrases=checkpoint.phrases,
+        searches=searches_for(checkpoint),
+        watch=tell,
+    )
     best = best_search(table)
     if table[best].bleu_4 + (table[best].cider or 0.0) < _NOTHING:
         say("No search finds a caption that scores, so the model's own stays as it is.")
@@ -107,6 +157,11 @@ def with_best_search(
     return replace(checkpoint, search=best, info={**checkpoint.info, "scores": scores})
 
 
+def searches_for(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
+    """Return what a model's search is chosen from."""
+    return SEARCHES if checkpoint.phrases is None else SEARCHES + PHRASE_SEARCHES
+
+
 def has_chosen_search(checkpoint: Checkpoint) -> bool:
     """Whether the model's search was chosen by the scores of its captions."""
     return _CHOSEN in checkpoint.info.get("scores", {})
@@ -116,4 +171,5 @@ def _short(how: SearchMethod) -> str:
     """Return the settings that :data:`SEARCHES` differ in."""
     assert isinstance(how, BeamSearch)
     blocked = ", no pair of words twice" if how.no_repeat_ngram == 2 else ""
-    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}"
+    counted = f", phrases {how.phrases:g}" if how.phrases else ""
+    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}{counted}"

@@ -19,7 +19,7 @@ from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.tail import cut
-from captioning.training.choice import has_chosen_search, with_best_search
+from captioning.training.choice import has_chosen_search, learned_phrases, with_best_search
 from captioning.training.directory import alone_in, check_output, write_settings
 from captioning.training.history import described, run_line
 from captioning.training.log import TrainingLog
@@ -208,9 +208,21 @@ class _Run:
         tail = None
         if self.trainer.trained.tail is not None:
             tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
+        student = Student(checkpoint.model.decoder, tail)
+        if most := self.config.phrases:
+            phrases = learned_phrases(
+                student,
+                self.prepared.train.cache,
+                self.prepared.words,
+                checkpoint.vocabulary,
+                most=most,
+            )
+            if phrases is not None:
+                self.watcher.say(f"{counted(len(phrases), 'phrase')} to rank captions by")
+            checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
-            Student(checkpoint.model.decoder, tail),
+            student,
             split.cache,
             {place: split.captions[place] for place in spread},
             name=f"{name}, {counted(count, 'picture')}",

@@ -194,15 +194,18 @@ class RunConfig:
     cache: Path | None = None
     """Where features are cached, for all runs to share; ``features`` beside the run by default."""
     search_pictures: int = 1000
-    """After the last epoch the model gets, once, the search out of eight whose captions of so many
+    """After the last epoch the model gets, once, the search out of ten whose captions of so many
     pictures of the validation split score best; 0 leaves it a beam of 3."""
+    phrases: int = 6000
+    """Before that the model learns how much each of so many phrases makes up what people say of a
+    picture, by which two of the ten searches rank what a beam finds; 0 for none."""
     workers: int = 2
     """Processes that read pictures."""
     device: str = "cpu"
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
 
     def __post_init__(self) -> None:
-        check_least(self, min_count=1, search_pictures=0, workers=0)
+        check_least(self, min_count=1, search_pictures=0, phrases=0, workers=0)
         for name in ("output", "start", "text", "cache"):  # a notebook's are strings
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))

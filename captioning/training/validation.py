@@ -11,6 +11,7 @@ from captioning.data.batches import CaptionDataset
 from captioning.data.features import PictureRows
 from captioning.data.vocabulary import Vocabulary, join_words
 from captioning.decoding import SearchMethod, search
+from captioning.phrases import Phrases
 from captioning.training.loss import cross_entropy
 from captioning.training.student import Student
 
@@ -36,6 +37,7 @@ def caption_features(
     vocabulary: Vocabulary,
     how: SearchMethod,
     *,
+    phrases: Phrases | None = None,
     batch_size: int = 64,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
@@ -47,6 +49,7 @@ def caption_features(
         places: Their rows, in the order of the captions returned.
         vocabulary: The decoder's words.
         how: The search.
+        phrases: What it may count.
         batch_size: Pictures searched together; it changes no caption.
         watch: Told how many pictures are done, of how many.
     """
@@ -56,9 +59,15 @@ def caption_features(
     with _evaluating(student):
         for start in range(0, len(places), batch_size):
             rows = torch.tensor(places[start : start + batch_size])
-            state = decoder.start(student.look(cache, rows))
+            features = student.look(cache, rows)
             found = search(
-                decoder.step, state, how, bos=vocabulary.bos, eos=vocabulary.eos, banned=banned
+                decoder.step,
+                decoder.start(features),
+                how,
+                bos=vocabulary.bos,
+                eos=vocabulary.eos,
+                banned=banned,
+                agreement=None if phrases is None else phrases.of(features.vector),
             )
             captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
             watch(len(captions), len(places))

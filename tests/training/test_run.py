@@ -10,16 +10,19 @@ from small_run import TINY, Killed, config, kill_after
 
 from captioning.captioner import Captioner
 from captioning.checkpoint import load_checkpoint
+from captioning.data.images import read_image
 from captioning.data.readers import read_captions
+from captioning.data.tokenizer import tokenize
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
 from captioning.evaluation import evaluate
 from captioning.metrics import score
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.options import DecoderOptions
+from captioning.phrases import Phrases
 from captioning.training import TrainingConfig, Watcher, train
 from captioning.training.cache import cache_features
-from captioning.training.choice import SEARCHES, with_best_search
+from captioning.training.choice import searches_for, with_best_search
 from captioning.training.student import Student
 
 
@@ -90,7 +93,7 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     checkpoint = load_checkpoint(model)
     found = {
         how: evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", search=how, workers=0)
-        for how in SEARCHES
+        for how in searches_for(checkpoint)
     }
     earned = {how: each.scores.cider + each.scores.bleu_4 for how, each in found.items()}
     assert earned[checkpoint.search] == pytest.approx(max(earned.values()), abs=1e-4)
@@ -375,3 +378,31 @@ def test_mixtures_that_make_no_sense_are_refused(mixture):
     ):
         with pytest.raises(SettingsError, match=said):
             replace(mixture, **change)
+
+
+def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
+    settings = replace(config(tmp_path / "run"), phrases=50)
+    said = []
+    checkpoint = load_checkpoint(train(settings, Watcher(said.append)))
+    assert "50 phrases to rank captions by" in said
+    assert sum("phrases 3" in line or "phrases 5" in line for line in said) == 2
+    split = read_captions(f"coco:{TINY}", split="train")
+    encoder = checkpoint.model.encoder
+    pixels = [
+        encoder.preprocessing.pixels(read_image(image.path, shrink_to=64)) for image in split.images
+    ]
+    with torch.inference_mode():
+        vectors = encoder(torch.stack(pixels)).vector
+    words = [[tokenize(caption) for caption in image.captions] for image in split.images]
+    wanted = Phrases.learned(vectors, words, checkpoint.vocabulary, most=50)
+    found = checkpoint.phrases
+    assert torch.equal(found.tokens, wanted.tokens)
+    both = [each.weights.float() * each.scales[:, None] for each in (found, wanted)]
+    assert (both[0] - both[1]).abs().max() <= 0.02 * both[1].abs().max()  # features have 16 bits
+
+
+@pytest.mark.parametrize("how", [{"phrases": 0}, {"decoder": DecoderOptions(injection="none")}])
+def test_a_model_that_learns_no_phrases(how, tmp_path):
+    checkpoint = load_checkpoint(train(replace(config(tmp_path / "run"), **how)))
+    assert checkpoint.phrases is None
+    assert checkpoint.search.phrases == 0

@@ -1,0 +1,329 @@
+"""What people are going to say about a picture, in phrases of one to four words, from v alone.
+
+A decoder that has learned a few thousand photos by heart ranks the captions of its beam badly. A
+linear regression on v, which has no words before the next to lean on, knows less and is wrong about
+other things: together they choose better (docs/experiments.md, "phrases that v makes likely").
+
+Fang et al. (2015), From captions to visual concepts and back, detect words and rank sentences by
+them; Lebret et al. (2015), Phrase-based image captioning, score phrases by a product with v.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int8
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captioning.data.vocabulary import SPECIALS, Vocabulary
+from captioning.errors import CheckpointError, DataError, counted
+from captioning.metrics.ngrams import ORDER, count_ngrams
+from captioning.weights_file import open_weights
+
+MOST = 6000
+RIDGE = 0.2
+_LEVELS = 127
+_LARGEST = {"scales": 1e6, "idf": 100.0, "unseen": 100.0}
+"""Beyond which no scale of a share and no logarithm of a number of pictures lies."""
+_NONE = 0  # <pad>, which no caption holds: fills the places of phrases of fewer words
+
+
+@dataclass(frozen=True, eq=False)
+class Phrases:
+    """A linear regression from v to how much of people's captions each phrase makes up.
+
+    With u(c) for a caption's n-grams of n words, weighed by tf-idf and of length 1, what is learned
+    is the mean u of the captions of a picture, as CIDEr compares it (Vedantam et al. 2015, section
+    3, equation 2). So::
+
+        agreement(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
+
+    is the CIDEr, from 0 to 10, that a caption c may expect. W has a row for each phrase, in eight
+    bits with a scale for each row.
+
+    Attributes:
+        tokens: The words of each phrase, and 0 in the places that it leaves free.
+        weights: W, over ``scales``.
+        scales: Of each row of W.
+        idf: The logarithm of pictures over pictures about which somebody said the phrase.
+        unseen: The same for phrases that are not among these.
+    """
+
+    tokens: Int[Tensor, "P 4"]
+    weights: Int8[Tensor, "P D"]
+    scales: Float[Tensor, " P"]
+    idf: Float[Tensor, " P"]
+    unseen: float
+
+    @classmethod
+    def learned(
+        cls,
+        vectors: Float[Tensor, "N D"],
+        captions: Sequence[Sequence[Sequence[str]]],
+        vocabulary: Vocabulary,
+        *,
+        most: int = MOST,
+        ridge: float = RIDGE,
+    ) -> "Phrases":
+        """Learn from captioned pictures: ridge regression, solved at once.
+
+        Args:
+            vectors: v of each picture.
+            captions: What people said of each, as words; those without captions are left out.
+            vocabulary: The decoder's words. Phrases of others are not learned.
+            most: Phrases that are kept: those that are said of more than a third of the pictures,
+                and then those that make up most of the captions, by tf-idf.
+            ridge: What is added to the diagonal of the unit vectors' matrix of products.
+
+        Raises:
+            DataError: Fewer than two pictures have captions, or these have no phrase in common
+                with the vocabulary.
+        """
+        spoken = [place for place, image in enumerate(captions) if any(image)]
+        if len(spoken) < 2:
+            raise DataError(
+                f"Phrases are learned from captioned pictures, and there is "
+                f"{counted(len(spoken), 'such picture')}. Give more, or learn none (phrases 0)."
+            )
+        shares = _shares([[list(c) for c in captions[place] if c] for place in spoken])
+        chosen = _largest(shares, vocabulary, most)
+        if not chosen:
+            raise DataError(
+                "No phrase of the captions is made of the vocabulary's words, so none can be "
+                "learned. Learn none (phrases 0)."
+            )
+        units = torch.nn.functional.normalize(vectors[spoken].double(), dim=1)
+        wanted = torch.cat([share.of(rows) for share, rows in chosen])  # P x N
+        products = units.T @ units + ridge * torch.eye(units.shape[1], dtype=units.dtype)
+        rows = torch.linalg.solve(products, (wanted @ units).T).T
+        scales = (rows.abs().amax(1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        return cls(
+            torch.cat([share.tokens(picked, vocabulary) for share, picked in chosen]),
+            torch.round(rows / scales.unsqueeze(1)).to(torch.int8),
+            scales.float(),
+            torch.cat([torch.from_numpy(share.idf[picked]) for share, picked in chosen]).float(),
+            float(np.float32(math.log(len(spoken)))),  # as it is written
+        )
+
+    def __len__(self) -> int:
+        """Return P, the number of phrases."""
+        return len(self.tokens)
+
+    @cached_property
+    def _matrix(self) -> Float[Tensor, "D P"]:
+        return (self.weights.float() * self.scales.unsqueeze(1)).T.contiguous()
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, ...], tuple[int, float]]:
+        """Return where each phrase stands, and its idf."""
+        phrases = [tuple(t for t in row if t != _NONE) for row in self.tokens.tolist()]
+        return {
+            phrase: (place, idf)
+            for place, (phrase, idf) in enumerate(zip(phrases, self.idf.tolist(), strict=True))
+        }
+
+    def of(
+        self, vectors: Float[Tensor, "B D"]
+    ) -> Callable[[int, Sequence[Sequence[int]]], list[float]]:
+        """Return how far captions, given as ids, agree with what v of their picture makes likely.
+
+        Args:
+            vectors: v of some pictures.
+
+        Returns:
+            A function of a picture's place among these, and captions.
+        """
+        units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
+        expected = (units @ self._matrix).numpy()
+
+        def agreement(image: int, captions: Sequence[Sequence[int]]) -> list[float]:
+            return [self._agreement(expected[image], caption) for caption in captions]
+
+        return agreement
+
+    def _agreement(self, expected: Float[np.ndarray, " P"], caption: Sequence[int]) -> float:
+        total = 0.0
+        for n in range(1, min(ORDER, len(caption)) + 1):
+            tails = [caption[start:] for start in range(n)]
+            shared = square = 0.0
+            for phrase, count in Counter(zip(*tails, strict=False)).items():
+                place, idf = self._places.get(phrase, (None, self.unseen))
+                weight = count * idf
+                square += weight**2
+                if place is not None:
+                    shared += weight * float(expected[place])
+            if square:
+                total += shared / math.sqrt(square)
+        return 10 * total / ORDER
+
+    def digest(self) -> bytes:
+        """Return what differs wherever a phrase or a number does."""
+        found = hashlib.sha256(repr((self.unseen, len(self))).encode())
+        for tensor in (self.tokens, self.weights, self.scales, self.idf):
+            found.update(tensor.contiguous().numpy().tobytes())
+        return found.digest()
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write them as one safetensors file."""
+        tensors = {
+            "tokens": self.tokens.int(),
+            "weights": self.weights,
+            "scales": self.scales,
+            "idf": self.idf,
+            "unseen": torch.tensor([self.unseen]),
+        }
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path, *, words: int, features: int) -> "Phrases":
+        """Read what :meth:`save` wrote, which is not believed.
+
+        Args:
+            path: The file.
+            words: In the vocabulary of the model that it is to go with.
+            features: D, the size of that model's v.
+
+        Raises:
+            CheckpointError: It is damaged, or does not go with that model.
+        """
+        with open_weights(path) as stored:
+            found = {name: (each.dtype, each.shape) for name, each in stored.tensors.items()}
+            count = stored.tensors["tokens"].shape[0] if found.get("tokens", (0, ()))[1] else 0
+            wanted = {
+                "tokens": (torch.int32, (count, ORDER)),
+                "weights": (torch.int8, (count, features)),
+                "scales": (torch.float32, (count,)),
+                "idf": (torch.float32, (count,)),
+                "unseen": (torch.float32, (1,)),
+            }
+            if found != wanted:
+                raise CheckpointError(
+                    f"{path} holds no phrases for a v of {features} numbers. The files belong to "
+                    "different models; copy the model again."
+                )
+            tensors = {name: stored.read_finite(name) for name in wanted}
+        tokens = tensors["tokens"].long()
+        empty = tokens == _NONE
+        if (tokens < 0).any() or (tokens >= words).any():
+            raise CheckpointError(
+                f"{path} speaks of words that the vocabulary of {words} has not. The files belong "
+                "to different models; copy the model again."
+            )
+        if empty[:, 0].any() or (empty[:, :-1] & ~empty[:, 1:]).any():
+            raise CheckpointError(f"{path}: a phrase has gaps. Copy the model again.")
+        for name, largest in _LARGEST.items():
+            if (tensors[name] < 0).any() or (tensors[name] > largest).any():
+                raise CheckpointError(
+                    f"{path}: {name} holds numbers outside 0 to {largest:g}. Copy the model again."
+                )
+        return cls(
+            tokens,
+            tensors["weights"],
+            tensors["scales"],
+            tensors["idf"],
+            float(tensors["unseen"]),
+        )
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """How much of a picture's captions each n-gram of one length makes up: the mean u_n.
+
+    Attributes:
+        n: Words.
+        captions: All captions.
+        first: For each n-gram, a caption and the word in it where it begins.
+        idf: Of each.
+        images: Of each entry, the picture; ``ngrams`` the n-gram; ``values`` the share.
+        count: Pictures.
+    """
+
+    n: int
+    captions: list[list[str]]
+    first: Int[np.ndarray, "distinct 2"]
+    idf: Float[np.ndarray, " distinct"]
+    images: Int[np.ndarray, " entries"]
+    ngrams: Int[np.ndarray, " entries"]
+    values: Float[np.ndarray, " entries"]
+    count: int
+
+    @property
+    def mass(self) -> Float[np.ndarray, " distinct"]:
+        """The sum of each n-gram's shares over all pictures; without end where its idf is below 1.
+
+        Such an n-gram makes up little of a caption, but what is not learned counts as rare.
+        """
+        mass = np.bincount(self.ngrams, self.values, minlength=len(self.idf))
+        return np.where(self.idf < 1, np.inf, mass)
+
+    def words(self, ngram: int) -> list[str]:
+        """Return an n-gram's words."""
+        caption, start = self.first[ngram]
+        return self.captions[caption][start : start + self.n]
+
+    def tokens(self, picked: Int[np.ndarray, " P"], vocabulary: Vocabulary) -> Int[Tensor, "P 4"]:
+        """Return the words of some n-grams as ids."""
+        free = [_NONE] * (ORDER - self.n)
+        rows = [[*map(vocabulary.id, self.words(ngram)), *free] for ngram in picked.tolist()]
+        return torch.tensor(rows, dtype=torch.long).reshape(-1, ORDER)
+
+    def of(self, picked: Int[np.ndarray, " P"]) -> Float[Tensor, "P N"]:
+        """Return the shares of some n-grams, a sparse matrix."""
+        row = np.full(len(self.idf), -1)
+        row[picked] = np.arange(len(picked))
+        rows = row[self.ngrams]
+        kept = rows >= 0
+        places = torch.from_numpy(np.stack([rows[kept], self.images[kept]]))
+        values = torch.from_numpy(self.values[kept])
+        size = (len(picked), self.count)
+        return torch.sparse_coo_tensor(places, values, size, check_invariants=True)
+
+
+def _shares(captions: Sequence[Sequence[list[str]]]) -> list[_Shares]:
+    """Return the shares of all n-grams of one to four words."""
+    flat = [words for image in captions for words in image]
+    sizes = np.array([len(image) for image in captions])
+    owner = np.repeat(np.arange(len(captions)), sizes)
+    found = []
+    for n, table in enumerate(count_ngrams(flat), 1):
+        distinct = len(table.first)
+        image = owner[table.captions]
+        pairs = np.unique(image * max(distinct, 1) + table.ngrams)
+        pictures = np.bincount(pairs % max(distinct, 1), minlength=distinct)
+        idf = np.log(len(captions) / pictures)
+        weights = table.counts * idf[table.ngrams]
+        norms = np.sqrt(np.bincount(table.captions, weights**2, minlength=len(flat)))
+        norms[norms == 0] = 1.0  # of n-grams that stand about every picture
+        values = weights / norms[table.captions] / sizes[image]
+        found.append(_Shares(n, flat, table.first, idf, image, table.ngrams, values, len(captions)))
+    return found
+
+
+def _largest(
+    shares: Sequence[_Shares], vocabulary: Vocabulary, most: int
+) -> list[tuple[_Shares, Int[np.ndarray, " P"]]]:
+    """Return the n-grams of the vocabulary's words that make up most of the captions."""
+    mass = np.concatenate([each.mass for each in shares])
+    starts = np.cumsum([0, *(len(each.idf) for each in shares)])
+    picked: list[list[int]] = [[] for _ in shares]
+    left = most
+    for place in np.argsort(-mass, kind="stable"):
+        if not left:
+            break
+        order = int(np.searchsorted(starts, place, side="right")) - 1
+        ngram = int(place - starts[order])
+        if all(vocabulary.id(word) >= len(SPECIALS) for word in shares[order].words(ngram)):
+            picked[order].append(ngram)
+            left -= 1
+    return [
+        (each, np.array(sorted(rows))) for each, rows in zip(shares, picked, strict=True) if rows
+    ]

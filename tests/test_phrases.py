@@ -1,0 +1,348 @@
+"""Phrases that v makes likely: learned, written, and captions ranked by them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_captioner import WORDS, small_checkpoint, write_photos
+
+from captioning.captioner import Captioner
+from captioning.captioner.runs import fingerprint
+from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.cli import main
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import BeamSearch, Hypothesis, search
+from captioning.errors import CheckpointError, DataError, SearchError, SettingsError
+from captioning.metrics import DocumentFrequency, score
+from captioning.phrases import Phrases
+
+SAID = [
+    ["a red dog runs", "the dog runs fast"],
+    ["a man sits still", "the old man sits"],
+    ["a red ball rolls", "the ball is red"],
+    ["a cat sleeps there", "the cat sleeps now"],
+]
+SPOKEN = [[caption.split() for caption in image] for image in SAID]
+VOCABULARY = Vocabulary.build([words for image in SPOKEN for words in image], min_count=1)
+
+
+def ids(caption, vocabulary=VOCABULARY):
+    return tuple(vocabulary.id(word) for word in caption.split())
+
+
+def learned(vectors=None, **settings):
+    vectors = torch.eye(4) if vectors is None else vectors
+    return Phrases.learned(vectors, SPOKEN, VOCABULARY, **{"ridge": 1e-9, **settings})
+
+
+def test_agreement_is_cider_where_v_tells_all():
+    # With a v of its own each picture's phrases are its captions', and CIDEr-D is CIDEr where no
+    # caption is longer than another or holds a phrase twice.
+    agreement = learned().of(3 * torch.eye(4))
+    frequency = DocumentFrequency.build(dict(enumerate(SAID)))
+    for image in range(4):
+        for caption in ("a red dog runs", "the man sits still", "a cat runs fast", "red is a ball"):
+            wanted = score({0: caption}, {0: SAID[image]}, document_frequency=frequency).cider
+            (found,) = agreement(image, [ids(caption)])
+            assert found == pytest.approx(wanted, rel=0.02, abs=0.02)
+
+
+def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
+    few = learned(most=3)
+    assert len(few) == 3
+    agreement = few.of(torch.eye(4))
+    idf = dict(zip(map(tuple, few.tokens.tolist()), few.idf.tolist(), strict=True))
+    expected = few.weights.float() * few.scales[:, None]
+    for image, caption in enumerate(("a red dog runs", "the man sits", "ball", "zebra cat")):
+        total = 0.0
+        words = ids(caption)
+        for n in range(1, len(words) + 1):
+            grams = [words[i : i + n] for i in range(len(words) - n + 1)]
+            rows = [(*gram, *[0] * (4 - n)) for gram in grams]
+            u = np.array([idf.get(row, math.log(4)) for row in rows])
+            shares = [
+                float(expected[few.tokens.tolist().index(list(row)), image]) if row in idf else 0.0
+                for row in rows
+            ]
+            total += u @ shares / np.linalg.norm(u)
+        assert agreement(image, [words]) == pytest.approx([2.5 * total], rel=1e-5, abs=1e-9)
+
+
+def test_an_empty_caption_and_one_that_everybody_says_agree_with_nothing():
+    agreement = learned().of(torch.eye(4))
+    assert agreement(0, [(), ids("a"), ids("the")]) == [0.0, 0.0, 0.0]  # about every picture
+
+
+def test_weights_are_those_of_ridge_regression():
+    torch.manual_seed(0)
+    vectors = torch.randn(4, 3)
+    phrases = learned(vectors, ridge=0.3)
+    units = (vectors / vectors.norm(dim=1, keepdim=True)).double().numpy()
+    row = phrases.tokens.tolist().index([*ids("red"), 0, 0, 0])
+    idf = {1: math.log(4 / 2), "rare": math.log(4)}
+    # "red dog runs": a (everybody, 0), red (two pictures), dog and runs (one)
+    first = idf[1] / math.hypot(idf[1], idf["rare"], idf["rare"]) / 2
+    ball = idf[1] / math.hypot(idf[1], idf["rare"], idf["rare"]) / 2
+    last = idf[1] / math.hypot(idf["rare"], idf["rare"], idf[1]) / 2
+    target = np.array([first, 0.0, ball + last, 0.0])
+    # ridge regression as least squares with the penalty as further rows
+    wide = np.vstack([units, math.sqrt(0.3) * np.eye(3)])
+    wanted = np.linalg.lstsq(wide, np.concatenate([target, np.zeros(3)]), rcond=None)[0]
+    found = (phrases.weights[row].float() * phrases.scales[row]).numpy()
+    assert found == pytest.approx(wanted, abs=np.abs(wanted).max() / 127)
+
+
+def test_the_largest_phrases_of_known_words_are_learned():
+    vocabulary = Vocabulary.build([["red", "dog", "runs", "ball"]], min_count=1)
+    phrases = Phrases.learned(torch.eye(4), SPOKEN, vocabulary)
+    found = {tuple(vocabulary.words[t] for t in row if t) for row in phrases.tokens.tolist()}
+    singles = {("red",), ("dog",), ("runs",), ("ball",)}
+    assert found == singles | {
+        ("red", "dog"),
+        ("dog", "runs"),
+        ("red", "ball"),
+        ("red", "dog", "runs"),
+    }
+    # Said of half the pictures, so it comes first; then the largest share, 2/3 of two captions.
+    for most, words in ((1, {"red"}), (2, {"red", "ball"})):
+        few = Phrases.learned(torch.eye(4), SPOKEN, vocabulary, most=most)
+        assert {vocabulary.words[row[0]] for row in few.tokens.tolist()} == words
+        assert few.tokens[:, 1:].sum() == 0
+
+
+def test_pictures_without_captions_count_for_nothing():
+    vectors = torch.cat([torch.eye(4), torch.full((1, 4), 0.5)])
+    found = Phrases.learned(vectors, [*SPOKEN, [[]]], VOCABULARY, ridge=1e-9)
+    assert found.digest() == learned().digest()
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ([[["a", "dog"]], []], "1 such picture"),
+        ([[["x"]], [["y"]]], "No phrase of the captions"),
+    ],
+)
+def test_too_little_to_learn_from_is_an_error(said, problem):
+    with pytest.raises(DataError, match=problem):
+        Phrases.learned(torch.eye(2), said, VOCABULARY)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_they_are_read_as_they_were_written(tmp_path):
+    phrases = learned()
+    phrases.save(tmp_path / "phrases.safetensors")
+    found = Phrases.load(tmp_path / "phrases.safetensors", words=len(VOCABULARY), features=4)
+    assert found.digest() == phrases.digest()
+    assert found.tokens.dtype == torch.long
+
+
+def set_to(name, place, value):
+    def change(tensors):
+        tensors[name][place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (set_to("tokens", (0, 0), 999), "words that the vocabulary"),
+        (set_to("tokens", (0, 0), -1), "words that the vocabulary"),
+        (set_to("tokens", (0, 0), 0), "gaps"),
+        (set_to("tokens", (0, 3), 5), "gaps"),
+        (set_to("idf", 0, -1.0), "idf holds numbers outside"),
+        (set_to("unseen", 0, 1e9), "unseen holds numbers outside"),
+        (set_to("scales", 0, 1e30), "scales holds numbers outside"),
+        (set_to("scales", 0, math.nan), "no finite numbers"),
+        (lambda tensors: tensors.pop("idf"), "no phrases for a v of 4"),
+        (lambda tensors: tensors.update(more=torch.ones(1)), "no phrases for a v of 4"),
+        (lambda tensors: tensors.update(weights=tensors["weights"].float()), "no phrases for"),
+        (lambda tensors: tensors.update(tokens=torch.tensor(1)), "no phrases for a v of 4"),
+        (lambda tensors: tensors.update(scales=tensors["scales"][:-1].clone()), "no phrases for"),
+    ],
+)
+def test_a_damaged_file_is_refused(change, problem, tmp_path):
+    path = tmp_path / "phrases.safetensors"
+    learned().save(path)
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=problem) as caught:
+        Phrases.load(path, words=len(VOCABULARY), features=4)
+    assert str(path) in str(caught.value)
+
+
+def test_phrases_of_another_v_are_refused(tmp_path):
+    learned().save(tmp_path / "phrases.safetensors")
+    with pytest.raises(CheckpointError, match="a v of 5"):
+        Phrases.load(tmp_path / "phrases.safetensors", words=len(VOCABULARY), features=5)
+
+
+# --- in a search ------------------------------------------------------------------------------
+
+
+class Coin:
+    """A decoder that knows three words and one state."""
+
+    def __len__(self):
+        return 2
+
+    def select(self, rows):
+        return self
+
+
+def step(tokens, state):
+    return torch.tensor([-9.0, 0.4, 0.3, 0.2, 0.1]).clamp_min(1e-9).log().expand(
+        len(tokens), -1
+    ), state
+
+
+def found_by(how, agreement):
+    return search(step, Coin(), how, bos=0, eos=1, agreement=agreement)
+
+
+def test_a_beam_is_ranked_by_its_score_and_the_agreement():
+    asked = []
+
+    def agreement(image, captions):
+        asked.append((image, captions))
+        return [image + 0.1 * sum(caption) for caption in captions]
+
+    plain = found_by(BeamSearch(width=6, n=6, length_penalty=0.5), None)
+    for weight in (0.01, 1.0, 30.0):
+        how = BeamSearch(width=6, n=2, length_penalty=0.5, phrases=weight)
+        for image, (before, after) in enumerate(zip(plain, found_by(how, agreement), strict=True)):
+            values = {h.tokens: h.score + weight * (image + 0.1 * sum(h.tokens)) for h in before}
+            best = sorted(values, key=lambda tokens: -values[tokens])[:2]
+            assert [h.tokens for h in after] == best
+            assert [h.score for h in after] == pytest.approx([values[tokens] for tokens in best])
+            assert all(isinstance(h, Hypothesis) and h.log_prob < 0 for h in after)
+    assert {image for image, _ in asked} == {0, 1}
+    assert all(len(captions) == 6 for _, captions in asked)
+
+
+def test_a_search_that_counts_phrases_needs_an_agreement():
+    with pytest.raises(SearchError, match="counts phrases"):
+        found_by(BeamSearch(width=2, phrases=1.0), None)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan, 1e7])
+def test_the_weight_is_a_number(weight):
+    with pytest.raises(SettingsError, match="phrases"):
+        BeamSearch(phrases=weight)
+
+
+# --- in a model -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), 6)
+
+
+@pytest.fixture(scope="module")
+def model(photos):
+    """The small model, with phrases that are learned from three photos."""
+    plain = small_checkpoint()
+    encoder = plain.model.encoder
+    pixels = torch.stack([Captioner(plain).pixels(photo) for photo in photos[:3]])
+    with torch.inference_mode():
+        vectors = encoder(pixels).vector
+    said = [[["a", "red", "dog", "runs"]], [["the", "cat", "sleeps"]], [["a", "man", "sits"]]]
+    phrases = Phrases.learned(vectors, said, plain.vocabulary, ridge=1e-6)
+    how = BeamSearch(width=8, max_length=6, length_penalty=0.5, phrases=20.0)
+    return replace(plain, search=how, phrases=phrases)
+
+
+def test_a_captioner_ranks_by_the_phrases_of_the_picture(model, photos):
+    captioner = Captioner(model)
+    vocabulary = model.vocabulary
+    pixels = torch.stack([captioner.pixels(photo) for photo in photos])
+    with torch.inference_mode():
+        agreement = model.phrases.of(model.model.encoder(pixels).vector)
+    beam = BeamSearch(width=8, n=8, max_length=6, length_penalty=0.5)
+    changed = 0
+    for image, photo in enumerate(photos):
+        every = captioner.captions(photo, search=beam)
+        words = [tuple(map(vocabulary.id, each.words)) for each in every]
+        values = [
+            each.log_prob / (len(each.words) + 1) ** 0.5 + 20 * agreed
+            for each, agreed in zip(every, agreement(image, words), strict=True)
+            if each.finished
+        ]
+        best = [each for each in every if each.finished][values.index(max(values))]
+        found = captioner.caption(photo)
+        assert found.words == best.words
+        assert found.log_prob == pytest.approx(best.log_prob)
+        changed += found.words != every[0].words
+    assert changed
+    together = captioner.caption_batch(photos, batch_size=4)
+    assert [each.text for each in together] == [captioner.caption(photo).text for photo in photos]
+
+
+def test_a_model_keeps_its_phrases(model, photos, tmp_path):
+    save_checkpoint(model, tmp_path / "model")
+    found = load_checkpoint(tmp_path / "model")
+    assert found.phrases.digest() == model.phrases.digest()
+    assert found.search == model.search
+    assert Captioner(found).caption(photos[0]) == Captioner(model).caption(photos[0])
+    assert f"{len(model.phrases)} phrases" in (tmp_path / "model" / "README.md").read_text()
+    save_checkpoint(replace(found, phrases=None, search=BeamSearch()), tmp_path / "model")
+    assert not (tmp_path / "model" / "phrases.safetensors").exists()
+
+
+def test_a_model_whose_phrases_are_missing_is_refused(model, tmp_path):
+    save_checkpoint(model, tmp_path / "model")
+    (tmp_path / "model" / "phrases.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="not all of the model was copied"):
+        load_checkpoint(tmp_path / "model")
+
+
+def test_models_of_other_phrases_have_other_fingerprints(model):
+    plain = replace(model, phrases=None)
+    other = replace(model.phrases, unseen=1.0)
+    found = {fingerprint([each]) for each in (model, plain, replace(model, phrases=other))}
+    assert len(found) == 3
+
+
+def run(*arguments):
+    """Return the exit code of the command line."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    return stop.value.code
+
+
+def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
+    model, photos, tmp_path, capsys
+):
+    save_checkpoint(replace(model, phrases=None, search=BeamSearch()), tmp_path / "model")
+    arguments = ["caption", str(photos[0]), "--model", str(tmp_path / "model")]
+    output = tmp_path / "out.jsonl"
+    assert run(*arguments, "--phrases", 3, "-o", output) == 2
+    assert "has learned none" in capsys.readouterr().err
+    assert not output.exists()
+    assert run(*arguments, "--phrases", 0) == 0
+
+
+def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, capsys):
+    save_checkpoint(model, tmp_path / "model")
+    arguments = ["caption", *map(str, photos), "--model", str(tmp_path / "model")]
+    captioner = Captioner(model)
+    for weight in (0.0, 20.0, 1000.0):
+        assert run(*arguments, "--phrases", weight) == 0
+        how = replace(model.search, phrases=weight)
+        said = capsys.readouterr().out
+        for photo in photos:
+            assert captioner.caption(photo, search=how).text in said
+    assert run(*arguments, "--phrases", 1, "--sample") == 2
+    assert "--phrases rank" in capsys.readouterr().err
+
+
+def test_the_small_model_has_the_words_that_are_used_here():
+    assert {"a", "red", "dog", "runs", "the", "cat", "sleeps", "man", "sits"} <= set(WORDS)
