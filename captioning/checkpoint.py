@@ -11,7 +11,7 @@
 Everything that the model needs is written down, so a later version of this package with other
 defaults still loads the same model. Whoever wrote the directory is not believed: nothing of the
 size that its settings ask for is made before they were compared with the weights that are there, so
-that loading takes at most 1 GiB and four times the size of ``model.safetensors``.
+that loading takes at most 1 GiB and four times the size of both files of weights.
 """
 
 import json

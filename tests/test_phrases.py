@@ -1,6 +1,7 @@
 """Phrases that v makes likely: learned, written, and captions ranked by them."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_captioner import WORDS, small_checkpoint, write_photos
+from small_run import TINY
 
 from captioning.captioner import Captioner
 from captioning.captioner.runs import fingerprint
@@ -16,6 +18,7 @@ from captioning.cli import main
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, Hypothesis, search
 from captioning.errors import CheckpointError, DataError, SearchError, SettingsError
+from captioning.evaluation import evaluate
 from captioning.metrics import DocumentFrequency, score
 from captioning.phrases import Phrases
 
@@ -51,18 +54,31 @@ def test_agreement_is_cider_where_v_tells_all():
 
 
 def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
-    few = learned(most=3)
-    assert len(few) == 3
+    few = learned(most=12)
+    assert len(few) == 12
     agreement = few.of(torch.eye(4))
     idf = dict(zip(map(tuple, few.tokens.tolist()), few.idf.tolist(), strict=True))
     expected = few.weights.float() * few.scales[:, None]
-    for image, caption in enumerate(("a red dog runs", "the man sits", "ball", "zebra cat")):
+    said = (
+        "a red dog runs",
+        "the man sits",
+        "ball",
+        "zebra cat",
+        "a cat cat cat sleeps",
+        "dog dog",
+    )
+    for image, caption in [(image, caption) for image in range(4) for caption in said]:
         total = 0.0
         words = ids(caption)
-        for n in range(1, len(words) + 1):
-            grams = [words[i : i + n] for i in range(len(words) - n + 1)]
-            rows = [(*gram, *[0] * (4 - n)) for gram in grams]
-            u = np.array([idf.get(row, math.log(4)) for row in rows])
+        for n in range(1, min(len(words), 4) + 1):
+            counts = Counter(words[i : i + n] for i in range(len(words) - n + 1))
+            rows = [(*gram, *[0] * (4 - n)) for gram in counts]
+            u = np.array(
+                [
+                    count * idf.get(row, math.log(4))
+                    for row, count in zip(rows, counts.values(), strict=True)
+                ]
+            )
             shares = [
                 float(expected[few.tokens.tolist().index(list(row)), image]) if row in idf else 0.0
                 for row in rows
@@ -140,6 +156,15 @@ def test_they_are_read_as_they_were_written(tmp_path):
     found = Phrases.load(tmp_path / "phrases.safetensors", words=len(VOCABULARY), features=4)
     assert found.digest() == phrases.digest()
     assert found.tokens.dtype == torch.long
+
+
+@pytest.mark.parametrize("part", ["tokens", "weights", "scales", "idf"])
+def test_the_digest_is_of_every_part(part):
+    phrases = learned()
+    changed = getattr(phrases, part).clone()
+    changed[-1] = changed[-1] + 1
+    assert replace(phrases, **{part: changed}).digest() != phrases.digest()
+    assert replace(phrases, unseen=phrases.unseen + 1).digest() != phrases.digest()
 
 
 def set_to(name, place, value):
@@ -302,6 +327,48 @@ def test_a_model_whose_phrases_are_missing_is_refused(model, tmp_path):
     (tmp_path / "model" / "phrases.safetensors").unlink()
     with pytest.raises(CheckpointError, match="not all of the model was copied"):
         load_checkpoint(tmp_path / "model")
+
+
+def test_a_link_to_phrases_that_are_not_there_is_refused(model, tmp_path):
+    save_checkpoint(replace(model, search=BeamSearch()), tmp_path / "model")
+    path = tmp_path / "model" / "phrases.safetensors"
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"phrases\.safetensors"):
+        load_checkpoint(tmp_path / "model")
+
+
+def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
+    other = small_checkpoint()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for weight in other.model.encoder.parameters():
+            weight.normal_(0, 0.5)
+    captioner = Captioner(model, others=[other])
+    alone = [replace(each, phrases=None, search=BeamSearch()) for each in (model, other)]
+    pixels = torch.stack([captioner.pixels(photo) for photo in photos])
+    with torch.inference_mode():
+        both = [each.model.encoder(pixels).vector for each in (model, other)]
+    agreement, others = map(model.phrases.of, both)
+    differing = 0
+    how = replace(model.search, phrases=1e5)  # nothing but the agreement counts
+    beam = replace(model.search, phrases=0.0, n=8)
+    for image, photo in enumerate(photos):
+        every = Captioner(alone[0], others=alone[1:]).captions(photo, search=beam)
+        rivals = [each for each in every if each.finished] or every
+        words = [tuple(map(model.vocabulary.id, each.words)) for each in rivals]
+        values = agreement(image, words)
+        differing += values.index(max(values)) != np.argmax(others(image, words))
+        best = captioner.caption(photo, search=how).words
+        assert words[values.index(max(values))] == tuple(map(model.vocabulary.id, best))
+    assert differing
+
+
+def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):
+    captioner = Captioner(replace(model, phrases=None, search=BeamSearch()))
+    output = tmp_path / "captions.json"
+    with pytest.raises(SettingsError, match="has learned none"):
+        evaluate(captioner, f"coco:{TINY}", split="val", search=model.search, output=output)
 
 
 def test_models_of_other_phrases_have_other_fingerprints(model):
