@@ -30,7 +30,7 @@ from torch import Tensor
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
-from captioning.errors import CheckpointError, OutputError
+from captioning.errors import CheckpointError, OutputError, SettingsError
 from captioning.model_card import model_card
 from captioning.model_files import read_json, read_settings, translated
 from captioning.nn.encoder import EncoderConfig
@@ -99,7 +99,13 @@ def save_checkpoint(
 
     Raises:
         OutputError: The directory cannot be written, or holds something that is no model.
+        SettingsError: The model's search counts phrases, and it has none.
     """
+    if getattr(checkpoint.search, "phrase_weight", 0) and checkpoint.phrases is None:
+        raise SettingsError(
+            "The model's search has a phrase_weight, and the model has no phrases: it could not be "
+            "loaded again. Give it another search, such as BeamSearch(width=3)."
+        )
     directory = Path(directory)
     _refuse_foreign(directory)
     config = {
@@ -296,10 +302,10 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
 def _read_phrases(path: Path, search: SearchMethod, config: DecoderConfig) -> Phrases | None:
     if os.path.lexists(path):
         return Phrases.load(path, words=config.vocabulary_size, features=config.feature_size)
-    if getattr(search, "phrases", 0):
+    if getattr(search, "phrase_weight", 0):
         raise CheckpointError(
-            f"{path.parent / _GENERATION} has the search count phrases, and there is no "
-            f"{path.name}: not all of the model was copied. Copy it again."
+            f"{path.parent / _GENERATION} has a phrase_weight, and there is no {path.name}: not "
+            "all of the model was copied. Copy it again."
         )
     return None
 

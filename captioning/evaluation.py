@@ -185,13 +185,17 @@ def sweep(
 
     Raises:
         DataError: The split cannot be used, or none of its pictures can be read.
-        SettingsError: The captioner has several models, or asks neighbours.
+        SettingsError: The captioner has several models or asks neighbours, or a search counts
+            phrases and the model has learned none.
     """
     if captioner.others or captioner.consensus is not None:
         raise SettingsError(
             "A sweep is of one model alone. Use evaluate for several that choose together, and for "
             "one that asks neighbours."
         )
+    searches = tuple(searches)
+    for how in searches:
+        captioner.check_search(how)
     found = read_captions(data, split=split)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     paths = [image.path for image in found.images]

@@ -30,6 +30,7 @@ from captioning.weights_file import open_weights
 MOST = 6000
 RIDGE = 0.2
 _LEVELS = 127
+_MOST_STORED = 1_000_000
 _LARGEST = {"scales": 1e6, "idf": 100.0, "unseen": 100.0}
 """Beyond which no scale of a share and no logarithm of a number of pictures lies."""
 _NONE = 0  # <pad>, which no caption holds: fills the places of phrases of fewer words
@@ -45,15 +46,16 @@ class Phrases:
 
         agreement(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
 
-    is the CIDEr, from 0 to 10, that a caption c may expect. W has a row for each phrase, in eight
-    bits with a scale for each row.
+    is an estimate of the CIDEr, from 0 to 10, that a caption c may expect. W has a row for each
+    phrase, in eight bits with a scale for each row.
 
     Attributes:
         tokens: The words of each phrase, and 0 in the places that it leaves free.
         weights: W, over ``scales``.
         scales: Of each row of W.
         idf: The logarithm of pictures over pictures about which somebody said the phrase.
-        unseen: The same for phrases that are not among these.
+        unseen: What counts as that of phrases that are not among these: of one that is said of a
+            single picture.
     """
 
     tokens: Int[Tensor, "P 4"]
@@ -75,7 +77,7 @@ class Phrases:
         """Learn from captioned pictures: ridge regression, solved at once.
 
         Args:
-            vectors: v of each picture.
+            vectors: v of each picture, on the CPU; those that are not finite are left out.
             captions: What people said of each, as words; those without captions are left out.
             vocabulary: The decoder's words. Phrases of others are not learned.
             most: Phrases that are kept: those that are said of more than a third of the pictures,
@@ -86,18 +88,19 @@ class Phrases:
             DataError: Fewer than two pictures have captions, or these have no phrase in common
                 with the vocabulary.
         """
-        spoken = [place for place, image in enumerate(captions) if any(image)]
+        finite = vectors.isfinite().all(1).tolist()
+        spoken = [place for place, said in enumerate(captions) if any(said) and finite[place]]
         if len(spoken) < 2:
             raise DataError(
                 f"Phrases are learned from captioned pictures, and there is "
-                f"{counted(len(spoken), 'such picture')}. Give more, or learn none (phrases 0)."
+                f"{counted(len(spoken), 'such picture')}. Give more, or learn none."
             )
         shares = _shares([[list(c) for c in captions[place] if c] for place in spoken])
         chosen = _largest(shares, vocabulary, most)
         if not chosen:
             raise DataError(
                 "No phrase of the captions is made of the vocabulary's words, so none can be "
-                "learned. Learn none (phrases 0)."
+                "learned."
             )
         units = torch.nn.functional.normalize(vectors[spoken].double(), dim=1)
         wanted = torch.cat([share.of(rows) for share, rows in chosen])  # P x N
@@ -118,7 +121,7 @@ class Phrases:
 
     @cached_property
     def _matrix(self) -> Float[Tensor, "D P"]:
-        return (self.weights.float() * self.scales.unsqueeze(1)).T.contiguous()
+        return self.weights.T.contiguous().float().mul_(self.scales)
 
     @cached_property
     def _places(self) -> dict[tuple[int, ...], tuple[int, float]]:
@@ -205,14 +208,16 @@ class Phrases:
                 "idf": (torch.float32, (count,)),
                 "unseen": (torch.float32, (1,)),
             }
-            if found != wanted:
+            if found != wanted or count > _MOST_STORED:
                 raise CheckpointError(
-                    f"{path} holds no phrases for a v of {features} numbers. The files belong to "
-                    "different models; copy the model again."
+                    f"{path} holds no phrases for a v of {features} numbers, or too many. The "
+                    "files belong to different models; copy the model again."
                 )
             tensors = {name: stored.read_finite(name) for name in wanted}
         tokens = tensors["tokens"].long()
         empty = tokens == _NONE
+        if len(torch.unique(tokens, dim=0)) < count:
+            raise CheckpointError(f"{path} holds a phrase twice. Copy the model again.")
         if (tokens < 0).any() or (tokens >= words).any():
             raise CheckpointError(
                 f"{path} speaks of words that the vocabulary of {words} has not. The files belong "

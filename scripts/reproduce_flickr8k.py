@@ -36,6 +36,7 @@ from make_default_model import make_default_model
 from captioning.captioner import DEFAULT_MODEL
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.commands import train
+from captioning.decoding import BeamSearch
 from captioning.errors import SettingsError
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.nn.blend import blended
@@ -101,7 +102,8 @@ class Blend:
         runs = [*training["runs"], f"the mean of weights {mixed}"]
         model = blended([each.model for each in models], list(self.shares.values()))
         info = {**last.info, "training": {**training, "runs": runs}}
-        return replace(last, model=model, info=info, phrases=None)  # they go with one v
+        # Phrases go with one v, and the search that counts them with them.
+        return replace(last, model=model, search=BeamSearch(width=3), info=info, phrases=None)
 
 
 def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig | Blend]:

@@ -15,10 +15,11 @@ from captioning.captioner import Captioner
 from captioning.captioner.runs import fingerprint
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli import main
+from captioning.commands.search import chosen_search
 from captioning.data.vocabulary import Vocabulary
-from captioning.decoding import BeamSearch, Hypothesis, search
+from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Hypothesis, Sampling, search
 from captioning.errors import CheckpointError, DataError, SearchError, SettingsError
-from captioning.evaluation import evaluate
+from captioning.evaluation import evaluate, sweep
 from captioning.metrics import DocumentFrequency, score
 from captioning.phrases import Phrases
 
@@ -135,6 +136,12 @@ def test_pictures_without_captions_count_for_nothing():
     assert found.digest() == learned().digest()
 
 
+def test_vectors_that_are_not_finite_count_for_nothing():
+    vectors = torch.cat([torch.eye(4), torch.full((1, 4), math.inf)])
+    found = Phrases.learned(vectors, [*SPOKEN, [["a", "dog"]]], VOCABULARY, ridge=1e-9)
+    assert found.digest() == learned().digest()
+
+
 @pytest.mark.parametrize(
     ("said", "problem"),
     [
@@ -177,6 +184,7 @@ def set_to(name, place, value):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
+        (set_to("tokens", 1, torch.tensor([4, 0, 0, 0])), "a phrase twice"),
         (set_to("tokens", (0, 0), 999), "words that the vocabulary"),
         (set_to("tokens", (0, 0), -1), "words that the vocabulary"),
         (set_to("tokens", (0, 0), 0), "gaps"),
@@ -241,7 +249,7 @@ def test_a_beam_is_ranked_by_its_score_and_the_agreement():
 
     plain = found_by(BeamSearch(width=6, n=6, length_penalty=0.5), None)
     for weight in (0.01, 1.0, 30.0):
-        how = BeamSearch(width=6, n=2, length_penalty=0.5, phrases=weight)
+        how = BeamSearch(width=6, n=2, length_penalty=0.5, phrase_weight=weight)
         for image, (before, after) in enumerate(zip(plain, found_by(how, agreement), strict=True)):
             values = {h.tokens: h.score + weight * (image + 0.1 * sum(h.tokens)) for h in before}
             best = sorted(values, key=lambda tokens: -values[tokens])[:2]
@@ -253,14 +261,14 @@ def test_a_beam_is_ranked_by_its_score_and_the_agreement():
 
 
 def test_a_search_that_counts_phrases_needs_an_agreement():
-    with pytest.raises(SearchError, match="counts phrases"):
-        found_by(BeamSearch(width=2, phrases=1.0), None)
+    with pytest.raises(SearchError, match="phrase_weight"):
+        found_by(BeamSearch(width=2, phrase_weight=1.0), None)
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan, 1e7])
 def test_the_weight_is_a_number(weight):
-    with pytest.raises(SettingsError, match="phrases"):
-        BeamSearch(phrases=weight)
+    with pytest.raises(SettingsError, match="phrase_weight"):
+        BeamSearch(phrase_weight=weight)
 
 
 # --- in a model -------------------------------------------------------------------------------
@@ -281,7 +289,7 @@ def model(photos):
         vectors = encoder(pixels).vector
     said = [[["a", "red", "dog", "runs"]], [["the", "cat", "sleeps"]], [["a", "man", "sits"]]]
     phrases = Phrases.learned(vectors, said, plain.vocabulary, ridge=1e-6)
-    how = BeamSearch(width=8, max_length=6, length_penalty=0.5, phrases=20.0)
+    how = BeamSearch(width=8, max_length=6, length_penalty=0.5, phrase_weight=20.0)
     return replace(plain, search=how, phrases=phrases)
 
 
@@ -351,8 +359,8 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
         both = [each.model.encoder(pixels).vector for each in (model, other)]
     agreement, others = map(model.phrases.of, both)
     differing = 0
-    how = replace(model.search, phrases=1e5)  # nothing but the agreement counts
-    beam = replace(model.search, phrases=0.0, n=8)
+    how = replace(model.search, phrase_weight=1e3)  # nothing but the agreement counts
+    beam = replace(model.search, phrase_weight=0.0, n=8)
     for image, photo in enumerate(photos):
         every = Captioner(alone[0], others=alone[1:]).captions(photo, search=beam)
         rivals = [each for each in every if each.finished] or every
@@ -364,11 +372,39 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
     assert differing
 
 
+def test_a_search_is_looked_at_before_the_pictures_are(model, photos, tmp_path):
+    captioner = Captioner(replace(model, phrases=None, search=BeamSearch()))
+    for ask in (
+        lambda: captioner.caption(photos[0], search=model.search),
+        lambda: list(captioner.stream(photos, search=model.search, workers=0)),
+        lambda: sweep(
+            captioner, f"coco:{TINY}", split="val", searches=[model.search], cache=tmp_path
+        ),
+    ):
+        with pytest.raises(SettingsError, match="has learned no phrases"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):
     captioner = Captioner(replace(model, phrases=None, search=BeamSearch()))
     output = tmp_path / "captions.json"
-    with pytest.raises(SettingsError, match="has learned none"):
+    with pytest.raises(SettingsError, match="has learned no phrases"):
         evaluate(captioner, f"coco:{TINY}", split="val", search=model.search, output=output)
+
+
+def test_a_model_whose_search_counts_what_it_has_not_is_not_written(model, tmp_path):
+    with pytest.raises(SettingsError, match="could not be loaded again"):
+        save_checkpoint(replace(model, phrases=None), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("own", [Greedy(), Sampling(), DiverseBeamSearch(), BeamSearch(width=4)])
+def test_no_weight_leaves_a_search_as_it_is(own):
+    assert chosen_search(own, phrase_weight=0.0) == own
+    beam = chosen_search(own, phrase_weight=2.0)
+    assert isinstance(beam, BeamSearch)
+    assert beam.phrase_weight == 2.0
 
 
 def test_models_of_other_phrases_have_other_fingerprints(model):
@@ -391,10 +427,10 @@ def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
     save_checkpoint(replace(model, phrases=None, search=BeamSearch()), tmp_path / "model")
     arguments = ["caption", str(photos[0]), "--model", str(tmp_path / "model")]
     output = tmp_path / "out.jsonl"
-    assert run(*arguments, "--phrases", 3, "-o", output) == 2
-    assert "has learned none" in capsys.readouterr().err
+    assert run(*arguments, "--phrase-weight", 3, "-o", output) == 2
+    assert "has learned no phrases" in capsys.readouterr().err
     assert not output.exists()
-    assert run(*arguments, "--phrases", 0) == 0
+    assert run(*arguments, "--phrase-weight", 0) == 0
 
 
 def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, capsys):
@@ -402,13 +438,13 @@ def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, c
     arguments = ["caption", *map(str, photos), "--model", str(tmp_path / "model")]
     captioner = Captioner(model)
     for weight in (0.0, 20.0, 1000.0):
-        assert run(*arguments, "--phrases", weight) == 0
-        how = replace(model.search, phrases=weight)
+        assert run(*arguments, "--phrase-weight", weight) == 0
+        how = replace(model.search, phrase_weight=weight)
         said = capsys.readouterr().out
         for photo in photos:
             assert captioner.caption(photo, search=how).text in said
-    assert run(*arguments, "--phrases", 1, "--sample") == 2
-    assert "--phrases rank" in capsys.readouterr().err
+    assert run(*arguments, "--phrase-weight", 1, "--sample") == 2
+    assert "--phrase-weight belongs" in capsys.readouterr().err
 
 
 def test_the_small_model_has_the_words_that_are_used_here():

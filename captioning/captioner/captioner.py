@@ -45,6 +45,7 @@ class Captioner:
         checkpoint: The model, as :func:`captioning.load_checkpoint` gives it.
         others: Further models that choose each word together with it
             (:func:`captioning.decoding.ensemble`): better captions, each at the cost of its model.
+            Phrases are the first one's.
         seed: Seed of sampling. A picture's sampled captions depend on it and on the picture alone,
             not on the pictures captioned beside or before it.
         consensus: Captioned pictures by which the captions of a picture's beam are ranked
@@ -159,7 +160,14 @@ class Captioner:
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+            # A model that was there may have phrases, and this one none: they are of another v.
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=Path(folder) / "model",
+                    delete_patterns=["*.safetensors"],
+                )
+            )
 
     @property
     def device(self) -> torch.device:
@@ -173,10 +181,10 @@ class Captioner:
             SettingsError: It counts phrases and the model has learned none, or it finds one caption
                 where neighbours choose among several.
         """
-        if getattr(how, "phrases", 0) and self.checkpoint.phrases is None:
+        if getattr(how, "phrase_weight", 0) and self.checkpoint.phrases is None:
             raise SettingsError(
-                "The search counts phrases, and this model has learned none. Set phrases to 0, or "
-                "use a model that was trained with them."
+                "The search has a phrase_weight, and this model has learned no phrases. Set it to "
+                "0, or use a model that was trained with them."
             )
         if self.consensus is not None:
             self.consensus.widened(how)
@@ -359,13 +367,14 @@ class Captioner:
     def _describe_at_once(
         self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
     ) -> Sequence[tuple[Caption, ...]]:
-        vocabulary = self.checkpoint.vocabulary
+        how = self.checkpoint.search if how is None else how
+        self.check_search(how)
+        vocabulary, phrases = self.checkpoint.vocabulary, self.checkpoint.phrases
+        counted = getattr(how, "phrase_weight", 0) > 0
         pixels_there = pixels.to(self.device)
         models = [each.model for each in (self.checkpoint, *self.others)]
         seen = [model.encoder(pixels_there) for model in models]
         states = [model.decoder.start(each) for model, each in zip(models, seen, strict=True)]
-        how = self.checkpoint.search if how is None else how
-        phrases = self.checkpoint.phrases
         found = search(
             self._step,
             EnsembleState(tuple(states)),
@@ -375,7 +384,7 @@ class Captioner:
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             generator=torch.Generator().manual_seed(self.seed),
             keys=torch.tensor([zlib.crc32(picture.numpy().tobytes()) for picture in pixels]),
-            agreement=None if phrases is None else phrases.of(seen[0].vector),
+            agreement=phrases.of(seen[0].vector) if phrases is not None and counted else None,
         )
         if self.consensus is not None:
             found = [

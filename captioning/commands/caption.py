@@ -129,7 +129,7 @@ def _model(
         length_penalty=settings.length_penalty,
         no_repeat_ngram=settings.no_repeat_ngram,
         no_double_word=settings.no_double_word,
-        phrases=settings.phrases,
+        phrase_weight=settings.phrase_weight,
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,

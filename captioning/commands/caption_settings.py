@@ -103,7 +103,7 @@ class CaptionSettings:
     """No sequence of so many words twice in a caption; 0 for no such rule."""
     no_double_word: bool = False
     """No word twice in a row; many models have this rule already."""
-    phrases: Annotated[
+    phrase_weight: Annotated[
         float | None,
         tyro.conf.arg(metavar="NUMBER", help_behavior_hint="(default: the model's own)"),
     ] = None
@@ -137,8 +137,8 @@ def check(settings: CaptionSettings) -> None:
         raise SettingsError("--beam and --sample are two ways to search. Give one of them.")
     if settings.sample and settings.length_penalty is not None:
         raise SettingsError("--length-penalty belongs to beam search. Leave --sample out, or it.")
-    if settings.sample and settings.phrases is not None:
-        raise SettingsError("--phrases rank what a beam found. Leave --sample out, or them.")
+    if settings.sample and settings.phrase_weight is not None:
+        raise SettingsError("--phrase-weight belongs to beam search. Leave --sample out, or it.")
     if settings.neighbours and settings.sample:
         raise SettingsError("--neighbours choose among a beam's captions. Leave --sample out.")
     if settings.neighbours and not settings.paths:

@@ -51,7 +51,7 @@ class EvaluateSettings:
     """No sequence of so many words twice in a caption; 0 for no such rule."""
     no_double_word: bool = False
     """No word twice in a row."""
-    phrases: float | None = None
+    phrase_weight: float | None = None
     """What the phrases that a photo makes likely count in ranking what a beam found; the model's
     own by default, 0 for nothing."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
@@ -90,7 +90,7 @@ def run(settings: EvaluateSettings) -> int:
         length_penalty=settings.length_penalty,
         no_repeat_ngram=settings.no_repeat_ngram,
         no_double_word=settings.no_double_word,
-        phrases=settings.phrases,
+        phrase_weight=settings.phrase_weight,
     )
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("captioning", total=None)

@@ -18,7 +18,7 @@ def chosen_search(
     length_penalty: float | None = None,
     no_repeat_ngram: int | None = None,
     no_double_word: bool = False,
-    phrases: float | None = None,
+    phrase_weight: float | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -33,7 +33,7 @@ def chosen_search(
         length_penalty: Of beam search.
         no_repeat_ngram: No sequence of so many words twice; 0 for no such rule.
         no_double_word: No word twice in a row.
-        phrases: What the phrases that a picture makes likely count, of beam search.
+        phrase_weight: What the phrases that a picture makes likely count, of beam search.
         temperature: Of sampling.
         top_k: Of sampling.
         top_p: Of sampling.
@@ -57,12 +57,14 @@ def chosen_search(
     rules = {rule.name: getattr(own, rule.name) for rule in dataclasses.fields(SearchMethod)}
     if sample:
         return Sampling(**rules, temperature=temperature, top_k=top_k, top_p=top_p, n=captions)
-    if beam is None and length_penalty is None and phrases is None and captions == 1:
+    if not phrase_weight and not isinstance(own, BeamSearch):
+        phrase_weight = None  # it counts no phrases as it is
+    if beam is None and length_penalty is None and phrase_weight is None and captions == 1:
         return own
     before = own if isinstance(own, BeamSearch) else BeamSearch(**rules)
     width = beam if beam is not None else max(before.width, captions)
     penalty = before.length_penalty if length_penalty is None else length_penalty
-    weight = before.phrases if phrases is None else phrases
+    weight = before.phrase_weight if phrase_weight is None else phrase_weight
     return dataclasses.replace(
-        before, width=width, length_penalty=penalty, n=captions, phrases=weight
+        before, width=width, length_penalty=penalty, n=captions, phrase_weight=weight
     )

@@ -7,7 +7,7 @@ from captioning.errors import SettingsError, nearest
 
 MOST = {
     **{"max_length": 10_000, "width": 10_000, "groups": 1000, "n": 100_000},
-    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6, "phrases": 1e6},
+    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6, "phrase_weight": 1e3},
 }
 """Beyond these, memory or the range of 32-bit numbers ends before a search does."""
 LEAST_TEMPERATURE = 1e-6
@@ -96,8 +96,8 @@ class BeamSearch(SearchMethod):
 
     A finished hypothesis of log-probability L and T words scores ``L / (T + 1)**length_penalty``,
     ``<eos>`` counted (Wu et al. 2016, section 7, with plain length in place of (5 + T) / 6). With
-    ``phrases`` the ``width`` best are ranked anew at the end, by that score and ``phrases`` times
-    their agreement.
+    ``phrase_weight`` the ``width`` best are ranked anew at the end, by that score and the weight
+    times their agreement.
     """
 
     width: int = 3
@@ -107,7 +107,7 @@ class BeamSearch(SearchMethod):
     by the mean log-probability per word."""
     n: int = 1
     """Captions returned for each image, best first."""
-    phrases: float = 0.0
+    phrase_weight: float = 0.0
     """What the agreement with the phrases that a picture makes likely counts in the ranking of what
     the beam found (:class:`captioning.phrases.Phrases`); a model has to have learned them."""
 
@@ -115,8 +115,8 @@ class BeamSearch(SearchMethod):
         super().__post_init__()
         self._check_counts(width=1, n=1)
         self._check_number(
-            "phrases",
-            _is_number(self.phrases) and self.phrases >= 0,
+            "phrase_weight",
+            _is_number(self.phrase_weight) and self.phrase_weight >= 0,
             "a finite number, at least 0",
         )
         penalty = self.length_penalty

@@ -37,7 +37,8 @@ def search(
     """Find captions for a batch of images.
 
     All images are searched together, with no loop over images or hypotheses, until the last is
-    done; no image's captions depend on the others'.
+    done; no image's captions depend on the others'. What a beam found is ranked by its agreement
+    with phrases afterwards, image by image.
 
     Args:
         step: Reads one token per row: ``step(tokens (N,), state) -> (log_probs (N, V), state)``.
@@ -51,7 +52,7 @@ def search(
         keys: For sampling, a number for each image that names its own stream of chance: with a
             generator in the same state, an image of the same key gets the same captions in any
             batch. None for its place in the batch.
-        agreement: What a beam search with ``phrases`` asks at its end.
+        agreement: What a beam search with ``phrase_weight`` asks at its end.
 
     Returns:
         For each image its hypotheses, best first: finished ones by falling score, then cut ones.
@@ -70,13 +71,13 @@ def search(
     match how:
         case Greedy():
             return beam_search(step, state, rules, Beams(width=1))
-        case BeamSearch(phrases=0):
+        case BeamSearch(phrase_weight=0):
             return beam_search(step, state, rules, Beams(how.width, how.n, how.length_penalty))
         case BeamSearch():
             if agreement is None:
                 raise SearchError(
-                    f"The search counts phrases ({how.phrases:g}), and nothing was given that "
-                    "knows any. Set phrases to 0, or give an agreement."
+                    f"The search has a phrase_weight of {how.phrase_weight:g}, and nothing was "
+                    "given that expects phrases. Set it to 0, or give an agreement."
                 )
             beams = Beams(how.width, how.width, how.length_penalty)
             return _ranked(beam_search(step, state, rules, beams), how, agreement)
@@ -99,7 +100,7 @@ def _ranked(
     for image, hypotheses in enumerate(found):
         agreed = agreement(image, [each.tokens for each in hypotheses])
         scored = [
-            replace(each, score=each.score + how.phrases * value)
+            replace(each, score=each.score + how.phrase_weight * value)
             for each, value in zip(hypotheses, agreed, strict=True)
         ]
         ranked.append(sorted(scored, key=lambda h: (not h.finished, -h.score))[: how.n])

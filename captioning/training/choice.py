@@ -9,6 +9,7 @@ from captioning.checkpoint import Checkpoint
 from captioning.data.features import PictureRows
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, SearchMethod, search_to_json
+from captioning.errors import DataError
 from captioning.metrics import Scores, score
 from captioning.metrics.scores import NAMES
 from captioning.phrases import Phrases
@@ -26,7 +27,9 @@ SEARCHES: tuple[SearchMethod, ...] = tuple(
 )
 """What is chosen from: docs/experiments.md has what each gave models of several kinds."""
 PHRASE_SEARCHES: tuple[SearchMethod, ...] = tuple(
-    BeamSearch(width=8, length_penalty=0.5, no_repeat_ngram=2, no_double_word=True, phrases=weight)
+    BeamSearch(
+        width=8, length_penalty=0.5, no_repeat_ngram=2, no_double_word=True, phrase_weight=weight
+    )
     for weight in (3.0, 5.0)
 )
 """What a model that expects phrases can choose besides."""
@@ -99,15 +102,18 @@ def learned_phrases(
         batch_size: Pictures that are looked at together.
 
     Returns:
-        The phrases; None where fewer than two pictures have captions, or the decoder sees no image.
+        The phrases; None where the captions have none to learn, or the decoder sees no image.
     """
-    places = [place for place in cache.readable if any(captions[place])]
-    if len(places) < 2 or student.decoder.config.injection == "none":
+    if student.decoder.config.injection == "none":
         return None
+    places = [place for place in cache.readable if any(captions[place])]
     rows = torch.tensor(places).split(batch_size)
-    vectors = torch.cat([student.look(cache, some).vector.cpu() for some in rows])
+    vectors = torch.cat([student.look(cache, some).vector.cpu() for some in rows if len(some)])
     said = [captions[place] for place in places]
-    return Phrases.learned(vectors, said, vocabulary, most=most)
+    try:
+        return Phrases.learned(vectors, said, vocabulary, most=most)
+    except DataError:  # a run that is over does not fail for this
+        return None
 
 
 def with_best_search(
@@ -168,8 +174,8 @@ def has_chosen_search(checkpoint: Checkpoint) -> bool:
 
 
 def _short(how: SearchMethod) -> str:
-    """Return the settings that :data:`SEARCHES` differ in."""
+    """Return the settings that the searches to choose from differ in."""
     assert isinstance(how, BeamSearch)
     blocked = ", no pair of words twice" if how.no_repeat_ngram == 2 else ""
-    counted = f", phrases {how.phrases:g}" if how.phrases else ""
-    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}{counted}"
+    phrases = f", phrase weight {how.phrase_weight:g}" if how.phrase_weight else ""
+    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}{phrases}"

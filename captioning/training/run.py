@@ -200,7 +200,7 @@ class _Run:
             return
         checkpoint = load_checkpoint(model, device=self.config.device)
         if has_chosen_search(checkpoint):
-            self.watcher.say("its search was chosen before, and stays")
+            self.watcher.say("its search was chosen before, and stays, as do its phrases")
             return
         name = self.config.validation_split
         self.watcher.say(f"choosing the search on {counted(count, 'picture')} of {name}")
@@ -210,6 +210,8 @@ class _Run:
             tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
         student = Student(checkpoint.model.decoder, tail)
         if most := self.config.phrases:
+            train = counted(len(self.prepared.train.readable), "picture")
+            self.watcher.say(f"learning what v makes likely of {train}")
             phrases = learned_phrases(
                 student,
                 self.prepared.train.cache,

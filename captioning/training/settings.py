@@ -198,7 +198,8 @@ class RunConfig:
     pictures of the validation split score best; 0 leaves it a beam of 3."""
     phrases: int = 6000
     """Before that the model learns how much each of so many phrases makes up what people say of a
-    picture, by which two of the ten searches rank what a beam finds; 0 for none."""
+    picture, by which two of the ten searches rank what a beam finds; 0 for none. Where no search is
+    chosen none are learned."""
     workers: int = 2
     """Processes that read pictures."""
     device: str = "cpu"

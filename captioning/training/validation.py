@@ -55,6 +55,7 @@ def caption_features(
     """
     decoder = student.decoder
     banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
+    counted = getattr(how, "phrase_weight", 0) > 0
     captions: list[str] = []
     with _evaluating(student):
         for start in range(0, len(places), batch_size):
@@ -67,7 +68,7 @@ def caption_features(
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
                 banned=banned,
-                agreement=None if phrases is None else phrases.of(features.vector),
+                agreement=phrases.of(features.vector) if phrases is not None and counted else None,
             )
             captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
             watch(len(captions), len(places))
