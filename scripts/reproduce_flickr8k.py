@@ -18,11 +18,12 @@ model is the one in the package:
    features of each photo, of four parts of it and of mirror images are cached;
 5. ``last``     a mean of the weights of these and of ``mean``.
 
-Then the search is chosen. What each run took and scored is in docs/experiments.md ("the reward on
-parts of the photos"). Stopped at any moment, the same command goes on where it was. On two cores
-``decoder`` takes an hour, the features for the rewards 25 minutes, and each reward 45; ``live``
-wants a GPU, where both together took six minutes: a core trains on 16 captions a second, which is
-an hour and a half an epoch.
+Then it learns which phrases v makes likely, and the search is chosen. What each run took and scored
+is in docs/experiments.md ("the reward on parts of the photos", "phrases that v makes likely").
+Stopped at any moment, the same command goes on where it was. On two cores ``decoder`` takes an
+hour, the features for the rewards 25 minutes, each reward 45, and the end 15; ``live`` wants a GPU,
+where both together took six minutes: a core trains on 16 captions a second, which is an hour and a
+half an epoch.
 """
 
 import argparse

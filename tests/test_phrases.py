@@ -16,6 +16,7 @@ from captioning.captioner.runs import fingerprint
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli import main
 from captioning.commands.search import chosen_search
+from captioning.consensus import Consensus, ConsensusOptions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Hypothesis, Sampling, search
 from captioning.errors import CheckpointError, DataError, SearchError, SettingsError
@@ -384,6 +385,26 @@ def test_a_search_is_looked_at_before_the_pictures_are(model, photos, tmp_path):
         with pytest.raises(SettingsError, match="has learned no phrases"):
             ask()
     assert not list(tmp_path.iterdir())
+
+
+def test_neighbours_add_to_what_phrases_say(model, photos):
+    words = [[caption.split() for caption in image] for image in SAID]
+    with torch.inference_mode():
+        pixels = torch.stack([Captioner(model).pixels(photo) for photo in photos])
+        vectors = model.model.encoder(pixels).vector
+    consensus = Consensus(vectors[:4], words, options=ConsensusOptions(weight=7.0))
+    asking = Captioner(model, consensus=consensus)
+    beam = replace(model.search, phrase_weight=0.0, n=8)
+    agreement = model.phrases.of(vectors)
+    for image, photo in enumerate(photos):
+        every = Captioner(model).captions(photo, search=beam)
+        tokens = [tuple(map(model.vocabulary.id, each.words)) for each in every]
+        near = consensus.agreement(vectors[image], [each.words for each in every])
+        values = [
+            each.log_prob / (len(each.words) + each.finished) ** 0.5 + 20 * phrases + 7 * others
+            for each, phrases, others in zip(every, agreement(image, tokens), near, strict=True)
+        ]
+        assert asking.caption(photo).words == every[values.index(max(values))].words
 
 
 def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):

@@ -104,11 +104,11 @@ def learned_phrases(
     Returns:
         The phrases; None where the captions have none to learn, or the decoder sees no image.
     """
-    if student.decoder.config.injection == "none":
-        return None
     places = [place for place in cache.readable if any(captions[place])]
+    if not places or student.decoder.config.injection == "none":
+        return None
     rows = torch.tensor(places).split(batch_size)
-    vectors = torch.cat([student.look(cache, some).vector.cpu() for some in rows if len(some)])
+    vectors = torch.cat([student.look(cache, some).vector.cpu() for some in rows])
     said = [captions[place] for place in places]
     try:
         return Phrases.learned(vectors, said, vocabulary, most=most)
