@@ -10,7 +10,7 @@ import torch
 from nbclient import NotebookClient
 from torch.nn.utils.rnn import pack_sequence
 
-from captioning import Captioner, tokenize
+from captioning import BeamSearch, Captioner, tokenize
 from captioning.nn import Features
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +148,7 @@ def test_v_is_what_tells_drawn_pictures_apart(shown):
     assert seeing >= 5
 
 
-def test_the_first_row_of_the_table_is_the_captioners_own_caption(lecture, captioner):
+def test_the_first_row_of_the_table_is_the_decoders_own_caption(lecture, captioner):
     folder, notebook = lecture
     tables = [
         output["data"]["text/html"]
@@ -157,7 +157,8 @@ def test_the_first_row_of_the_table_is_the_captioners_own_caption(lecture, capti
     ]
     (table,) = [table for table in tables if "v and grid" in table]
     text, log_prob, *others = re.findall(r"<td>(.*?)</td>", table)
-    caption = captioner.caption(folder / "runs" / "photos" / "cat.png")
+    beam = BeamSearch(width=5, length_penalty=0.5, no_repeat_ngram=2)
+    caption = captioner.caption(folder / "runs" / "photos" / "cat.png", search=beam)
     assert text == caption.text
     assert float(log_prob) == pytest.approx(caption.log_prob, abs=0.01)
     assert float(log_prob) > float(others[-1])
