@@ -101,7 +101,7 @@ def save_checkpoint(
         OutputError: The directory cannot be written, or holds something that is no model.
         SettingsError: The model's search counts phrases, and it has none.
     """
-    if getattr(checkpoint.search, "phrase_weight", 0) and checkpoint.phrases is None:
+    if checkpoint.search.counts_phrases and checkpoint.phrases is None:
         raise SettingsError(
             "The model's search has a phrase_weight, and the model has no phrases: it could not be "
             "loaded again. Give it another search, such as BeamSearch(width=3)."
@@ -302,7 +302,7 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
 def _read_phrases(path: Path, search: SearchMethod, config: DecoderConfig) -> Phrases | None:
     if os.path.lexists(path):
         return Phrases.load(path, words=config.vocabulary_size, features=config.feature_size)
-    if getattr(search, "phrase_weight", 0):
+    if search.counts_phrases:
         raise CheckpointError(
             f"{path.parent / _GENERATION} has a phrase_weight, and there is no {path.name}: not "
             "all of the model was copied. Copy it again."

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -141,13 +141,17 @@ class Phrases:
             vectors: v of some pictures.
 
         Returns:
-            A function of a picture's place among these, and captions.
+            A function of a picture's place among these, and captions. Nothing is computed before it
+            is called, which searches that count no phrases never do.
         """
-        units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
-        expected = (units @ self._matrix).numpy()
+
+        @cache
+        def expected() -> Float[np.ndarray, "B P"]:
+            units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
+            return (units @ self._matrix).numpy()
 
         def agreement(image: int, captions: Sequence[Sequence[int]]) -> list[float]:
-            return [self._agreement(expected[image], caption) for caption in captions]
+            return [self._agreement(expected()[image], caption) for caption in captions]
 
         return agreement
 

@@ -181,7 +181,8 @@ class Captioner:
             SettingsError: It counts phrases and the model has learned none, or it finds one caption
                 where neighbours choose among several.
         """
-        if getattr(how, "phrase_weight", 0) and self.checkpoint.phrases is None:
+        counts = isinstance(how, SearchMethod) and how.counts_phrases  # search refuses what is none
+        if counts and self.checkpoint.phrases is None:
             raise SettingsError(
                 "The search has a phrase_weight, and this model has learned no phrases. Set it to "
                 "0, or use a model that was trained with them."
@@ -370,7 +371,6 @@ class Captioner:
         how = self.checkpoint.search if how is None else how
         self.check_search(how)
         vocabulary, phrases = self.checkpoint.vocabulary, self.checkpoint.phrases
-        counted = getattr(how, "phrase_weight", 0) > 0
         pixels_there = pixels.to(self.device)
         models = [each.model for each in (self.checkpoint, *self.others)]
         seen = [model.encoder(pixels_there) for model in models]
@@ -384,7 +384,7 @@ class Captioner:
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             generator=torch.Generator().manual_seed(self.seed),
             keys=torch.tensor([zlib.crc32(picture.numpy().tobytes()) for picture in pixels]),
-            agreement=phrases.of(seen[0].vector) if phrases is not None and counted else None,
+            agreement=None if phrases is None else phrases.of(seen[0].vector),
         )
         if self.consensus is not None:
             found = [

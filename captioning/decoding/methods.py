@@ -68,6 +68,11 @@ class SearchMethod:
                 f"{self.max_length}. Raise max_length or require fewer words."
             )
 
+    @property
+    def counts_phrases(self) -> bool:
+        """Whether it ranks by phrases, which a model has to have learned."""
+        return False
+
     def _check_counts(self, **least: int) -> None:
         for name, bound in least.items():
             value = getattr(self, name)
@@ -128,6 +133,11 @@ class BeamSearch(SearchMethod):
                 f"n is {self.n} and width {self.width}; a beam gives at most as many captions as "
                 "it is wide. Raise width or lower n."
             )
+
+    @property
+    def counts_phrases(self) -> bool:
+        """Whether phrases weigh anything in the ranking."""
+        return self.phrase_weight > 0
 
 
 @dataclass(frozen=True, kw_only=True)

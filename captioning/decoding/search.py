@@ -71,7 +71,7 @@ def search(
     match how:
         case Greedy():
             return beam_search(step, state, rules, Beams(width=1))
-        case BeamSearch(phrase_weight=0):
+        case BeamSearch(counts_phrases=False):
             return beam_search(step, state, rules, Beams(how.width, how.n, how.length_penalty))
         case BeamSearch():
             if agreement is None:

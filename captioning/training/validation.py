@@ -55,7 +55,6 @@ def caption_features(
     """
     decoder = student.decoder
     banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
-    counted = getattr(how, "phrase_weight", 0) > 0
     captions: list[str] = []
     with _evaluating(student):
         for start in range(0, len(places), batch_size):
@@ -68,7 +67,7 @@ def caption_features(
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
                 banned=banned,
-                agreement=phrases.of(features.vector) if phrases is not None and counted else None,
+                agreement=None if phrases is None else phrases.of(features.vector),
             )
             captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
             watch(len(captions), len(places))

@@ -174,9 +174,7 @@ def test_push_to_hub_uploads_a_whole_model(captioner, pictures, alone, tmp_path,
 
         def upload_folder(self, *, repo_id, folder_path, delete_patterns):
             assert repo_id == "me/model"
-            assert delete_patterns == [
-                "*.safetensors"
-            ]  # of a model that was there, if not sent anew
+            assert delete_patterns == ["*.safetensors"]  # what was there and is not sent anew
             folder_path.rename(tmp_path / "uploaded")
             return "https://hub/me/model"
 
