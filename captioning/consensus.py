@@ -183,7 +183,7 @@ class Consensus:
         hypotheses: Sequence[Hypothesis],
         words: Sequence[Sequence[str]],
     ) -> list[Hypothesis]:
-        """Return the captions of one picture, best first.
+        """Return the captions of one picture, best first; cut ones after all finished ones.
 
         Args:
             vector: v of the picture.
@@ -194,7 +194,9 @@ class Consensus:
         values = [
             h.score + self.options.weight * a for h, a in zip(hypotheses, agreed, strict=True)
         ]
-        order = sorted(range(len(values)), key=lambda place: -values[place])
+        order = sorted(
+            range(len(values)), key=lambda place: (not hypotheses[place].finished, -values[place])
+        )
         return [hypotheses[place] for place in order]
 
     def agreement(

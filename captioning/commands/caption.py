@@ -105,6 +105,7 @@ def run(settings: CaptionSettings) -> int:
         advice = f" {how} goes on from there." if goes_on else ""
         console.print(f"captioning: interrupted after {counted(counts.done, 'photo')}.{advice}")
         return 128 + stopping.asked
+    _tell_end(console, settings, counts)
     return 1 if counts.failed else 0
 
 
@@ -276,6 +277,14 @@ def _tell_plan(
     if passed.files:
         print(f"{counted(passed.files, 'other file')} would be passed over.")  # noqa: T201
     return 0
+
+
+def _tell_end(console: Console, settings: CaptionSettings, counts: Counts) -> None:
+    """Say where the captions are to somebody who looks; a script reads the exit code."""
+    beside = settings.output is None and is_for_each(format_of(settings))
+    if console.is_terminal and counts.captioned and (beside or settings.output is not None):
+        where = "beside them" if beside else f"in {settings.output}"
+        console.print(f"{counted(counts.captioned, 'photo')} captioned, {where}.")
 
 
 def _summary(

@@ -60,6 +60,24 @@ def caption(model, capsys):
     return run
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-o", "{}/out.jsonl"], "3 photos captioned, in {}/out.jsonl."),
+        (["--format", "txt"], "3 photos captioned, beside them."),
+        ([], ""),
+    ],
+)
+def test_who_looks_is_told_where_the_captions_are(
+    words, told, caption, photos, tmp_path, monkeypatch
+):
+    words, told = [word.format(tmp_path) for word in words], told.format(tmp_path)
+    assert "captioned" not in caption(photos[0].parent, *words).err  # a script is not
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    said = caption(photos[0].parent, *words, "--overwrite").err
+    assert said.endswith(f"{told}\n") if told else "captioned" not in said
+
+
 def rows(text):
     return [json.loads(line) for line in text.splitlines()]
 
