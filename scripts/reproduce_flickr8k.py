@@ -13,20 +13,21 @@ model is the one in the package:
    CNN, on parts of the photos that are drawn anew each time; with --everyday on both data sets and
    the text, with the new words;
 3. ``mean``     the mean of the weights of these two;
-4. ``reward_0``, ``reward_1``  from there, twice: sampled captions are rewarded (self-critical
-   training), with more and with less of BLEU-4 in the reward; the CNN is frozen again, and the
-   features of each photo, of four parts of it and of mirror images are cached;
-5. ``last``     a mean of the weights of these and of ``mean``.
+4. ``reward``   from there: sampled captions are rewarded (self-critical training); the CNN is
+   frozen again, and the features of each photo, of four parts of it and of mirror images are
+   cached;
+5. ``last``     a mean of the weights of this and of ``mean``.
 
 Then it learns which phrases v makes likely, and the search is chosen. What each run took and scored
-is in docs/experiments.md ("the reward on parts of the photos", "phrases that v makes likely").
-Stopped at any moment, the same command goes on where it was. On two cores ``decoder`` takes an
-hour, the features for the rewards 25 minutes, each reward 45, and the end 15; ``live`` wants a GPU,
-where both together took six minutes: a core trains on 16 captions a second, which is an hour and a
-half an epoch.
+is in docs/experiments.md ("the recipe in one go"). Stopped at any moment, the same command goes on
+where it was, on another machine and --device too if the folder of the runs is taken there and the
+data have the same names. On two cores ``decoder`` takes an hour, the features for the reward 25
+minutes, the reward 25, and the end 15; ``live`` wants a GPU, where each takes five minutes: a core
+trains on 16 captions a second, which is an hour and a half an epoch.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,33 +38,37 @@ from make_default_model import make_default_model
 from captioning.captioner import DEFAULT_MODEL
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.commands import train
+from captioning.data.cache_keys import Precision
 from captioning.decoding import BeamSearch
-from captioning.errors import SettingsError
+from captioning.errors import CaptioningError, SettingsError
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.nn.blend import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
+from captioning.training.directory import SETTINGS, check_output
 from captioning.training.precision import fast_precision
 
+ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
+DECODER = DecoderOptions(attention=True, deep_output=True, dropout=0.3)
 COMMON = TrainingConfig(patience=0, save_every=100)
 TAUGHT = replace(COMMON, epochs=10, captions_per_image=2, averaging=0.998)
 LIVE = replace(
     COMMON,
     live=True,
     fine_tune=7,
-    epochs=9,
+    epochs=7,
     captions_per_image=5,
     batch_size=320,
     learning_rate=8e-4,
     warmup_steps=100,
     averaging=0.995,
 )
-ENCODER_RATES = (0.2, 0.4)  # of live_0 and live_1
-BLEU_SHARES = (0.5, 0.2)  # in the rewards of reward_0 and reward_1
-SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in the last
+ENCODER_RATES = (0.3, 0.4)  # of live_0 and live_1
+SHARES = (0.65, 0.35)  # of mean and reward in the last
 REWARD = replace(
     COMMON,
     objective="self_critical",
-    epochs=4,
+    self_critical=SelfCriticalConfig(samples=5, bleu=0.5),
+    epochs=2,
     crops=4,
     batch_size=160,
     captions_per_image=5,
@@ -121,8 +126,8 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         data=(flickr8k,),
         cache=folder / "features",
         output=folder / "decoder",
-        encoder=EncoderConfig("timm:tf_efficientnet_lite2"),
-        decoder=DecoderOptions(attention=True, deep_output=True, dropout=0.3),
+        encoder=ENCODER,
+        decoder=DECODER,
         training=TAUGHT,
         search_pictures=0,  # the model's is chosen at the end
         device=device,
@@ -144,32 +149,56 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
     lives = [
         replace(
             live,
-            output=folder / f"live_{seed}{ending}",
-            training=replace(LIVE, seed=seed, encoder_rate=rate, precision=fast_precision(device)),
+            output=output,
+            training=replace(
+                LIVE, seed=seed, encoder_rate=rate, precision=live_precision(output, device)
+            ),
         )
         for seed, rate in enumerate(ENCODER_RATES)
+        for output in [folder / f"live_{seed}{ending}"]
     ]
     mean = Blend(folder / f"mean{ending}", {each.output: 0.5 for each in lives})
 
-    rewarded = replace(
+    reward = replace(
         following,
         data=live.data,
         times=(1.0, 2.0) if everyday else (),
         start=mean.output / "model",
+        output=folder / f"reward{ending}",
+        training=REWARD,
     )
-    rewards = [
-        replace(
-            rewarded,
-            output=folder / f"reward_{seed}{ending}",
-            training=replace(
-                REWARD, seed=seed, self_critical=SelfCriticalConfig(samples=5, bleu=bleu)
-            ),
-        )
-        for seed, bleu in enumerate(BLEU_SHARES)
-    ]
-    ends = [run.output for run in (mean, *rewards)]
+    ends = (mean.output, reward.output)
     last = Blend(folder / f"last{ending}", dict(zip(ends, SHARES, strict=True)))
-    return [decoder, *lives, mean, *rewards, last]
+    return [decoder, *lives, mean, reward, last]
+
+
+def live_precision(output: Path, device: str) -> Precision:
+    """Return that of the run that has begun in ``output``, or the one that suits the device."""
+    settings = output / SETTINGS
+    if not settings.is_file():
+        return fast_precision(device)
+    begun: Precision = json.loads(settings.read_text(encoding="utf-8"))["training"]["precision"]
+    return begun
+
+
+def finish(step: RunConfig | Blend) -> None:
+    """Take a step, unless it was taken before: then its pictures are not looked at again.
+
+    Raises:
+        CaptioningError: It cannot be taken, or was begun under other settings.
+        SystemExit: It was interrupted.
+    """
+    if isinstance(step, Blend):
+        save_checkpoint(step.made(), step.output / "model")
+        return
+    check_output(step)
+    finished = step.output / "finished"
+    if finished.exists():
+        print(f"{step.output} is finished")
+        return
+    if code := train.run(step):
+        sys.exit(code)
+    finished.touch()
 
 
 def main() -> None:
@@ -196,12 +225,11 @@ def main() -> None:
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
     steps = recipe(data, everyday, arguments.runs, arguments.device)
-    for step in steps:
-        if isinstance(step, RunConfig):
-            if code := train.run(step):
-                sys.exit(code)
-        else:
-            save_checkpoint(step.made(), step.output / "model")
+    try:
+        for step in steps:
+            finish(step)
+    except CaptioningError as error:
+        sys.exit(str(error))
     made = load_checkpoint(steps[-1].output / "model")
     trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
     make_default_model(made, trained_on, arguments.output or own)

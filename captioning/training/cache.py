@@ -173,9 +173,9 @@ def _look(
     views: int,
 ) -> Tensor:
     """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
-    device = next(encoder.parameters()).device
+    pixels = pixels.to(next(encoder.parameters()).device)  # where parts are cut fastest too
     found = []
     for view in range(views):
-        features = encoder(view_of(pixels, view, pictures).to(device))
+        features = encoder(view_of(pixels, view, pictures))
         found.append((features.grid if grid else features.vector.unsqueeze(1)).cpu())
     return torch.stack(found, 1)

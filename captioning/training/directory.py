@@ -13,7 +13,8 @@ from captioning.errors import TrainingError, differences
 from captioning.files import write_whole
 from captioning.training.settings import RunConfig
 
-_SETTINGS = "settings.json"
+SETTINGS = "settings.json"
+"""The file of a run's settings, by which it is told from others."""
 _LOCK = ".lock"
 _PLAIN = RunConfig(data=("",), output=Path())
 
@@ -24,7 +25,7 @@ def check_output(config: RunConfig) -> None:
     Raises:
         TrainingError: It holds a run with other settings, no run at all, or is no folder.
     """
-    path = config.output / _SETTINGS
+    path = config.output / SETTINGS
     if path.is_file():
         wanted = _settings(config)
         found = _as_written_now(_read_settings(path), _settings(_PLAIN))
@@ -43,7 +44,7 @@ def check_output(config: RunConfig) -> None:
 
 def write_settings(config: RunConfig) -> None:
     """Write the settings that the run is continued under."""
-    write_whole(config.output / _SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
+    write_whole(config.output / SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
 
 
 @contextmanager

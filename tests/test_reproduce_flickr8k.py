@@ -1,0 +1,143 @@
+"""The recipe of the default model, from raw files to a model, with a CNN that takes seconds."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from drawn_pictures import draw
+from small_run import config
+
+from captioning.captioner import Captioner
+from captioning.checkpoint import load_checkpoint
+from captioning.errors import TrainingError
+from captioning.nn.encoder import EncoderConfig
+from captioning.nn.options import DecoderOptions
+from captioning.training import RunConfig
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+THINGS = ["dog", "cat", "boy", "girl", "horse", "bird", "car", "boat"]
+PLACES = ["on the grass", "in the water", "in a street", "near a tree"]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return scripts/reproduce_flickr8k.py, with steps of one epoch and a small CNN."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import reproduce_flickr8k as module
+
+    small = {"epochs": 1, "batch_size": 40, "warmup_steps": 1, "save_every": 2}
+    for name in ("TAUGHT", "LIVE", "REWARD"):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), **small))
+    encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
+    monkeypatch.setattr(module, "ENCODER", encoder)
+    monkeypatch.setattr(module, "LIVE", replace(module.LIVE, fine_tune=2))
+    sizes = DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16)
+    small_decoder = replace(sizes, attention=True, deep_output=True, dropout=0.3)
+    monkeypatch.setattr(module, "DECODER", small_decoder)
+    recipe = module.recipe
+    monkeypatch.setattr(module, "recipe", lambda *words: [alone(step) for step in recipe(*words)])
+    return module
+
+
+def alone(step):
+    """Return a step whose pictures are read without other processes, which take seconds each."""
+    return replace(step, workers=0) if isinstance(step, RunConfig) else step
+
+
+def said(number):
+    thing, place = THINGS[number % len(THINGS)], PLACES[number % len(PLACES)]
+    return [f"A {thing} runs {place} .", f"The {thing} is {place} .", f"One {thing} {place} ."]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Flickr8k's files, and those that scripts/prepare_everyday.py begins with."""
+    folder = tmp_path_factory.mktemp("raw")
+    flickr8k = folder / "flickr8k"
+    (flickr8k / "images").mkdir(parents=True)
+    names = [f"{number}.png" for number in range(24)]
+    for number, name in enumerate(names):
+        draw(number).save(flickr8k / "images" / name)
+    lines = [f"{n}#{k}\t{c}\n" for i, n in enumerate(names) for k, c in enumerate(said(i))]
+    (flickr8k / "Flickr8k.token.txt").write_text("".join(lines))
+    (flickr8k / "Flickr_8k.trainImages.txt").write_text("\n".join(names[:16]))
+    (flickr8k / "Flickr_8k.devImages.txt").write_text("\n".join(names[16:]))
+
+    (folder / "photos").mkdir()
+    numbers = range(100, 112)
+    for number in numbers:
+        draw(number).save(folder / "photos" / f"{number}.png")
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.png"} for n in numbers],
+        "annotations": [
+            {"id": 10 * n + k, "image_id": n, "caption": f"{c} {n}"}
+            for n in numbers
+            for k, c in enumerate(said(n))
+        ],
+    }
+    (folder / "captions.json").write_text(json.dumps(content))
+    text = [f"{n}\tA kettle stands on a stove number {n} .\n" for n in range(500, 520)]
+    (folder / "text.tsv").write_text("".join(text))
+    return folder
+
+
+def run(monkeypatch, module, *words):
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
+    module.main()
+
+
+def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
+    import prepare_everyday
+
+    everyday = tmp_path / "everyday"
+    made = ("captions.json", "text.tsv")
+    run(monkeypatch, prepare_everyday, *(raw / name for name in made), everyday, "--held", 4)
+    where = f"{everyday}@{raw / 'photos'}"
+    words = (raw / "flickr8k", "--everyday", where, "--runs", tmp_path / "runs")
+    output = ("--output", tmp_path / "model")
+    run(monkeypatch, script, *words, *output)
+    shipped = load_checkpoint(tmp_path / "model")
+    history = shipped.info["training"]["runs"]
+    assert len(history) == 5  # decoder, the last of two: live, mean, reward, last
+    assert "0.5 live_0 + 0.5 live_1" in history[2]
+    assert "0.65 mean + 0.35 reward" in history[4]
+    assert "kettle" in shipped.vocabulary
+    scores = shipped.info["scores"]
+    assert {"flickr8k:flickr8k dev, 8 photos", "karpathy:everyday.json dev, 4 photos"} <= {
+        key.partition(" (")[2].rstrip(")") for key in scores
+    }
+    assert Captioner(shipped).caption(raw / "photos" / "100.png").words
+
+    # What is done is not looked at again, on whichever device: the photos of all runs are gone.
+    steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
+    assert [step.training.precision for step in steps[1:3]] == ["float32", "float32"]
+    before = capsys.readouterr().out
+    assert "is finished" not in before
+    monkeypatch.setattr(script, "make_default_model", lambda made, data, output: None)
+    photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
+    run(monkeypatch, script, *words, *output)
+    photos.rename(raw / "flickr8k" / "images")
+    assert capsys.readouterr().out.count("is finished") == 4
+
+
+def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "fast_precision", lambda device: "bfloat16")
+    assert script.live_precision(tmp_path, "cuda") == "bfloat16"
+    settings = {"training": {"precision": "float32"}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert script.live_precision(tmp_path, "cuda") == "float32"
+
+
+def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):
+    step = config(tmp_path / "run", epochs=1)
+    script.finish(step)
+    script.finish(step)
+    changed = replace(step, training=replace(step.training, learning_rate=0.5))
+    with pytest.raises(TrainingError, match="other settings"):
+        script.finish(changed)
+    shutil.rmtree(tmp_path / "run" / "model")
+    script.finish(step)
+    assert not (tmp_path / "run" / "model").exists()
