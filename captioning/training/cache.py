@@ -1,12 +1,15 @@
 """Run a frozen encoder over all pictures once, or only read them."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
@@ -19,6 +22,8 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.tail import EncoderFront
 
+Cache = TypeVar("Cache", bound=RowCache)
+_LOCK = ".lock"
 _FLUSH_EVERY = 16  # batches
 _AVERAGED_TOGETHER = 2**28  # bytes
 
@@ -69,22 +74,22 @@ def cache_features(
     views = 2 + crops if flip else 1
     positions = encoder.positions if grid else 1
     shape = (len(paths), views, positions, encoder.feature_size)
-    cache = FeatureCache(directory / key.digest(paths), shape)
-    if cache.complete:
-        return cache
-    watch(cache.done, len(paths))
-    if not grid:
-        grids = directory / replace(key, grid=True).digest(paths)
-        if kept := read_whole_cache(grids, (*shape[:2], encoder.positions, shape[3])):
-            return _averaged(*kept, cache, precision, watch)
     device = next(encoder.parameters()).device
 
     def look(pixels: UInt8[Tensor, "B 3 S S"], pictures: Sequence[int]) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             return _look(encoder, pixels, pictures, grid=grid, views=views).float()
 
-    _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
-    return cache
+    def fill(cache: FeatureCache) -> None:
+        grids = directory / replace(key, grid=True).digest(paths)
+        whole = (*shape[:2], encoder.positions, shape[3])
+        if not grid and (kept := read_whole_cache(grids, whole)):
+            _average(*kept, cache, precision, watch)
+        else:
+            _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+
+    own = directory / key.digest(paths)
+    return _filled_by_one(lambda: FeatureCache(own, shape), fill, watch)
 
 
 def cache_pixels(
@@ -107,16 +112,60 @@ def cache_pixels(
         watch: As for :func:`cache_features`.
     """
     shape = (len(paths), 1, preprocessing.size**2, 3)
-    cache = PixelCache(directory / pixels_digest(preprocessing, paths), shape)
-    if cache.complete:
-        return cache
-    watch(cache.done, len(paths))
 
     def look(pixels: UInt8[Tensor, "B 3 S S"], pictures: Sequence[int]) -> Tensor:
         return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
 
-    _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+    def fill(cache: PixelCache) -> None:
+        _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
+
+    own = directory / pixels_digest(preprocessing, paths)
+    return _filled_by_one(lambda: PixelCache(own, shape), fill, watch)
+
+
+def _filled_by_one(
+    opened: Callable[[], Cache],
+    fill: Callable[[Cache], None],
+    watch: Callable[[int, int], None],
+) -> Cache:
+    """Return a cache with all its rows; of several processes that want them one looks.
+
+    The others wait, and tell meanwhile how far that one is. Where it ends too early, the next one
+    goes on from there.
+
+    Args:
+        opened: Gives the cache as it is now.
+        fill: Appends the rows that a cache lacks.
+        watch: Told how many pictures are done, of how many.
+    """
+    cache = opened()
+    if cache.complete:
+        return cache
+    with _alone(cache.directory / _LOCK, lambda: watch(opened().done, len(cache))):
+        cache = opened()  # another process may have written meanwhile
+        watch(cache.done, len(cache))
+        if not cache.complete:
+            fill(cache)
     return cache
+
+
+@contextmanager
+def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, and call ``waiting`` every second until it is had."""
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            waiting()
+            continue
+        except NotImplementedError:
+            pass  # a file system that has no locks
+        break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fill(
@@ -141,13 +190,13 @@ def _fill(
     cache.flush()
 
 
-def _averaged(
+def _average(
     grids: Float16[np.ndarray, "images views P D"],
     unreadable: Mapping[int, str],
     vectors: FeatureCache,
     precision: Precision,
     watch: Callable[[int, int], None],
-) -> FeatureCache:
+) -> None:
     """Fill ``vectors`` with the mean of each picture's positions."""
     together = max(1, _AVERAGED_TOGETHER // (np.dtype(np.float32).itemsize * grids[0].size))
     while not vectors.complete:
@@ -160,7 +209,6 @@ def _averaged(
         vectors.append(means, {row - start: unreadable[row] for row in rows if row in unreadable})
         vectors.flush()
         watch(vectors.done, len(vectors))
-    return vectors
 
 
 @torch.inference_mode()

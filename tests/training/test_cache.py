@@ -1,6 +1,7 @@
 """Views in the cache: what an encoder makes of each, drawn again alike after an interruption."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
 from captioning.errors import SettingsError
 from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.training import cache as cache_module
 from captioning.training.cache import cache_features
 from captioning.training.settings import TrainingConfig
 
@@ -20,11 +22,10 @@ def encoder():
     return Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=32)).eval()
 
 
-def cached(encoder, paths, folder, **settings):
+def cached(encoder, paths, folder, watch=lambda done, total: None):
     paths = [Path(path) for path in paths]
-    return cache_features(
-        encoder, paths, folder, grid=True, flip=True, crops=3, batch_size=4, workers=0, **settings
-    )
+    how = {"grid": True, "flip": True, "crops": 3, "batch_size": 4, "workers": 0}
+    return cache_features(encoder, paths, folder, watch=watch, **how)
 
 
 def test_each_view_is_what_the_encoder_makes_of_it(encoder, pictures, tmp_path):
@@ -41,6 +42,38 @@ def test_each_view_is_what_the_encoder_makes_of_it(encoder, pictures, tmp_path):
                 expected = encoder(view_of(batch.pixels, view, [place])).grid[0]
             found = cache.read(torch.tensor([place]), torch.tensor([view]))[0]
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_of_two_that_want_the_same_one_looks(encoder, pictures, tmp_path, monkeypatch):
+    begun, waited = threading.Event(), threading.Event()
+    looking, told = set(), []
+    look = cache_module._look
+
+    def noted(*words, **settings):
+        looking.add(threading.get_ident())
+        return look(*words, **settings)
+
+    def slow(done, total):
+        if done:
+            begun.set()
+            assert waited.wait(60)
+
+    def watch(done, total):
+        told.append(done)
+        waited.set()
+
+    monkeypatch.setattr(cache_module, "_look", noted)
+    first = threading.Thread(target=cached, args=(encoder, pictures, tmp_path, slow))
+    first.start()
+    assert begun.wait(60)
+    second = cached(encoder, pictures, tmp_path, watch)
+    first.join()
+    assert looking == {first.ident}
+    assert told[0] < told[-1] == len(pictures)
+    assert second.complete
+    assert second.unreadable
+    again = cached(encoder, pictures, tmp_path / "again")
+    assert (second.rows == again.rows).all()
 
 
 def test_an_interrupted_cache_ends_as_a_whole_one(encoder, pictures, tmp_path, monkeypatch):
