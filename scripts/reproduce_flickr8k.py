@@ -5,8 +5,9 @@
         --device cuda
 
 The first trains on Flickr8k alone, which is what compares with published figures; the second adds
-everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and its
-model is the one in the package:
+everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and puts
+its model into the package. (The one there now came of an earlier form of this, run step by step;
+its card names the runs.)
 
 1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
 2. ``live_0``, ``live_1``  from there, twice: teacher forcing of the decoder and all stages of the
