@@ -50,7 +50,8 @@ class Consensus:
         score(c) + weight * sum_j s_j^power CIDEr-D(c, captions of j) / sum_j s_j^power
 
     over the pictures j whose vectors have the highest cosines s_j with v. score(c) is the search's
-    own: in a beam the log-probability over (T + 1)^length_penalty.
+    own: in a beam the log-probability over (T + 1)^length_penalty. Captions that were cut come
+    after those that end, as in the search.
 
     Args:
         vectors: v of each picture.

@@ -175,10 +175,11 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
 
 def live_precision(output: Path, device: str) -> Precision:
     """Return that of the run that has begun in ``output``, or the one that suits the device."""
-    settings = output / SETTINGS
-    if not settings.is_file():
+    try:
+        settings = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
+        begun: Precision = settings["training"]["precision"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: check_output says so
         return fast_precision(device)
-    begun: Precision = json.loads(settings.read_text(encoding="utf-8"))["training"]["precision"]
     return begun
 
 
@@ -225,15 +226,15 @@ def main() -> None:
             )
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
-    steps = recipe(data, everyday, arguments.runs, arguments.device)
     try:
+        steps = recipe(data, everyday, arguments.runs, arguments.device)
         for step in steps:
             finish(step)
+        made = load_checkpoint(steps[-1].output / "model")
+        trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
+        make_default_model(made, trained_on, arguments.output or own)
     except CaptioningError as error:
         sys.exit(str(error))
-    made = load_checkpoint(steps[-1].output / "model")
-    trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
-    make_default_model(made, trained_on, arguments.output or own)
 
 
 def split(everyday: str) -> tuple[str, str]:

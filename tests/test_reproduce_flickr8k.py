@@ -37,6 +37,9 @@ def script(monkeypatch):
     sizes = DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16)
     small_decoder = replace(sizes, attention=True, deep_output=True, dropout=0.3)
     monkeypatch.setattr(module, "DECODER", small_decoder)
+    monkeypatch.setattr(
+        module, "fast_precision", lambda device: "bfloat16" if device == "cuda" else "float32"
+    )
     recipe = module.recipe
     monkeypatch.setattr(module, "recipe", lambda *words: [alone(step) for step in recipe(*words)])
     return module
@@ -111,7 +114,7 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     }
     assert Captioner(shipped).caption(raw / "photos" / "100.png").words
 
-    # What is done is not looked at again, on whichever device: the photos of all runs are gone.
+    # What is done is not looked at again, on whichever device: Flickr8k's photos are gone.
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
     assert [step.training.precision for step in steps[1:3]] == ["float32", "float32"]
     before = capsys.readouterr().out
@@ -123,12 +126,16 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("is finished") == 4
 
 
-def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "fast_precision", lambda device: "bfloat16")
+def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path):
     assert script.live_precision(tmp_path, "cuda") == "bfloat16"
     settings = {"training": {"precision": "float32"}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert script.live_precision(tmp_path, "cuda") == "float32"
+    (tmp_path / "settings.json").write_text("{")
+    assert script.live_precision(tmp_path, "cuda") == "bfloat16"
+    step = replace(config(tmp_path), start=None)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        script.finish(step)
 
 
 def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):

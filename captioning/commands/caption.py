@@ -41,6 +41,7 @@ from captioning.commands.search import chosen_search
 from captioning.commands.stopping import Stopping
 from captioning.data.pool import Picture
 from captioning.errors import SettingsError, counted
+from captioning.files import is_special
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     import captioning.decoding
@@ -281,10 +282,15 @@ def _tell_plan(
 
 def _tell_end(console: Console, settings: CaptionSettings, counts: Counts) -> None:
     """Say where the captions are to somebody who looks; a script reads the exit code."""
-    beside = settings.output is None and is_for_each(format_of(settings))
-    if console.is_terminal and counts.captioned and (beside or settings.output is not None):
-        where = "beside them" if beside else f"in {settings.output}"
-        console.print(f"{counted(counts.captioned, 'photo')} captioned, {where}.")
+    form = format_of(settings)
+    if settings.output is not None:
+        where = "" if is_special(settings.output) else f"in {settings.output}"
+    else:
+        where = {"embed": "in them", "txt": "beside them", "xmp": "beside them"}.get(form, "")
+    if not (console.is_terminal and where and counts.captioned) or settings.json:
+        return
+    known = f" ({counts.known:,} looked at by earlier runs)" if counts.known else ""
+    console.print(f"{counted(counts.captioned, 'photo')} captioned, {where}{known}.")
 
 
 def _summary(

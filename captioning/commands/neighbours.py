@@ -32,9 +32,12 @@ def beside(
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("looking at neighbours", total=None)
 
+        told: set[int] = set()
+
         def look(done: int, total: int) -> None:
-            if progress.disable and not done:  # where no bar is drawn, the wait is told of
+            if progress.disable and total not in told:  # without a bar, the wait is told of
                 console.print(f"looking at {counted(total, 'picture')}, which is done once")
+                told.add(total)
             progress.update(task, completed=done, total=total)
 
         asking = captioner.with_neighbours(*data, cache=cache, workers=workers, watch=look)

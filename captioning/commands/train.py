@@ -51,6 +51,8 @@ class _Bars:
         self.console.print(text)
 
     def looked(self, done: int, total: int) -> None:
+        if self.looking is None and done == total:
+            return  # another process has looked at them
         if self.looking is None:
             self.looking = self.progress.add_task("pictures", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of

@@ -69,11 +69,19 @@ def _read_index(path: Path) -> dict[str, Any]:
     """Return what :meth:`RowCache.flush` wrote, or nothing where it is missing or damaged."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # what is there and cannot be read is not begun anew
         return {}
     if not (isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()):
         return {}
     return {**index, "unreadable": {int(row): why for row, why in index["unreadable"].items()}}
+
+
+def rows_done(directory: Path) -> int:
+    """Return how many rows a cache counts on disk, which another process may be writing."""
+    try:
+        return int(_read_index(directory / _INDEX).get("done", 0))
+    except OSError:
+        return 0
 
 
 def read_whole_cache(
@@ -131,6 +139,17 @@ class RowCache:
                 f"The cache {directory} cannot be written or read: {error}. "
                 "Give another directory as cache."
             ) from error
+
+    @classmethod
+    def is_whole(cls, directory: Path, shape: tuple[int, int, int, int]) -> bool:
+        """Return whether a folder holds all rows of this kind and shape; nothing is changed."""
+        try:
+            index = _read_index(directory / _INDEX)
+        except OSError:
+            return False
+        if index.get("shape") != list(shape) or index["done"] != shape[0]:
+            return False
+        return _map_rows(directory / _ROWS, shape, cls.dtype) is not None
 
     def _open(self, shape: tuple[int, int, int, int]) -> None:
         index = _read_index(self._index)

@@ -30,7 +30,7 @@ def view_of(
         pixels: The pictures.
         view: Number of the view.
         pictures: A number for each picture; with that of the view it seeds what is drawn, so that
-            the same is drawn again.
+            the same is drawn again, to a level of grey where another device cuts it.
     """
     if view >= 2:
         pixels = torch.stack(

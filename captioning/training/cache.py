@@ -14,7 +14,13 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from captioning.data.cache_keys import FeatureKey, Precision, pixels_digest
-from captioning.data.features import FeatureCache, PixelCache, RowCache, read_whole_cache
+from captioning.data.features import (
+    FeatureCache,
+    PixelCache,
+    RowCache,
+    read_whole_cache,
+    rows_done,
+)
 from captioning.data.preprocessing import Preprocessing
 from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
@@ -59,7 +65,8 @@ def cache_features(
         workers: Processes that read and resize pictures; 0 reads them in this one.
         precision: Of the encoder's products; features are kept in 16 bits whichever it is.
         watch: Told how many pictures are done, of how many, before the first of those that are
-            lacking and after every batch; never where all are there.
+            lacking and after every batch, and every second while another process looks at them;
+            never where all are there.
     """
     preprocessing = encoder.preprocessing
     key = FeatureKey(
@@ -88,8 +95,7 @@ def cache_features(
         else:
             _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
 
-    own = directory / key.digest(paths)
-    return _filled_by_one(lambda: FeatureCache(own, shape), fill, watch)
+    return _filled_by_one(FeatureCache, directory / key.digest(paths), shape, fill, watch)
 
 
 def cache_pixels(
@@ -120,50 +126,59 @@ def cache_pixels(
         _fill(cache, paths, PictureReader(preprocessing, batch_size, workers), look, watch)
 
     own = directory / pixels_digest(preprocessing, paths)
-    return _filled_by_one(lambda: PixelCache(own, shape), fill, watch)
+    return _filled_by_one(PixelCache, own, shape, fill, watch)
 
 
 def _filled_by_one(
-    opened: Callable[[], Cache],
+    kind: type[Cache],
+    directory: Path,
+    shape: tuple[int, int, int, int],
     fill: Callable[[Cache], None],
     watch: Callable[[int, int], None],
 ) -> Cache:
     """Return a cache with all its rows; of several processes that want them one looks.
 
-    The others wait, and tell meanwhile how far that one is. Where it ends too early, the next one
-    goes on from there.
+    The others wait, and tell meanwhile how far that one is; they open nothing, as opening begins
+    what is not there. Where it ends too early, the next one goes on from there.
 
     Args:
-        opened: Gives the cache as it is now.
+        kind: Of cache.
+        directory: Where it lies.
+        shape: Of its rows.
         fill: Appends the rows that a cache lacks.
         watch: Told how many pictures are done, of how many.
     """
-    cache = opened()
-    if cache.complete:
-        return cache
-    with _alone(cache.directory / _LOCK, lambda: watch(opened().done, len(cache))):
-        cache = opened()  # another process may have written meanwhile
-        watch(cache.done, len(cache))
+    if kind.is_whole(directory, shape):
+        return kind(directory, shape)
+    with _alone(directory, lambda: watch(rows_done(directory), shape[0])) as waited:
+        cache = kind(directory, shape)
+        if waited or not cache.complete:
+            watch(cache.done, len(cache))
         if not cache.complete:
             fill(cache)
     return cache
 
 
 @contextmanager
-def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock, and call ``waiting`` every second until it is had."""
-    lock = FileLock(path)
+def _alone(directory: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Hold a folder's lock, after calling ``waiting`` every second; give whether it was called.
+
+    Where there are no locks, as on some network disks, each process looks for itself.
+    """
+    lock, waited = FileLock(directory / _LOCK), False
     while True:
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=1)
         except Timeout:
+            waited = True
             waiting()
             continue
-        except NotImplementedError:
-            pass  # a file system that has no locks
+        except (NotImplementedError, OSError):
+            pass  # a folder that cannot be written is told of by the cache
         break
     try:
-        yield
+        yield waited
     finally:
         lock.release()
 
@@ -221,9 +236,11 @@ def _look(
     views: int,
 ) -> Tensor:
     """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
-    pixels = pixels.to(next(encoder.parameters()).device)  # where parts are cut fastest too
+    device = next(encoder.parameters()).device
+    if device.type == "cuda":  # where parts are cut faster; mps cannot, in torch 2.6
+        pixels = pixels.to(device)
     found = []
     for view in range(views):
-        features = encoder(view_of(pixels, view, pictures))
+        features = encoder(view_of(pixels, view, pictures).to(device))
         found.append((features.grid if grid else features.vector.unsqueeze(1)).cpu())
     return torch.stack(found, 1)

@@ -65,6 +65,9 @@ def caption(model, capsys):
     [
         (["-o", "{}/out.jsonl"], "3 photos captioned, in {}/out.jsonl."),
         (["--format", "txt"], "3 photos captioned, beside them."),
+        (["--format", "embed", "-o", "{}/in"], "3 photos captioned, in {}/in."),
+        (["-o", "{}/out.csv", "--json"], ""),
+        (["-o", "/dev/null", "--format", "csv"], ""),
         ([], ""),
     ],
 )
@@ -75,7 +78,10 @@ def test_who_looks_is_told_where_the_captions_are(
     assert "captioned" not in caption(photos[0].parent, *words).err  # a script is not
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
     said = caption(photos[0].parent, *words, "--overwrite").err
-    assert said.endswith(f"{told}\n") if told else "captioned" not in said
+    assert said.endswith(f"{told}\n") if told else "captioned," not in said
+    if words[:1] == ["-o"] and told:
+        again = caption(photos[0].parent, *words).err
+        assert again.endswith(f"{told[:-1]} (3 looked at by earlier runs).\n")
 
 
 def rows(text):

@@ -1,11 +1,14 @@
 """Views in the cache: what an encoder makes of each, drawn again alike after an interruption."""
 
+import errno
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from captioning.data.reading import PictureReader
 from captioning.data.views import view_of
@@ -44,36 +47,72 @@ def test_each_view_is_what_the_encoder_makes_of_it(encoder, pictures, tmp_path):
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 
-def test_of_two_that_want_the_same_one_looks(encoder, pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", ["well", "died"])
+def test_of_two_that_want_the_same_one_looks(encoder, pictures, tmp_path, monkeypatch, end):
+    """The other waits and writes nothing, even where the index is away for a moment."""
     begun, waited = threading.Event(), threading.Event()
-    looking, told = set(), []
+    looking, told = [], []
     look = cache_module._look
 
+    class DiedError(Exception):
+        pass
+
     def noted(*words, **settings):
-        looking.add(threading.get_ident())
+        looking.append(threading.get_ident())
         return look(*words, **settings)
 
     def slow(done, total):
-        if done:
+        if done == 4:
             begun.set()
             assert waited.wait(60)
+            if end == "died":
+                raise DiedError
+
+    def run():
+        with suppress(DiedError):
+            cached(encoder, pictures, tmp_path, slow)
 
     def watch(done, total):
         told.append(done)
-        waited.set()
+        if len(told) == 1:
+            (index,) = tmp_path.glob("*/index.json")
+            index.rename(tmp_path / "away")
+        if len(told) == 2:
+            (folder,) = tmp_path.glob("*/")
+            (tmp_path / "away").rename(folder / "index.json")
+            waited.set()
 
     monkeypatch.setattr(cache_module, "_look", noted)
-    first = threading.Thread(target=cached, args=(encoder, pictures, tmp_path, slow))
+    monkeypatch.setattr(cache_module, "_FLUSH_EVERY", 1)
+    first = threading.Thread(target=run)
     first.start()
     assert begun.wait(60)
     second = cached(encoder, pictures, tmp_path, watch)
     first.join()
-    assert looking == {first.ident}
-    assert told[0] < told[-1] == len(pictures)
+    assert told[0] == 4
+    assert told[-1] == len(pictures)
+    if end == "well":
+        assert set(looking) == {first.ident}
+    else:
+        assert looking[0] == first.ident != looking[-1]
+    looks = len(looking)
     assert second.complete
     assert second.unreadable
     again = cached(encoder, pictures, tmp_path / "again")
+    assert len(looking) == 2 * looks  # no batch was looked at twice
     assert (second.rows == again.rows).all()
+
+
+def test_where_there_are_no_locks_each_looks_for_itself(encoder, pictures, tmp_path, monkeypatch):
+    class NoLock(FileLock):
+        def acquire(self, *words, **settings):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(cache_module, "FileLock", NoLock)
+    told = []
+    cache = cached(encoder, pictures, tmp_path, lambda done, total: told.append(done))
+    assert cache.complete
+    assert told == [0, 4, 8, 12]
 
 
 def test_an_interrupted_cache_ends_as_a_whole_one(encoder, pictures, tmp_path, monkeypatch):
