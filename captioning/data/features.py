@@ -84,6 +84,16 @@ def rows_done(directory: Path) -> int:
         return 0
 
 
+def _whole_index(directory: Path, shape: tuple[int, int, int, int]) -> dict[str, Any] | None:
+    """Return the index of a cache that counts all its rows, or None."""
+    try:
+        index = _read_index(directory / _INDEX)
+    except OSError:
+        return None
+    whole = index.get("shape") == list(shape) and index["done"] == shape[0]
+    return index if whole else None
+
+
 def read_whole_cache(
     directory: Path, shape: tuple[int, int, int, int]
 ) -> tuple[Float16[np.ndarray, "images views P D"], dict[int, str]] | None:
@@ -91,8 +101,7 @@ def read_whole_cache(
 
     None where there is none in ``directory``, or it is incomplete, damaged, or of another shape.
     """
-    index = _read_index(directory / _INDEX)
-    if index.get("shape") != list(shape) or index["done"] != shape[0]:
+    if (index := _whole_index(directory, shape)) is None:
         return None
     rows = _map_rows(directory / _ROWS, shape)
     return None if rows is None else (rows, index["unreadable"])
@@ -143,11 +152,7 @@ class RowCache:
     @classmethod
     def is_whole(cls, directory: Path, shape: tuple[int, int, int, int]) -> bool:
         """Return whether a folder holds all rows of this kind and shape; nothing is changed."""
-        try:
-            index = _read_index(directory / _INDEX)
-        except OSError:
-            return False
-        if index.get("shape") != list(shape) or index["done"] != shape[0]:
+        if _whole_index(directory, shape) is None:
             return False
         return _map_rows(directory / _ROWS, shape, cls.dtype) is not None
 
