@@ -133,9 +133,8 @@ def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path):
     assert script.live_precision(tmp_path, "cuda") == "float32"
     (tmp_path / "settings.json").write_text("{")
     assert script.live_precision(tmp_path, "cuda") == "bfloat16"
-    step = replace(config(tmp_path), start=None)
     with pytest.raises(TrainingError, match="cannot be read"):
-        script.finish(step)
+        script.finish(config(tmp_path))
 
 
 def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):

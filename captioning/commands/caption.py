@@ -283,10 +283,11 @@ def _tell_plan(
 def _tell_end(console: Console, settings: CaptionSettings, counts: Counts) -> None:
     """Say where the captions are to somebody who looks; a script reads the exit code."""
     form = format_of(settings)
-    if settings.output is not None:
-        where = "" if is_special(settings.output) else f"in {settings.output}"
-    else:
-        where = {"embed": "in them", "txt": "beside them", "xmp": "beside them"}.get(form, "")
+    where = ""
+    if settings.output is not None and not is_special(settings.output):
+        where = f"in {settings.output}"
+    elif settings.output is None and is_for_each(form):
+        where = "in them" if form == "embed" else "beside them"
     if not (console.is_terminal and where and counts.captioned) or settings.json:
         return
     known = f" ({counts.known:,} looked at by earlier runs)" if counts.known else ""

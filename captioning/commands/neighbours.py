@@ -31,13 +31,13 @@ def beside(
         return captioner
     with progress_bar(console, unit="photos/s") as progress:
         task = progress.add_task("looking at neighbours", total=None)
-
-        told: set[int] = set()
+        told = False  # of the data set at hand
 
         def look(done: int, total: int) -> None:
-            if progress.disable and total not in told:  # without a bar, the wait is told of
+            nonlocal told
+            if progress.disable and done < total and not told:  # no bar tells of the wait
                 console.print(f"looking at {counted(total, 'picture')}, which is done once")
-                told.add(total)
+            told = done < total
             progress.update(task, completed=done, total=total)
 
         asking = captioner.with_neighbours(*data, cache=cache, workers=workers, watch=look)
