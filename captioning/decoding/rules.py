@@ -89,7 +89,7 @@ class Rules:
         if history.shape[1] < self.how.min_length:
             scores[:, self.eos] = NEVER
         if self.how.no_double_word and history.shape[1]:
-            scores.scatter_(1, history[:, -1:], NEVER)
+            scores.scatter_(1, history[:, -2:], NEVER)  # the last two words
         n = self.how.no_repeat_ngram
         if n and history.shape[1] >= n:
             # Every n-gram so far whose first n - 1 words are the last n - 1 words blocks its last.
