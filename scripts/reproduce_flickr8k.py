@@ -1,36 +1,38 @@
 """From the raw files to the model inside the package, by one command.
 
-    python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda
+    python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --at-once 3
     python scripts/reproduce_flickr8k.py data/flickr8k --everyday data/everyday@photos --runs runs \
-        --device cuda
+        --device cuda --at-once 3
 
 The first trains on Flickr8k alone, which is what compares with published figures; the second adds
 everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and puts
-its model into the package. (The one there now came of an earlier form of this, run step by step;
-its card names the runs.)
+its model into the package: so the model there was made.
 
 1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
-2. ``live_0``, ``live_1``  from there, twice: teacher forcing of the decoder and all stages of the
-   CNN, on parts of the photos that are drawn anew each time; with --everyday on both data sets and
-   the text, with the new words;
-3. ``mean``     the mean of the weights of these two;
-4. ``reward``   from there: sampled captions are rewarded (self-critical training); the CNN is
-   frozen again, and the features of each photo, of four parts of it and of mirror images are
-   cached;
-5. ``last``     a mean of the weights of this and of ``mean``.
+2. ``live_0``, ``live_1``, ``live_2``  from there, thrice: teacher forcing of the decoder and all
+   stages of the CNN, on parts of the photos that are drawn anew each time; with --everyday on both
+   data sets and the text, with the new words;
+3. ``mean``     the mean of the weights of these three;
+4. ``reward_0``, ``reward_1``  from there, twice: sampled captions are rewarded (self-critical
+   training); the CNN is frozen again, and the features of each photo, of four parts of it and of
+   mirror images are cached;
+5. ``last``     a mean of the weights of these and of ``mean``.
 
 Then it learns which phrases v makes likely, and the search is chosen. What each run took and scored
-is in docs/experiments.md ("the recipe in one go"). Stopped at any moment, the same command goes on
-where it was, on another machine and --device too if the folder of the runs is taken there and the
-data have the same names. On two cores ``decoder`` takes an hour, the features for the reward 25
-minutes, the reward 25, and the end 15; ``live`` wants a GPU, where each takes five minutes: a core
-trains on 16 captions a second, which is an hour and a half an epoch.
+is in docs/experiments.md ("the model in the package, by one command"). Stopped at any moment, the
+same command goes on where it was, on another machine and --device too if the folder of the runs is
+taken there and the data have the same names. ``decoder`` takes forty minutes to an hour on two
+cores, and everything after it thirteen minutes on one H200 GPU. Two cores alone can do the rewards
+and the end too (an hour and a half, and ten minutes), but ``live`` wants a
+GPU: a core trains on 16 captions a second, which is an hour and a half an epoch.
 """
 
 import argparse
 import json
+import multiprocessing
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,13 +65,12 @@ LIVE = replace(
     warmup_steps=100,
     averaging=0.995,
 )
-ENCODER_RATES = (0.3, 0.4)  # of live_0 and live_1
-SHARES = (0.65, 0.35)  # of mean and reward in the last
+ENCODER_RATES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
 REWARD = replace(
     COMMON,
     objective="self_critical",
-    self_critical=SelfCriticalConfig(samples=5, bleu=0.5),
-    epochs=2,
+    self_critical=SelfCriticalConfig(samples=5),
+    epochs=4,
     crops=4,
     batch_size=160,
     captions_per_image=5,
@@ -77,6 +78,8 @@ REWARD = replace(
     warmup_steps=50,
     averaging=0.98,
 )
+BLEU = (0.5, 0.2)  # of BLEU-4 in the reward of reward_0 and reward_1
+SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in the last
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,13 @@ class Blend:
         return replace(last, model=model, search=BeamSearch(width=3), info=info, phrases=None)
 
 
-def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunConfig | Blend]:
-    """Return the runs and the means of runs, in order; the last is the model.
+Step = RunConfig | Blend
+
+
+def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list[Step]]:
+    """Return the runs and the means of runs, those together that do not need each other, in order.
+
+    The last is the model.
 
     Args:
         flickr8k: The data set's name.
@@ -158,19 +166,28 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[RunC
         for seed, rate in enumerate(ENCODER_RATES)
         for output in [folder / f"live_{seed}{ending}"]
     ]
-    mean = Blend(folder / f"mean{ending}", {each.output: 0.5 for each in lives})
+    mean = Blend(folder / f"mean{ending}", {each.output: 1 / len(lives) for each in lives})
 
     reward = replace(
         following,
         data=live.data,
         times=(1.0, 2.0) if everyday else (),
         start=mean.output / "model",
-        output=folder / f"reward{ending}",
-        training=REWARD,
     )
-    ends = (mean.output, reward.output)
-    last = Blend(folder / f"last{ending}", dict(zip(ends, SHARES, strict=True)))
-    return [decoder, *lives, mean, reward, last]
+    rewards = [
+        replace(
+            reward,
+            output=folder / f"reward_{seed}{ending}",
+            training=replace(
+                REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu=bleu)
+            ),
+        )
+        for seed, bleu in enumerate(BLEU)
+    ]
+    ends: list[Step] = [mean, *rewards]
+    shares = {each.output: share for each, share in zip(ends, SHARES, strict=True)}
+    last = Blend(folder / f"last{ending}", shares)
+    return [[decoder], [*lives], [mean], [*rewards], [last]]
 
 
 def live_precision(output: Path, device: str) -> Precision:
@@ -183,7 +200,7 @@ def live_precision(output: Path, device: str) -> Precision:
     return begun
 
 
-def finish(step: RunConfig | Blend) -> None:
+def finish(step: Step) -> None:
     """Take a step, unless it was taken before: then its pictures are not looked at again.
 
     Raises:
@@ -203,6 +220,45 @@ def finish(step: RunConfig | Blend) -> None:
     finished.touch()
 
 
+def finish_all(steps: Sequence[Step], at_once: int) -> None:
+    """Take steps that do not need each other, some at a time, each in a process of its own.
+
+    Raises:
+        CaptioningError: A step cannot be taken, and none was begun beside it.
+        KeyboardInterrupt: Ctrl-C or ``kill``; none goes on, and what each had saved is kept.
+        SystemExit: One of several could not be taken or was interrupted; it said why.
+    """
+    for first in range(0, len(steps), at_once):
+        together = steps[first : first + at_once]
+        if len(together) == 1:
+            finish(together[0])
+            continue
+        spawn = multiprocessing.get_context("spawn")
+        processes = [spawn.Process(target=finish_or_exit, args=(step,)) for step in together]
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # they have to end too
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join()
+        finally:
+            for process in processes:
+                if process.is_alive():
+                    process.terminate()
+                    process.join()
+            signal.signal(signal.SIGTERM, before)
+        if any(process.exitcode for process in processes):
+            sys.exit(1)
+
+
+def finish_or_exit(step: Step) -> None:
+    """Take a step; what is wrong with it goes to the terminal."""
+    try:
+        finish(step)
+    except CaptioningError as error:
+        sys.exit(str(error))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("flickr8k", type=Path, help="folder with Flickr8k.token.txt")
@@ -210,12 +266,21 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are kept")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     parser.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        help="runs that go on at once where they do not need each other: one alone keeps a large "
+        "GPU idle half of the time",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         help="where the model goes: into the package with --everyday, otherwise beside the runs",
     )
     arguments = parser.parse_args()
     everyday = arguments.everyday
+    if arguments.at_once < 1:
+        parser.error(f"--at-once {arguments.at_once}: one run or more go on at a time.")
     if everyday:
         captions, photos = split(everyday)
         needed = [Path(captions) / "everyday.json", Path(captions) / "text.tsv", Path(photos)]
@@ -228,13 +293,15 @@ def main() -> None:
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
     try:
         steps = recipe(data, everyday, arguments.runs, arguments.device)
-        for step in steps:
-            finish(step)
-        made = load_checkpoint(steps[-1].output / "model")
-        trained_on = next(step.data for step in reversed(steps) if isinstance(step, RunConfig))
+        for together in steps:
+            finish_all(together, arguments.at_once)
+        made = load_checkpoint(steps[-1][-1].output / "model")
+        trained_on = next(step.data for step in steps[-2] if isinstance(step, RunConfig))
         make_default_model(made, trained_on, arguments.output or own)
     except CaptioningError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Give the same command again to go on.")
 
 
 def split(everyday: str) -> tuple[str, str]:

@@ -41,7 +41,11 @@ def script(monkeypatch):
         module, "fast_precision", lambda device: "bfloat16" if device == "cuda" else "float32"
     )
     recipe = module.recipe
-    monkeypatch.setattr(module, "recipe", lambda *words: [alone(step) for step in recipe(*words)])
+    monkeypatch.setattr(
+        module,
+        "recipe",
+        lambda *words: [[alone(step) for step in together] for together in recipe(*words)],
+    )
     return module
 
 
@@ -104,9 +108,9 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     run(monkeypatch, script, *words, *output)
     shipped = load_checkpoint(tmp_path / "model")
     history = shipped.info["training"]["runs"]
-    assert len(history) == 5  # decoder, the last of two: live, mean, reward, last
-    assert "0.5 live_0 + 0.5 live_1" in history[2]
-    assert "0.65 mean + 0.35 reward" in history[4]
+    assert len(history) == 5  # decoder, the last live run, mean, the last reward, last
+    assert "0.333333 live_0 + 0.333333 live_1 + 0.333333 live_2" in history[2]
+    assert "0.65 mean + 0.2 reward_0 + 0.15 reward_1" in history[4]
     assert "kettle" in shipped.vocabulary
     scores = shipped.info["scores"]
     assert {"flickr8k:flickr8k dev, 8 photos", "karpathy:everyday.json dev, 4 photos"} <= {
@@ -116,14 +120,15 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
 
     # What is done is not looked at again, on whichever device: Flickr8k's photos are gone.
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
-    assert [step.training.precision for step in steps[1:3]] == ["float32", "float32"]
+    assert [step.training.precision for step in steps[1]] == ["float32"] * 3
+    assert [step.training.self_critical.bleu for step in steps[3]] == [0.5, 0.2]
     before = capsys.readouterr().out
     assert "is finished" not in before
     monkeypatch.setattr(script, "make_default_model", lambda made, data, output: None)
     photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
     run(monkeypatch, script, *words, *output)
     photos.rename(raw / "flickr8k" / "images")
-    assert capsys.readouterr().out.count("is finished") == 4
+    assert capsys.readouterr().out.count("is finished") == 6
 
 
 def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path):
@@ -147,3 +152,23 @@ def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):
     shutil.rmtree(tmp_path / "run" / "model")
     script.finish(step)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tmp_path, capfd):
+    steps = [config(tmp_path / f"run_{seed}", epochs=1, seed=seed) for seed in range(3)]
+    script.finish_all(steps, 2)
+    assert all((step.output / "finished").exists() for step in steps)
+    alone = config(tmp_path / "alone", epochs=1, seed=1)
+    script.finish_all([alone], 2)
+    made, same = (load_checkpoint(step.output / "model").model for step in (steps[1], alone))
+    for own, other in zip(made.state_dict().values(), same.state_dict().values(), strict=True):
+        assert own.equal(other)
+
+    more = config(tmp_path / "run_3", epochs=1, seed=3)
+    changed = replace(steps[0], training=replace(steps[0].training, learning_rate=0.5))
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        script.finish_all([changed, more], 2)
+    assert end.value.code == 1
+    assert "other settings" in capfd.readouterr().err
+    assert (more.output / "finished").exists()
