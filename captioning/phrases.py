@@ -29,6 +29,7 @@ from captioning.weights_file import open_weights
 
 MOST = 6000
 RIDGE = 0.2
+_AT_ONCE = 8192  # pictures: 84 MB of 1,280 numbers each
 _LEVELS = 127
 _MOST_STORED = 1_000_000
 _LARGEST = {"scales": 1e6, "idf": 100.0, "unseen": 100.0}
@@ -102,10 +103,16 @@ class Phrases:
                 "No phrase of the captions is made of the vocabulary's words, so none can be "
                 "learned."
             )
-        units = torch.nn.functional.normalize(vectors[spoken].double(), dim=1)
-        wanted = torch.cat([share.of(rows) for share, rows in chosen])  # P x N
-        products = units.T @ units + ridge * torch.eye(units.shape[1], dtype=units.dtype)
-        rows = torch.linalg.solve(products, (wanted @ units).T).T
+        size = vectors.shape[1]
+        products = ridge * torch.eye(size, dtype=torch.float64)
+        answers = torch.zeros(sum(len(picked) for _, picked in chosen), size, dtype=torch.float64)
+        for first in range(0, len(spoken), _AT_ONCE):
+            part = spoken[first : first + _AT_ONCE]
+            units = torch.nn.functional.normalize(vectors[part].double(), dim=1)
+            wanted = [share.of(picked, first, len(part)) for share, picked in chosen]
+            products += units.T @ units
+            answers += torch.cat(wanted) @ units
+        rows = torch.linalg.solve(products, answers.T).T
         scales = (rows.abs().amax(1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
         return cls(
             torch.cat([share.tokens(picked, vocabulary) for share, picked in chosen]),
@@ -252,8 +259,7 @@ class _Shares:
         captions: All captions.
         first: For each n-gram, a caption and the word in it where it begins.
         idf: Of each.
-        images: Of each entry, the picture; ``ngrams`` the n-gram; ``values`` the share.
-        count: Pictures.
+        images: Of each entry, the picture, rising; ``ngrams`` the n-gram; ``values`` the share.
     """
 
     n: int
@@ -263,7 +269,6 @@ class _Shares:
     images: Int[np.ndarray, " entries"]
     ngrams: Int[np.ndarray, " entries"]
     values: Float[np.ndarray, " entries"]
-    count: int
 
     @property
     def mass(self) -> Float[np.ndarray, " distinct"]:
@@ -285,16 +290,19 @@ class _Shares:
         rows = [[*map(vocabulary.id, self.words(ngram)), *free] for ngram in picked.tolist()]
         return torch.tensor(rows, dtype=torch.long).reshape(-1, ORDER)
 
-    def of(self, picked: Int[np.ndarray, " P"]) -> Float[Tensor, "P N"]:
-        """Return the shares of some n-grams, a sparse matrix."""
+    def of(self, picked: Int[np.ndarray, " P"], first: int, count: int) -> Float[Tensor, "P N"]:
+        """Return the shares of some n-grams in ``count`` pictures from ``first``, sparse."""
         row = np.full(len(self.idf), -1)
         row[picked] = np.arange(len(picked))
-        rows = row[self.ngrams]
+        start, end = np.searchsorted(self.images, [first, first + count])
+        rows = row[self.ngrams[start:end]]
         kept = rows >= 0
-        places = torch.from_numpy(np.stack([rows[kept], self.images[kept]]))
-        values = torch.from_numpy(self.values[kept])
-        size = (len(picked), self.count)
-        return torch.sparse_coo_tensor(places, values, size, check_invariants=True)
+        places = np.stack([rows[kept], self.images[start:end][kept] - first])
+        values = torch.from_numpy(self.values[start:end][kept])
+        size = (len(picked), count)
+        return torch.sparse_coo_tensor(
+            torch.from_numpy(places), values, size, check_invariants=True
+        )
 
 
 def _shares(captions: Sequence[Sequence[list[str]]]) -> list[_Shares]:
@@ -313,7 +321,7 @@ def _shares(captions: Sequence[Sequence[list[str]]]) -> list[_Shares]:
         norms = np.sqrt(np.bincount(table.captions, weights**2, minlength=len(flat)))
         norms[norms == 0] = 1.0  # of n-grams that stand about every picture
         values = weights / norms[table.captions] / sizes[image]
-        found.append(_Shares(n, flat, table.first, idf, image, table.ngrams, values, len(captions)))
+        found.append(_Shares(n, flat, table.first, idf, image, table.ngrams, values))
     return found
 
 

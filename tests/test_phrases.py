@@ -94,7 +94,9 @@ def test_an_empty_caption_and_one_that_everybody_says_agree_with_nothing():
     assert agreement(0, [(), ids("a"), ids("the")]) == [0.0, 0.0, 0.0]  # about every picture
 
 
-def test_weights_are_those_of_ridge_regression():
+@pytest.mark.parametrize("at_once", [100, 3, 1])
+def test_weights_are_those_of_ridge_regression(at_once, monkeypatch):
+    monkeypatch.setattr("captioning.phrases._AT_ONCE", at_once)  # pictures
     torch.manual_seed(0)
     vectors = torch.randn(4, 3)
     phrases = learned(vectors, ridge=0.3)
