@@ -125,7 +125,8 @@ def show(how: SearchMethod, scores: Scores) -> None:
     print(
         f"{type(how).__name__} width {getattr(how, 'width', 1)} "
         f"penalty {getattr(how, 'length_penalty', 0):.1f} "
-        f"blocked {getattr(how, 'no_repeat_ngram', 0)}: BLEU-1 {scores.bleu_1:.4f} "
+        f"blocked {getattr(how, 'no_repeat_ngram', 0)} "
+        f"phrases {getattr(how, 'phrase_weight', 0):.0f}: BLEU-1 {scores.bleu_1:.4f} "
         f"BLEU-4 {scores.bleu_4:.4f} ROUGE-L {scores.rouge_l:.4f} "
         f"CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
         flush=True,

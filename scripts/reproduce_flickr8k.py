@@ -6,7 +6,8 @@
 
 The first trains on Flickr8k alone, which is what compares with published figures; the second adds
 everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and puts
-its model into the package: so the model there was made.
+its model into the package: so the model there was made (what comes after ``last`` twice, which
+docs/experiments.md says more of).
 
 1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
 2. ``live_0``, ``live_1``, ``live_2``  from there, thrice: teacher forcing of the decoder and all
@@ -22,18 +23,19 @@ Then it learns which phrases v makes likely, and the search is chosen. What each
 is in docs/experiments.md ("the model in the package, by one command"). Stopped at any moment, the
 same command goes on where it was, on another machine and --device too if the folder of the runs is
 taken there and the data have the same names. ``decoder`` takes forty minutes to an hour on two
-cores, and everything after it thirteen minutes on one H200 GPU. Two cores alone can do the rewards
-and the end too (an hour and a half, and ten minutes), but ``live`` wants a
-GPU: a core trains on 16 captions a second, which is an hour and a half an epoch.
+cores, and everything after it thirteen minutes on one H200 GPU. Two cores alone can take all steps
+but ``live``, which wants a GPU: a core trains on 16 captions a second, an hour and a half an epoch.
 """
 
 import argparse
 import json
 import multiprocessing
-import signal
+import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from make_default_model import make_default_model
@@ -221,12 +223,13 @@ def finish(step: Step) -> None:
 
 
 def finish_all(steps: Sequence[Step], at_once: int) -> None:
-    """Take steps that do not need each other, some at a time, each in a process of its own.
+    """Take steps that do not need each other, some at a time in processes of their own.
+
+    What such a process has to say stands in a file beside the step's directory.
 
     Raises:
         CaptioningError: A step cannot be taken, and none was begun beside it.
-        KeyboardInterrupt: Ctrl-C or ``kill``; none goes on, and what each had saved is kept.
-        SystemExit: One of several could not be taken or was interrupted; it said why.
+        SystemExit: A step was interrupted, or one of several could not be taken.
     """
     for first in range(0, len(steps), at_once):
         together = steps[first : first + at_once]
@@ -234,29 +237,50 @@ def finish_all(steps: Sequence[Step], at_once: int) -> None:
             finish(together[0])
             continue
         spawn = multiprocessing.get_context("spawn")
-        processes = [spawn.Process(target=finish_or_exit, args=(step,)) for step in together]
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # they have to end too
+        processes = [spawn.Process(target=finish_alone, args=(step,)) for step in together]
         try:
-            for process in processes:
+            for step, process in zip(together, processes, strict=True):
                 process.start()
+                print(f"{step.output} goes on, and says so in {told(step)}", flush=True)
             for process in processes:
                 process.join()
         finally:
             for process in processes:
                 if process.is_alive():
                     process.terminate()
+            for process in processes:
+                if process.pid:
                     process.join()
-            signal.signal(signal.SIGTERM, before)
-        if any(process.exitcode for process in processes):
-            sys.exit(1)
+        if failed := [
+            f"{step.output} ended with {process.exitcode}; {told(step)} says why."
+            for step, process in zip(together, processes, strict=True)
+            if process.exitcode
+        ]:
+            sys.exit("\n".join(failed))
 
 
-def finish_or_exit(step: Step) -> None:
-    """Take a step; what is wrong with it goes to the terminal."""
+def finish_alone(step: Step) -> None:
+    """Take a step in a process that ends when the one that began it does."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    with told(step).open("a") as told_to:
+        os.dup2(told_to.fileno(), sys.stdout.fileno())
+        os.dup2(told_to.fileno(), sys.stderr.fileno())
     try:
         finish(step)
     except CaptioningError as error:
         sys.exit(str(error))
+
+
+def end_with(parent: BaseProcess) -> None:
+    """Wait for a process to end, and end; what was saved is kept."""
+    parent.join()
+    os._exit(1)
+
+
+def told(step: Step) -> Path:
+    """Return the file of what a step has to say that goes on beside others."""
+    return step.output.with_suffix(".txt")
 
 
 def main() -> None:
@@ -270,7 +294,7 @@ def main() -> None:
         type=int,
         default=1,
         help="runs that go on at once where they do not need each other: one alone keeps a large "
-        "GPU idle half of the time",
+        "GPU a quarter busy; for a CPU one is enough",
     )
     parser.add_argument(
         "--output",
@@ -301,7 +325,8 @@ def main() -> None:
     except CaptioningError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("Interrupted. Give the same command again to go on.")
+        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
 
 
 def split(everyday: str) -> tuple[str, str]:

@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import small_run
 from drawn_pictures import draw
+from filelock import FileLock
 from small_run import config
 
 from captioning.captioner import Captioner
@@ -105,7 +110,7 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     where = f"{everyday}@{raw / 'photos'}"
     words = (raw / "flickr8k", "--everyday", where, "--runs", tmp_path / "runs")
     output = ("--output", tmp_path / "model")
-    run(monkeypatch, script, *words, *output)
+    run(monkeypatch, script, *words, *output, "--at-once", 3)
     shipped = load_checkpoint(tmp_path / "model")
     history = shipped.info["training"]["runs"]
     assert len(history) == 5  # decoder, the last live run, mean, the last reward, last
@@ -120,9 +125,13 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
 
     # What is done is not looked at again, on whichever device: Flickr8k's photos are gone.
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
-    assert [step.training.precision for step in steps[1]] == ["float32"] * 3
-    assert [step.training.self_critical.bleu for step in steps[3]] == [0.5, 0.2]
+    lives, rewards = ([step.training for step in steps[place]] for place in (1, 3))
+    assert [live.precision for live in lives] == ["float32"] * 3
+    assert [(live.seed, live.encoder_rate) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
+    assert [(one.seed, one.self_critical.bleu) for one in rewards] == [(0, 0.5), (1, 0.2)]
+    assert {step.start for step in steps[3]} == {tmp_path / "runs" / "mean" / "model"}
     before = capsys.readouterr().out
+    assert before.count("goes on, and says so in") == 5
     assert "is finished" not in before
     monkeypatch.setattr(script, "make_default_model", lambda made, data, output: None)
     photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
@@ -154,7 +163,7 @@ def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tmp_path, capfd):
+def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tmp_path):
     steps = [config(tmp_path / f"run_{seed}", epochs=1, seed=seed) for seed in range(3)]
     script.finish_all(steps, 2)
     assert all((step.output / "finished").exists() for step in steps)
@@ -166,9 +175,39 @@ def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tm
 
     more = config(tmp_path / "run_3", epochs=1, seed=3)
     changed = replace(steps[0], training=replace(steps[0].training, learning_rate=0.5))
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as end:
+    told = tmp_path / "run_0.txt"
+    with pytest.raises(SystemExit, match=f"{changed.output} ended with 1; {told} says why"):
         script.finish_all([changed, more], 2)
-    assert end.value.code == 1
-    assert "other settings" in capfd.readouterr().err
+    assert "other settings" in told.read_text()
     assert (more.output / "finished").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_steps_at_once_end_with_the_script(number, tmp_path):
+    program = f"""
+import sys
+sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(small_run.__file__).parent)!r}]
+import reproduce_flickr8k, small_run
+from pathlib import Path
+if __name__ == "__main__":
+    folder = Path({str(tmp_path)!r})
+    steps = [small_run.config(folder / f"run_{{seed}}", epochs=5000, seed=seed) for seed in (0, 1)]
+    reproduce_flickr8k.finish_all(steps, 2)
+"""
+    (tmp_path / "program.py").write_text(program)
+    script = subprocess.Popen([sys.executable, tmp_path / "program.py"], start_new_session=True)
+    logs = [tmp_path / f"run_{seed}" / "log.csv" for seed in (0, 1)]
+    wait_until(lambda: all(log.exists() for log in logs))
+    script.send_signal(number)
+    assert script.wait(60) != 0
+    for log in logs:
+        with FileLock(log.parent / ".lock", timeout=60):  # nobody trains there
+            assert not (log.parent / "finished").exists()
+
+
+def wait_until(true):
+    for _ in range(1200):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come true in two minutes")

@@ -102,7 +102,8 @@ class CaptionSettings:
     ] = None
     """No sequence of so many words twice in a caption; 0 for no such rule."""
     no_double_word: bool = False
-    """No word twice in a row, nor again after one other; many models have this rule already."""
+    """No word twice in a row, nor with one other word between; many models have this rule
+    already."""
     phrase_weight: Annotated[
         float | None,
         tyro.conf.arg(metavar="NUMBER", help_behavior_hint="(default: the model's own)"),

@@ -50,7 +50,7 @@ class EvaluateSettings:
     no_repeat_ngram: int | None = None
     """No sequence of so many words twice in a caption; 0 for no such rule."""
     no_double_word: bool = False
-    """No word twice in a row, nor again after one other."""
+    """No word twice in a row, nor with one other word between."""
     phrase_weight: float | None = None
     """What the phrases that a photo makes likely count in ranking what a beam found; the model's
     own by default, 0 for nothing."""

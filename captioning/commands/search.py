@@ -32,7 +32,7 @@ def chosen_search(
         captions: Captions for each picture.
         length_penalty: Of beam search.
         no_repeat_ngram: No sequence of so many words twice; 0 for no such rule.
-        no_double_word: No word twice in a row, nor again after one other.
+        no_double_word: No word twice in a row, nor with one other word between.
         phrase_weight: What the phrases that a picture makes likely count, of beam search.
         temperature: Of sampling.
         top_k: Of sampling.

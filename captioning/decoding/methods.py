@@ -25,8 +25,8 @@ class SearchMethod:
     """No sequence of this many words occurs twice in a caption (Paulus et al. 2018, section 2.5);
     0 for no such rule."""
     no_double_word: bool = False
-    """No word comes twice in a row, nor again after one other: not "a man sitting sitting on a
-    bench", and not "a boy wearing sunglasses and sunglasses"."""
+    """No word comes twice in a row, nor with one other word between: not "a man sitting sitting on
+    a bench", not "a boy wearing sunglasses and sunglasses", and so not "side by side" either."""
     forbidden_words: tuple[int, ...] = ()
     """Words that never occur."""
     required_words: tuple[int, ...] = ()

@@ -76,12 +76,15 @@ def has_double_word(tokens):
 
 @each_method
 @pytest.mark.parametrize("required", [(), (4, 6)])
-def test_no_word_comes_twice_in_a_row_nor_after_one_other(method, settings, required):
+def test_no_word_comes_twice_in_a_row_nor_with_one_between(method, settings, required):
     wishes = {"min_length": 6, "max_length": 8, "required_words": required}
     assert any(has_double_word(h.tokens) for h in captions(method, settings, **wishes))
     found = captions(method, settings, no_double_word=True, **wishes)
     assert not any(has_double_word(h.tokens) for h in found)
-    assert any(len(set(h.tokens)) < len(h.tokens) for h in found)  # later it may come again
+    later = [
+        one == other for h in found for one, other in zip(h.tokens, h.tokens[3:], strict=False)
+    ]
+    assert any(later)  # then it may come again
 
 
 @each_method
