@@ -54,7 +54,7 @@ class DecoderOptions:
     """H, the size of the hidden state."""
     attention_size: int = 512
     """A, the size of a grid position after its projection, and of the space of the energies."""
-    dropout: float = 0.5
+    dropout: float = 0.3
     """Share of the word vectors', the image's and the readout's numbers dropped in training."""
     recurrent_dropout: float = 0.0
     """Share of the hidden state's numbers that a caption goes without in training, the same ones
