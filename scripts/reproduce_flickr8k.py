@@ -6,8 +6,8 @@
 
 The first trains on Flickr8k alone, which is what compares with published figures; the second adds
 everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and puts
-its model into the package: so the model there was made (what comes after ``last`` twice, which
-docs/experiments.md says more of).
+its model into the package: so the model there was made (phrases and search twice, and
+docs/experiments.md says why).
 
 1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
 2. ``live_0``, ``live_1``, ``live_2``  from there, thrice: teacher forcing of the decoder and all
@@ -252,7 +252,7 @@ def finish_all(steps: Sequence[Step], at_once: int) -> None:
                 if process.pid:
                     process.join()
         if failed := [
-            f"{step.output} ended with {process.exitcode}; {told(step)} says why."
+            f"{step.output} ended with {process.exitcode}; what it said is in {told(step)}."
             for step, process in zip(together, processes, strict=True)
             if process.exitcode
         ]:
@@ -263,6 +263,7 @@ def finish_alone(step: Step) -> None:
     """Take a step in a process that ends when the one that began it does."""
     if parent := multiprocessing.parent_process():
         threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    told(step).parent.mkdir(parents=True, exist_ok=True)
     with told(step).open("a") as told_to:
         os.dup2(told_to.fileno(), sys.stdout.fileno())
         os.dup2(told_to.fileno(), sys.stderr.fileno())

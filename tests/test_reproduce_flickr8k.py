@@ -164,7 +164,8 @@ def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):
 
 
 def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tmp_path):
-    steps = [config(tmp_path / f"run_{seed}", epochs=1, seed=seed) for seed in range(3)]
+    runs = tmp_path / "runs"
+    steps = [config(runs / f"run_{seed}", epochs=1, seed=seed) for seed in range(3)]
     script.finish_all(steps, 2)
     assert all((step.output / "finished").exists() for step in steps)
     alone = config(tmp_path / "alone", epochs=1, seed=1)
@@ -175,8 +176,10 @@ def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tm
 
     more = config(tmp_path / "run_3", epochs=1, seed=3)
     changed = replace(steps[0], training=replace(steps[0].training, learning_rate=0.5))
-    told = tmp_path / "run_0.txt"
-    with pytest.raises(SystemExit, match=f"{changed.output} ended with 1; {told} says why"):
+    told = runs / "run_0.txt"
+    with pytest.raises(
+        SystemExit, match=f"{changed.output} ended with 1; what it said is in {told}"
+    ):
         script.finish_all([changed, more], 2)
     assert "other settings" in told.read_text()
     assert (more.output / "finished").exists()
