@@ -32,6 +32,7 @@ from captioning.training.cache import cache_features
 from captioning.training.choice import (
     best_search,
     for_card,
+    in_few_words,
     in_words,
     learned_phrases,
     searches_for,
@@ -123,12 +124,8 @@ def show(how: SearchMethod, scores: Scores) -> None:
     """Print a row of the table."""
     captions = scores.per_image["caption"]
     print(
-        f"{type(how).__name__} width {getattr(how, 'width', 1)} "
-        f"penalty {getattr(how, 'length_penalty', 0):.1f} "
-        f"blocked {getattr(how, 'no_repeat_ngram', 0)} "
-        f"phrases {getattr(how, 'phrase_weight', 0):.0f}: BLEU-1 {scores.bleu_1:.4f} "
-        f"BLEU-4 {scores.bleu_4:.4f} ROUGE-L {scores.rouge_l:.4f} "
-        f"CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
+        f"{in_few_words(how)}: BLEU-1 {scores.bleu_1:.4f} BLEU-4 {scores.bleu_4:.4f} "
+        f"ROUGE-L {scores.rouge_l:.4f} CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
         flush=True,
     )
 

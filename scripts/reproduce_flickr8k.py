@@ -229,6 +229,7 @@ def finish_all(steps: Sequence[Step], at_once: int) -> None:
 
     Raises:
         CaptioningError: A step cannot be taken, and none was begun beside it.
+        KeyboardInterrupt: Ctrl-C while several went on; they are ended first.
         SystemExit: A step was interrupted, or one of several could not be taken.
     """
     for first in range(0, len(steps), at_once):

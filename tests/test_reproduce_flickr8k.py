@@ -31,6 +31,7 @@ PLACES = ["on the grass", "in the water", "in a street", "near a tree"]
 def script(monkeypatch):
     """Return scripts/reproduce_flickr8k.py, with steps of one epoch and a small CNN."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in conftest.py, for the processes of steps
     import reproduce_flickr8k as module
 
     small = {"epochs": 1, "batch_size": 40, "warmup_steps": 1, "save_every": 2}

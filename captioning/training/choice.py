@@ -139,7 +139,7 @@ def with_best_search(
     """
 
     def tell(how: SearchMethod, scores: Scores) -> None:
-        say(f"{_short(how)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider or 0.0:.3f}")
+        say(f"{in_few_words(how)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider or 0.0:.3f}")
 
     table = try_searches(
         student,
@@ -154,7 +154,7 @@ def with_best_search(
     if table[best].bleu_4 + (table[best].cider or 0.0) < _NOTHING:
         say("No search finds a caption that scores, so the model's own stays as it is.")
         return checkpoint
-    say(f"The model's own search is now {_short(best)}.")
+    say(f"The model's own search is now {in_few_words(best)}.")
     scores = {
         **checkpoint.info.get("scores", {}),
         _CHOSEN: in_words(best),
@@ -173,7 +173,7 @@ def has_chosen_search(checkpoint: Checkpoint) -> bool:
     return _CHOSEN in checkpoint.info.get("scores", {})
 
 
-def _short(how: SearchMethod) -> str:
+def in_few_words(how: SearchMethod) -> str:
     """Return the settings that the searches to choose from differ in."""
     assert isinstance(how, BeamSearch)
     blocked = ", no pair of words twice" if how.no_repeat_ngram == 2 else ""
