@@ -9,31 +9,35 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioning.captioner import Caption, Captioner
-    from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from captioning.data import Vocabulary, read_captions, read_image, tokenize
+    from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from captioning.datasets import read_captions
     from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
     from captioning.errors import CaptioningError
+    from captioning.images.decode import read_image
+    from captioning.inference.captioner import Captioner
+    from captioning.inference.results import Caption
     from captioning.metrics import Scores, compare, score
+    from captioning.text.tokenizer import tokenize
+    from captioning.text.vocabulary import Vocabulary
 
 _HOMES = {
     "BeamSearch": "decoding",
-    "Caption": "captioner",
-    "Captioner": "captioner",
+    "Caption": "inference.results",
+    "Captioner": "inference.captioner",
     "CaptioningError": "errors",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint.checkpoint",
     "DiverseBeamSearch": "decoding",
     "Greedy": "decoding",
     "Sampling": "decoding",
     "Scores": "metrics",
-    "Vocabulary": "data",
+    "Vocabulary": "text.vocabulary",
     "compare": "metrics",
-    "load_checkpoint": "checkpoint",
-    "read_captions": "data",
-    "read_image": "data",
-    "save_checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint.checkpoint",
+    "read_captions": "datasets",
+    "read_image": "images.decode",
+    "save_checkpoint": "checkpoint.checkpoint",
     "score": "metrics",
-    "tokenize": "data",
+    "tokenize": "text.tokenizer",
 }
 
 __all__ = [

@@ -1,5 +1,5 @@
 """``python -m captioning``."""
 
-from captioning.cli import main
+from captioning.cli.main import main
 
 main()

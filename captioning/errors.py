@@ -1,9 +1,9 @@
 """Every error that this package raises on purpose.
 
     CaptioningError
-    ├── SettingsError        a setting that makes no sense, alone or beside another (ValueError)
+    ├── ConfigError        a setting that makes no sense, alone or beside another (ValueError)
     ├── DataError            captions or splits that cannot be used (ValueError)
-    ├── ImageError           a picture that cannot be read (ValueError)
+    ├── ImageError           an image that cannot be read (ValueError)
     ├── VocabularyError      words and ids that do not fit (ValueError)
     ├── WeightsError         pretrained weights that cannot be had (RuntimeError)
     ├── CheckpointError      a model directory that cannot be loaded or written (ValueError)
@@ -25,7 +25,7 @@ class CaptioningError(Exception):
     """The root: ``except CaptioningError`` catches all that this package raises on purpose."""
 
 
-class SettingsError(CaptioningError, ValueError):
+class ConfigError(CaptioningError, ValueError):
     """A setting that makes no sense, alone or beside another."""
 
 
@@ -34,7 +34,7 @@ class DataError(CaptioningError, ValueError):
 
 
 class ImageError(CaptioningError, ValueError):
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
 
 class VocabularyError(CaptioningError, ValueError):
@@ -66,10 +66,10 @@ class OutputError(CaptioningError, OSError):
 
 
 def check_least(settings: object, **least: int) -> None:
-    """Raise a SettingsError where a setting is below the number given for its name."""
+    """Raise a ConfigError where a setting is below the number given for its name."""
     for name, bound in least.items():
         if (value := getattr(settings, name)) < bound:
-            raise SettingsError(f"{name} is {value}; it is at least {bound}.")
+            raise ConfigError(f"{name} is {value}; it is at least {bound}.")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -20,10 +20,10 @@ from typing import Any
 
 from lecture_table import SEARCH, SYSTEMS, Budget, keep, known, seconds, settings
 
-from captioning.captioner import Captioner
-from captioning.checkpoint import load_checkpoint
-from captioning.commands import train
-from captioning.evaluation import sweep
+from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.cli import train
+from captioning.evaluation.evaluate import sweep
+from captioning.inference.captioner import Captioner
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig
 

@@ -1,10 +1,10 @@
 """Measure what a long folder run costs beside the network: memory that grows, journal and writers.
 
 Each run is a process of its own that captions links to a few JPEGs into a file of JSON lines. Given
-are its pictures per second; its resident memory after the first thousand pictures, at the end, and
+are its images per second; its resident memory after the first thousand images, at the end, and
 at most; and the share of the time that went into the journal and the output.
 
-    python scripts/bench_folder.py --pictures 1000 100000 --photos photos --model runs/small/model
+    python scripts/bench_folder.py --images 1000 100000 --photos photos --model runs/small/model
 """
 
 import argparse
@@ -24,9 +24,9 @@ DIFFERENT = 20
 RUN = """
 import json, resource, sys, time
 from pathlib import Path
-from captioning.captioner import runs
-from captioning.captioner.journal import Journal
-from captioning.captioner.output import Writer
+from captioning.bulk import job as runs
+from captioning.bulk.journal import Journal
+from captioning.bulk.writers.base import Writer
 
 spent, written, memory = 0.0, 0, {}
 
@@ -59,7 +59,7 @@ for owner, name in ((Journal, "find"), (Journal, "add"), (Writer, "keep"), (runs
 Writer.write = counted(timed(Writer.write))
 Writer.__exit__ = timed(Writer.__exit__)
 
-from captioning.cli import main
+from captioning.cli.main import main
 start = time.perf_counter()
 try:
     main(sys.argv[1:])
@@ -74,15 +74,15 @@ finally:
 """
 
 
-def make_folder(folder: Path, photos: list[Path], pictures: int) -> None:
+def make_folder(folder: Path, photos: list[Path], images: int) -> None:
     """Fill ``folder`` with links to a few photos."""
     folder.mkdir()
-    for number in range(pictures):
+    for number in range(images):
         os.link(photos[number % len(photos)], folder / f"{number}.jpg")
 
 
 def draw_photos(folder: Path) -> list[Path]:
-    """Draw a few pictures of the size that the web likes."""
+    """Draw a few images of the size that the web likes."""
     paths = [folder / f"{number}.jpg" for number in range(DIFFERENT)]
     for number, path in enumerate(paths):
         chance = np.random.default_rng(number)
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model directory; the packaged model by default")
     parser.add_argument("--photos", type=Path, help="a folder of JPEGs; drawn ones by default")
-    parser.add_argument("--pictures", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     arguments = ["--workers", str(options.workers)]
@@ -135,10 +135,10 @@ def main() -> None:
             photos = copy_photos(options.photos, home / "photos")
         else:
             photos = draw_photos(home / "photos")
-        for pictures in options.pictures:
-            make_folder(home / f"of {pictures}", photos, pictures)
-            report[str(pictures)] = measure(home / f"of {pictures}", arguments)
-            print(pictures, report[str(pictures)], flush=True)
+        for images in options.images:
+            make_folder(home / f"of {images}", photos, images)
+            report[str(images)] = measure(home / f"of {images}", arguments)
+            print(images, report[str(images)], flush=True)
     print(json.dumps(report))
 
 

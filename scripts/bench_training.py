@@ -1,7 +1,7 @@
 """Time one epoch of teacher forcing from cached vectors, beside what its matrix products cost.
 
 Captions are random words with the lengths of Flickr8k's (10.8 words on average), features random
-vectors: 6,000 pictures, 30,000 captions, 2,550 words, LSTM of 512, batches of 128. The share of the
+vectors: 6,000 images, 30,000 captions, 2,550 words, LSTM of 512, batches of 128. The share of the
 matrix products is their number of operations over this machine's own rate for a product of the
 readout's shape, measured in the same run.
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from captioning.data.batches import CaptionDataset
-from captioning.data.features import FeatureCache
+from captioning.datasets.batches import CaptionDataset
+from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
-from captioning.nn.options import DecoderOptions
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.training.memory import keep_freed_memory
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer

@@ -38,10 +38,10 @@ from nltk.tokenize import TweetTokenizer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from captioning.data.vocabulary import Vocabulary
 from captioning.errors import DataError
+from captioning.lecture.classifier import SequenceClassifier, pack
 from captioning.nn.cells import CELLS
-from captioning.nn.classifier import SequenceClassifier, pack
+from captioning.text.vocabulary import Vocabulary
 
 PAIR = ("The food was good, not bad at all.", "The food was bad, not good at all.")
 TWINS = [

@@ -1,7 +1,7 @@
-"""Caption a folder in which most pictures are damaged, and check that nothing is lost.
+"""Caption a folder in which most images are damaged, and check that nothing is lost.
 
-The folder is made here: good pictures in many forms, and between them every kind of damage that
-folders of photos are known to hold. Each picture must end in one row, in order, captioned or with
+The folder is made here: good images in many forms, and between them every kind of damage that
+folders of photos are known to hold. Each image must end in one row, in order, captioned or with
 an error that names it; the good ones' captions must be those of a run without the damaged ones.
 
     python scripts/damaged_folder.py --model runs/default/model --copies 10
@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, features
 
-PER_PICTURE = 20.0  # seconds after which a hidden hang would show
+PER_IMAGE = 20.0  # seconds after which a hidden hang would show
 
 
-def picture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+def draw_image(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     chance = np.random.default_rng(seed)
     coarse = chance.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -39,14 +39,14 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def good_pictures(seed: int) -> dict[str, bytes]:
-    """Return pictures that must be captioned, whatever their form."""
-    image = picture(seed)
+def good_images(seed: int) -> dict[str, bytes]:
+    """Return images that must be captioned, whatever their form."""
+    image = draw_image(seed)
     wide = np.linspace(0, 65535, 240 * 320).reshape(240, 320)
     exif = Image.Exif()
     exif[0x0112] = 6
     palette = image.quantize(16)
-    frames = [picture(seed + n) for n in range(3)]
+    frames = [draw_image(seed + n) for n in range(3)]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     tiff = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -111,7 +111,7 @@ def interlaced_png() -> bytes:
 
 
 def oriented(orientation: int) -> Image.Exif:
-    """Return EXIF data that say how a picture is to be turned."""
+    """Return EXIF data that say how an image is to be turned."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
@@ -130,12 +130,12 @@ def _bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def damaged_pictures(seed: int) -> dict[str, bytes]:
+def damaged_images(seed: int) -> dict[str, bytes]:
     """Return files that must each give a row with an error."""
     chance = random.Random(seed)
-    jpeg = encoded(picture(seed), "JPEG", quality=95)
-    progressive = encoded(picture(seed), "JPEG", quality=95, progressive=True)
-    png = encoded(picture(seed), "PNG")
+    jpeg = encoded(draw_image(seed), "JPEG", quality=95)
+    progressive = encoded(draw_image(seed), "JPEG", quality=95, progressive=True)
+    png = encoded(draw_image(seed), "PNG")
     broken_png = bytearray(png)
     broken_png[len(png) // 2] ^= 0xFF
     no_size = png[:16] + bytes(8) + png[24:]
@@ -143,7 +143,7 @@ def damaged_pictures(seed: int) -> dict[str, bytes]:
         "empty.jpg": b"",
         "zeros.jpg": bytes(5000),
         "noise.jpg": chance.randbytes(5000),
-        "text.jpg": b"This is a letter and not a picture.\n",
+        "text.jpg": b"This is a letter and not an image.\n",
         "page.jpg": b"<!DOCTYPE html><html><title>404 Not Found</title></html>",
         "drawing.png": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
         "document.jpg": b"%PDF-1.7\n" + chance.randbytes(500),
@@ -157,10 +157,10 @@ def damaged_pictures(seed: int) -> dict[str, bytes]:
         "signature.png": png[:8],
         "flipped.png": bytes(broken_png),
         "no-size.png": no_size,
-        "half.gif": encoded(picture(seed), "GIF")[:2000],
-        "half.webp": encoded(picture(seed), "WEBP")[:1000],
-        "half.bmp": encoded(picture(seed), "BMP")[:1000],
-        "half.tif": encoded(picture(seed), "TIFF", compression="tiff_lzw")[:1000],
+        "half.gif": encoded(draw_image(seed), "GIF")[:2000],
+        "half.webp": encoded(draw_image(seed), "WEBP")[:1000],
+        "half.bmp": encoded(draw_image(seed), "BMP")[:1000],
+        "half.tif": encoded(draw_image(seed), "TIFF", compression="tiff_lzw")[:1000],
         "bomb.png": _bomb(60_000),
         "absurd.png": _bomb(2**31 - 1),
         "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + chance.randbytes(500),
@@ -171,7 +171,7 @@ def damaged_pictures(seed: int) -> dict[str, bytes]:
 def _add_strange_things(folder: Path) -> set[str]:
     """Add what is no file, and return the paths that must give an error."""
     made = {folder / name for name in ("folder.jpg", "dangling.jpg", "loop.jpg", "outside.jpg")}
-    (folder.parent / "outside.jpg").write_bytes(encoded(picture(2), "JPEG"))
+    (folder.parent / "outside.jpg").write_bytes(encoded(draw_image(2), "JPEG"))
     (folder / "outside.jpg").symlink_to(folder.parent / "outside.jpg")
     (folder / "folder.jpg").mkdir()
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
@@ -181,7 +181,7 @@ def _add_strange_things(folder: Path) -> set[str]:
         os.mkfifo(folder / "pipe.jpg")
         made.add(folder / "pipe.jpg")
     if hasattr(os, "geteuid") and os.geteuid() != 0:  # root may read everything
-        (folder / "closed.jpg").write_bytes(encoded(picture(1), "JPEG"))
+        (folder / "closed.jpg").write_bytes(encoded(draw_image(1), "JPEG"))
         (folder / "closed.jpg").chmod(0)
         made.add(folder / "closed.jpg")
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
@@ -189,12 +189,12 @@ def _add_strange_things(folder: Path) -> set[str]:
     return {str(path) for path in made}
 
 
-def _add_shard(path: Path, pictures: int) -> set[str]:
-    """Write a tar shard, and return the names of its pictures; the last is no whole member."""
+def _add_shard(path: Path, images: int) -> set[str]:
+    """Write a tar shard, and return the names of its images; the last is no whole member."""
     names = set()
     with tarfile.open(path, "w") as shard:
-        for number in range(pictures):
-            content = encoded(picture(number), "JPEG")
+        for number in range(images):
+            content = encoded(draw_image(number), "JPEG")
             for ending in ("jpg", "json"):
                 member = tarfile.TarInfo(f"{number:06d}.{ending}")
                 member.size = len(content)
@@ -204,10 +204,10 @@ def _add_shard(path: Path, pictures: int) -> set[str]:
 
 
 def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
-    """Fill ``folder``, and return the paths of the good and of the damaged pictures."""
+    """Fill ``folder``, and return the paths of the good and of the damaged images."""
     good, damaged = set(), set()
     for copy in range(copies):
-        for make, paths in ((good_pictures, good), (damaged_pictures, damaged)):
+        for make, paths in ((good_images, good), (damaged_images, damaged)):
             for name, content in make(copy).items():
                 path = folder / f"{copy:03d}" / name
                 path.parent.mkdir(exist_ok=True)
@@ -221,7 +221,7 @@ def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
     cut.write_bytes(content[: content.rindex(b"ustar") + 100])
     odd = os.path.join(os.fsencode(folder), b"\xff\xfe not UTF-8.jpg")  # noqa: PTH118
     with open(odd, "wb") as file:  # noqa: PTH123
-        file.write(encoded(picture(7), "JPEG"))
+        file.write(encoded(draw_image(7), "JPEG"))
     good.add(os.fsdecode(odd))
     return good, damaged | _add_strange_things(folder)
 
@@ -242,7 +242,7 @@ def check(
     problems = []
     names = [row["image"] for row in rows]
     if len(set(names)) != len(names):
-        problems.append("a picture has two rows")
+        problems.append("an image has two rows")
     problems += [f"no row: {name!r}" for name in sorted((good | damaged) - set(names))]
     problems += [f"unasked for: {name!r}" for name in sorted(set(names) - good - damaged)]
     captions = {row["image"]: row.get("caption") for row in rows}
@@ -250,7 +250,7 @@ def check(
         if row["image"] in damaged and not row.get("error"):
             problems.append(f"captioned though damaged: {row['image']!r}")
         if row.get("error") and row["image"] not in row["error"]:
-            problems.append(f"an error that does not name its picture: {row}")
+            problems.append(f"an error that does not name its image: {row}")
     for row in clean:
         if row.get("caption") is None:
             problems.append(f"good, but not captioned: {row}")
@@ -264,12 +264,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    good, damaged = make_folder(pictures, copies)
-    limit = 60 + PER_PICTURE * (len(good) + len(damaged))
+    images = folder / "images"
+    images.mkdir()
+    good, damaged = make_folder(images, copies)
+    limit = 60 + PER_IMAGE * (len(good) + len(damaged))
     start = time.monotonic()
-    named = [str(pictures), str(folder / "good.tar"), str(folder / "cut.tar"), "no such.jpg"]
+    named = [str(images), str(folder / "good.tar"), str(folder / "cut.tar"), "no such.jpg"]
     damaged.add("no such.jpg")
     code, messages = caption(named, folder / "rows.jsonl", model, limit)
     seconds = time.monotonic() - start
@@ -287,7 +287,7 @@ def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
     if problems:
         print(messages)
     return {
-        "kinds": len(good_pictures(0)) + len(damaged_pictures(0)) + 5,
+        "kinds": len(good_images(0)) + len(damaged_images(0)) + 5,
         "good": len(good),
         "damaged": len(damaged),
         "rows": len(rows),
@@ -299,7 +299,7 @@ def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model directory; the packaged model by default")
-    parser.add_argument("--copies", type=int, default=4, help="pictures of each kind")
+    parser.add_argument("--copies", type=int, default=4, help="images of each kind")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = run(Path(folder), options.copies, options.model)

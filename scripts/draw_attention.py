@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from captioning import Captioner
-from captioning.captioner import attention_maps
+from captioning.inference.attention_maps import attention_maps
 
 SIDE = 180  # pixels of a drawn photo
 DARK = 0.15

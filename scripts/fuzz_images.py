@@ -1,11 +1,11 @@
-"""Damage valid pictures in thousands of ways and see that each is read or refused, never worse.
+"""Damage valid images in thousands of ways and see that each is read or refused, never worse.
 
     python scripts/fuzz_images.py --tries 10000 --seed 0 --time-limit 10 --memory 2
 
 Each try takes one of some forty small files in all formats and modes that Pillow writes, damages
 it, and reads it twice, with and without ``allow_truncated``, in a process with limited memory. Any
-other end than a picture or an ImageError is a problem: another exception, memory that runs out, a
-process that crashes, a picture that takes too long. ``--only N`` repeats one try; ``--keep`` names
+other end than an image or an ImageError is a problem: another exception, memory that runs out, a
+process that crashes, an image that takes too long. ``--only N`` repeats one try; ``--keep`` names
 a folder for the files that made problems. Exits with 1 if there was one.
 """
 
@@ -28,35 +28,35 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from captioning.data.images import MAX_PIXELS, read_image
 from captioning.errors import ImageError
+from captioning.images.decode import MAX_PIXELS, read_image
 
 SIZE = (48, 36)
 ENDINGS = {True: "with allow_truncated", False: "by default"}
 Generator = np.random.Generator
 
 
-# --- valid pictures ------------------------------------------------------------------------------
+# --- valid images ------------------------------------------------------------------------------
 
 
-def saved(picture: Image.Image, form: str, **options: Any) -> bytes:
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def valid_pictures() -> dict[str, bytes]:
+def valid_images() -> dict[str, bytes]:
     """Return small files by name; formats that this Pillow does not write are left out."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     photo = Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for part in (jpegs, pngs, animations, tiffs, others):
-        for name, (picture, form, options) in part(photo):
+        for name, (image, form, options) in part(photo):
             try:
-                pictures[name] = saved(picture, form, **options)
+                images[name] = saved(image, form, **options)
             except (KeyError, OSError) as error:
                 print(f"left out {name}: {error}")
-    return pictures
+    return images
 
 
 Recipe = tuple[str, tuple[Image.Image, str, dict[str, Any]]]
@@ -197,14 +197,14 @@ DAMAGE: tuple[Callable[[bytearray, Generator], None], ...] = (
 )  # fmt: skip
 
 
-def damaged(pictures: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
+def damaged(images: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
     """Return the name and the bytes of one try, the same ones each time it is asked for."""
     random = np.random.default_rng([seed, number])
-    names = list(pictures)
+    names = list(images)
     name = names[number % len(names)]
-    content = bytearray(pictures[name])
+    content = bytearray(images[name])
     if random.random() < 0.1:  # the beginning of one, the end of another
-        other = pictures[names[random.integers(len(names))]]
+        other = images[names[random.integers(len(names))]]
         content[random.integers(len(content)) :] = other[random.integers(len(other)) :]
         name += ", spliced"
     for _ in range(random.integers(1, 4)):
@@ -221,15 +221,15 @@ def damaged(pictures: dict[str, bytes], seed: int, number: int) -> tuple[str, by
 def read(content: bytes, allow_truncated: bool, max_pixels: int) -> tuple[str, str]:
     """Return how it ended and what there is to say about it."""
     try:
-        picture = read_image(content, allow_truncated=allow_truncated, max_pixels=max_pixels)
+        image = read_image(content, allow_truncated=allow_truncated, max_pixels=max_pixels)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             return "out of memory", "".join(traceback.format_exception(error.__cause__)[-3:])
         return "refused", str(error)
     except BaseException as error:
         return type(error).__name__, "".join(traceback.format_exception(error)[-4:])
-    right = picture.mode == "RGB" and picture.width * picture.height <= max_pixels
-    return ("read", "") if right else ("wrong picture", f"{picture.mode} {picture.size}")
+    right = image.mode == "RGB" and image.width * image.height <= max_pixels
+    return ("read", "") if right else ("wrong image", f"{image.mode} {image.size}")
 
 
 def work(pipe: Connection, memory: float, max_pixels: int) -> None:
@@ -243,7 +243,7 @@ def work(pipe: Connection, memory: float, max_pixels: int) -> None:
 
 
 class Reader:
-    """A process that reads pictures, begun anew when it dies or hangs."""
+    """A process that reads images, begun anew when it dies or hangs."""
 
     def __init__(self, time_limit: float, memory: float, max_pixels: int) -> None:
         self.time_limit = time_limit
@@ -259,7 +259,7 @@ class Reader:
         theirs.close()
 
     def read(self, content: bytes, allow_truncated: bool) -> tuple[str, str]:
-        """Return how reading a picture ended, whatever became of the process."""
+        """Return how reading an image ended, whatever became of the process."""
         try:
             self.pipe.send((content, allow_truncated))
             if self.pipe.poll(self.time_limit):
@@ -296,9 +296,9 @@ def parsed() -> argparse.Namespace:
 
 def main() -> int:
     options = parsed()
-    pictures = {**valid_pictures(), "png interlaced": interlaced()}
+    images = {**valid_images(), "png interlaced": interlaced()}
     reader = Reader(options.time_limit, options.memory, options.max_pixels)
-    for name, content in pictures.items():
+    for name, content in images.items():
         if (ending := reader.read(content, False))[0] != "read":
             print(f"{name} is not even read undamaged: {ending}")
             return 1
@@ -307,7 +307,7 @@ def main() -> int:
     slowest = (0.0, -1)
     start = time.perf_counter()
     for number in range(options.tries) if options.only is None else [options.only]:
-        name, content = damaged(pictures, options.seed, number)
+        name, content = damaged(images, options.seed, number)
         for allow_truncated, how in ENDINGS.items():
             begun = time.perf_counter()
             ending, detail = reader.read(content, allow_truncated)
@@ -325,7 +325,7 @@ def main() -> int:
         problems = sum(endings[each] for each in endings if each not in ("read", "refused"))
     report = {
         "tries": options.tries if options.only is None else 1,
-        "kinds": len(pictures),
+        "kinds": len(images),
         "seed": options.seed,
         "endings": dict(endings),
         "problems": problems,

@@ -38,20 +38,20 @@ import timm
 import torch
 import torchvision
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.preprocessing import Preprocessing
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError
+from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import INJECTIONS, DecoderOptions
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
-from captioning.nn.options import INJECTIONS, DecoderOptions
-from captioning.phrases import Phrases
+from captioning.reranking.ngram import NgramReranker
+from captioning.text.vocabulary import Vocabulary
 
 WEIGHTS = "model.safetensors"
 TEXTS = ("config.json", "vocabulary.json", "preprocessor_config.json", "generation_config.json")
-PHRASES = "phrases.safetensors"
+PHRASES = "rerank.safetensors"
 TENSORS = (WEIGHTS, PHRASES)
 FILES = (*TEXTS, *TENSORS)
 ATTENTION = 5
@@ -315,7 +315,7 @@ def header_values(chance: random.Random, directory: Path) -> None:
 
 @change
 def header_swaps(chance: random.Random, directory: Path) -> None:
-    """Shapes turned, grown, given another type; tensors that change places, go or come twice."""
+    """Shapes turned, extend_vocabulary, given another type; tensors that change places, go or come twice."""
     path = directory / chance.choice(TENSORS)
     header, data = parts(path)
     names = [name for name in header if name != "__metadata__"]
@@ -403,9 +403,9 @@ def write_models(folder: Path) -> list[Path]:
             model = CaptionModel(encoder, Decoder(shape)).eval()
             info = {"name": "Tiny", "training": {"epochs": 1}, "limits": ["All."]}
             found.append(folder / f"good{number}")
-            search = BeamSearch(width=2, forbidden_words=(4,), phrase_weight=1.5)
+            search = BeamSearch(width=2, forbidden_words=(4,), rerank_weight=1.5)
             said = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]
-            phrases = Phrases.learned(torch.randn(2, encoder.feature_size), said, vocabulary)
+            phrases = NgramReranker.learned(torch.randn(2, encoder.feature_size), said, vocabulary)
             kind = torch.float16 if number == 1 else torch.float32
             whole = Checkpoint(model, vocabulary, search, info, phrases)
             save_checkpoint(whole, found[-1], dtype=kind)

@@ -1,12 +1,12 @@
 """Kill a run over a folder at random moments, fill its disk, and see whether anything is lost.
 
-    python scripts/interrupted_runs.py --model runs/small/model --kills 50 --pictures 1000
+    python scripts/interrupted_runs.py --model runs/small/model --kills 50 --images 1000
 
 The folder holds generated JPEGs and damaged ones between them. A run that nobody disturbs gives the
 expected output. Then, for each of the formats in turn, the same command is killed (``kill -9``)
 after a random time and given again, until it comes to its end; and once more in a file system that
 is nearly full, which grows each time (with root's rights; else its files are limited in size). At
-the end every output has to equal the expected one byte for byte, and no picture may have been
+the end every output has to equal the expected one byte for byte, and no image may have been
 captioned twice but those of the batches in which the run was killed.
 """
 
@@ -30,22 +30,22 @@ BATCH = 8
 FORMATS = ("jsonl", "csv", "json", "html", "parquet")
 COUNT_READS = """
 import sys
-from captioning.captioner import Captioner
+from captioning.inference.captioner import Captioner
 real = Captioner._describe_at_once
 def counted(self, pixels, how):
     with open(sys.argv[1], "a") as file:
         file.write(f"{len(pixels)}\\n")
     return real(self, pixels, how)
 Captioner._describe_at_once = counted
-from captioning.cli import main
+from captioning.cli.main import main
 main(sys.argv[2:])
 """
 
 
-def make_folder(folder: Path, pictures: int) -> None:
-    """Fill a folder with pictures, every twentieth of them damaged."""
+def make_folder(folder: Path, images: int) -> None:
+    """Fill a folder with images, every twentieth of them damaged."""
     folder.mkdir()
-    for number in range(pictures):
+    for number in range(images):
         chance = np.random.default_rng(number)
         coarse = Image.fromarray(chance.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         path = folder / f"photo {number}.jpg"
@@ -58,7 +58,7 @@ class Runs:
     """Gives the same command again and again.
 
     Args:
-        folder: The pictures.
+        folder: The images.
         output: Where the results go.
         model: The model; None for the packaged one.
     """
@@ -85,7 +85,7 @@ class Runs:
 
     @property
     def captioned(self) -> int:
-        """How many pictures went through the network, in all runs together."""
+        """How many images went through the network, in all runs together."""
         return sum(map(int, self.reads.read_text().split())) if self.reads.exists() else 0
 
 
@@ -158,10 +158,10 @@ def compare(name: str, found: Path, expected: Path) -> list[str]:
     return [f"{name}: {len(differing)} files differ, {differing[0]} among them"]
 
 
-def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> dict[str, object]:
+def run(home: Path, model: str | None, images: int, kills: int, seed: int) -> dict[str, object]:
     chance, problems, hits, full, twice = random.Random(seed), [], 0, 0, 0
-    folder = home / "pictures"
-    make_folder(folder, pictures)
+    folder = home / "images"
+    make_folder(folder, images)
     start = time.monotonic()
     for number, form in enumerate(FORMATS):
         whole = Runs(folder, home / f"whole {form}" / f"rows.{form}", model)
@@ -192,7 +192,7 @@ def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> 
     for problem in problems:
         print(problem)
     return {
-        "pictures": pictures,
+        "images": images,
         "formats": len(FORMATS),
         "kills": kills,
         "kills_at_work": hits,
@@ -208,13 +208,13 @@ def run(home: Path, model: str | None, pictures: int, kills: int, seed: int) -> 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model directory; the packaged model by default")
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
-        report = run(Path(folder), options.model, options.pictures, options.kills, options.seed)
+        report = run(Path(folder), options.model, options.images, options.kills, options.seed)
     print(json.dumps(report))
     return 1 if report["problems"] else 0
 

@@ -24,24 +24,24 @@ from typing import Any
 
 import torch
 
-from captioning.captioner import Captioner
-from captioning.checkpoint import load_checkpoint
-from captioning.commands import train
-from captioning.data.features import FeatureCache
-from captioning.data.readers import CaptionSplit, read_captions, short_name
-from captioning.data.tokenizer import tokenize
+from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.cli import train
+from captioning.datasets import CaptionSplit, read_captions, short_name
 from captioning.decoding import BeamSearch, search_to_json
-from captioning.evaluation import sweep
+from captioning.evaluation.evaluate import sweep
+from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
+from captioning.evaluation.validation import perplexity
+from captioning.features.cache import FeatureCache
+from captioning.features.cached_model import CachedModel
+from captioning.features.extraction import cache_features
 from captioning.files import write_whole
+from captioning.inference.captioner import Captioner
 from captioning.nn import Decoder, DecoderOptions, EncoderConfig
-from captioning.nn.options import INJECTIONS
+from captioning.nn.decoder_config import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
-from captioning.retrieval import rank_images, reconstruct, retrieval_scores
+from captioning.text.tokenizer import tokenize
 from captioning.training import RunConfig, TrainingConfig
-from captioning.training.cache import cache_features
 from captioning.training.precision import fast_precision
-from captioning.training.student import Student
-from captioning.training.validation import perplexity
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 TRAINING = TrainingConfig(
@@ -184,7 +184,7 @@ def settings(budget: Budget, name: str, options: DecoderOptions, seed: int) -> R
         encoder=ENCODER,
         decoder=replace(options, **sizes, dropout=DROPOUT),
         training=replace(TRAINING, epochs=budget.epochs, seed=seed),
-        search_pictures=0,  # all are searched alike
+        search_images=0,  # all are searched alike
     )
 
 
@@ -221,7 +221,7 @@ def measure(config: RunConfig) -> dict[str, float]:
             [vocabulary.encode(tokenize(caption)) for caption in image.captions]
             for image in images.images
         ]
-        numbers[key] = perplexity(Student(decoder), cache, captions)
+        numbers[key] = perplexity(CachedModel(decoder), cache, captions)
         if split == "val" and decoder.config.reconstruct:
             sentences = [tokens[:-1] for own in captions for tokens in own]
             numbers |= retrieval(decoder, cache, sentences, images)
@@ -234,7 +234,7 @@ def retrieval(
     sentences: Sequence[Sequence[int]],
     split: CaptionSplit,
 ) -> dict[str, float]:
-    """Return how well the pictures of sentences are found."""
+    """Return how well the images of sentences are found."""
     vectors = cache.read(torch.arange(len(cache))).mean(1)
     counts = torch.tensor([len(image.captions) for image in split.images])
     own = torch.arange(len(counts)).repeat_interleave(counts)

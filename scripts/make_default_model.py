@@ -19,17 +19,11 @@ from pathlib import Path
 
 import torch
 
-from captioning.captioner import DEFAULT_MODEL, Captioner
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.features import JoinedCaches
-from captioning.data.readers import read_captions, short_name
-from captioning.data.tokenizer import tokenize
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.datasets import read_captions, short_name
 from captioning.decoding import SearchMethod
-from captioning.evaluation import sweep
-from captioning.metrics import Scores
-from captioning.phrases import MOST, Phrases
-from captioning.training.cache import cache_features
-from captioning.training.choice import (
+from captioning.evaluation.evaluate import sweep
+from captioning.evaluation.search_sweep import (
     best_search,
     for_card,
     in_few_words,
@@ -37,7 +31,13 @@ from captioning.training.choice import (
     learned_phrases,
     searches_for,
 )
-from captioning.training.student import Student
+from captioning.features.cache import JoinedCaches
+from captioning.features.cached_model import CachedModel
+from captioning.features.extraction import cache_features
+from captioning.inference.captioner import DEFAULT_MODEL, Captioner
+from captioning.metrics import Scores
+from captioning.reranking.ngram import MOST, NgramReranker
+from captioning.text.tokenizer import tokenize
 
 LIMITS = [
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
@@ -99,7 +99,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 
-def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> Phrases | None:
+def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> NgramReranker | None:
     """Learn from the training splits of data sets which phrases a model's v makes likely."""
     splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
@@ -110,9 +110,9 @@ def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> Phra
         for split in splits
     ]
     words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]
-    student = Student(checkpoint.model.decoder)
+    cached_model = CachedModel(checkpoint.model.decoder)
     rows = JoinedCaches(caches)
-    return learned_phrases(student, rows, words, checkpoint.vocabulary, most=MOST)
+    return learned_phrases(cached_model, rows, words, checkpoint.vocabulary, most=MOST)
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

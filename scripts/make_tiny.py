@@ -1,6 +1,6 @@
-"""Draw the tiny captioned set of data/tiny: 48 pictures of coloured things, five captions each.
+"""Draw the tiny captioned set of data/tiny: 48 images of coloured things, five captions each.
 
-Nothing in it is taken from anywhere: the pictures are drawn, the captions written by a grammar,
+Nothing in it is taken from anywhere: the images are drawn, the captions written by a grammar,
 both from one seed. It serves tests and first tries; its layout is that of the COCO captions.
 
     python scripts/make_tiny.py data/tiny
@@ -90,7 +90,7 @@ THINGS: dict[str, Callable[[ImageDraw.ImageDraw, Box, tuple[int, int, int]], Non
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows."""
+    """What one image shows."""
 
     thing: str
     colour: str
@@ -185,13 +185,13 @@ def _plural(thing: str) -> str:
 
 
 def write_split(directory: Path, split: str, scenes: dict[int, Scene]) -> None:
-    """Write a split's pictures and its COCO caption file."""
+    """Write a split's images and its COCO caption file."""
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, scene in scenes.items():
         name = f"{image_id:06d}.png"
-        picture = draw_scene(scene, random.Random(SEED * 1000 + image_id))
-        picture.save(directory / "images" / name, optimize=True)
+        image = draw_scene(scene, random.Random(SEED * 1000 + image_id))
+        image.save(directory / "images" / name, optimize=True)
         images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
         for caption in write_captions(scene):
             number = 5 * image_id + len(annotations) % 5
@@ -214,7 +214,7 @@ def main() -> None:
         write_split(directory, split, dict(scenes[start : start + size]))
         start += size
     files = [path for path in directory.rglob("*") if path.is_file()]
-    print(f"{len(scenes)} pictures, {sum(path.stat().st_size for path in files):,} bytes")
+    print(f"{len(scenes)} images, {sum(path.stat().st_size for path in files):,} bytes")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from captioning.commands.references import find_references
-from captioning.data.tokenizer import PUNCTUATION, tokenize, tokenize_lines
+from captioning.cli.references import find_references
 from captioning.metrics import read_results, score
+from captioning.text.tokenizer import PUNCTUATION, tokenize, tokenize_lines
 
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
 HARD = """can't dog's dogs' it’s 'tis 'twas o'clock rock'n'roll y'all O'Malley l'eau c'est ‘a’ “a”

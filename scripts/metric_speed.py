@@ -19,8 +19,8 @@ from pathlib import Path
 
 from metric_parity import read
 
-from captioning.data import tokenizer
 from captioning.metrics import CiderReward, score
+from captioning.text import tokenizer
 
 IMAGES, REFERENCES = 5000, 5
 

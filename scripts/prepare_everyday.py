@@ -4,7 +4,7 @@
 
 Of the photos with three captions or more, 200 are drawn for validation. Written are
 ``everyday.json``, a split file by Karpathy's format with the splits train and val, and
-``text.tsv``, the captions without pictures: KEY<TAB>caption. A caption of a validation photo, or
+``text.tsv``, the captions without images: KEY<TAB>caption. A caption of a validation photo, or
 one in the same words, is in neither the training split nor the text.
 """
 
@@ -14,9 +14,9 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from captioning.data.readers import read_text_captions
-from captioning.data.tokenizer import tokenize
+from captioning.datasets import read_text_captions
 from captioning.files import write_whole
+from captioning.text.tokenizer import tokenize
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
         --device cuda --at-once 3
 
 The first trains on Flickr8k alone, which is what compares with published figures; the second adds
-everyday photos and captions without pictures, as scripts/prepare_everyday.py writes them, and puts
+everyday photos and captions without images, as scripts/prepare_everyday.py writes them, and puts
 its model into the package: so the model there was made (phrases and search twice, and
 docs/experiments.md says why).
 
@@ -40,14 +40,14 @@ from pathlib import Path
 
 from make_default_model import make_default_model
 
-from captioning.captioner import DEFAULT_MODEL
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.commands import train
-from captioning.data.cache_keys import Precision
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.cli import train
 from captioning.decoding import BeamSearch
-from captioning.errors import CaptioningError, SettingsError
+from captioning.errors import CaptioningError, ConfigError
+from captioning.features.cache_keys import Precision
+from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn import DecoderOptions, EncoderConfig
-from captioning.nn.blend import blended
+from captioning.nn.weight_average import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.directory import SETTINGS, check_output
 from captioning.training.precision import fast_precision
@@ -100,12 +100,12 @@ class Blend:
         """Return the mean; its history is the last run's, and then the names of all and shares.
 
         Raises:
-            SettingsError: The runs have other words or shapes.
+            ConfigError: The runs have other words or shapes.
         """
         models = [load_checkpoint(run / "model") for run in self.shares]
         last = models[-1]
         if any(each.vocabulary != last.vocabulary for each in models):
-            raise SettingsError(
+            raise ConfigError(
                 f"{', '.join(map(str, self.shares))} have different words. Mix runs that began at "
                 "one model."
             )
@@ -114,7 +114,7 @@ class Blend:
         runs = [*training["runs"], f"the mean of weights {mixed}"]
         model = blended([each.model for each in models], list(self.shares.values()))
         info = {**last.info, "training": {**training, "runs": runs}}
-        # Phrases go with one v, and the search that counts them with them.
+        # NgramReranker go with one v, and the search that counts them with them.
         return replace(last, model=model, search=BeamSearch(width=3), info=info, phrases=None)
 
 
@@ -140,7 +140,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
         encoder=ENCODER,
         decoder=DECODER,
         training=TAUGHT,
-        search_pictures=0,  # the model's is chosen at the end
+        search_images=0,  # the model's is chosen at the end
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())
@@ -203,7 +203,7 @@ def live_precision(output: Path, device: str) -> Precision:
 
 
 def finish(step: Step) -> None:
-    """Take a step, unless it was taken before: then its pictures are not looked at again.
+    """Take a step, unless it was taken before: then its images are not looked at again.
 
     Raises:
         CaptioningError: It cannot be taken, or was begun under other settings.

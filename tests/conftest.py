@@ -1,4 +1,4 @@
-"""Shape checking for the whole suite, and the pictures that many tests share."""
+"""Shape checking for the whole suite, and the images that many tests share."""
 
 from jaxtyping import install_import_hook
 
@@ -6,7 +6,7 @@ install_import_hook("captioning", "beartype.beartype")  # before any import of t
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from drawn_pictures import draw  # noqa: E402
+from drawn_images import draw  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
@@ -17,13 +17,13 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Twelve picture files; the fourth, the seventh and the eighth are damaged."""
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = [folder / f"picture{number}.png" for number in range(1, 13)]
+def images(tmp_path_factory):
+    """Twelve image files; the fourth, the seventh and the eighth are damaged."""
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"image{number}.png" for number in range(1, 13)]
     for number, path in enumerate(paths):
         draw(number).save(path)
     paths[3].write_bytes(b"")
     paths[6].write_bytes(paths[5].read_bytes()[:500])
-    paths[7].write_bytes(b"no picture")
+    paths[7].write_bytes(b"no image")
     return [str(path) for path in paths]

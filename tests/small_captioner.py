@@ -1,17 +1,17 @@
-"""A tiny model with random weights that says something else of each picture, and such pictures."""
+"""A tiny model with random weights that says something else of each image, and such images."""
 
 import numpy as np
 import torch
 from PIL import Image
 
-from captioning.checkpoint import Checkpoint
-from captioning.data.preprocessing import Preprocessing
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoint.checkpoint import Checkpoint
 from captioning.decoding import BeamSearch
+from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
-from captioning.nn.options import DecoderOptions
+from captioning.text.vocabulary import Vocabulary
 
 WORDS = [
     *("a", "the", "red", "dog", "cat", "man", "woman", "runs", "sits", "sleeps", "on", "in"),
@@ -30,7 +30,7 @@ def small_checkpoint() -> Checkpoint:
         decoder = Decoder(shape)
         with torch.no_grad():
             for weight in decoder.parameters():
-                weight.normal_(0, 1.5)  # far from even, so that pictures make a difference
+                weight.normal_(0, 1.5)  # far from even, so that images make a difference
         model = CaptionModel(encoder, decoder).eval()
     return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=8), {"name": "Small"})
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
-from captioning.nn.options import DecoderOptions
-from captioning.training import RunConfig, TrainingConfig, Watcher
+from captioning.training import RunConfig, TrainingCallback, TrainingConfig
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 
@@ -31,4 +31,4 @@ def kill_after(batches):
         if progress.step == batches:
             raise Killed
 
-    return Watcher(stepped=stepped)
+    return TrainingCallback(stepped=stepped)

@@ -1,9 +1,9 @@
-"""Worker processes that do something of their own with one picture."""
+"""Worker processes that do something of their own with one image."""
 
 import os  # noqa: F401  (what is done may need it)
 import time  # noqa: F401
 
-from captioning.data.images import read_image
+from captioning.images.decode import read_image
 
 
 def stand_in(name, act):
@@ -20,7 +20,7 @@ def stand_in(name, act):
 def worker_where(name, act):
     """Return what a worker process runs (``pool.START``) so that it does ``act`` over ``name``."""
     return (
-        "from captioning.data import worker\n"
+        "from captioning.images import worker\n"
         "from stand_in_worker import stand_in\n"
         f"worker.read_image = stand_in({name!r}, {act!r})\n"
         "worker.main(sys.argv[2])"

@@ -22,7 +22,7 @@ def outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def pictures(notebook):
+def images(notebook):
     kinds = {"image/png", "image/jpeg"}
     return sum(bool(kinds & set(output.get("data", {}))) for output in outputs(notebook))
 
@@ -61,7 +61,7 @@ def numbers(pattern, shown):
 
 
 def test_all_figures_are_drawn(lecture):
-    assert pictures(lecture[1]) == pictures(nbformat.read(NOTEBOOK, as_version=4)) == 18
+    assert images(lecture[1]) == images(nbformat.read(NOTEBOOK, as_version=4)) == 18
 
 
 def test_a_bag_cannot_tell_what_the_recurrence_can(shown):
@@ -142,9 +142,9 @@ def test_order_counts_for_the_language_model(shown, captioner):
     assert first > max(shuffled)
 
 
-def test_v_is_what_tells_drawn_pictures_apart(shown):
-    pictures, seeing, blind = numbers("different captions of ", shown)
-    assert (pictures, blind) == (8, 1)
+def test_v_is_what_tells_drawn_images_apart(shown):
+    images, seeing, blind = numbers("different captions of ", shown)
+    assert (images, blind) == (8, 1)
     assert seeing >= 5
 
 

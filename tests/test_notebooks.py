@@ -18,7 +18,7 @@ def outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def pictures(notebook):
+def images(notebook):
     return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
 
 
@@ -57,4 +57,4 @@ def test_evaluation_notebook_runs_and_shows_what_its_captions_score(evaluated):
 
 def test_evaluation_notebook_draws_all_its_figures(evaluated):
     committed = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    assert pictures(evaluated[1]) == pictures(committed) == 5
+    assert images(evaluated[1]) == images(committed) == 5

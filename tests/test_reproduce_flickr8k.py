@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import small_run
-from drawn_pictures import draw
+from drawn_images import draw
 from filelock import FileLock
 from small_run import config
 
-from captioning.captioner import Captioner
-from captioning.checkpoint import load_checkpoint
+from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.errors import TrainingError
+from captioning.inference.captioner import Captioner
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
-from captioning.nn.options import DecoderOptions
 from captioning.training import RunConfig
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -56,7 +56,7 @@ def script(monkeypatch):
 
 
 def alone(step):
-    """Return a step whose pictures are read without other processes, which take seconds each."""
+    """Return a step whose images are read without other processes, which take seconds each."""
     return replace(step, workers=0) if isinstance(step, RunConfig) else step
 
 

@@ -1,7 +1,7 @@
-"""Search for captions, given only a step function: it knows no pictures and no words."""
+"""Search for captions, given only a step function: it knows no images and no words."""
 
 from captioning.decoding.ensemble import EnsembleState, ensemble
-from captioning.decoding.hypothesis import Agreement, Hypothesis, SearchState, Step
+from captioning.decoding.hypothesis import Hypothesis, RerankFunction, SearchState, Step
 from captioning.decoding.methods import (
     BeamSearch,
     DiverseBeamSearch,
@@ -14,12 +14,12 @@ from captioning.decoding.methods import (
 from captioning.decoding.search import search
 
 __all__ = [
-    "Agreement",
     "BeamSearch",
     "DiverseBeamSearch",
     "EnsembleState",
     "Greedy",
     "Hypothesis",
+    "RerankFunction",
     "Sampling",
     "SearchMethod",
     "SearchState",

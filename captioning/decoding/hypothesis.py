@@ -28,7 +28,7 @@ Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """``step(tokens (N,), state) -> (log_probs (N, V), state)``: reads one token per row and returns
 the natural log-probabilities of the next. It must not change the state that it is given."""
 
-Agreement = Callable[[int, Sequence[tuple[int, ...]]], Sequence[float]]
+RerankFunction = Callable[[int, Sequence[tuple[int, ...]]], Sequence[float]]
 """``agreement(image, captions)``: how far some captions, as ids, agree with what is known otherwise
 of the image at that place."""
 

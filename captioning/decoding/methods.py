@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from captioning.errors import SettingsError, nearest
+from captioning.errors import ConfigError, nearest
 
 MOST = {
     **{"max_length": 10_000, "width": 10_000, "groups": 1000, "n": 100_000},
-    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6, "phrase_weight": 1e3},
+    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6, "rerank_weight": 1e3},
 }
 """Beyond these, memory or the range of 32-bit numbers ends before a search does."""
 LEAST_TEMPERATURE = 1e-6
@@ -38,39 +38,39 @@ class SearchMethod:
     def __post_init__(self) -> None:
         self._check_counts(min_length=0, max_length=1, no_repeat_ngram=0)
         if not isinstance(self.no_double_word, bool):
-            raise SettingsError(f"no_double_word is {self.no_double_word!r}; it is true or false.")
+            raise ConfigError(f"no_double_word is {self.no_double_word!r}; it is true or false.")
         for name, most in MOST.items():
             value: Any = getattr(self, name, None)
             if _is_number(value) and value > most:
-                raise SettingsError(f"{name} is {value}; it is at most {most}.")
+                raise ConfigError(f"{name} is {value}; it is at most {most}.")
         if self.min_length > self.max_length:
-            raise SettingsError(
+            raise ConfigError(
                 f"min_length is {self.min_length} and max_length {self.max_length}; "
                 "no caption is both as long and as short. Lower min_length or raise max_length."
             )
         for name in ("forbidden_words", "required_words"):
             for word in getattr(self, name):
                 if not _is_integer(word) or word < 0:
-                    raise SettingsError(
+                    raise ConfigError(
                         f"{name} holds {word!r}; at this level words are ids, whole numbers from "
                         "0. Look them up with Vocabulary.id."
                     )
         if both := sorted(set(self.forbidden_words) & set(self.required_words)):
-            raise SettingsError(
+            raise ConfigError(
                 f"Words {both} are both required and forbidden. Take them out of one of the lists."
             )
         if len(set(self.required_words)) < len(self.required_words):
-            raise SettingsError(
+            raise ConfigError(
                 f"required_words holds a word twice: {list(self.required_words)}. Name each once."
             )
         if len(self.required_words) > self.max_length:
-            raise SettingsError(
+            raise ConfigError(
                 f"{len(self.required_words)} words are required, but max_length is "
                 f"{self.max_length}. Raise max_length or require fewer words."
             )
 
     @property
-    def counts_phrases(self) -> bool:
+    def reranks(self) -> bool:
         """Whether it ranks by phrases, which a model has to have learned."""
         return False
 
@@ -78,11 +78,11 @@ class SearchMethod:
         for name, bound in least.items():
             value = getattr(self, name)
             if not _is_integer(value) or value < bound:
-                raise SettingsError(f"{name} is {value!r}; it is a whole number, at least {bound}.")
+                raise ConfigError(f"{name} is {value!r}; it is a whole number, at least {bound}.")
 
     def _check_number(self, name: str, allowed: bool, wanted: str) -> None:
         if not allowed:
-            raise SettingsError(f"{name} is {getattr(self, name)!r}; it is {wanted}.")
+            raise ConfigError(f"{name} is {getattr(self, name)!r}; it is {wanted}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class BeamSearch(SearchMethod):
 
     A finished hypothesis of log-probability L and T words scores ``L / (T + 1)**length_penalty``,
     ``<eos>`` counted (Wu et al. 2016, section 7, with plain length in place of (5 + T) / 6). With
-    ``phrase_weight`` the ``width`` best are ranked anew at the end, by that score and the weight
+    ``rerank_weight`` the ``width`` best are ranked anew at the end, by that score and the weight
     times their agreement.
     """
 
@@ -113,16 +113,16 @@ class BeamSearch(SearchMethod):
     by the mean log-probability per word."""
     n: int = 1
     """Captions returned for each image, best first."""
-    phrase_weight: float = 0.0
-    """What the agreement with the phrases that a picture makes likely counts in the ranking of what
-    the beam found (:class:`captioning.phrases.Phrases`); a model has to have learned them."""
+    rerank_weight: float = 0.0
+    """What the agreement with the phrases that an image makes likely counts in the ranking of what
+    the beam found (:class:`captioning.reranking.ngram.NgramReranker`); a model has to have learned them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_counts(width=1, n=1)
         self._check_number(
-            "phrase_weight",
-            _is_number(self.phrase_weight) and self.phrase_weight >= 0,
+            "rerank_weight",
+            _is_number(self.rerank_weight) and self.rerank_weight >= 0,
             "a finite number, at least 0",
         )
         penalty = self.length_penalty
@@ -130,15 +130,15 @@ class BeamSearch(SearchMethod):
             "length_penalty", _is_number(penalty) and penalty >= 0, "a finite number, at least 0"
         )
         if self.n > self.width:
-            raise SettingsError(
+            raise ConfigError(
                 f"n is {self.n} and width {self.width}; a beam gives at most as many captions as "
                 "it is wide. Raise width or lower n."
             )
 
     @property
-    def counts_phrases(self) -> bool:
+    def reranks(self) -> bool:
         """Whether phrases weigh anything in the ranking."""
-        return self.phrase_weight > 0
+        return self.rerank_weight > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ class Sampling(SearchMethod):
             "a finite number above 0; use Greedy for the most probable words",
         )
         if self.temperature < LEAST_TEMPERATURE:
-            raise SettingsError(
+            raise ConfigError(
                 f"temperature is {self.temperature}; it is at least {LEAST_TEMPERATURE}. "
                 "Use Greedy for the most probable words."
             )
@@ -227,11 +227,11 @@ def search_from_json(content: dict[str, Any]) -> SearchMethod:
     """Return the search that :func:`search_to_json` wrote; a setting left out has its default.
 
     Raises:
-        SettingsError: The method or a setting is unknown, or a value makes no sense.
+        ConfigError: The method or a setting is unknown, or a value makes no sense.
     """
     name = content.get("method")
     if not isinstance(name, str) or name not in METHODS:
-        raise SettingsError(
+        raise ConfigError(
             f"The search method is {name!r}; it is one of {', '.join(METHODS)}."
             f"{nearest(str(name), METHODS)}"
         )
@@ -240,13 +240,13 @@ def search_from_json(content: dict[str, Any]) -> SearchMethod:
     settings = {key: value for key, value in content.items() if key != "method"}
     for key in settings:
         if key not in known:
-            raise SettingsError(
+            raise ConfigError(
                 f"{key!r} is no setting of {name}; there are {', '.join(known)}."
                 f"{nearest(key, known)}"
             )
     for key in {"forbidden_words", "required_words"} & set(settings):
         if not isinstance(settings[key], list | tuple):
-            raise SettingsError(f"{key} is {settings[key]!r}; it is a list of word ids.")
+            raise ConfigError(f"{key} is {settings[key]!r}; it is a list of word ids.")
         settings[key] = tuple(settings[key])
     return kind(**settings)
 

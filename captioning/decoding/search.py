@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from captioning.decoding.beam import Beams, beam_search
-from captioning.decoding.hypothesis import Agreement, Hypothesis, SearchState, Step
+from captioning.decoding.hypothesis import Hypothesis, RerankFunction, SearchState, Step
 from captioning.decoding.methods import (
     BeamSearch,
     DiverseBeamSearch,
@@ -32,7 +32,7 @@ def search(
     banned: Sequence[int] = (),
     generator: torch.Generator | None = None,
     keys: Int[Tensor, " B"] | None = None,
-    agreement: Agreement | None = None,
+    agreement: RerankFunction | None = None,
 ) -> list[list[Hypothesis]]:
     """Find captions for a batch of images.
 
@@ -52,7 +52,7 @@ def search(
         keys: For sampling, a number for each image that names its own stream of chance: with a
             generator in the same state, an image of the same key gets the same captions in any
             batch. None for its place in the batch.
-        agreement: What a beam search with ``phrase_weight`` asks at its end.
+        agreement: What a beam search with ``rerank_weight`` asks at its end.
 
     Returns:
         For each image its hypotheses, best first: finished ones by falling score, then cut ones.
@@ -71,12 +71,12 @@ def search(
     match how:
         case Greedy():
             return beam_search(step, state, rules, Beams(width=1))
-        case BeamSearch(counts_phrases=False):
+        case BeamSearch(reranks=False):
             return beam_search(step, state, rules, Beams(how.width, how.n, how.length_penalty))
         case BeamSearch():
             if agreement is None:
                 raise SearchError(
-                    f"The search has a phrase_weight of {how.phrase_weight:g}, and nothing was "
+                    f"The search has a rerank_weight of {how.rerank_weight:g}, and nothing was "
                     "given that expects phrases. Set it to 0, or give an agreement."
                 )
             beams = Beams(how.width, how.width, how.length_penalty)
@@ -93,14 +93,14 @@ def search(
 
 
 def _ranked(
-    found: list[list[Hypothesis]], how: BeamSearch, agreement: Agreement
+    found: list[list[Hypothesis]], how: BeamSearch, agreement: RerankFunction
 ) -> list[list[Hypothesis]]:
     """Rank what a beam found by the agreement too, and return as many as are asked for."""
     ranked = []
     for image, hypotheses in enumerate(found):
         agreed = agreement(image, [each.tokens for each in hypotheses])
         scored = [
-            replace(each, score=each.score + how.phrase_weight * value)
+            replace(each, score=each.score + how.rerank_weight * value)
             for each, value in zip(hypotheses, agreed, strict=True)
         ]
         ranked.append(sorted(scored, key=lambda h: (not h.finished, -h.score))[: how.n])

@@ -1,4 +1,4 @@
-"""The blocks of metadata that a picture file can hold, whatever its format."""
+"""The blocks of metadata that an image file can hold, whatever its format."""
 
 from dataclasses import dataclass
 

@@ -15,7 +15,7 @@ _VERSION = (2, 0)
 _UTF8 = b"\x1b%G"
 _LATIN1 = (b"\x1b.A", b"\x1b-A")
 _MAX_CAPTION = 2000  # bytes, by the standard
-_NO_TEXT = {0, 125, 200, 201, 202}  # of record 2: versions, pictures
+_NO_TEXT = {0, 125, 200, 201, 202}  # of record 2: versions, images
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The metadata of a JPEG: its segments before the first scan, all behind them as it is.
 
 JPEG: ITU T.81, annex B. EXIF and its place: CIPA DC-008. XMP: XMP specification part 3, 1.1.3.
-Several pictures in one file (MPO): CIPA DC-007.
+Several images in one file (MPO): CIPA DC-007.
 """
 
 import re
@@ -80,7 +80,7 @@ def write_blocks(data: bytes, blocks: Blocks) -> bytes:
         _put(new, _XMP, blocks.xmp if fits else xmp.without_padding(blocks.xmp), (_APP0, _APP1))
     if blocks.iptc is not None:
         _put_resources(new, photoshop.with_iptc(_resources(old) or b"", blocks.iptc))
-    new = _with_previews_found(old, _with_pictures_found(old, new), rest)
+    new = _with_previews_found(old, _with_images_found(old, new), rest)
     return b"\xff\xd8" + b"".join(segment.pack() for segment in new) + rest
 
 
@@ -103,7 +103,7 @@ def _split(data: bytes) -> tuple[list[_Segment], bytes]:
         segments.append(_Segment(marker, data[place + 4 : end], data[start:place]))
         place = end
     if data.find(bytes((0xFF, _EOI)), place) < 0:
-        raise OutputError("It is damaged: the picture has no end. Get it whole again.")
+        raise OutputError("It is damaged: the image has no end. Get it whole again.")
     return segments, data[start:]
 
 
@@ -154,10 +154,10 @@ def _first(segments: list[_Segment], fits: Callable[[_Segment], bool]) -> int:
     return next((n for n, segment in enumerate(segments) if fits(segment)), len(segments))
 
 
-def _with_pictures_found(old: list[_Segment], new: list[_Segment]) -> list[_Segment]:
-    """Return the new segments with an MPF index that points to where its pictures are now.
+def _with_images_found(old: list[_Segment], new: list[_Segment]) -> list[_Segment]:
+    """Return the new segments with an MPF index that points to where its images are now.
 
-    Its offsets count from the index itself; the first picture, this one, has offset 0.
+    Its offsets count from the index itself; the first image, this one, has offset 0.
     """
     place, new_place = (_first(all_, lambda s: s.holds(_APP2, _MPF)) for all_ in (old, new))
     if place == len(old):
@@ -165,7 +165,7 @@ def _with_pictures_found(old: list[_Segment], new: list[_Segment]) -> list[_Segm
     index = bytearray(old[place].payload[len(_MPF) :])
     entries = tiff.find(bytes(index), _MP_ENTRIES)
     if entries is None or (entries.stop - entries.start) % 16:
-        raise OutputError("Its index of several pictures (MPF) is broken.")
+        raise OutputError("Its index of several images (MPF) is broken.")
     growth = _size(new) - _size(old)
     shift = _size(new[new_place:]) - _size(old[place:])
     order = _byte_order(index)
@@ -174,7 +174,7 @@ def _with_pictures_found(old: list[_Segment], new: list[_Segment]) -> list[_Segm
         field, change = (entry + 8, shift) if offset else (entry + 4, growth)
         value = int.from_bytes(index[field : field + 4], order) + change
         if not 0 <= value < 2**32:
-            raise OutputError("Its index of several pictures (MPF) is broken.")
+            raise OutputError("Its index of several images (MPF) is broken.")
         index[field : field + 4] = value.to_bytes(4, order)
     changed = replace(new[new_place], payload=_MPF + bytes(index))
     return [*new[:new_place], changed, *new[new_place + 1 :]]
@@ -183,7 +183,7 @@ def _with_pictures_found(old: list[_Segment], new: list[_Segment]) -> list[_Segm
 def _with_previews_found(old: list[_Segment], new: list[_Segment], rest: bytes) -> list[_Segment]:
     """Return the new segments with an EXIF block that points to where the previews are now.
 
-    Some maker notes hold the place of a preview behind the picture, counted from the block's start.
+    Some maker notes hold the place of a preview behind the image, counted from the block's start.
     The notes are secret, but that very number of four bytes does not stand there by chance.
     """
     place, new_place = (_first(all_, lambda s: s.holds(_APP1, _EXIF)) for all_ in (old, new))

@@ -91,7 +91,7 @@ def _split(data: bytes) -> tuple[list[_Chunk], bytes]:
         chunks.append(chunk)
         place = end
     if chunks[0].kind != b"IHDR" or not any(chunk.kind == b"IDAT" for chunk in chunks):
-        raise OutputError(f"It is damaged: a PNG of {len(chunks)} chunks without a picture.")
+        raise OutputError(f"It is damaged: a PNG of {len(chunks)} chunks without an image.")
     return chunks, data[place:]
 
 

@@ -21,7 +21,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _EMPTY = b"II*\0\x08\0\0\0" + b"\0\0" + b"\0\0\0\0"  # a header and a directory of no tags
 _MAX_BYTES = 2**32 - 1
 _CAMERA_TEXT = re.compile(  # what cameras write where nobody has described anything
-    r"([\w-]+ ){0,2}digital (still )?camera|dcim\\.*|dcf 1\.0|default|exif_jpeg_picture|image|"
+    r"([\w-]+ ){0,2}digital (still )?camera|dcim\\.*|dcf 1\.0|default|exif_jpeg_image|image|"
     r"samsung|sony dsc|untitled",
     re.IGNORECASE,
 )

@@ -1,6 +1,6 @@
 """The metadata of a WebP: the chunks of its RIFF container. RFC 9649, section 2.
 
-A file of one picture chunk is given the header (VP8X) that metadata needs.
+A file of one image chunk is given the header (VP8X) that metadata needs.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from captioning.metadata.blocks import Blocks
 _ALPHA, _EXIF_FLAG, _XMP_FLAG = 0x10, 0x08, 0x04
 _EXIF, _XMP = b"EXIF", b"XMP "
 _EXIF_HEADER = b"Exif\0\0"  # of JPEG; some programs write it here, too
-_PICTURES = (b"VP8 ", b"VP8L", b"ANMF")
+_IMAGES = (b"VP8 ", b"VP8L", b"ANMF")
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,27 @@ def _split(data: bytes) -> tuple[list[_Chunk], bytes]:
         chunks.append(chunk)
         place += size % 2
     extended = chunks and chunks[0].kind == b"VP8X"
-    pictures = [chunk for chunk in chunks if chunk.kind in _PICTURES]
-    if not pictures or not (extended or chunks[0] is pictures[0]):
-        raise OutputError(f"It is damaged: a WebP of {len(chunks)} chunks without a picture.")
+    images = [chunk for chunk in chunks if chunk.kind in _IMAGES]
+    if not images or not (extended or chunks[0] is images[0]):
+        raise OutputError(f"It is damaged: a WebP of {len(chunks)} chunks without an image.")
     if extended and len(chunks[0].data) < 10:
         raise OutputError(f"It is damaged: a header (VP8X) of {len(chunks[0].data)} bytes.")
     return chunks, data[place:]
 
 
-def _extended_header(picture: _Chunk) -> _Chunk:
-    """Return the header for a file that has none, with the size and the alpha of its picture."""
-    data = picture.data
-    if picture.kind == b"VP8L" and data[:1] == b"\x2f" and len(data) >= 5:
+def _extended_header(image: _Chunk) -> _Chunk:
+    """Return the header for a file that has none, with the size and the alpha of its image."""
+    data = image.data
+    if image.kind == b"VP8L" and data[:1] == b"\x2f" and len(data) >= 5:
         bits = int.from_bytes(data[1:5], "little")  # 14 of width - 1, 14 of height - 1, 1 of alpha
         width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1
-    elif picture.kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a" and len(data) >= 10:
+    elif image.kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a" and len(data) >= 10:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (6, 8))
         width, height, alpha = width - 1, height - 1, 0
     else:
-        raise OutputError(f"It is damaged: its picture begins with {data[:10]!r}.")
+        raise OutputError(f"It is damaged: its image begins with {data[:10]!r}.")
     if min(width, height) < 0:
-        raise OutputError("It is damaged: its picture has no pixels.")
+        raise OutputError("It is damaged: its image has no pixels.")
     size = width.to_bytes(3, "little") + height.to_bytes(3, "little")
     return _Chunk(b"VP8X", bytes((_ALPHA * alpha, 0, 0, 0)) + size)
 

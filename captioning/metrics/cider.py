@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from captioning.data.tokenizer import tokenize
 from captioning.errors import ScoreError, counted
 from captioning.metrics.ngrams import (
     ORDER,
@@ -28,6 +27,7 @@ from captioning.metrics.ngrams import (
     count_ngrams,
     split_at_blanks,
 )
+from captioning.text.tokenizer import tokenize
 
 SIGMA = 6.0
 _FORMAT = "captioning document frequency 1"

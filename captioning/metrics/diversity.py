@@ -1,4 +1,4 @@
-"""Does the model say different things, and does it look at the picture?"""
+"""Does the model say different things, and does it look at the image?"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from captioning.data.tokenizer import tokenize
 from captioning.errors import ScoreError, counted
 from captioning.metrics.cider import DocumentFrequency
 from captioning.metrics.inputs import Candidates, References, as_candidates
 from captioning.metrics.scores import Scores, score
+from captioning.text.tokenizer import tokenize
 
 UNKNOWN = "<unk>"
 
@@ -100,7 +100,7 @@ def _warnings(
         warnings.append(
             f"The captions have collapsed: {counted(len(captions), 'image')} share "
             f"{counted(len(distinct), 'caption')}, most often {' '.join(commonest)!r}. "
-            "Does the model see the pictures as it saw them in training?"
+            "Does the model see the images as it saw them in training?"
         )
     repeating = sum(any(a == b for a, b in pairwise(caption)) for caption in captions)
     if repeating > len(captions) // 10:
@@ -125,7 +125,7 @@ def shuffled(
 ) -> Scores:
     """Score every caption against the references of some other image.
 
-    A model that looks at the picture scores far lower so; one that says what fits most pictures
+    A model that looks at the image scores far lower so; one that says what fits most images
     scores about the same.
 
     Args:

@@ -48,7 +48,7 @@ def read_results(path: Path | str) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class NamedResult:
-    """What results say of one picture's file.
+    """What results say of one image's file.
 
     Attributes:
         file: Its name, with the folders that are named.
@@ -62,7 +62,7 @@ class NamedResult:
 
 
 def read_named_results(path: Path | str) -> list[NamedResult] | None:
-    """Read results that name the pictures' files, as ``captioning caption`` writes them.
+    """Read results that name the images' files, as ``captioning caption`` writes them.
 
     Returns:
         A result for each row of JSON lines or of COCO results; None where the file is no such

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from captioning.data.tokenizer import tokenize_lines
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
 from captioning.metrics.cider import DocumentFrequency, cider_d
@@ -22,6 +21,7 @@ from captioning.metrics.inputs import (
 from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_blanks
 from captioning.metrics.resampling import Interval, bootstrap
 from captioning.metrics.rouge import rouge_l
+from captioning.text.tokenizer import tokenize_lines
 
 NAMES = {
     "bleu_1": "BLEU-1",

@@ -10,13 +10,11 @@ from captioning.nn.cells import (
     RNNCell,
     build_cell,
 )
-from captioning.nn.classifier import SequenceClassifier
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig, DecoderOptions
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
-from captioning.nn.gradients import GradientFlow, gradient_flow
 from captioning.nn.model import CaptionModel
-from captioning.nn.options import DecoderConfig, DecoderOptions
 from captioning.nn.presets import PRESETS, preset
 from captioning.nn.state import DecoderState
 
@@ -32,14 +30,11 @@ __all__ = [
     "EncoderConfig",
     "Features",
     "GRUCell",
-    "GradientFlow",
     "LSTMCell",
     "RNNCell",
     "ReLURNNCell",
     "RecurrentCell",
-    "SequenceClassifier",
     "SoftAttention",
     "build_cell",
-    "gradient_flow",
     "preset",
 ]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captioning.errors import SettingsError, nearest
+from captioning.errors import ConfigError, nearest
 
 CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
 CellState = tuple[Float[Tensor, "N H"], ...]
@@ -45,7 +45,7 @@ class RecurrentCell(nn.Module):
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if size < 1:
-                raise SettingsError(f"{name} is {size}; it is at least 1.")
+                raise ConfigError(f"{name} is {size}; it is at least 1.")
         self.hidden_size = hidden_size
         rows = self.gate_count * hidden_size
         self.W_xh = nn.Parameter(torch.empty(rows, input_size))
@@ -78,7 +78,7 @@ class RecurrentCell(nn.Module):
     def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B G"]:
         """Return ``W_vh v``, to be computed once per image."""
         if self.W_vh is None:
-            raise SettingsError("This cell was built without image_size: it has no W_vh.")
+            raise ConfigError("This cell was built without image_size: it has no W_vh.")
         return nn.functional.linear(v, self.W_vh)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
@@ -222,7 +222,7 @@ def build_cell(
 ) -> RecurrentCell:
     """Return a new cell by its name: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``."""
     if name not in CELLS:
-        raise SettingsError(
+        raise ConfigError(
             f"There is no cell {name!r}; there are {', '.join(CELLS)}.{nearest(name, CELLS)}"
         )
     return CELLS[name](input_size, hidden_size, image_size)

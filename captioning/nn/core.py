@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 from captioning.nn.attention import SoftAttention
 from captioning.nn.cells import CellState, RecurrentCell, build_cell
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
-from captioning.nn.options import DecoderConfig
 from captioning.nn.state import ImageContext
 
 
@@ -105,7 +105,7 @@ class DecoderCore(nn.Module):
             state, context = self._inject(features.vector, state)
             if config.attention:
                 if features.grid is None:
-                    raise SettingsError(
+                    raise ConfigError(
                         "This decoder attends to the grid, but the features hold vectors only. "
                         "Cache the features again with the grid kept."
                     )

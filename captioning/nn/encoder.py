@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from captioning.data.preprocessing import Preprocessing
-from captioning.errors import SettingsError, nearest
+from captioning.errors import ConfigError, nearest
+from captioning.images.preprocessing import Preprocessing
 from captioning.nn.features import Features
 from captioning.nn.pretrained import PACKAGED, build_pretrained
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Which CNN looks at the pictures."""
+    """Which CNN looks at the images."""
 
     name: str = "timm:tf_efficientnet_lite0"
     """``timm:<model>`` or ``torchvision:<classification model>``."""
@@ -27,27 +27,27 @@ class EncoderConfig:
     image_size: int | None = None
     """Height and width of the pixels it sees; None for the size it was trained on."""
     fit: Literal["squeeze", "crop"] = "squeeze"
-    """How a picture becomes a square: ``squeeze`` keeps all of it, ``crop`` its middle."""
+    """How an image becomes a square: ``squeeze`` keeps all of it, ``crop`` its middle."""
 
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:
-            raise SettingsError(
+            raise ConfigError(
                 f"The encoder {self.name[:100]!r} has no known family. "
                 "Write timm:<model> or torchvision:<model>, for example "
                 "timm:tf_efficientnet_lite0 or torchvision:resnet50."
             )
         if not re.fullmatch(r"\w[\w.-]{0,99}", self.model, re.ASCII):
             # timm reads a name such as local-dir:/folder or hf-hub:somebody/model from there.
-            raise SettingsError(
+            raise ConfigError(
                 f"The encoder {self.name[:100]!r} is no plain name of a network. After "
                 f"{self.family}: come letters, digits, _, . and - alone, as in timm:resnet18."
             )
         if self.image_size is not None and not 1 <= self.image_size <= 4096:
-            raise SettingsError(
+            raise ConfigError(
                 f"image_size is {self.image_size}; it lies between 1 and 4096 pixels."
             )
         if self.fit not in ("squeeze", "crop"):
-            raise SettingsError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
+            raise ConfigError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
 
     @property
     def family(self) -> str:
@@ -70,10 +70,10 @@ class Encoder(nn.Module):
 
     Args:
         config: Which network, and its weights.
-        preprocessing: How pictures become its pixels; None for what it was trained on.
+        preprocessing: How images become its pixels; None for what it was trained on.
 
     Raises:
-        SettingsError: There is no such network, or it has no grid.
+        ConfigError: There is no such network, or it has no grid.
         WeightsError: The weights cannot be had.
     """
 
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
-        """Look at a batch of pictures as :attr:`preprocessing` made them."""
+        """Look at a batch of images as :attr:`preprocessing` made them."""
         normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
         grid = self._grid(normal)
         return Features(grid.mean(1), grid)
@@ -123,7 +123,7 @@ class Encoder(nn.Module):
 def _resolve(config: EncoderConfig, known: Iterable[str]) -> None:
     names = list(known)
     if config.model not in names:
-        raise SettingsError(
+        raise ConfigError(
             f"{config.family} has no classification model {config.model!r}."
             f"{nearest(config.model, names)}"
         )
@@ -188,7 +188,7 @@ def _last_map(network: nn.Module, config: EncoderConfig, size: int) -> str:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     if isinstance(network, VisionTransformer):
-        raise SettingsError(
+        raise ConfigError(
             f"{config.name} is a transformer without a map of features. "
             "Choose a CNN, for example torchvision:resnet50, or the same network from timm."
         )

@@ -5,19 +5,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
 from captioning.nn.state import DecoderState
 
 
 def check_device(device: str) -> None:
-    """Raise a SettingsError that says what is wrong where ``device`` cannot be used here."""
+    """Raise a ConfigError that says what is wrong where ``device`` cannot be used here."""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
+        raise ConfigError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
 
 
 class CaptionModel(nn.Module):
@@ -28,13 +28,13 @@ class CaptionModel(nn.Module):
         decoder: Features and words to the next word.
 
     Raises:
-        SettingsError: The decoder expects vectors of another size than the encoder gives.
+        ConfigError: The decoder expects vectors of another size than the encoder gives.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         if encoder.feature_size != decoder.config.feature_size:
-            raise SettingsError(
+            raise ConfigError(
                 f"The encoder gives vectors of {encoder.feature_size} numbers, the decoder expects "
                 f"{decoder.config.feature_size}."
             )
@@ -48,5 +48,5 @@ class CaptionModel(nn.Module):
         return self.decoder(self.encoder(pixels), tokens)
 
     def start(self, pixels: UInt8[Tensor, "B 3 S S"]) -> DecoderState:
-        """Look at the pictures and return the state before the first word."""
+        """Look at the images and return the state before the first word."""
         return self.decoder.start(self.encoder(pixels))

@@ -8,8 +8,8 @@ weights in all of them, as in the papers, and unlike our default.
 
 from collections.abc import Callable
 
-from captioning.errors import SettingsError, nearest
-from captioning.nn.options import DecoderOptions
+from captioning.errors import ConfigError, nearest
+from captioning.nn.decoder_config import DecoderOptions
 
 
 def m_rnn() -> DecoderOptions:
@@ -97,7 +97,7 @@ def minds_eye() -> DecoderOptions:
         p    = softmax(W_ws s_t + W_wu u_t)
 
     trained on the words' cross-entropy and the squared error of v~ against v. So it also finds the
-    image of a sentence (:mod:`captioning.retrieval`). Changed: f is tanh (sigmoids in the paper),
+    image of a sentence (:mod:`captioning.evaluation.retrieval`). Changed: f is tanh (sigmoids in the paper),
     the softmax is over all words (word classes and n-gram features there), and W_sv reaches all of
     s (half of it there).
     """
@@ -166,10 +166,10 @@ def preset(name: str) -> DecoderOptions:
     """Return the decoder of a named captioner; its docstring has the equations.
 
     Raises:
-        SettingsError: There is none of that name.
+        ConfigError: There is none of that name.
     """
     if name not in PRESETS:
-        raise SettingsError(
+        raise ConfigError(
             f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{nearest(name, PRESETS)}"
         )
     return PRESETS[name]()

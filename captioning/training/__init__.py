@@ -1,6 +1,6 @@
 """Training: the run, its settings, its log, and what lets it survive being killed."""
 
-from captioning.training.progress import EpochSummary, Progress, Watcher
+from captioning.training.progress import EpochSummary, Progress, TrainingCallback
 from captioning.training.run import train
 from captioning.training.settings import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer
@@ -11,7 +11,7 @@ __all__ = [
     "RunConfig",
     "SelfCriticalConfig",
     "Trainer",
+    "TrainingCallback",
     "TrainingConfig",
-    "Watcher",
     "train",
 ]

@@ -72,7 +72,7 @@ def alone_in(output: Path) -> Iterator[None]:
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    for free in ("output", "cache", "search_pictures", "phrases", "workers", "device"):
+    for free in ("output", "cache", "search_images", "phrases", "workers", "device"):
         settings.pop(free)  # they change nothing in the weights but the order of sums
     return settings
 

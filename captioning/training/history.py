@@ -1,6 +1,6 @@
 """What the card of a model tells of the run that made it."""
 
-from captioning.data.readers import short_name
+from captioning.datasets import short_name
 from captioning.training.prepare import Prepared
 from captioning.training.progress import EpochSummary
 from captioning.training.settings import RunConfig, TrainingConfig
@@ -13,7 +13,7 @@ def run_line(config: RunConfig, summary: EpochSummary) -> str:
     return (
         f"{_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
         f"{trained if training.fine_tune else 'the decoder alone'}"
-        f"{', parts of the pictures drawn anew each time' if training.live else ''}"
+        f"{', parts of the images drawn anew each time' if training.live else ''}"
     )
 
 
@@ -24,7 +24,7 @@ def _objective(training: TrainingConfig) -> str:
     parts = {"BLEU-4": mixed.bleu, "cross-entropy": mixed.cross_entropy}
     further = (f" and {weight:g} times {name}" for name, weight in parts.items() if weight)
     hidden = mixed.feature_dropout
-    seen = f", {hidden:g} of each picture's features hidden" if hidden else ""
+    seen = f", {hidden:g} of each image's features hidden" if hidden else ""
     return "CIDEr-D as the reward" + "".join(further) + seen
 
 
@@ -33,5 +33,5 @@ def described(config: RunConfig, prepared: Prepared) -> str:
     names = [*map(short_name, config.data)] + ([config.text.name] if config.text else [])
     return (
         f"{' + '.join(names)}, split {config.train_split}: "
-        f"{len(prepared.train.readable)} pictures, {len(prepared.dataset)} captions"
+        f"{len(prepared.train.readable)} images, {len(prepared.dataset)} captions"
     )

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 def drop_words(
     tokens: PackedSequence, chance: float, *, unknown: int, first: int
 ) -> PackedSequence:
-    """Replace words by ``<unk>``, so that the decoder leans on the picture (Bowman et al. 2016).
+    """Replace words by ``<unk>``, so that the decoder leans on the image (Bowman et al. 2016).
 
     Args:
         tokens: Packed captions from ``first`` on.

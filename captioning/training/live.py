@@ -1,4 +1,4 @@
-"""Pictures looked at anew each time, in the place of cached features."""
+"""Images looked at anew each time, in the place of cached features."""
 
 from collections.abc import Mapping
 
@@ -6,24 +6,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.data.features import PictureRows
-from captioning.data.views import CHANCES, drawn_view
+from captioning.features.cache import CacheRows
+from captioning.images.augmentation import CHANCES, drawn_view
 from captioning.nn.encoder import Encoder
-from captioning.nn.tail import EncoderFront, as_map
+from captioning.nn.split_encoder import EncoderFront, as_map
 
 
-class LivePictures:
-    """What a CNN's frozen stages make of pictures, computed each time that it is read.
+class AugmentedImages:
+    """What a CNN's frozen stages make of images, computed each time that it is read.
 
     It is read as a cache of features is, but no view is twice the same
-    (:func:`captioning.data.views.drawn_view`). The whole picture, which validation asks for, is.
+    (:func:`captioning.images.augmentation.drawn_view`). The whole image, which validation asks for, is.
 
     Args:
-        pixels: The pictures, as :class:`captioning.data.features.PixelCache` keeps them.
+        pixels: The images, as :class:`captioning.features.cache.PixelCache` keeps them.
         encoder: A frozen encoder or its front, on the device where it is to work.
     """
 
-    def __init__(self, pixels: PictureRows, encoder: Encoder | EncoderFront) -> None:
+    def __init__(self, pixels: CacheRows, encoder: Encoder | EncoderFront) -> None:
         self.pixels = pixels
         self.encoder = encoder
 
@@ -32,28 +32,28 @@ class LivePictures:
 
     @property
     def views(self) -> int:
-        """2: a picture and its mirror image, each drawn anew."""
+        """2: an image and its mirror image, each drawn anew."""
         return 2
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """What was wrong with the pictures that could not be read, by their row."""
+        """What was wrong with the images that could not be read, by their row."""
         return self.pixels.unreadable
 
     @property
     def readable(self) -> list[int]:
-        """Rows of the pictures that could be read."""
+        """Rows of the images that could be read."""
         return self.pixels.readable
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B P D"]:
-        """Return the grid of each picture, on the encoder's device.
+        """Return the grid of each image, on the encoder's device.
 
         Args:
-            images: Places of the pictures.
+            images: Places of the images.
             views: Where it is given, a view of each is drawn, mirrored where the number is odd;
-                otherwise the pictures are looked at as they are.
+                otherwise the images are looked at as they are.
         """
         rows = self.pixels.read(images).to(next(self.encoder.parameters()).device)
         pixels = as_map(rows)

@@ -2,7 +2,7 @@
 
 import torch
 
-from captioning.data.cache_keys import Precision
+from captioning.features.cache_keys import Precision
 
 
 def has_bfloat16(device: str) -> bool:

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 
 import torch
 
-from captioning.checkpoint import Checkpoint, load_checkpoint
-from captioning.data.batches import CaptionDataset, mirror_words
-from captioning.data.features import JoinedCaches, PictureRows, RowCache
-from captioning.data.readers import CaptionSplit, read_captions, read_text_captions, short_name
-from captioning.data.tokenizer import tokenize
-from captioning.data.vocabulary import Vocabulary
-from captioning.errors import DataError, SettingsError, counted
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from captioning.datasets import CaptionSplit, read_captions, read_text_captions, short_name
+from captioning.datasets.batches import CaptionDataset, mirror_words
+from captioning.errors import ConfigError, DataError, counted
+from captioning.features.cache import CacheRows, JoinedCaches, RowCache
+from captioning.features.extraction import cache_features, cache_pixels
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
-from captioning.nn.growth import grown
+from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.model import check_device
-from captioning.nn.tail import EncoderFront, EncoderTail, cut
-from captioning.training.cache import cache_features, cache_pixels
-from captioning.training.live import LivePictures
+from captioning.nn.split_encoder import EncoderFront, EncoderTail, cut
+from captioning.text.tokenizer import tokenize
+from captioning.text.vocabulary import Vocabulary
+from captioning.training.live import AugmentedImages
 from captioning.training.precision import precision_advice
-from captioning.training.progress import Watcher
+from captioning.training.progress import TrainingCallback
 from captioning.training.settings import RunConfig
 
-_NAMED = 5  # unreadable pictures that are named one by one
+_NAMED = 5  # unreadable images that are named one by one
 _Words = list[list[list[str]]]
 
 
@@ -32,18 +32,18 @@ class PreparedSplit:
     """One split of all data sets, one after the other, ready for use.
 
     Attributes:
-        captions: Of each picture.
+        captions: Of each image.
         cache: Its features, in the same order.
-        sources: The name of each data set, and how many of the pictures are its own.
+        sources: The name of each data set, and how many of the images are its own.
     """
 
     captions: tuple[tuple[str, ...], ...]
-    cache: PictureRows
+    cache: CacheRows
     sources: tuple[tuple[str, int], ...]
 
     @property
     def readable(self) -> list[int]:
-        """Places of the pictures that could be read."""
+        """Places of the images that could be read."""
         return self.cache.readable
 
 
@@ -56,8 +56,8 @@ class Prepared:
         tail: The stages of it that are trained, whose input the rows are; None for none.
         decoder: New, or that of the model to start from.
         vocabulary: The words of the training captions, or of the model to start from.
-        words: The training captions as words, for each picture.
-        dataset: The training captions as tokens; after those of pictures, those without.
+        words: The training captions as words, for each image.
+        dataset: The training captions as tokens; after those of images, those without.
         train: The split to train on.
         validation: The split whose captions choose the epoch.
         history: The runs that made the model to start from, a line each.
@@ -74,22 +74,22 @@ class Prepared:
     history: tuple[str, ...]
 
 
-def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
-    """Read the splits, encode their pictures, count their words, build what is to be trained.
+def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
+    """Read the splits, encode their images, count their words, build what is to be trained.
 
     Raises:
-        DataError: The captions or pictures cannot be used.
+        DataError: The captions or images cannot be used.
         WeightsError: The encoder's weights cannot be had.
         CheckpointError: The model to start from cannot be loaded.
-        SettingsError: The encoder cannot be fine-tuned so, or the decoder not trained so.
+        ConfigError: The encoder cannot be fine-tuned so, or the decoder not trained so.
     """
     names = (config.train_split, config.validation_split)
-    splits = [[_read(data, name, watcher) for data in config.data] for name in names]
+    splits = [[_read(data, name, callback) for data in config.data] for name in names]
     _refuse_overlap(*splits)
     text = [] if config.text is None else list(read_text_captions(config.text).values())
     check_device(config.device)
     if advice := precision_advice(config.training.precision, config.device):
-        watcher.say(advice)
+        callback.say(advice)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
     start = None if config.start is None else load_checkpoint(config.start, device=config.device)
     encoder = Encoder(config.encoder).to(config.device) if start is None else start.model.encoder
@@ -97,22 +97,22 @@ def prepare(config: RunConfig, watcher: Watcher) -> Prepared:
     front, tail = cut(encoder, stages) if stages else (encoder, None)
     attention = config.decoder.attention if start is None else start.model.decoder.config.attention
     if config.training.doubly_stochastic and not attention:
-        raise SettingsError(
+        raise ConfigError(
             "doubly_stochastic weighs where the decoder looks, and this one has no attention. Ask "
             "for --decoder.attention, or leave it out."
         )
     grid = attention or tail is not None
-    train = _encode(front, splits[0], config, watcher, grid=grid, views=True)
-    validation = _encode(front, splits[1], config, watcher, grid=grid, views=False)
+    train = _encode(front, splits[0], config, callback, grid=grid, views=True)
+    validation = _encode(front, splits[1], config, callback, grid=grid, views=False)
     if config.training.select_by == "CIDEr" and len(validation.readable) < 2:
         raise DataError(
-            f"{config.validation_split} has {len(validation.readable)} readable picture, for which "
-            "CIDEr is undefined. Validate on more pictures, or select by BLEU-4."
+            f"{config.validation_split} has {len(validation.readable)} readable image, for which "
+            "CIDEr is undefined. Validate on more images, or select by BLEU-4."
         )
     words = _tokenized(train.captions)
     text_words = _tokenized(text)
     torch.manual_seed(config.training.seed)
-    vocabulary, decoder = _language(config, start, encoder, words + text_words, watcher)
+    vocabulary, decoder = _language(config, start, encoder, words + text_words, callback)
     dataset = _dataset(words, text_words, train, vocabulary, config)
     history = () if start is None else _history(start)
     return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
@@ -127,26 +127,26 @@ def _language(
     start: Checkpoint | None,
     encoder: Encoder,
     words: _Words,
-    watcher: Watcher,
+    callback: TrainingCallback,
 ) -> tuple[Vocabulary, Decoder]:
     """Return the words to train with and the decoder that knows them."""
     captions = (caption for image in words for caption in image)
     if start is None:
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
         times = counted(config.min_count, "time")
-        watcher.say(f"{counted(len(vocabulary), 'word')}, each seen {times} or more")
+        callback.say(f"{counted(len(vocabulary), 'word')}, each seen {times} or more")
         shape = config.decoder.sized(
             vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
         )
         return vocabulary, Decoder(shape).to(config.device)
     vocabulary, decoder = start.vocabulary, start.model.decoder
-    watcher.say(f"starting from {config.start}: {len(vocabulary)} words")
+    callback.say(f"starting from {config.start}: {len(vocabulary)} words")
     if config.new_words:
         known = len(vocabulary)
         vocabulary = vocabulary.extended(captions, min_count=config.min_count)
-        decoder = grown(decoder, len(vocabulary), like=vocabulary.unk)
+        decoder = extend_vocabulary(decoder, len(vocabulary), like=vocabulary.unk)
         new, times = len(vocabulary) - known, counted(config.min_count, "time")
-        watcher.say(f"{counted(new, 'new word')}, seen {times} or more")
+        callback.say(f"{counted(new, 'new word')}, seen {times} or more")
     return vocabulary, decoder
 
 
@@ -155,27 +155,27 @@ def _history(start: Checkpoint) -> tuple[str, ...]:
     return tuple(str(run) for run in runs)
 
 
-def _read(data: str, name: str, watcher: Watcher) -> CaptionSplit:
+def _read(data: str, name: str, callback: TrainingCallback) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
-    watcher.say(
-        f"{short_name(data)}, {name}: {counted(len(split.images), 'picture')}, "
+    callback.say(
+        f"{short_name(data)}, {name}: {counted(len(split.images), 'image')}, "
         f"{counted(count, 'caption')}"
     )
     if report := split.problems.report():
-        watcher.say(report)
+        callback.say(report)
     return split
 
 
 def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
-    """Validating on training pictures would choose the epoch that knows them best by heart."""
+    """Validating on training images would choose the epoch that knows them best by heart."""
     seen, held = (
         {image.path.resolve() for split in splits for image in split.images}
         for splits in (train, validation)
     )
     if shared := seen & held:
         raise DataError(
-            f"{counted(len(shared), 'picture')} of {train[0].split} are in {validation[0].split} "
+            f"{counted(len(shared), 'image')} of {train[0].split} are in {validation[0].split} "
             f"too, {min(shared)} among them. Name splits that share none as train_split and "
             "validation_split; give each row of a table its split in a column of that name; or "
             "put {split} into the name of a file that holds one split."
@@ -186,20 +186,20 @@ def _encode(
     encoder: Encoder | EncoderFront,
     splits: list[CaptionSplit],
     config: RunConfig,
-    watcher: Watcher,
+    callback: TrainingCallback,
     *,
     grid: bool,
     views: bool,
 ) -> PreparedSplit:
     """Return the splits of all data sets as one, each with a cache of its own."""
     caches = [
-        _encode_one(encoder, each, config, watcher, grid=grid, views=views) for each in splits
+        _encode_one(encoder, each, config, callback, grid=grid, views=views) for each in splits
     ]
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
-    cache: PictureRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
+    cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
     if config.training.live:
-        cache = LivePictures(cache, encoder)
+        cache = AugmentedImages(cache, encoder)
     return PreparedSplit(captions, cache, sources)
 
 
@@ -207,7 +207,7 @@ def _encode_one(
     encoder: Encoder | EncoderFront,
     split: CaptionSplit,
     config: RunConfig,
-    watcher: Watcher,
+    callback: TrainingCallback,
     *,
     grid: bool,
     views: bool,
@@ -222,7 +222,7 @@ def _encode_one(
             paths,
             directory,
             workers=config.workers,
-            watch=watcher.looked,
+            watch=callback.looked,
         )
     else:
         cache = cache_features(
@@ -234,22 +234,24 @@ def _encode_one(
             crops=training.crops if views else 0,
             workers=config.workers,
             precision=training.precision,
-            watch=watcher.looked,
+            watch=callback.looked,
         )
-    _tell_unreadable(cache.unreadable, split, watcher)
+    _tell_unreadable(cache.unreadable, split, callback)
     return cache
 
 
-def _tell_unreadable(unreadable: Mapping[int, str], split: CaptionSplit, watcher: Watcher) -> None:
-    """Name pictures that are left out, and refuse a split that has no other."""
+def _tell_unreadable(
+    unreadable: Mapping[int, str], split: CaptionSplit, callback: TrainingCallback
+) -> None:
+    """Name images that are left out, and refuse a split that has no other."""
     for place, why in list(unreadable.items())[:_NAMED]:
-        watcher.say(f"left out {split.images[place].path}: {why}")
+        callback.say(f"left out {split.images[place].path}: {why}")
     if len(unreadable) > _NAMED:
-        more = counted(len(unreadable) - _NAMED, "more picture")
-        watcher.say(f"... and {more} that cannot be read")
+        more = counted(len(unreadable) - _NAMED, "more image")
+        callback.say(f"... and {more} that cannot be read")
     if len(unreadable) == len(split.images):
         raise DataError(
-            f"None of the {len(split.images)} pictures of {split.source} can be read; the first: "
+            f"None of the {len(split.images)} images of {split.source} can be read; the first: "
             f"{unreadable.get(0, 'there is none')}"
         )
 

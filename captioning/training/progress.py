@@ -48,12 +48,12 @@ class EpochSummary:
 
 
 @dataclass(frozen=True)
-class Watcher:
+class TrainingCallback:
     """Whom a run tells how it goes; each member does nothing by default.
 
     Attributes:
         say: Told a line of text.
-        looked: Told how many pictures have been encoded, or read where they are encoded anew each
+        looked: Told how many images have been encoded, or read where they are encoded anew each
             time, of how many.
         stepped: Told after each batch where training stands.
         resumed: Told the batches already done when a run goes on, of how many.

@@ -12,24 +12,24 @@ from typing import Any
 
 import torch
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import OutputError, TrainingError, counted
+from captioning.evaluation.search_sweep import has_chosen_search, learned_phrases, with_best_search
+from captioning.evaluation.validation import caption_features
+from captioning.features.cached_model import CachedModel
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
-from captioning.nn.tail import cut
-from captioning.training.choice import has_chosen_search, learned_phrases, with_best_search
+from captioning.nn.split_encoder import cut
 from captioning.training.directory import alone_in, check_output, write_settings
 from captioning.training.history import described, run_line
 from captioning.training.log import TrainingLog
 from captioning.training.prepare import Prepared, prepare
-from captioning.training.progress import EpochSummary, Watcher
+from captioning.training.progress import EpochSummary, TrainingCallback
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import RunConfig
-from captioning.training.student import Student
 from captioning.training.trainer import Trainer
-from captioning.training.validation import caption_features
 
 _STATE = "state.pt"
 _AGAIN = "Give the same command again to go on."
@@ -44,28 +44,28 @@ class _Best:
     value: float = float("-inf")
 
 
-def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
+def train(config: RunConfig, callback: TrainingCallback | None = None) -> Path:
     """Train a captioner; the same call on the same directory goes on where a killed run was.
 
     Args:
         config: All settings. They are written into the directory, and a run is only continued
             under the same ones.
-        watcher: Told how it goes.
+        callback: Told how it goes.
 
     Returns:
         The model directory of the best epoch.
 
     Raises:
-        DataError: The captions or pictures cannot be used.
+        DataError: The captions or images cannot be used.
         WeightsError: The encoder's weights cannot be had.
         CheckpointError: The model to start from cannot be loaded.
         TrainingError: The directory holds a run with other settings or on other captions, another
             process trains in it, or the loss diverged.
         OutputError: The state or the model cannot be written.
     """
-    watcher = watcher or Watcher()
+    callback = callback or TrainingCallback()
     check_output(config)
-    prepared = prepare(config, watcher)  # a slip in the name of the data claims no directory
+    prepared = prepare(config, callback)  # a slip in the name of the data claims no directory
     with alone_in(config.output):
         check_output(config)  # another run may have begun there meanwhile
         write_settings(config)
@@ -77,7 +77,7 @@ def train(config: RunConfig, watcher: Watcher | None = None) -> Path:
             tail=prepared.tail,
             self_critical=_self_critical(config, prepared),
         )
-        run = _Run(config, prepared, trainer, watcher)
+        run = _Run(config, prepared, trainer, callback)
         run.resume()
         return run.finish()
 
@@ -92,12 +92,12 @@ class _Run:
     """The loop over epochs with its validation, its log and its saved state."""
 
     def __init__(
-        self, config: RunConfig, prepared: Prepared, trainer: Trainer, watcher: Watcher
+        self, config: RunConfig, prepared: Prepared, trainer: Trainer, callback: TrainingCallback
     ) -> None:
         self.config = config
         self.prepared = prepared
         self.trainer = trainer
-        self.watcher = watcher
+        self.callback = callback
         self.best = _Best()
         self.seconds = 0.0  # of sessions before this one
         self.started = time.monotonic()
@@ -126,8 +126,8 @@ class _Run:
         self.best = _Best(*state["best"])
         self.seconds = state["seconds"]
         step, steps = self.trainer.position.step, self.trainer.steps
-        self.watcher.say(f"going on after batch {step} of {steps}")
-        self.watcher.resumed(step, steps)
+        self.callback.say(f"going on after batch {step} of {steps}")
+        self.callback.resumed(step, steps)
 
     def _check_taught(self, before: dict[str, Any]) -> None:
         """Refuse to go on with other captions, whose words would get each other's weights."""
@@ -140,7 +140,7 @@ class _Run:
         raise TrainingError(
             f"{self.config.output} holds a run on other captions: {then} when it began, {now} now"
             f"{', not all of them the same' if then == now else ''}. Put back the captions or "
-            "pictures that it began with to go on with it, or give another output to start afresh."
+            "images that it began with to go on with it, or give another output to start afresh."
         )
 
     def save(self) -> None:
@@ -174,12 +174,12 @@ class _Run:
         step = self.trainer.position.step
         with TrainingLog(self.config.output, step=step) as log:
             while not (self.trainer.finished or self._patience_is_over()):
-                summary = self.trainer.train_epoch(watch=self.watcher.stepped, save=self.save)
+                summary = self.trainer.train_epoch(watch=self.callback.stepped, save=self.save)
                 scores = self._validate()
                 self._record(log, summary, scores)
                 self.save()
         if self._patience_is_over():
-            self.watcher.say(
+            self.callback.say(
                 f"stopped: no better {self.config.training.select_by} for "
                 f"{self.config.training.patience} epochs"
             )
@@ -195,40 +195,40 @@ class _Run:
     def _choose_search(self, model: Path) -> None:
         """Store the search that suits the best epoch's model; once."""
         split = self.prepared.validation
-        count = min(self.config.search_pictures, len(split.readable))
+        count = min(self.config.search_images, len(split.readable))
         if not count:
             return
         checkpoint = load_checkpoint(model, device=self.config.device)
         if has_chosen_search(checkpoint):
-            self.watcher.say("its search was chosen before, and stays, as do its phrases")
+            self.callback.say("its search was chosen before, and stays, as do its phrases")
             return
         name = self.config.validation_split
-        self.watcher.say(f"choosing the search on {counted(count, 'picture')} of {name}")
+        self.callback.say(f"choosing the search on {counted(count, 'image')} of {name}")
         spread = [split.readable[i * len(split.readable) // count] for i in range(count)]
         tail = None
         if self.trainer.trained.tail is not None:
             tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
-        student = Student(checkpoint.model.decoder, tail)
+        cached_model = CachedModel(checkpoint.model.decoder, tail)
         if most := self.config.phrases:
-            train = counted(len(self.prepared.train.readable), "picture")
-            self.watcher.say(f"learning what v makes likely of {train}")
+            train = counted(len(self.prepared.train.readable), "image")
+            self.callback.say(f"learning what v makes likely of {train}")
             phrases = learned_phrases(
-                student,
+                cached_model,
                 self.prepared.train.cache,
                 self.prepared.words,
                 checkpoint.vocabulary,
                 most=most,
             )
             if phrases is not None:
-                self.watcher.say(f"{counted(len(phrases), 'phrase')} to rank captions by")
+                self.callback.say(f"{counted(len(phrases), 'phrase')} to rank captions by")
             checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
-            student,
+            cached_model,
             split.cache,
             {place: split.captions[place] for place in spread},
-            name=f"{name}, {counted(count, 'picture')}",
-            say=self.watcher.say,
+            name=f"{name}, {counted(count, 'image')}",
+            say=self.callback.say,
         )
         save_checkpoint(chosen, model)
 
@@ -250,7 +250,7 @@ class _Run:
                 own = {p: c for p, c in captions.items() if start <= p < start + count}
                 scores = self._scores(own)
                 cider = scores.get("CIDEr", math.nan)
-                self.watcher.say(f"{name}: BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {cider:.3f}")
+                self.callback.say(f"{name}: BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {cider:.3f}")
                 start += count
         return self._scores(captions)
 
@@ -276,7 +276,7 @@ class _Run:
         log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
         value = scores[self.config.training.select_by]
         better = value > self.best.value
-        self.watcher.say(
+        self.callback.say(
             f"epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
             f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
             f"{summary.captions_per_second:.0f} captions/s; greedy BLEU-4 {scores['BLEU-4']:.3f}, "

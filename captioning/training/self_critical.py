@@ -8,8 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from captioning.data.batches import mirror_words
-from captioning.data.vocabulary import EOS, Vocabulary
+from captioning.datasets.batches import mirror_words
 from captioning.decoding import Greedy, Hypothesis, Sampling, search
 from captioning.metrics.bleu import bleu_rows, bleu_table
 from captioning.metrics.ngrams import count_ngrams
@@ -17,7 +16,8 @@ from captioning.metrics.reward import CiderReward
 from captioning.nn.decoder import Decoder
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
-from captioning.training.loss import CaptionLoss
+from captioning.nn.losses import CaptionLoss
+from captioning.text.vocabulary import EOS, Vocabulary
 from captioning.training.settings import SelfCriticalConfig
 
 _BLEU_4 = 3
@@ -26,13 +26,13 @@ _BLEU_4 = 3
 class SelfCritical:
     """The policy gradient of a caption's score (Rennie et al. 2017, equations 6-9).
 
-    For each picture several captions w are sampled and scored; with their rewards r(w) and a
+    For each image several captions w are sampled and scored; with their rewards r(w) and a
     baseline b, what is minimised is, per sampled word::
 
         loss = -(r(w) - b) sum_t log p(w_t | w_<t, v)
 
     The paper's baseline is the reward of the greedy caption. The other one here is the mean reward
-    of the picture's *other* samples (Kool et al. 2019; Luo 2020): it needs no second search.
+    of the image's *other* samples (Kool et al. 2019; Luo 2020): it needs no second search.
 
     The reward is CIDEr-D exactly as the scorer computes it, but on captions that end in ``<eos>``,
     as the references then do: without that mark, models learn to end on "with a" or "of a", whose
@@ -41,17 +41,17 @@ class SelfCritical:
     p is the distribution that is sampled from: without dropout in the decoder, and without the
     words that search never emits. If ``<unk>`` had a share in it, it would collect the probability
     that losing captions give up, since it is never sampled and so never loses
-    (docs/experiments.md, 2026-11-25). ``feature_dropout`` hides a part of the picture before
+    (docs/experiments.md, 2026-11-25). ``feature_dropout`` hides a part of the image before
     anything is sampled, so that samples, baseline and p see the same. In captions of a mirrored
-    picture, "left" and "right" change places before they are scored.
+    image, "left" and "right" change places before they are scored.
 
     Args:
-        references: For each picture of the training split its captions as words.
+        references: For each image of the training split its captions as words.
         vocabulary: The decoder's words.
         config: How many samples, which baseline, what mixture of rewards.
 
     Raises:
-        ScoreError: Fewer than two pictures have captions.
+        ScoreError: Fewer than two images have captions.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class SelfCritical:
         images: Int[Tensor, " B"],
         mirrored: Int[Tensor, " B"],
     ) -> CaptionLoss:
-        """Sample captions of some pictures, score them, and return the loss with its graph.
+        """Sample captions of some images, score them, and return the loss with its graph.
 
         Args:
             decoder: Put into evaluation mode for the time of the call.
-            features: Of the pictures.
+            features: Of the images.
             images: Their places in the training split.
-            mirrored: 1 for each picture whose features are those of its mirror image.
+            mirrored: 1 for each image whose features are those of its mirror image.
         """
         was_training = decoder.training
         decoder.eval()
@@ -118,12 +118,12 @@ class SelfCritical:
         captions: Sequence[Hypothesis],
         mirrored: Sequence[int] | None = None,
     ) -> Float[np.ndarray, " captions"]:
-        """Return the reward of each caption against the references of its picture.
+        """Return the reward of each caption against the references of its image.
 
         Args:
-            images: The picture of each caption, by its place in the training split.
+            images: The image of each caption, by its place in the training split.
             captions: What was said.
-            mirrored: 1 for each caption of a mirrored picture; None where there is none.
+            mirrored: 1 for each caption of a mirrored image; None where there is none.
         """
         flips = mirrored or [0] * len(captions)
         words = [self._words(caption, flip) for caption, flip in zip(captions, flips, strict=True)]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from captioning.data.cache_keys import Precision
-from captioning.errors import SettingsError, check_least, counted
+from captioning.errors import ConfigError, check_least, counted
+from captioning.features.cache_keys import Precision
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
-from captioning.nn.options import DecoderOptions
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class SelfCriticalConfig:
     """How sampled captions are rewarded, where the objective is ``self_critical``."""
 
     samples: int = 5
-    """Captions sampled for each picture."""
+    """Captions sampled for each image."""
     baseline: Literal["others", "greedy"] = "others"
-    """What a sample has to beat: the mean reward of the picture's other samples, or the reward of
+    """What a sample has to beat: the mean reward of the image's other samples, or the reward of
     its greedy caption (Rennie et al. 2017)."""
     bleu: float = 0.0
     """Weight of the sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward."""
@@ -26,25 +26,25 @@ class SelfCriticalConfig:
     """Weight of the cross-entropy of the people's captions beside the policy gradient."""
     feature_dropout: float = 0.0
     """Share of the numbers of v, and the same ones of every position of the grid, that are hidden
-    from a picture's samples and from their log-probabilities alike, drawn anew for each picture of
+    from an image's samples and from their log-probabilities alike, drawn anew for each image of
     a batch. ``cross_entropy`` has its own dropout."""
     max_length: int = 20
     """Words of a sample at most."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.feature_dropout < 1:
-            raise SettingsError(
+            raise ConfigError(
                 f"feature_dropout is {self.feature_dropout}; it is at least 0 and below 1."
             )
         if self.samples < 1 or (self.samples == 1 and self.baseline == "others"):
-            raise SettingsError(
+            raise ConfigError(
                 f"samples is {self.samples}; it is at least 2, or 1 with the baseline greedy."
             )
         if self.baseline not in ("others", "greedy"):
-            raise SettingsError(f"baseline is {self.baseline!r}; it is 'others' or 'greedy'.")
+            raise ConfigError(f"baseline is {self.baseline!r}; it is 'others' or 'greedy'.")
         for name in ("bleu", "cross_entropy"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is zero or more.")
         check_least(self, max_length=1)
 
 
@@ -68,8 +68,8 @@ class TrainingConfig:
     batch_size: int = 128
     """Captions in a batch."""
     captions_per_image: int = 1
-    """Captions of one picture that go together. 5 lets attention project each grid once for all,
-    and shows self-critical training each picture once in an epoch."""
+    """Captions of one image that go together. 5 lets attention project each grid once for all,
+    and shows self-critical training each image once in an epoch."""
     learning_rate: float = 1e-3
     """The highest learning rate, after the warm-up."""
     warmup_steps: int = 200
@@ -92,13 +92,13 @@ class TrainingConfig:
     reconstruction: float = 1.0
     """Weight of the error of the reconstructed v, of a decoder that reconstructs it."""
     mirror: bool = True
-    """Whether each picture is shown mirrored half of the time; "left" and "right" then change
+    """Whether each image is shown mirrored half of the time; "left" and "right" then change
     places."""
     crops: int = 0
-    """Show as many random parts of each picture, cut and lit at random once and cached, as often as
+    """Show as many random parts of each image, cut and lit at random once and cached, as often as
     the whole; every second one is mirrored."""
     live: bool = False
-    """Look at the pictures anew each time: two of three times at a part of each, cut and lit at
+    """Look at the images anew each time: two of three times at a part of each, cut and lit at
     random as never before. What is cached are their pixels, and the whole CNN runs in every step:
     for a GPU."""
     averaging: float = 0.0
@@ -122,26 +122,24 @@ class TrainingConfig:
         )
         for name in positive:
             if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is above zero.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is above zero.")
         for name in ("warmup_steps", "weight_decay", "patience", "fine_tune", "crops"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is zero or more.")
         if not 0 <= self.seed < 2**32:
-            raise SettingsError(f"seed is {self.seed}; it is at least 0 and below 2**32.")
+            raise ConfigError(f"seed is {self.seed}; it is at least 0 and below 2**32.")
         if self.crops and not self.mirror:
-            raise SettingsError("crops mirrors every second part: give it with mirror, or neither.")
+            raise ConfigError("crops mirrors every second part: give it with mirror, or neither.")
         if self.crops and self.live:
-            raise SettingsError("live draws parts of the pictures each time. Leave crops out.")
+            raise ConfigError("live draws parts of the images each time. Leave crops out.")
         for name in ("doubly_stochastic", "reconstruction"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it is zero or more.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is zero or more.")
         for name in ("label_smoothing", "averaging", "word_dropout", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)}; it is at least 0 and below 1."
-                )
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 0 and below 1.")
         if not self.clip_norm > 0:
-            raise SettingsError(
+            raise ConfigError(
                 f"clip_norm is {self.clip_norm}; it is above zero. Use inf for no clipping."
             )
 
@@ -160,7 +158,7 @@ class RunConfig:
     """What is trained, on what, and where it is kept."""
 
     data: tuple[str, ...]
-    """The captioned pictures: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
+    """The captioned images: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
     ``csv:FILE``; several are trained and validated on together."""
     output: Path
     """The run's directory: the model, the log, and what is needed to go on after an interruption.
@@ -169,10 +167,10 @@ class RunConfig:
     """A model directory to start from: its weights, words and shape take the place of ``encoder``,
     ``decoder`` and ``min_count``."""
     times: tuple[float, ...] = ()
-    """How often an epoch shows the pictures of each ``data``, for a small one beside a large one;
+    """How often an epoch shows the images of each ``data``, for a small one beside a large one;
     half means half of their captions, drawn anew in each epoch. Once, where nothing is given."""
     text: Path | None = None
-    """Captions without pictures, one in a line or KEY<TAB>caption: v is zero for them, and the
+    """Captions without images, one in a line or KEY<TAB>caption: v is zero for them, and the
     decoder learns words and language."""
     text_times: float = 1.0
     """How often an epoch shows the captions of ``text``."""
@@ -193,46 +191,46 @@ class RunConfig:
     """A word is known when the training captions hold it this often."""
     cache: Path | None = None
     """Where features are cached, for all runs to share; ``features`` beside the run by default."""
-    search_pictures: int = 1000
+    search_images: int = 1000
     """After the last epoch the model gets, once, the search out of ten whose captions of so many
-    pictures of the validation split score best; 0 leaves it a beam of 3."""
+    images of the validation split score best; 0 leaves it a beam of 3."""
     phrases: int = 6000
     """Before that the model learns how much each of so many phrases makes up what people say of a
-    picture, by which two of the ten searches rank what a beam finds; 0 for none. Where no search is
+    image, by which two of the ten searches rank what a beam finds; 0 for none. Where no search is
     chosen none are learned."""
     workers: int = 2
-    """Processes that read pictures."""
+    """Processes that read images."""
     device: str = "cpu"
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
 
     def __post_init__(self) -> None:
-        check_least(self, min_count=1, search_pictures=0, phrases=0, workers=0)
+        check_least(self, min_count=1, search_images=0, phrases=0, workers=0)
         for name in ("output", "start", "text", "cache"):  # a notebook's are strings
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))
         if isinstance(self.data, str):
-            raise SettingsError(
+            raise ConfigError(
                 f"data is {self.data!r}; it is a list of data sets, so give ({self.data!r},)."
             )
         if not self.data or (self.times and len(self.times) != len(self.data)):
-            raise SettingsError(
+            raise ConfigError(
                 f"data names {counted(len(self.data), 'data set')} and times has "
                 f"{counted(len(self.times), 'number')}. Name at least one data set, and give as "
                 "many numbers or none."
             )
         for often in (*self.times, self.text_times):
             if not (math.isfinite(often) and often > 0):
-                raise SettingsError(
+                raise ConfigError(
                     f"{often} is among times and text_times; each is a number above zero. To leave "
                     "a data set out, do not name it."
                 )
         if self.start is None and self.training.objective == "self_critical":
-            raise SettingsError(
+            raise ConfigError(
                 "The objective self_critical makes good captions likelier, and a new model has "
                 "none. Give a trained model as start, such as runs/first/model."
             )
         if self.text is not None and self.training.objective == "self_critical":
-            raise SettingsError(
-                "text has no pictures to reward captions for. Leave it out of a run whose "
+            raise ConfigError(
+                "text has no images to reward captions for. Leave it out of a run whose "
                 "objective is self_critical."
             )

@@ -13,25 +13,25 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from captioning.data.batches import Batch, CaptionDataset
-from captioning.data.features import PictureRows
-from captioning.data.vocabulary import BOS, PAD, SPECIALS, UNK
+from captioning.datasets.batches import Batch, CaptionDataset
 from captioning.errors import TrainingError
+from captioning.features.cache import CacheRows
+from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
-from captioning.nn.tail import EncoderTail
-from captioning.training.inputs import drop_words, mix_in_samples
-from captioning.training.loss import (
+from captioning.nn.losses import (
     CaptionLoss,
     cross_entropy,
     doubly_stochastic,
     reconstruction_error,
 )
+from captioning.nn.split_encoder import EncoderTail
+from captioning.text.vocabulary import BOS, PAD, SPECIALS, UNK
+from captioning.training.inputs import drop_words, mix_in_samples
 from captioning.training.progress import EpochSummary, Progress
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import TrainingConfig
-from captioning.training.student import Student
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
 _NEVER_SAID = (SPECIALS.index(PAD), _BOS, _UNK)
@@ -72,8 +72,8 @@ class Trainer:
     Args:
         decoder: Trained in place.
         dataset: Captions.
-        cache: Features of the same pictures, in the same order. Captions beyond its end have no
-            picture.
+        cache: Features of the same images, in the same order. Captions beyond its end have no
+            image.
         config: How.
         tail: The CNN's last stages, trained in place, where the rows are what comes before them.
         self_critical: The objective in place of cross-entropy.
@@ -83,24 +83,26 @@ class Trainer:
         self,
         decoder: Decoder,
         dataset: CaptionDataset,
-        cache: PictureRows,
+        cache: CacheRows,
         config: TrainingConfig,
         *,
         tail: EncoderTail | None = None,
         self_critical: SelfCritical | None = None,
     ) -> None:
-        self.student = Student(decoder, tail)
+        self.cached_model = CachedModel(decoder, tail)
         self.dataset = dataset
         self.cache = cache
         self.config = config
         self.self_critical = self_critical
-        fused = self.student.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.student, config), fused=fused)
-        self.average = copy.deepcopy(self.student) if config.averaging else None
+        fused = self.cached_model.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.cached_model, config), fused=fused
+        )
+        self.average = copy.deepcopy(self.cached_model) if config.averaging else None
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
-        self._random = RandomState.seeded(config.seed, self.student.device)
+        self._random = RandomState.seeded(config.seed, self.cached_model.device)
 
     @property
     def finished(self) -> bool:
@@ -108,9 +110,9 @@ class Trainer:
         return self.position.epoch >= self.config.epochs
 
     @property
-    def trained(self) -> Student:
+    def trained(self) -> CachedModel:
         """What to validate and keep: the running average where there is one."""
-        return self.average or self.student
+        return self.average or self.cached_model
 
     def train_epoch(
         self,
@@ -135,7 +137,7 @@ class Trainer:
             seed=config.seed,
             epoch=position.epoch,
         )
-        self.student.train()
+        self.cached_model.train()
         self._random.restore()
         for number, batch in enumerate(batches):
             if number < position.batch:
@@ -160,7 +162,7 @@ class Trainer:
         result = self._loss(batch)
         self.optimizer.zero_grad()
         result.loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.student.parameters(), config.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), config.clip_norm))
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
@@ -187,13 +189,13 @@ class Trainer:
         # Sampling leaves 16-bit copies of the weights without a graph: not to be used again.
         keep = self.self_critical is None and not self.config.scheduled_sampling
         with torch.autocast(
-            self.student.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
+            self.cached_model.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
         ):
-            features = self.student.look(self.cache, batch.images, batch.views)
+            features = self.cached_model.look(self.cache, batch.images, batch.views)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
             result = self.self_critical.loss(
-                self.student.decoder, features, batch.images, batch.mirrored
+                self.cached_model.decoder, features, batch.images, batch.mirrored
             )
             if weight := self.config.self_critical.cross_entropy:
                 loss = result.loss + weight * self._cross_entropy(batch, features).loss
@@ -201,7 +203,7 @@ class Trainer:
             return result
 
     def _cross_entropy(self, batch: Batch, features: Features) -> CaptionLoss:
-        config, device, decoder = self.config, self.student.device, self.student.decoder
+        config, device, decoder = self.config, self.cached_model.device, self.cached_model.decoder
         inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
         image = batch.image.to(device)
         taught = decoder.teach(features, self._read(features, inputs, image), image)
@@ -226,7 +228,7 @@ class Trainer:
         config = self.config
         if config.scheduled_sampling:
             with torch.no_grad():
-                logits = self.student.decoder.teach(features, inputs, image).logits
+                logits = self.cached_model.decoder.teach(features, inputs, image).logits
             chance = config.scheduled_sampling * self.position.step / self.steps
             inputs = mix_in_samples(inputs, logits, chance, banned=_NEVER_SAID)
         if config.word_dropout:
@@ -239,7 +241,7 @@ class Trainer:
             return
         decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
         average = get_ema_multi_avg_fn(decay)  # one call in place of one for each weight
-        average(list(self.average.parameters()), list(self.student.parameters()), step)
+        average(list(self.average.parameters()), list(self.cached_model.parameters()), step)
 
     def _summary(self) -> EpochSummary:
         sums, position = self.position.sums, self.position
@@ -258,7 +260,7 @@ class Trainer:
         """Return all that :meth:`load_state_dict` needs to go on from here."""
         position = self.position
         return {
-            "student": self.student.state_dict(),
+            "cached_model": self.cached_model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self._random.states,
@@ -268,7 +270,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken."""
-        self.student.load_state_dict(state["student"])
+        self.cached_model.load_state_dict(state["cached_model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -277,11 +279,11 @@ class Trainer:
         self.position = _Position(epoch, batch, step, _Sums(**state["sums"]))
 
 
-def _parameter_groups(student: Student, config: TrainingConfig) -> list[dict[str, Any]]:
+def _parameter_groups(cached_model: CachedModel, config: TrainingConfig) -> list[dict[str, Any]]:
     """Decay matrices; leave biases and the word vectors, whose rare rows it would shrink."""
-    kept = {id(student.decoder.embedding.weight)}
+    kept = {id(cached_model.decoder.embedding.weight)}
     groups = []
-    for part, scale in ((student.decoder, 1.0), (student.tail, config.encoder_rate)):
+    for part, scale in ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_rate)):
         weights = [] if part is None else list(part.parameters())
         matrices = [p for p in weights if p.ndim > 1 and id(p) not in kept]
         others = [p for p in weights if p.ndim <= 1 or id(p) in kept]

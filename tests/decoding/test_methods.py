@@ -12,7 +12,7 @@ from captioning.decoding import (
     search_from_json,
     search_to_json,
 )
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_settings_left_out_of_json_have_their_defaults():
     ],
 )
 def test_json_that_makes_no_sense_is_refused(content, message):
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(ConfigError, match=message):
         search_from_json(content)
 
 
@@ -81,5 +81,5 @@ def test_json_that_makes_no_sense_is_refused(content, message):
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(kind, settings, message):
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(ConfigError, match=message):
         kind(**settings)

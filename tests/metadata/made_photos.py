@@ -32,7 +32,7 @@ def xmp(property_=""):
     return XMP.replace("{property}", property_).replace("{padding}", " " * 40).encode()
 
 
-def picture(mode="RGB", size=(37, 22)):
+def image(mode="RGB", size=(37, 22)):
     bands = len(Image.new(mode, (1, 1)).getbands())
     numbers = np.random.default_rng(0).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
     return Image.fromarray(numbers.squeeze(), mode=None) if bands != 4 else _of_four(numbers, mode)
@@ -45,14 +45,14 @@ def _of_four(numbers, mode):
 
 def encoded(format_, mode="RGB", **options):
     file = io.BytesIO()
-    picture(mode).save(file, format_, **options)
+    image(mode).save(file, format_, **options)
     return file.getvalue()
 
 
 def exif_block(order=">"):
     """EXIF by hand: orientation, a maker note, and a thumbnail in the second directory."""
     thumbnail = io.BytesIO()
-    picture(size=(8, 8)).save(thumbnail, "JPEG")
+    image(size=(8, 8)).save(thumbnail, "JPEG")
     thumb = thumbnail.getvalue()
     make = b"Maker of camera\0"
     exif_at = 8 + 2 + 3 * 12 + 4

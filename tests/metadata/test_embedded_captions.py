@@ -20,9 +20,9 @@ from made_photos import (
     exif_block,
     exif_description_of,
     exiftool,
+    image,
     iptc_of,
     payload_of,
-    picture,
     pixels_of,
     resource,
     riff_chunks_of,
@@ -54,8 +54,8 @@ RICH = with_segments(
 
 def mpo():
     file = io.BytesIO()
-    others = [picture(size=(16, 16)), picture("L", size=(24, 8))]
-    picture().save(file, "MPO", save_all=True, append_images=others)
+    others = [image(size=(16, 16)), image("L", size=(24, 8))]
+    image().save(file, "MPO", save_all=True, append_images=others)
     return file.getvalue()
 
 
@@ -67,7 +67,7 @@ def png(mode="RGB", **texts):
 
 
 def animation(format_):
-    frames = [picture("RGBA"), picture("RGBA").transpose(Image.Transpose.ROTATE_180)]
+    frames = [image("RGBA"), image("RGBA").transpose(Image.Transpose.ROTATE_180)]
     file = io.BytesIO()
     frames[0].save(file, format_, save_all=True, append_images=frames[1:], lossless=True)
     return file.getvalue()
@@ -75,8 +75,8 @@ def animation(format_):
 
 def pages():
     file = io.BytesIO()
-    others = [picture("L")]
-    picture().save(file, "TIFF", save_all=True, append_images=others, compression="tiff_lzw")
+    others = [image("L")]
+    image().save(file, "TIFF", save_all=True, append_images=others, compression="tiff_lzw")
     return file.getvalue()
 
 
@@ -300,7 +300,7 @@ def test_the_padding_of_xmp_makes_room_where_a_segment_is_full(make):
     assert descriptions_in(xmp_of(copy))["x-default"] == ("many words " * 90).strip()
 
 
-def test_the_index_of_several_pictures_points_to_them(make):
+def test_the_index_of_several_images_points_to_them(make):
     data = mpo()
     photo, copy = make(data, "photo.mpo")
     embed_caption(photo, copy, CAPTION * 20)
@@ -318,7 +318,7 @@ def test_the_index_of_several_pictures_points_to_them(make):
 
 
 @pytest.mark.parametrize("order", [">", "<"])
-def test_a_maker_note_still_points_to_the_preview_behind_the_picture(make, order):
+def test_a_maker_note_still_points_to_the_preview_behind_the_image(make, order):
     block, note_at, _ = exif_block(order)
     exif = b"Exif\0\0" + block
     ahead = segment(0xE1, XMP_HEADER + xmp())  # what stands before it grows, too
@@ -364,7 +364,7 @@ def test_packed_xmp_of_a_png_is_merged(make):
     ("name", "alpha"),
     [("lossy.webp", 0), ("lossless.webp", 0), ("alpha.webp", 0x10), ("lossy-alpha.webp", 0x10)],
 )
-def test_a_webp_is_given_the_header_that_its_picture_needs(make, name, alpha):
+def test_a_webp_is_given_the_header_that_its_image_needs(make, name, alpha):
     photo, copy = make(PHOTOS[name], name)
     embed_caption(photo, copy, CAPTION)
     data = copy.read_bytes()

@@ -46,11 +46,11 @@ RICH = {
 }
 UNKNOWN = datasets((1, 90, b"\x1b%@"), (2, 25, b"\xe4"))
 REFUSED = {
-    "picture.gif": (encoded("GIF"), "no JPEG, PNG, WebP or TIFF"),
+    "image.gif": (encoded("GIF"), "no JPEG, PNG, WebP or TIFF"),
     "photo.heic": (b"\0\0\0\x18ftypheic" + b"\0" * 40, "no JPEG, PNG, WebP or TIFF"),
     "raw.dng": (encoded("TIFF"), "no JPEG, PNG, WebP or TIFF"),
     "empty.jpg": (b"", "no JPEG, PNG, WebP or TIFF"),
-    "cut.jpg": (JPEG[:-200], "the picture has no end"),
+    "cut.jpg": (JPEG[:-200], "the image has no end"),
     "cut-early.jpg": (JPEG[:200], "damaged"),
     "cut.png": (encoded("PNG")[:-20], "not whole"),
     "flipped.png": (encoded("PNG").replace(b"IDAT", b"IDAU"), "not whole"),

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from captioning.data.tokenizer import tokenize_lines
+from captioning.text.tokenizer import tokenize_lines
 
 WORDS = (
     *("a", "the", "dog", "cat", "man's", "hat", "runs", "sits", "on", "in", "grass"),

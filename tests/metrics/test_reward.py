@@ -3,9 +3,9 @@
 import pytest
 from made_captions import captions
 
-from captioning.data.tokenizer import tokenize
 from captioning.errors import ScoreError
 from captioning.metrics import CiderReward, score
+from captioning.text.tokenizer import tokenize
 
 
 def words_of(references):

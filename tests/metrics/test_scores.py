@@ -77,7 +77,7 @@ def test_a_word_with_a_blank_inside_is_split_as_officially():
 
 def test_bleu_is_the_arithmetic_of_nltk():
     candidates, references = captions(5, 60)
-    from captioning.data.tokenizer import tokenize
+    from captioning.text.tokenizer import tokenize
 
     ids = [i for i in references if len(tokenize(candidates[i])) >= 4]
     got = score({i: candidates[i] for i in ids}, {i: references[i] for i in ids})
@@ -148,7 +148,7 @@ def test_of_two_equally_close_references_the_shorter_counts():
 
 
 def test_a_document_frequency_of_the_same_references_changes_nothing(tmp_path):
-    from captioning.data.tokenizer import tokenize
+    from captioning.text.tokenizer import tokenize
 
     candidates, references = captions(6, 30)
     words = {i: [tokenize(c) for c in r] for i, r in references.items()}
@@ -164,7 +164,7 @@ def test_a_document_frequency_of_the_same_references_changes_nothing(tmp_path):
 
 
 def test_a_document_frequency_counts_the_words_of_sentences(tmp_path):
-    from captioning.data.tokenizer import tokenize
+    from captioning.text.tokenizer import tokenize
 
     references = {1: ["A dog's ball, 1 1/2 feet.", "a cat"], 2: ["the dog runs"], 3: ["snow"]}
     words = {i: [" ".join(tokenize(c)).split() for c in r] for i, r in references.items()}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 from captioning.nn.cells import CELLS, RecurrentCell, build_cell
 
 B, T, E, H, D = 3, 5, 4, 6, 7
@@ -155,10 +155,10 @@ def test_a_rectified_cell_begins_by_carrying_its_state_along():
 
 
 def test_a_cell_that_makes_no_sense_is_refused():
-    with pytest.raises(SettingsError, match=r"no cell 'lstn'.*Did you mean 'lstm'"):
+    with pytest.raises(ConfigError, match=r"no cell 'lstn'.*Did you mean 'lstm'"):
         build_cell("lstn", E, H)
-    with pytest.raises(SettingsError, match="hidden_size is 0; it is at least 1"):
+    with pytest.raises(ConfigError, match="hidden_size is 0; it is at least 1"):
         build_cell("gru", E, 0)
-    with pytest.raises(SettingsError, match="built without image_size"):
+    with pytest.raises(ConfigError, match="built without image_size"):
         build_cell("gru", E, H).project_image(torch.zeros(B, D))
     assert set(CELLS) == {"rnn", "relu_rnn", "gru", "lstm"}

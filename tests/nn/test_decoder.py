@@ -8,10 +8,10 @@ import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
 from captioning.decoding import BeamSearch, search
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import INJECTIONS, DecoderConfig, DecoderOptions
 from captioning.nn.features import Features
-from captioning.nn.options import INJECTIONS, DecoderConfig, DecoderOptions
 
 TOP_DOWN = "top_down"
 CHOICES = [
@@ -356,17 +356,17 @@ def test_tied_weights_are_one_tensor():
 
 
 def test_choices_that_make_no_sense_are_refused():
-    with pytest.raises(SettingsError, match="hidden_size is 0"):
+    with pytest.raises(ConfigError, match="hidden_size is 0"):
         DecoderOptions(hidden_size=0)
-    with pytest.raises(SettingsError, match=r"dropout is 1\.0; it is at least 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"dropout is 1\.0; it is at least 0 and below 1"):
         DecoderOptions(dropout=1.0)
-    with pytest.raises(SettingsError, match="would grow at every step"):
+    with pytest.raises(ConfigError, match="would grow at every step"):
         DecoderOptions(cell="gru", recurrent_dropout=0.1)
-    with pytest.raises(SettingsError, match="no attention"):
+    with pytest.raises(ConfigError, match="no attention"):
         DecoderOptions(top_down=True)
-    with pytest.raises(SettingsError, match="nothing to attend to"):
+    with pytest.raises(ConfigError, match="nothing to attend to"):
         DecoderOptions(injection="none", attention=True)
-    with pytest.raises(SettingsError, match="features hold vectors only"):
+    with pytest.raises(ConfigError, match="features hold vectors only"):
         build(attention=True).start(Features(images().vector))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captioning.data.preprocessing import Preprocessing
-from captioning.errors import SettingsError, WeightsError
+from captioning.errors import ConfigError, WeightsError
+from captioning.images.preprocessing import Preprocessing
 from captioning.nn import pretrained
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.pretrained import PACKAGED, build_pretrained, load_by_order, weights_hash
@@ -112,14 +112,14 @@ def test_network_stays_in_evaluation_mode_while_training():
 
 
 def test_transformer_without_a_map_is_refused():
-    with pytest.raises(SettingsError, match="transformer without a map of features"):
+    with pytest.raises(ConfigError, match="transformer without a map of features"):
         Encoder(EncoderConfig("torchvision:vit_b_32", weights=None))
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(SettingsError, match="Did you mean 'resnet18'"):
+    with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
         Encoder(EncoderConfig("torchvision:resnet188", weights=None))
-    with pytest.raises(SettingsError, match="no known family"):
+    with pytest.raises(ConfigError, match="no known family"):
         EncoderConfig("resnet18")
 
 
@@ -133,16 +133,16 @@ def test_unknown_names_are_refused_with_the_nearest():
 @pytest.mark.parametrize("family", ["timm", "torchvision"])
 def test_names_that_lead_to_a_folder_or_a_hub_are_refused(family, model):
     """Such names are timm's way to read a folder or to download what anybody has put there."""
-    with pytest.raises(SettingsError, match="is no plain name of a network"):
+    with pytest.raises(ConfigError, match="is no plain name of a network"):
         EncoderConfig(f"{family}:{model}")
 
 
 def test_sizes_and_fits_that_make_no_sense_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for size in (0, -1, 4097, 10**400):
-        with pytest.raises(SettingsError, match=f"image_size is {size}; it lies between 1"):
+        with pytest.raises(ConfigError, match=f"image_size is {size}; it lies between 1"):
             EncoderConfig(LITE0, image_size=size)
-    with pytest.raises(SettingsError, match="fit is 'stretch'; it is 'squeeze' or 'crop'"):
+    with pytest.raises(ConfigError, match="fit is 'stretch'; it is 'squeeze' or 'crop'"):
         EncoderConfig(LITE0, fit="stretch")
 
 

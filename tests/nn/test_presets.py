@@ -8,13 +8,13 @@ import pytest
 import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, search
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
 from captioning.nn import Decoder, DecoderOptions, Encoder, EncoderConfig, Features
 from captioning.nn.model import CaptionModel
 from captioning.nn.presets import PRESETS, preset
+from captioning.text.vocabulary import Vocabulary
 
 E, H = 5, 7
 CELLS = ("rnn", "relu_rnn", "gru", "lstm")
@@ -405,10 +405,10 @@ def test_the_table_of_words_follows_every_weight_in_it():
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(settings, said):
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(ConfigError, match=said):
         DecoderOptions(**settings)
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(SettingsError, match="Did you mean 'lrcn'"):
+    with pytest.raises(ConfigError, match="Did you mean 'lrcn'"):
         preset("lrnc")

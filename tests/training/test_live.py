@@ -1,19 +1,19 @@
-"""Pictures looked at anew: the whole is what the encoder sees, and no part is twice the same."""
+"""Images looked at anew: the whole is what the encoder sees, and no part is twice the same."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from captioning.data.features import JoinedCaches
-from captioning.data.reading import PictureReader
-from captioning.data.views import CHANCES, drawn_view
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
+from captioning.features.cache import JoinedCaches
+from captioning.features.extraction import cache_pixels
+from captioning.images.augmentation import CHANCES, drawn_view
+from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.nn.tail import cut
+from captioning.nn.split_encoder import cut
 from captioning.training import TrainingConfig
-from captioning.training.cache import cache_pixels
-from captioning.training.live import LivePictures
+from captioning.training.live import AugmentedImages
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,20 @@ def encoder():
 
 
 @pytest.fixture
-def live(encoder, pictures, tmp_path):
-    paths = [Path(path) for path in pictures]
+def live(encoder, images, tmp_path):
+    paths = [Path(path) for path in images]
     halves = (paths[:5], paths[5:])
     caches = [
         cache_pixels(encoder.preprocessing, half, tmp_path, batch_size=3, workers=0)
         for half in halves
     ]
-    return LivePictures(JoinedCaches(caches), encoder)
+    return AugmentedImages(JoinedCaches(caches), encoder)
 
 
-def test_whole_pictures_are_what_the_encoder_sees(encoder, live, pictures):
-    assert len(live) == len(pictures)
+def test_whole_images_are_what_the_encoder_sees(encoder, live, images):
+    assert len(live) == len(images)
     seen = 0
-    for place, batch in enumerate(PictureReader(encoder.preprocessing, 1, 0).batches(pictures)):
+    for place, batch in enumerate(ImageLoader(encoder.preprocessing, 1, 0).batches(images)):
         if batch.errors[0]:
             assert batch.errors[0] == live.unreadable[place]
             assert place not in live.readable
@@ -49,14 +49,14 @@ def test_whole_pictures_are_what_the_encoder_sees(encoder, live, pictures):
     assert live.unreadable
 
 
-def test_views_are_drawn_from_the_state_of_chance(encoder, live, pictures):
+def test_views_are_drawn_from_the_state_of_chance(encoder, live, images):
     rows = torch.tensor(live.readable[:6])
     views = torch.tensor([0, 1, 0, 1, 0, 1])
     torch.manual_seed(3)
     first, second = live.read(rows, views), live.read(rows, views)
     assert not torch.equal(first, second)
-    sources = [pictures[row] for row in rows.tolist()]
-    (batch,) = PictureReader(encoder.preprocessing, 6, 0).batches(sources)
+    sources = [images[row] for row in rows.tolist()]
+    (batch,) = ImageLoader(encoder.preprocessing, 6, 0).batches(sources)
     torch.manual_seed(3)
     shown = drawn_view(batch.pixels, torch.rand(6, CHANCES), mirrored=views == 1)
     with torch.inference_mode():
@@ -68,10 +68,10 @@ def test_a_front_and_its_tail_make_the_same_of_it(encoder, live):
     front, tail = cut(encoder, 2)
     rows = torch.tensor(live.readable)
     with torch.inference_mode():
-        found = tail(LivePictures(live.pixels, front).read(rows))
+        found = tail(AugmentedImages(live.pixels, front).read(rows))
     torch.testing.assert_close(found, live.read(rows), rtol=1e-3, atol=1e-4)
 
 
 def test_live_and_cached_crops_are_one_or_the_other():
-    with pytest.raises(SettingsError, match="Leave crops out"):
+    with pytest.raises(ConfigError, match="Leave crops out"):
         TrainingConfig(live=True, crops=2)

@@ -8,22 +8,22 @@ import pytest
 import torch
 from small_run import TINY, Killed, config, kill_after
 
-from captioning.captioner import Captioner
-from captioning.checkpoint import load_checkpoint
-from captioning.data.images import read_image
-from captioning.data.readers import read_captions
-from captioning.data.tokenizer import tokenize
+from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, Greedy
-from captioning.errors import CheckpointError, DataError, SettingsError, TrainingError
-from captioning.evaluation import evaluate
+from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
+from captioning.evaluation.evaluate import evaluate
+from captioning.evaluation.search_sweep import searches_for, with_best_search
+from captioning.features.cached_model import CachedModel
+from captioning.features.extraction import cache_features
+from captioning.images.decode import read_image
+from captioning.inference.captioner import Captioner
 from captioning.metrics import score
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
-from captioning.nn.options import DecoderOptions
-from captioning.phrases import Phrases
-from captioning.training import TrainingConfig, Watcher, train
-from captioning.training.cache import cache_features
-from captioning.training.choice import searches_for, with_best_search
-from captioning.training.student import Student
+from captioning.reranking.ngram import NgramReranker
+from captioning.text.tokenizer import tokenize
+from captioning.training import TrainingCallback, TrainingConfig, train
 
 
 def weights(model):
@@ -41,7 +41,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_weights(whole, tmp_path, batc
     with pytest.raises(Killed):
         train(settings, kill_after(batches))
     said = []
-    model = train(settings, Watcher(said.append))
+    model = train(settings, TrainingCallback(said.append))
     assert any("going on after batch" in line for line in said) == (batches >= 3)
     expected, found = weights(whole), weights(model)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -100,18 +100,18 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     assert max(earned.values()) > min(earned.values())
     card = checkpoint.info["scores"]
     value = found[checkpoint.search].scores.cider
-    assert card["CIDEr (val, 8 pictures)"] == pytest.approx(value, abs=1e-4)
+    assert card["CIDEr (val, 8 images)"] == pytest.approx(value, abs=1e-4)
     assert f"width {checkpoint.search.width}" in card["search"]
 
 
-def test_search_is_chosen_once_and_by_as_many_pictures_as_asked(tmp_path):
-    settings = replace(config(tmp_path / "run"), search_pictures=0)
+def test_search_is_chosen_once_and_by_as_many_images_as_asked(tmp_path):
+    settings = replace(config(tmp_path / "run"), search_images=0)
     checkpoint = load_checkpoint(train(settings))
     assert checkpoint.search == BeamSearch(width=3)
     assert "search" not in checkpoint.info["scores"]
     said = []
-    model = train(replace(settings, search_pictures=3), Watcher(said.append))
-    assert "choosing the search on 3 pictures of val" in said
+    model = train(replace(settings, search_images=3), TrainingCallback(said.append))
+    assert "choosing the search on 3 images of val" in said
     checkpoint = load_checkpoint(model)
     found = evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", workers=0)
     spread = [list(found.captions)[place] for place in (0, 2, 5)]  # of all eight, not the first
@@ -119,9 +119,9 @@ def test_search_is_chosen_once_and_by_as_many_pictures_as_asked(tmp_path):
     alone = score(captions, {image: found.references[image] for image in spread})
     assert alone.cider > 0
     card = checkpoint.info["scores"]
-    assert card["CIDEr (val, 3 pictures)"] == pytest.approx(alone.cider, abs=1e-4)
+    assert card["CIDEr (val, 3 images)"] == pytest.approx(alone.cider, abs=1e-4)
     written = (model / "config.json").stat().st_mtime_ns
-    train(replace(settings, search_pictures=5), Watcher(said.append))
+    train(replace(settings, search_images=5), TrainingCallback(said.append))
     assert said[-1] == "its search was chosen before, and stays, as do its phrases"
     assert (model / "config.json").stat().st_mtime_ns == written
 
@@ -134,7 +134,7 @@ def test_a_model_whose_captions_score_nothing_keeps_its_search(whole, tmp_path):
     said = []
     same = with_best_search(
         checkpoint,
-        Student(checkpoint.model.decoder),
+        CachedModel(checkpoint.model.decoder),
         cache,
         {0: ["zebras yawn quietly"], 1: ["xylophones"]},
         name="val",
@@ -169,7 +169,7 @@ def test_live_rewards_train_the_cnn_too(whole, tmp_path):
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("encoder.network.layer4.") for name in moved)
     runs = load_checkpoint(model).info["training"]["runs"]
-    assert runs[-1].endswith("parts of the pictures drawn anew each time")
+    assert runs[-1].endswith("parts of the images drawn anew each time")
 
 
 def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_path):
@@ -188,7 +188,7 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
 
 
 def test_a_reward_for_a_model_that_has_learned_nothing_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="Give a trained model as start"):
+    with pytest.raises(ConfigError, match="Give a trained model as start"):
         config(tmp_path / "run", objective="self_critical")
 
 
@@ -258,7 +258,7 @@ def test_run_begun_before_a_setting_was_there_goes_on(whole, tmp_path):
 
 
 def test_term_on_attention_needs_attention(tmp_path):
-    with pytest.raises(SettingsError, match="has no attention"):
+    with pytest.raises(ConfigError, match="has no attention"):
         train(config(tmp_path / "run", doubly_stochastic=1.0))
 
 
@@ -279,32 +279,32 @@ def test_damaged_state_is_said(whole, tmp_path):
 def test_patience_ends_a_run_that_no_longer_improves(tmp_path):
     said = []
     settings = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9)
-    model = train(settings, Watcher(said.append))
+    model = train(settings, TrainingCallback(said.append))
     assert any("stopped: no better CIDEr for 2 epochs" in line for line in said)
     assert len(log_of(model)) == 2 * 3
 
 
-def test_damaged_picture_is_named_and_left_out(tmp_path):
+def test_damaged_image_is_named_and_left_out(tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     victim = sorted((tmp_path / "tiny" / "images").glob("*.png"))[0]
     victim.write_bytes(victim.read_bytes()[:60])
     said = []
     settings = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
-    train(settings, Watcher(said.append))
+    train(settings, TrainingCallback(said.append))
     assert any("left out" in line and victim.name in line for line in said)
 
 
-def test_validating_on_training_pictures_is_refused(tmp_path):
+def test_validating_on_training_images_is_refused(tmp_path):
     settings = replace(config(tmp_path / "run"), validation_split="train")
     with pytest.raises(DataError, match="of train are in train too"):
         train(settings)
 
 
-def test_select_by_cider_needs_two_pictures_to_validate_on(tmp_path):
+def test_select_by_cider_needs_two_images_to_validate_on(tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     val = json.loads((TINY / "annotations" / "captions_val.json").read_text())["images"]
     for entry in val[1:]:
-        (tmp_path / "tiny" / "images" / entry["file_name"]).write_bytes(b"no picture")
+        (tmp_path / "tiny" / "images" / entry["file_name"]).write_bytes(b"no image")
     settings = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
     with pytest.raises(DataError, match="select by BLEU-4"):
         train(settings)
@@ -313,19 +313,19 @@ def test_select_by_cider_needs_two_pictures_to_validate_on(tmp_path):
 
 
 def test_device_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(SettingsError, match="There is no device 'cuda:77' here"):
+    with pytest.raises(ConfigError, match="There is no device 'cuda:77' here"):
         train(replace(config(tmp_path / "run"), device="cuda:77"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("min_count", 0), ("workers", -1)])
 def test_senseless_settings_are_refused(name, value, tmp_path):
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(ConfigError, match=name):
         replace(config(tmp_path / "run"), **{name: value})
 
 
 @pytest.fixture
 def mixture(whole, tmp_path):
-    """A second data set with other words, captions without pictures, and a model to start from."""
+    """A second data set with other words, captions without images, and a model to start from."""
     for part in ("train", "val"):
         names = [f"{part}{i}.png" for i in range(6)]
         with (tmp_path / f"{part}.jsonl").open("w") as file:
@@ -349,7 +349,7 @@ def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
     said = []
     with pytest.raises(Killed):
         train(mixture, kill_after(8))
-    model = train(mixture, Watcher(said.append))
+    model = train(mixture, TrainingCallback(said.append))
     known, found = load_checkpoint(whole).vocabulary, load_checkpoint(model).vocabulary
     assert found.words[: len(known)] == known.words
     assert set(found.words[len(known) :]) == {"zebra", "kitchen", "toaster"}
@@ -374,16 +374,16 @@ def test_mixtures_that_make_no_sense_are_refused(mixture):
         ({"text_times": 0.0}, r"0\.0 is among times"),
         ({"times": (1.0, math.nan)}, "nan is among times"),
         ({"times": (1.0, math.inf)}, "inf is among times"),
-        ({"training": TrainingConfig(objective="self_critical")}, "no pictures to reward"),
+        ({"training": TrainingConfig(objective="self_critical")}, "no images to reward"),
     ):
-        with pytest.raises(SettingsError, match=said):
+        with pytest.raises(ConfigError, match=said):
             replace(mixture, **change)
 
 
 def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
     said = []
     settings = replace(config(tmp_path / "run"), phrases=50)
-    checkpoint = load_checkpoint(train(settings, Watcher(said.append)))
+    checkpoint = load_checkpoint(train(settings, TrainingCallback(said.append)))
     assert "50 phrases to rank captions by" in said
     assert sum("phrase weight" in line for line in said) >= 2
     assert len(checkpoint.phrases) == 50
@@ -402,7 +402,7 @@ def test_phrases_are_learned_from_what_the_finished_model_sees(which, request):
     with torch.inference_mode():
         vectors = encoder(torch.stack(pixels)).vector
     words = [[tokenize(caption) for caption in image.captions] for image in split.images]
-    wanted = Phrases.learned(vectors, words, checkpoint.vocabulary)
+    wanted = NgramReranker.learned(vectors, words, checkpoint.vocabulary)
     found = checkpoint.phrases
     assert torch.equal(found.tokens, wanted.tokens)
     both = [each.weights.float() * each.scales[:, None] for each in (found, wanted)]
@@ -413,4 +413,4 @@ def test_phrases_are_learned_from_what_the_finished_model_sees(which, request):
 def test_a_model_that_learns_no_phrases(how, tmp_path):
     checkpoint = load_checkpoint(train(replace(config(tmp_path / "run"), **how)))
     assert checkpoint.phrases is None
-    assert checkpoint.search.phrase_weight == 0
+    assert checkpoint.search.rerank_weight == 0

@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock
 from small_run import TINY, Killed, config, kill_after
 
-from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from captioning.errors import OutputError, TrainingError
-from captioning.training import RunConfig, TrainingConfig, Watcher, train
+from captioning.training import RunConfig, TrainingCallback, TrainingConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_full_disk_keeps_the_older_state_and_says_so(finished, monkeypatch):
     assert not list(settings.output.glob("*.tmp"))
     monkeypatch.undo()
     said = []
-    train(settings, Watcher(said.append))
+    train(settings, TrainingCallback(said.append))
     assert any(line.startswith("going on after batch 3 ") for line in said)
 
 
@@ -85,7 +85,7 @@ def test_full_disk_keeps_the_older_state_and_says_so(finished, monkeypatch):
 def test_full_disk_is_said_where_the_model_is_written(whole, tmp_path):
     """As safetensors says it: no OSError."""
     code = (
-        "import resource, sys; from captioning.checkpoint import *; "
+        "import resource, sys; from captioning.checkpoint.checkpoint import *; "
         "from captioning.errors import OutputError\n"
         "model = load_checkpoint(sys.argv[1])\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -107,7 +107,7 @@ def test_two_runs_do_not_share_a_directory(finished):
 
 
 def test_a_run_that_another_began_beside_is_left_alone(tmp_path):
-    """Both found the folder empty; the second looks at its pictures while the first trains."""
+    """Both found the folder empty; the second looks at its images while the first trains."""
     first = config(tmp_path / "run", learning_rate=1e-3)
     second = config(tmp_path / "run", learning_rate=1e-2)
 
@@ -117,7 +117,7 @@ def test_a_run_that_another_began_beside_is_left_alone(tmp_path):
                 train(first, kill_after(4))
 
     with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is now 0\.01"):
-        train(second, Watcher(say=say))
+        train(second, TrainingCallback(say=say))
     assert train(first).is_dir()
 
 
@@ -159,7 +159,7 @@ def test_settings_that_cannot_be_read_are_said(finished):
             train(finished)
 
 
-def test_an_output_that_is_a_file_is_said_before_pictures_are_looked_at(tmp_path):
+def test_an_output_that_is_a_file_is_said_before_images_are_looked_at(tmp_path):
     (tmp_path / "run").write_text("precious")
     with pytest.raises(TrainingError, match="is no folder"):
         train(config(tmp_path / "run"))

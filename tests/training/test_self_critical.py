@@ -4,20 +4,20 @@ import io
 import pytest
 import torch
 
-from captioning.data.batches import CaptionDataset
-from captioning.data.features import FeatureCache
-from captioning.data.vocabulary import Vocabulary
+from captioning.datasets.batches import CaptionDataset
 from captioning.decoding import Hypothesis
-from captioning.errors import SettingsError
+from captioning.errors import ConfigError
+from captioning.features.cache import FeatureCache
 from captioning.metrics import score
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.features import Features
-from captioning.nn.options import DecoderOptions
+from captioning.text.vocabulary import Vocabulary
 from captioning.training.self_critical import SelfCritical
 from captioning.training.settings import SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer
 
-SIZE, PICTURES = 6, 6
+SIZE, IMAGES = 6, 6
 WORDS = [
     "a",
     "dog",
@@ -66,7 +66,7 @@ def test_reward_is_the_scorers_cider_where_every_caption_has_its_end_as_a_word()
     images = [0, 1, 2, 3]
     found = objective().rewards(images, [hypothesis(words) for words in captions])
     candidates = {i: " ".join([*words, "xend"]) for i, words in enumerate(captions)}
-    candidates |= dict.fromkeys((4, 5), "")  # document frequencies are those of all pictures
+    candidates |= dict.fromkeys((4, 5), "")  # document frequencies are those of all images
     references = {
         i: [" ".join([*words, "xend"]) for words in those] for i, those in enumerate(REFERENCES)
     }
@@ -145,7 +145,7 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
 def test_words_that_are_never_sampled_gain_nothing(cache):
     """Their logits have no part in the loss; else ``<unk>`` wins what losing captions give up."""
     run = trainer(cache, epochs=25, learning_rate=0.01, self_critical={"samples": 8})
-    bias = run.student.decoder.W_rw.bias
+    bias = run.cached_model.decoder.W_rw.bias
     with torch.no_grad():
         bias[[VOCABULARY.pad, VOCABULARY.bos, VOCABULARY.unk]] += 1.0
     while not run.finished:
@@ -169,7 +169,7 @@ def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
 
 
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
-def test_hidden_part_of_a_picture_is_hidden_from_samples_and_their_log_probabilities(
+def test_hidden_part_of_a_image_is_hidden_from_samples_and_their_log_probabilities(
     baseline, monkeypatch
 ):
     network, size = decoder(attention=True), (200, 5, SIZE)
@@ -183,7 +183,7 @@ def test_hidden_part_of_a_picture_is_hidden_from_samples_and_their_log_probabili
 
     monkeypatch.setattr(Decoder, "look", spy)
     goal = objective(samples=2, baseline=baseline, feature_dropout=0.25)
-    images = torch.arange(200) % PICTURES
+    images = torch.arange(200) % IMAGES
     goal.loss(network.train(), Features(grid.mean(1), grid), images, torch.zeros_like(images))
     assert len(seen) == (3 if baseline == "greedy" else 2)
     first = seen[0]
@@ -192,7 +192,7 @@ def test_hidden_part_of_a_picture_is_hidden_from_samples_and_their_log_probabili
         assert torch.equal(other.grid, first.grid)
     hidden = first.vector == 0
     assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.05)
-    assert len(hidden.unique(dim=0)) > 10  # each picture has its own
+    assert len(hidden.unique(dim=0)) > 10  # each image has its own
     expected = grid.masked_fill(hidden.unsqueeze(1), 0.0) / 0.75
     torch.testing.assert_close(first.grid, expected)
     torch.testing.assert_close(first.vector, expected.mean(1))
@@ -200,8 +200,8 @@ def test_hidden_part_of_a_picture_is_hidden_from_samples_and_their_log_probabili
 
 @pytest.fixture
 def cache(tmp_path):
-    cache = FeatureCache(tmp_path / "features", (PICTURES, 2, 4, SIZE))
-    cache.append(torch.randn(PICTURES, 2, 4, SIZE), {})
+    cache = FeatureCache(tmp_path / "features", (IMAGES, 2, 4, SIZE))
+    cache.append(torch.randn(IMAGES, 2, 4, SIZE), {})
     return cache
 
 
@@ -297,11 +297,11 @@ def _copy(state):
     ],
 )
 def test_senseless_settings_are_refused(wrong):
-    with pytest.raises(SettingsError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         SelfCriticalConfig(**wrong)
 
 
-def test_caption_of_a_mirrored_picture_is_scored_with_its_sides_exchanged():
+def test_caption_of_a_mirrored_image_is_scored_with_its_sides_exchanged():
     vocabulary = Vocabulary.build([[*WORDS, "left", "right"]], min_count=1)
     references = [[["a", "dog", "on", "the", "left"]], [["a", "cat"]], [["a", "boy", "runs"]]]
     goal = SelfCritical(references, vocabulary, SelfCriticalConfig())

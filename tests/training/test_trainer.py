@@ -3,17 +3,17 @@ import math
 import pytest
 import torch
 
-from captioning.data.batches import CaptionDataset
-from captioning.data.features import FeatureCache
-from captioning.errors import SettingsError, TrainingError
+from captioning.datasets.batches import CaptionDataset
+from captioning.errors import ConfigError, TrainingError
+from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.features import Features
-from captioning.nn.options import DecoderOptions
-from captioning.training.loss import doubly_stochastic, reconstruction_error
+from captioning.nn.losses import doubly_stochastic, reconstruction_error
 from captioning.training.settings import TrainingConfig
 from captioning.training.trainer import Trainer
 
-WORDS, SIZE, PICTURES = 12, 6, 8
+WORDS, SIZE, IMAGES = 12, 6, 8
 
 
 @pytest.fixture
@@ -24,15 +24,15 @@ def dataset():
             [1, *torch.randint(4, WORDS, (2 + i % 4,), generator=generator).tolist(), 2]
             for i in range(3)
         ]
-        for _ in range(PICTURES)
+        for _ in range(IMAGES)
     ]
     return CaptionDataset(captions)
 
 
 @pytest.fixture
 def cache(tmp_path):
-    cache = FeatureCache(tmp_path / "features", (PICTURES, 2, 4, SIZE))
-    cache.append(torch.randn(PICTURES, 2, 4, SIZE), {})
+    cache = FeatureCache(tmp_path / "features", (IMAGES, 2, 4, SIZE))
+    cache.append(torch.randn(IMAGES, 2, 4, SIZE), {})
     return cache
 
 
@@ -96,16 +96,16 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
 
 
 def test_small_decoder_learns_its_captions_by_heart(cache):
-    captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(PICTURES)]
+    captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(IMAGES)]
     settings = config(epochs=150, learning_rate=0.02, mirror=False, label_smoothing=0.0)
     trainer = Trainer(decoder(dropout=0.0), CaptionDataset(captions), cache, settings)
     first = trainer.train_epoch()
     while not trainer.finished:
         last = trainer.train_epoch()
     assert first.perplexity > 5
-    model = trainer.student.decoder.eval()
-    features = Features(cache.read(torch.arange(PICTURES)).mean(1))
-    tokens, state = torch.ones(PICTURES, dtype=torch.long), model.start(features)
+    model = trainer.cached_model.decoder.eval()
+    features = Features(cache.read(torch.arange(IMAGES)).mean(1))
+    tokens, state = torch.ones(IMAGES, dtype=torch.long), model.start(features)
     found = []
     with torch.no_grad():
         for _ in range(3):
@@ -116,7 +116,7 @@ def test_small_decoder_learns_its_captions_by_heart(cache):
     assert last.captions_per_second > 0
 
 
-def test_a_reconstructing_decoder_learns_its_pictures_from_words(dataset, cache):
+def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
     """With the weight, the error of what it reconstructs falls; without, it stays."""
 
     def error(weight):
@@ -126,7 +126,7 @@ def test_a_reconstructing_decoder_learns_its_pictures_from_words(dataset, cache)
         while not trainer.finished:
             trainer.train_epoch()
         (batch,) = dataset.batches(1000)
-        features = trainer.student.eval().look(cache, batch.images)
+        features = trainer.cached_model.eval().look(cache, batch.images)
         with torch.no_grad():
             found = model.teach(features, batch.inputs, batch.image).reconstruction
         rows = batch.image[batch.inputs.sorted_indices]
@@ -166,7 +166,7 @@ def test_gradient_is_clipped(dataset, cache):
     step = trainer.optimizer.step
 
     def spy():
-        norms = [p.grad.norm() for p in trainer.student.parameters() if p.grad is not None]
+        norms = [p.grad.norm() for p in trainer.cached_model.parameters() if p.grad is not None]
         seen.append(float(torch.stack(norms).norm()))
         return step()
 
@@ -178,11 +178,11 @@ def test_gradient_is_clipped(dataset, cache):
 
 def test_running_average_follows_its_equation(dataset, cache):
     trainer = Trainer(decoder(), dataset, cache, config(averaging=0.5))
-    expected = {n: p.detach().clone() for n, p in trainer.student.named_parameters()}
+    expected = {n: p.detach().clone() for n, p in trainer.cached_model.named_parameters()}
 
     def follow(progress):
         decay = min(0.5, progress.step / (progress.step + 9))
-        for name, weight in trainer.student.named_parameters():
+        for name, weight in trainer.cached_model.named_parameters():
             expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
 
     trainer.train_epoch(watch=follow)
@@ -225,7 +225,7 @@ def test_divergence_is_said_with_what_to_do(dataset, cache):
     ],
 )
 def test_senseless_settings_are_refused(name, value):
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(ConfigError, match=name):
         TrainingConfig(**{name: value})
 
 
@@ -250,9 +250,9 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
         while not trainer.finished:
             trainer.train_epoch()
         (batch,) = dataset.batches(100)
-        trainer.student.requires_grad_(False)
-        features = trainer.student.look(cache, batch.images)
-        taught = trainer.student.decoder.teach(features, batch.inputs, batch.image)
+        trainer.cached_model.requires_grad_(False)
+        features = trainer.cached_model.look(cache, batch.images)
+        taught = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image)
         costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]
 
@@ -262,4 +262,4 @@ def test_every_weight_learns_from_own_words_in_16_bits(dataset, cache):
     settings = config(epochs=1, precision="bfloat16", scheduled_sampling=0.5, batch_size=100)
     trainer = Trainer(decoder(attention=True), dataset, cache, settings)
     trainer.train_epoch()
-    assert all(weight.grad is not None for weight in trainer.student.parameters())
+    assert all(weight.grad is not None for weight in trainer.cached_model.parameters())

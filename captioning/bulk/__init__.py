@@ -1,0 +1,1 @@
+"""Captioning many images: the job, its journal, partitions and output formats."""

@@ -1,0 +1,1 @@
+"""Output formats: rows in, one format out."""

@@ -1,0 +1,1 @@
+"""A model as one directory: configuration, weights, model card, hub."""

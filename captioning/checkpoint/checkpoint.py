@@ -1,0 +1,334 @@
+"""A model as one directory, without pickle and without need of a network.
+
+    config.json               format version, encoder, decoder, how it was made, its scores
+    model.safetensors         all weights, the encoder's included
+    vocabulary.json           words in id order
+    preprocessor_config.json  how images become pixels
+    generation_config.json    the search and its settings
+    rerank.safetensors       the phrases that v makes likely, where the model has learned them
+    README.md                 the model card
+
+Everything that the model needs is written down, so a later version of this package with other
+defaults still loads the same model. Whoever wrote the directory is not believed: nothing of the
+size that its settings ask for is made before they were compared with the weights that are there, so
+that loading takes at most 1 GiB and four times the size of both files of weights.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captioning.checkpoint.json_files import read_json, read_settings, translated
+from captioning.checkpoint.model_card import model_card
+from captioning.checkpoint.stored_weights import check_shapes, fill, sketch
+from captioning.checkpoint.weights_file import StoredWeights, open_weights
+from captioning.decoding import SearchMethod, search_from_json, search_to_json
+from captioning.errors import CheckpointError, ConfigError, OutputError
+from captioning.images.preprocessing import Preprocessing
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.encoder import EncoderConfig
+from captioning.nn.model import CaptionModel
+from captioning.reranking.ngram import NgramReranker
+from captioning.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+_VOCABULARY = "vocabulary.json"
+_PREPROCESSOR = "preprocessor_config.json"
+_GENERATION = "generation_config.json"
+_PHRASES = "rerank.safetensors"
+_CARD = "README.md"
+_BEFORE = {
+    "top_down": False,
+    "recurrent_dropout": 0.0,
+    "layers": 1,
+    "factored": False,
+    "multimodal": False,
+    "deep_output": False,
+    "embedding_layers": 1,
+    "reconstruct": False,
+}
+"""Settings of decoders that older models do not name, and what was so before there was a choice."""
+_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _PHRASES, _CARD)
+
+_LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
+"""What file managers and notebooks leave in folders that are looked at."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and all that goes with it.
+
+    Attributes:
+        model: Encoder and decoder.
+        vocabulary: The words of the decoder's ids.
+        search: How it is decoded unless the caller says otherwise.
+        info: How it was made and what it scored; written into ``config.json`` and the card.
+        phrases: Those that v makes likely, for searches that count them; None for none.
+    """
+
+    model: CaptionModel
+    vocabulary: Vocabulary
+    search: SearchMethod
+    info: dict[str, Any] = field(default_factory=dict)
+    phrases: NgramReranker | None = None
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint, directory: Path | str, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a model directory: whole, or not at all.
+
+    Args:
+        checkpoint: The model.
+        directory: Where; an older model there is replaced.
+        dtype: ``torch.float16`` halves the file; loading always gives 32-bit weights.
+
+    Raises:
+        OutputError: The directory cannot be written, or holds something that is no model.
+        ConfigError: The model's search counts phrases, and it has none.
+    """
+    if checkpoint.search.reranks and checkpoint.phrases is None:
+        raise ConfigError(
+            "The model's search has a rerank_weight, and the model has no phrases: it could not be "
+            "loaded again. Give it another search, such as BeamSearch(width=3)."
+        )
+    directory = Path(directory)
+    _refuse_foreign(directory)
+    config = {
+        "format": "captioning",
+        "format_version": FORMAT_VERSION,
+        "encoder": asdict(checkpoint.model.encoder.config),
+        "decoder": asdict(checkpoint.model.decoder.config),
+        "info": checkpoint.info,
+    }
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        fresh.chmod(0o755)
+        try:
+            save_file(_weights(checkpoint.model, dtype), fresh / _WEIGHTS, {"format": "pt"})
+            checkpoint.vocabulary.save(fresh / _VOCABULARY)
+            _write_json(fresh / _CONFIG, config)
+            _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
+            _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
+            if checkpoint.phrases is not None:
+                checkpoint.phrases.save(fresh / _PHRASES)
+            phrases = len(checkpoint.phrases or ())
+            card = model_card(
+                checkpoint.model, len(checkpoint.vocabulary), checkpoint.info, phrases=phrases
+            )
+            (fresh / _CARD).write_text(card, encoding="utf-8")
+            _settle(fresh, directory)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # the latter is a full disk's, too
+        raise OutputError(
+            f"The model cannot be written to {directory}: {error}. Make room, or give another "
+            "directory."
+        ) from error
+
+
+def _weights(model: CaptionModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    state = model.state_dict()
+    if model.decoder.config.tie_weights:
+        del state["decoder.W_rw.weight"]  # the word vectors, once more
+    return {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype)
+        .contiguous()
+        for name, tensor in state.items()
+    }  # fmt: skip
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Replace nothing but a model of ours, with nothing beside it that somebody put there."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise OutputError(f"{directory} is a file, so it is left as it is. Give a directory.")
+    names = {path.name for path in directory.iterdir()} - _LITTER
+    if foreign := sorted(names - set(_FILES)):
+        raise OutputError(
+            f"{directory} holds {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}, "
+            "which is no part of a model, so it is left as it is. Take that away and try again, "
+            "or give another directory."
+        )
+    if names and not _is_ours(directory / _CONFIG):
+        raise OutputError(
+            f"{directory} holds files called like a model's, and no model of this package, so it "
+            "is left as it is. Give another directory."
+        )
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return bool(json.loads(config.read_text(encoding="utf-8"))["format"] == "captioning")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _settle(fresh: Path, directory: Path) -> None:
+    """Put ``fresh`` in the place of ``directory``, once all its bytes are on the disk."""
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors lets nobody else read what it writes
+    for path in [*fresh.iterdir(), fresh]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    if not directory.exists():
+        fresh.rename(directory)
+        return
+    old = fresh.with_name(f"{fresh.name}-old")
+    directory.rename(old)
+    try:
+        fresh.rename(directory)
+    except OSError:
+        old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a model directory.
+
+    Args:
+        directory: What :func:`save_checkpoint` wrote.
+        device: Where the model is put.
+
+    Returns:
+        The model in evaluation mode, with 32-bit weights.
+
+    Raises:
+        CheckpointError: A part is missing, damaged, or does not fit the others; the message says
+            which.
+    """
+    directory = Path(directory)
+    if not _is_directory(directory):
+        raise CheckpointError(
+            f"There is no model directory {directory}. "
+            "Train one with `captioning train`, or name no model to use the default one."
+        )
+    path = directory / _CONFIG
+    config = _read_config(path)
+    encoder = read_settings(EncoderConfig, config.get("encoder"), path, part="encoder")
+    decoder = read_settings(
+        DecoderConfig, config.get("decoder"), path, part="decoder", before=_BEFORE
+    )
+    prepare = directory / _PREPROCESSOR
+    preprocessing = read_settings(Preprocessing, read_json(prepare), prepare)
+    words = read_json(directory / _VOCABULARY)
+    vocabulary = translated(lambda: Vocabulary.from_json(words), directory / _VOCABULARY)
+    search = _read_search(directory / _GENERATION, vocabulary)
+    with open_weights(directory / _WEIGHTS) as weights:
+        _check_sizes(directory, decoder, vocabulary, weights)
+        model = sketch(encoder, decoder, preprocessing, path)
+        check_shapes(model, weights)
+        fill(model, weights)
+    phrases = _read_phrases(directory / _PHRASES, search, decoder)
+    info = config.get("info", {})
+    return Checkpoint(model.to(device).eval(), vocabulary, search, info, phrases)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long, or nobody may look
+        return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what ``config.json`` holds, its version and its information looked at."""
+    config = read_json(path)
+    version = config.get("format_version")
+    if config.get("format") != "captioning" or type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{path} is not of this package: it has no "
+            '"format": "captioning" and format_version. Give the directory of another model.'
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path.parent} has format version {version}, this package reads up to "
+            f"{FORMAT_VERSION}. Update it: pip install -U captioning."
+        )
+    info = config.get("info", {})
+    parts = {"training": dict, "scores": dict, "limits": list}
+    for name, kind in (("info", dict), *parts.items()):
+        value = info if name == "info" else info.get(name, kind())
+        if not isinstance(value, kind):
+            raise CheckpointError(
+                f"{path}: {name} is no JSON {'array' if kind is list else 'object'}. "
+                "Copy the model again."
+            )
+    if not all(isinstance(line, str) for line in info.get("limits", [])):
+        raise CheckpointError(f"{path}: limits holds more than strings. Copy the model again.")
+    return config
+
+
+def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
+    content = read_json(path)
+    search: SearchMethod = translated(lambda: search_from_json(content), path)
+    for word in (*search.forbidden_words, *search.required_words):
+        if word >= len(vocabulary):
+            raise CheckpointError(
+                f"{path} speaks of the word {word}, and the vocabulary has {len(vocabulary)}. "
+                "The files belong to different models."
+            )
+    return search
+
+
+def _read_phrases(path: Path, search: SearchMethod, config: DecoderConfig) -> NgramReranker | None:
+    if os.path.lexists(path):
+        return NgramReranker.load(path, words=config.vocabulary_size, features=config.feature_size)
+    if search.reranks:
+        raise CheckpointError(
+            f"{path.parent / _GENERATION} has a rerank_weight, and there is no {path.name}: not "
+            "all of the model was copied. Copy it again."
+        )
+    return None
+
+
+def _check_sizes(
+    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: StoredWeights
+) -> None:
+    """Compare the files with each other where a reader can be told most plainly."""
+    if len(vocabulary) != config.vocabulary_size:
+        raise CheckpointError(
+            f"{directory}: the vocabulary has {len(vocabulary)} words, the decoder "
+            f"{config.vocabulary_size}. The files belong to different models."
+        )
+    expected = (config.vocabulary_size, config.embedding_size)
+    recurrent = weights.tensors.get("decoder.cell.W_hh")
+    embedding = weights.tensors.get("decoder.embedding.weight")
+    if recurrent is None or embedding is None:
+        raise CheckpointError(
+            f"{directory / _WEIGHTS} holds no decoder of this package. Copy the model again."
+        )
+    if embedding.shape != expected or recurrent.shape[-1:] != (config.hidden_size,):
+        raise CheckpointError(
+            f"{directory}: {_WEIGHTS} has word vectors {embedding.shape} and hidden size "
+            f"{recurrent.shape[-1:]}, {_CONFIG} says {expected} and {config.hidden_size}. "
+            "The files belong to different models."
+        )

@@ -1,0 +1,1 @@
+"""Caption a split and score it; search sweep; retrieval."""

@@ -1,0 +1,1 @@
+"""Features of a frozen encoder: extraction and the cache on disk."""

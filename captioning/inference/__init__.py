@@ -1,0 +1,1 @@
+"""Images in, captions out: the captioner, its results and attention maps."""

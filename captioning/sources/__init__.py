@@ -1,0 +1,1 @@
+"""Image sources: files, folders, glob patterns, lists, archives and URLs."""

@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from small_captioner import small_checkpoint
+
+from captioning.checkpoint.checkpoint import save_checkpoint
+from captioning.cli import main as cli
+from captioning.cli import samples
+from captioning.cli.info import describe
+from captioning.cli.samples import SAMPLES, write_samples
+from captioning.errors import CheckpointError, DataError, OutputError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "small [draft]"
+    save_checkpoint(small_checkpoint(), directory)
+    return directory
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as exited:
+        cli.main([str(word) for word in words])
+    return exited.value.code
+
+
+def test_samples_are_images_and_each_has_its_source(tmp_path, capsys):
+    folder = tmp_path / "new" / "samples"
+    assert run("samples", folder) == 0
+    written = sorted(path.name for path in folder.iterdir())
+    assert written == sorted([*(sample.name for sample in SAMPLES), "SOURCES.txt"])
+    sources = (folder / "SOURCES.txt").read_text()
+    for sample in SAMPLES:
+        with Image.open(folder / sample.name) as image:
+            assert min(image.size) > 100
+        assert f"{sample.name}: {sample.source}" in sources
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"{len(SAMPLES)} photos and SOURCES.txt are in {folder}\n"
+
+
+def test_samples_without_their_packages_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install scikit-image scikit-learn"):
+        write_samples(tmp_path / "samples")
+    assert not (tmp_path / "samples").exists()
+
+
+def test_samples_go_into_no_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file cannot be written"):
+        write_samples(tmp_path / "file")
+
+
+def test_info_says_what_is_in_a_model(model, capsys):
+    assert run("info", model) == 0
+    shown = capsys.readouterr().out
+    for part in ("timm:test_resnet", "beam_search", "lstm", "parameters"):
+        assert part in shown
+
+
+def test_info_as_json_is_json_and_counts_every_weight(model, capsys):
+    assert run("info", model, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    checkpoint = small_checkpoint()
+    total = sum(weight.numel() for weight in checkpoint.model.parameters())
+    assert content["encoder"]["parameters"] + content["decoder"]["parameters"] == total
+    assert content["preprocessing"]["size"] == 32
+    assert content == json.loads(json.dumps(describe(model)))
+
+
+def test_info_sends_a_terminal_no_control_characters(tmp_path, capsys):
+    info = {"training": {"data\x1b[31m": "evil\x1b]0;title\x07"}}
+    save_checkpoint(replace(small_checkpoint(), info=info), tmp_path / "model")
+    with pytest.raises(SystemExit):
+        cli.main(["info", str(tmp_path / "model")])
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "data\\x1b[31m" in told
+
+
+def test_info_of_what_is_no_model_says_so(tmp_path, capsys):
+    assert run("info", tmp_path) == 1
+    assert capsys.readouterr().err.startswith("captioning: ")
+    with pytest.raises(CheckpointError):
+        describe(tmp_path / "nowhere")

@@ -1,0 +1,157 @@
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioning.errors import DataError
+from captioning.features.cache import FeatureCache, JoinedCaches
+from captioning.features.cache_keys import FeatureKey
+
+SHAPE = (5, 2, 3, 4)
+KEY = FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True)
+
+
+def rows(count):
+    return torch.randn(count, *SHAPE[1:])
+
+
+def test_rows_come_back_as_they_were_put_in(tmp_path):
+    cache, features = FeatureCache(tmp_path, SHAPE), rows(5)
+    cache.append(features[:2], {})
+    cache.append(features[2:], {0: "broken"})
+    assert cache.complete
+    assert cache.unreadable == {2: "broken"}
+    found = cache.read(torch.tensor([4, 0]), torch.tensor([1, 0]))
+    expected = torch.stack([features[4, 1], features[0, 0]])
+    torch.testing.assert_close(found, expected.half().float())
+    torch.testing.assert_close(cache.read(torch.tensor([3])), features[3:4, 0].half().float())
+
+
+def test_interrupted_cache_goes_on_after_the_last_flush(tmp_path):
+    features = rows(5)
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(features[:2], {1: "broken"})
+    cache.flush()
+    cache.append(features[2:3], {})  # lost: never flushed
+    again = FeatureCache(tmp_path, SHAPE)
+    assert (again.done, again.complete, again.unreadable) == (2, False, {1: "broken"})
+    again.append(features[2:], {})
+    again.flush()
+    last = FeatureCache(tmp_path, SHAPE)
+    assert last.complete
+    assert np.array_equal(last.rows, features.half().numpy())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no array", "missing", "other numbers"])
+def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {3: "broken"})
+    cache.flush()
+    path = tmp_path / "features.npy"
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "other numbers":
+        np.save(path, np.zeros(SHAPE, np.float32))
+    else:
+        path.write_bytes({"cut": content[:-16], "empty": b"", "no array": b"x" * 500}[damage])
+    for _ in range(2):  # the second time after a run that ended before it kept anything
+        again = FeatureCache(tmp_path, SHAPE)
+        assert (again.done, again.unreadable) == (0, {})
+    again.append(rows(5), {})
+    again.flush()
+    assert FeatureCache(tmp_path, SHAPE).complete
+
+
+def test_two_runs_that_fill_one_cache_at_once_fill_it_whole(tmp_path):
+    features = rows(5)
+    ours = FeatureCache(tmp_path, SHAPE)
+    ours.append(features[:3], {})
+    theirs = FeatureCache(tmp_path, SHAPE)  # before the other has kept anything
+    theirs.append(features[:2], {})
+    theirs.flush()  # and no more: it is killed
+    ours.append(features[3:], {})
+    ours.flush()
+    last = FeatureCache(tmp_path, SHAPE)
+    assert last.complete
+    assert np.array_equal(last.rows, features.half().numpy())
+
+
+def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {})
+    cache.flush()
+    array = np.load(tmp_path / "features.npy", mmap_mode="r")
+    assert (array.dtype, array.shape) == (np.float16, SHAPE)
+    assert isinstance(FeatureCache(tmp_path, SHAPE).rows, np.memmap)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FeatureKey("timm:y", "abc", {"size": 8}, grid=True, flip=True),
+        FeatureKey("timm:x", "abd", {"size": 8}, grid=True, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 9}, grid=True, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=False, flip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=False),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, precision="bfloat16"),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, crops=2),
+    ],
+)
+def test_encoder_weights_and_preprocessing_each_make_another_cache(other):
+    assert other.digest([]) != KEY.digest([])
+
+
+def test_images_and_their_changes_make_another_cache(tmp_path):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"one")
+    before = KEY.digest([image])
+    assert KEY.digest([image]) == before
+    assert KEY.digest([image, image]) != before
+    image.write_bytes(b"three")
+    assert KEY.digest([image]) != before
+    assert KEY.digest([Path("absent.jpg")])  # the reading, not the key, says what is wrong
+
+
+def test_unusable_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="Give another directory as cache"):
+        FeatureCache(tmp_path / "file", SHAPE)
+
+
+@pytest.mark.parametrize("damage", ["", "[1, 2]", '{"shape": [5', '{"done": 5}'])
+def test_cache_with_a_damaged_index_begins_afresh(tmp_path, damage):
+    cache = FeatureCache(tmp_path, SHAPE)
+    cache.append(rows(5), {})
+    cache.flush()
+    (tmp_path / "index.json").write_text(damage)
+    assert FeatureCache(tmp_path, SHAPE).done == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room")
+def test_disk_without_room_is_said_before_anything_is_encoded(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="No space left"):
+        FeatureCache(tmp_path / "cache", SHAPE)
+    assert not (tmp_path / "cache" / "features.npy").exists()
+
+
+def test_joined_caches_read_as_one(tmp_path):
+    features = rows(5 + 5)
+    caches = [FeatureCache(tmp_path / name, SHAPE) for name in "ab"]
+    caches[0].append(features[:5], {1: "broken"})
+    caches[1].append(features[5:], {2: "torn"})
+    joined = JoinedCaches(caches)
+    assert (len(joined), joined.views) == (10, 2)
+    assert joined.unreadable == {1: "broken", 7: "torn"}
+    assert joined.readable == [0, 2, 3, 4, 5, 6, 8, 9]
+    images, mirrored = torch.tensor([9, 0, 5, 4, 9]), torch.tensor([0, 1, 1, 0, 1])
+    expected = features[images, mirrored].half().float()
+    torch.testing.assert_close(joined.read(images, mirrored), expected)
+    torch.testing.assert_close(joined.read(images), features[images, 0].half().float())

@@ -1,0 +1,568 @@
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioning.errors import ImageError
+from captioning.images.decode import read_image
+
+RED, GREEN = (200, 30, 40), (20, 180, 60)
+
+
+def pattern(height=24, width=36):
+    """An image that looks different however it is turned or mirrored."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 10, columns * 7, (rows * columns) % 251], 2).astype(np.uint8)
+
+
+def photo(form="JPEG", size=(320, 240), **options):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    return saved(image, form, **options)
+
+
+def saved(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def png(width, height, depth=8, colour=2, data=b""):
+    """A PNG written by hand, so that its header can say what Pillow would not write."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def scanless_jpeg():
+    """A progressive JPEG that ends where its first scan should begin."""
+    whole = photo("JPEG", progressive=True)
+    return whole[: whole.index(b"\xff\xda") + 14]
+
+
+# --- what cannot be read -------------------------------------------------------------------------
+
+UNREADABLE = {
+    "empty": (b"", "is no image that can be read: it is empty"),
+    "zeros": (b"\0" * 5000, "it begins with zeros only"),
+    "text": (b"not an image at all\n", r"it holds text \('not an image at all"),
+    "html": (b"<!doctype html><p>404", "it is a web page"),
+    "header only": (photo("PNG")[:8], "cannot be read|no image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is an SVG drawing"),
+    "postscript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+        "Ghostscript",
+    ),
+    "png without pixels": (png(30, 20), "cut off or damaged|cannot be read"),
+    "webp cut": (photo("WEBP")[:300], "cannot be read|no image|cut off"),
+    "gif cut": (photo("GIF")[:900], "cut off or damaged|cannot be read"),
+    "tiff cut": (photo("TIFF")[:5000], "cut off or damaged|cannot be read"),
+    "bmp cut": (photo("BMP")[:5000], "cut off or damaged|cannot be read"),
+    "progressive jpeg cut": (scanless_jpeg(), "about 0%"),
+    "tiff of zero size": (b"II*\0\x08\0\0\0\0\0", "cannot be read|no image"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("from_file", [True, False])
+def test_what_is_no_whole_image_is_refused_with_the_reason(kind, from_file, tmp_path):
+    content, reason = UNREADABLE[kind]
+    source = content
+    if from_file:
+        source = tmp_path / "image.jpg"
+        source.write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read_image(source)
+    assert ("image.jpg" in str(caught.value)) == from_file
+
+
+def test_a_missing_file_a_dangling_link_and_a_folder_are_told_apart(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match=r"missing.jpg does not exist. Check"):
+        read_image(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match=r"link.jpg is a link to a file that does not exist"):
+        read_image(tmp_path / "link.jpg")
+    with pytest.raises(ImageError, match=r"folder.jpg is a folder, not an image"):
+        read_image(str(tmp_path / "folder.jpg"))
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.png").write_bytes(photo("PNG"))
+    monkeypatch.setattr(Image, "open", refuse)  # root may read what chmod forbids
+    with pytest.raises(ImageError, match=r"a.png may not be read by this user"):
+        read_image(tmp_path / "a.png")
+
+
+NEEDS_PIPES = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+
+@NEEDS_PIPES
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="no ordinary file"):
+        read_image(tmp_path / "pipe.jpg")
+
+
+@NEEDS_PIPES
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(b"a file")
+    before = path.stat()
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: before)  # as it was a moment ago
+    with pytest.raises(ImageError, match=r"image.jpg is no ordinary file but a pipe"):
+        read_image(path)
+
+
+@NEEDS_PIPES
+def test_links_to_pipes_sockets_and_devices_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.jpg").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        for path in (tmp_path / "link.jpg", tmp_path / "socket.jpg", "/dev/zero"):
+            with pytest.raises(ImageError, match="is no ordinary file but a pipe, socket or dev"):
+                read_image(path)
+
+
+def test_a_path_through_a_file_and_a_path_that_cannot_be_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(photo("PNG"))
+    with pytest.raises(ImageError, match=r"does not exist. Check the path"):
+        read_image(tmp_path / "a.png" / "b.png")
+    with pytest.raises(ImageError, match="null byte"):
+        read_image("a\0b.png")
+    with pytest.raises(ImageError, match="name too long"):
+        read_image("x" * 5000)
+
+
+def icns(body):
+    length = struct.pack(">I", 8 + len(body))
+    return b"icns" + struct.pack(">I", 16 + len(body)) + b"ic08" + length + body
+
+
+def ico(body):
+    entry = bytes([16, 16, 0, 0, 1, 0, 32, 0]) + struct.pack("<II", len(body), 22)
+    return b"\0\0\1\0\1\0" + entry + body
+
+
+def webp(kind, body):
+    body = kind + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+LARGE = png(3000, 2000, data=b"\0" * 2000 * 9001)
+BITMAP_HEADER = struct.pack("<IiiHHIIiiII", 40, 3000, 4000, 1, 32, 0, 0, 0, 0, 0, 0)
+BOMBS = {
+    "ico": ico(LARGE),
+    "ico of a bitmap": ico(BITMAP_HEADER),
+    "icns": icns(LARGE),
+    "icns of jpeg 2000": icns(
+        b"\0\0\0\x0cjP  \r\n\x87\n" + b"ihdr" + struct.pack(">II", 2000, 3000)
+    ),
+    "icns of a codestream": icns(
+        b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, 3010, 2020, 10, 20) + bytes(9)
+    ),
+    "webp": webp(b"VP8X", bytes(4) + (2999).to_bytes(3, "little") + (1999).to_bytes(3, "little")),
+    "lossy webp": webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 3000, 2000)),
+    "lossless webp": webp(b"VP8L", b"\x2f" + struct.pack("<I", 2999 | 1999 << 14) + bytes(8)),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_formats_that_take_memory_as_they_are_opened_are_not_even_opened(kind, monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ImageError, match=r"3000 x 2000 pixels, more than the limit of 5,999,999"):
+        read_image(BOMBS[kind], max_pixels=5_999_999)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        photo("ICO", size=(128, 128)),
+        photo("ICO", size=(128, 128), bitmap_format="bmp"),
+        photo("WEBP", size=(128, 128)),
+        photo("WEBP", size=(128, 128), lossless=True),
+        photo("WEBP", size=(128, 128), exif=b"Exif\0\0"),
+    ],
+)
+def test_the_sizes_that_are_looked_up_early_are_right(content):
+    assert read_image(content, max_pixels=128 * 128).size == (128, 128)
+    with pytest.raises(ImageError, match=r"128 x 128 pixels, more than"):
+        read_image(content, max_pixels=128 * 128 - 1)
+
+
+def test_postscript_is_not_even_opened(monkeypatch):
+    monkeypatch.setattr(Image, "open", None)  # it may read a long file line by line for minutes
+    with pytest.raises(ImageError, match=r"EPS file, which would need Ghostscript"):
+        read_image(UNREADABLE["postscript"][0])
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_bomb_of_text_is_refused_with_the_reason(kind):
+    bomb = zlib.compress(bytes(20_000_000))
+    body = {b"iTXt": b"a\0\1\0\0\0", b"zTXt": b"a\0\0", b"iCCP": b"a\0\0"}[kind] + bomb
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    whole = png(2, 2, data=bytes(14))
+    with pytest.raises(ImageError, match=r"too large|Too much memory"):
+        read_image(whole[:33] + chunk + whole[33:])
+
+
+def test_a_image_for_which_there_is_no_memory_is_refused(monkeypatch):
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr("captioning.images.decode.to_rgb", fail)
+    with pytest.raises(ImageError, match=r"needs more memory than there is. Shrink it"):
+        read_image(photo())
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_many_frames_need_no_more_memory_than_one(form, tmp_path):
+    pytest.importorskip("resource")
+    frames = [Image.new("RGB", (1200, 1200), (each, 0, 0)) for each in range(30)]
+    options = {"lossless": True, "method": 0} if form == "WEBP" else {}
+    options |= {"compression": "packbits"} if form == "TIFF" else {}
+    path = tmp_path / "many"
+    path.write_bytes(saved(frames[0], form, save_all=True, append_images=frames[1:], **options))
+    del frames
+    script = """if True:
+        import resource, sys
+        from captioning.images.decode import read_image
+        read_image(sys.argv[1])
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + (64 << 20)  # all frames would be 173 MB
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        print(read_image(sys.argv[1]).size)
+    """
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(1200, 1200)\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(100_000, 100_000), (14_000, 13_000), (2**31 - 1, 1)]
+)
+def test_a_bomb_is_refused_at_once_in_little_memory(width, height):
+    before = Image.MAX_IMAGE_PIXELS
+    bomb = png(width, height, depth=1, colour=0, data=b"\0" * 2_000_000)
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match=r"larger than Pillow|more than the limit of 150,000,000"):
+        read_image(bomb)
+    assert time.perf_counter() - start < 1
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_limit_counts_pixels_and_can_be_moved():
+    content = saved(Image.new("RGB", (40, 30)))
+    assert read_image(content, max_pixels=1200).size == (40, 30)
+    with pytest.raises(ImageError, match=r"40 x 30 pixels, more than the limit of 1,199"):
+        read_image(content, max_pixels=1199)
+
+
+def test_a_photo_of_the_usual_size_is_not_shrunk_before_it_is_resized():
+    content = photo(size=(640, 480))
+    assert read_image(content, shrink_to=224).tobytes() == read_image(content).tobytes()
+
+
+def test_a_large_photo_may_be_shrunk_while_it_is_unpacked_and_shows_the_same():
+    content = photo(size=(3200, 2400), quality=95)
+    small = read_image(content, shrink_to=224)
+    assert small.size == (1600, 1200)
+    sizes = (224, 224)
+    found = np.asarray(small.resize(sizes, Image.Resampling.BICUBIC)).astype(float)
+    expected = np.asarray(read_image(content).resize(sizes, Image.Resampling.BICUBIC)).astype(float)
+    assert np.abs(found - expected).mean() < 1
+
+
+# --- cut off -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_cut_image_is_refused_and_the_message_says_how_much_there_is(form, tmp_path):
+    whole = photo(form)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"cut.jpg is cut off or damaged: about [3-6]\d% of its"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_cut_image_is_read_on_request_as_far_as_it_goes(form):
+    whole = photo(form)
+    expected = np.asarray(read_image(whole)).astype(int)
+    found = np.asarray(read_image(whole[: len(whole) // 2], allow_truncated=True)).astype(int)
+    assert found.shape == expected.shape
+    # JPEG's smooth chroma reaches over the edge of the last rows that are there.
+    assert np.abs(found[:64] - expected[:64]).max() <= 2
+    assert not found[-20:].any()
+
+
+def blocks(image):
+    values = np.asarray(image).astype(float)
+    return values.reshape(values.shape[0] // 16, 16, values.shape[1] // 16, 16, 3).mean((1, 3))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_first_scans_of_a_progressive_jpeg_show_the_whole_image(share, mode):
+    thumbnail = Image.Exif()
+    thumbnail[0x010F] = photo(size=(32, 24)).decode("latin-1")  # its markers are not the photo's
+    image = Image.open(io.BytesIO(photo())).convert(mode)
+    whole = saved(image, "JPEG", progressive=True, exif=thumbnail)
+    cut = whole[: int(len(whole) * share)]
+    with pytest.raises(ImageError, match=r"about (9\d|100)% of its rows can be read coarsely"):
+        read_image(cut)
+    found = blocks(read_image(cut, allow_truncated=True))
+    assert np.abs(found - blocks(read_image(whole))).mean() < 12
+
+
+def test_a_progressive_jpeg_that_ends_in_its_first_scan_is_black_below():
+    whole = photo("JPEG", progressive=True)
+    begin = len(scanless_jpeg())
+    end = whole.index(b"\xff\xda", begin)
+    cut = whole[: (begin + end) // 2]
+    with pytest.raises(ImageError, match=r"about [3-7]\d% of its rows can be read coarsely"):
+        read_image(cut)
+    found = np.asarray(read_image(cut, allow_truncated=True))
+    assert found[:64].any(axis=(1, 2)).all()
+    assert not found[-48:].any()
+
+
+def test_a_progressive_jpeg_that_ends_within_a_table_is_read_up_to_there():
+    whole = photo("JPEG", progressive=True)
+    cut = whole[: whole.rindex(b"\xff\xc4") + 9]
+    found = blocks(read_image(cut, allow_truncated=True))
+    assert np.abs(found - blocks(read_image(whole))).mean() < 3
+
+
+def test_a_progressive_photo_that_is_cut_may_be_shrunk_too():
+    whole = photo(size=(3200, 2400), progressive=True)
+    found = read_image(whole[: len(whole) * 9 // 10], allow_truncated=True, shrink_to=224)
+    assert found.size == (1600, 1200)
+
+
+def test_what_is_whole_of_a_damaged_compressed_tiff_is_read_on_request():
+    whole = photo("TIFF", compression="tiff_lzw")
+    damaged = bytearray(whole)
+    damaged[len(whole) * 6 // 10 : len(whole) * 9 // 10] = b"\xff" * (len(whole) * 3 // 10)
+    with pytest.raises(ImageError, match=r"cut off or damaged: about \d\d% of its rows"):
+        read_image(bytes(damaged))
+    found = np.asarray(read_image(bytes(damaged), allow_truncated=True))
+    np.testing.assert_array_equal(found[:60], np.asarray(read_image(whole))[:60])
+
+
+def test_nothing_at_all_is_no_image_even_on_request():
+    with pytest.raises(ImageError, match="about 0%"):
+        read_image(scanless_jpeg(), allow_truncated=True)
+
+
+def test_a_reader_that_allows_cuts_does_not_make_others_allow_them():
+    cut = photo()[:4000]
+    lenient = threading.Event()
+    stop = threading.Event()
+
+    def allow():
+        while not stop.is_set():
+            read_image(cut, allow_truncated=True)
+            lenient.set()
+
+    thread = threading.Thread(target=allow)
+    thread.start()
+    lenient.wait(10)
+    try:
+        for _ in range(100):
+            with pytest.raises(ImageError, match="cut off"):
+                read_image(cut)
+    finally:
+        stop.set()
+        thread.join()
+
+
+# --- what a file may hold ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_stands_for_an_animation(form):
+    frames = [Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), GREEN)]
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert np.asarray(read_image(content)).reshape(-1, 3).mean(0).tolist() == list(RED)
+
+
+def test_a_first_frame_that_is_smaller_than_its_canvas_lies_where_it_belongs():
+    content = bytearray(saved(Image.new("L", (4, 2), 200), "GIF"))
+    place = content.index(b",", 13)  # GIF89a, sections 18 and 20: the frame's place, the canvas
+    content[place + 1 : place + 5] = struct.pack("<HH", 3, 5)
+    content[6:10] = struct.pack("<HH", 10, 9)
+    found = np.asarray(read_image(bytes(content)))
+    assert found.shape == (9, 10, 3)
+    assert (found[5:7, 3:7] == 200).all()
+    assert (found == 200).all(2).sum() in (8, 90)  # nothing, or the background, lies around it
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (20_000, 20)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_very_small_and_very_long_images_are_read(size, form):
+    content = saved(Image.new("RGB", size, RED), form)
+    assert read_image(content).size == read_image(content, shrink_to=224).size == size
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".txt", ""])
+def test_the_name_does_not_decide_what_a_file_is(ending, tmp_path):
+    path = tmp_path / f"image{ending}"
+    path.write_bytes(saved(Image.fromarray(pattern()), "PNG"))
+    np.testing.assert_array_equal(np.asarray(read_image(path)), pattern())
+
+
+# --- damaged metadata ----------------------------------------------------------------------------
+
+DAMAGED_EXIF = (
+    b"Exif\0\0garbage",
+    b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+)
+
+
+@pytest.mark.parametrize("exif", DAMAGED_EXIF)
+def test_damaged_exif_does_not_cost_the_image(exif):
+    content = saved(Image.new("RGB", (16, 16), RED), "JPEG", exif=exif)
+    assert read_image(content).size == (16, 16)
+
+
+def test_a_damaged_colour_profile_does_not_cost_the_image():
+    content = saved(Image.fromarray(pattern()), icc_profile=b"no profile" * 30)
+    np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
+
+
+def test_warnings_of_pillow_do_not_reach_the_caller_from_any_thread():
+    damaged = saved(Image.new("RGB", (16, 16), RED), "JPEG", exif=DAMAGED_EXIF[2])
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(io.BytesIO(damaged)) as image:
+        image.getexif()  # the image does make Pillow warn
+    before = list(warnings.filters)
+    failures = []
+
+    def read():
+        try:
+            for _ in range(100):
+                read_image(damaged)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert not seen
+    read_image(damaged)
+    assert list(warnings.filters) == before
+
+
+# --- where an image comes from ------------------------------------------------------------------
+
+
+def test_a_image_is_the_same_from_wherever_it_comes(tmp_path):
+    content = saved(Image.fromarray(pattern()))
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with path.open("rb") as file, Image.open(path) as image:
+        sources = [path, str(path), content, file, io.BytesIO(content), image, pattern()]
+        for source in sources:
+            np.testing.assert_array_equal(np.asarray(read_image(source)), pattern())
+        assert not file.closed
+
+
+def test_a_pillow_image_of_the_caller_is_left_as_it_is():
+    mine = Image.fromarray(pattern())
+    read = read_image(mine)
+    read.paste(RED, (0, 0, 10, 10))
+    np.testing.assert_array_equal(np.asarray(mine), pattern())
+
+
+def test_arrays_may_be_grey_or_have_alpha():
+    assert np.asarray(read_image(np.full((2, 3), 7, np.uint8))).tolist() == [[[7] * 3] * 3] * 2
+    assert (np.asarray(read_image(np.zeros((2, 3, 4), np.uint8))) == 255).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 3, 3), np.float32),
+        np.zeros((3, 20, 20), np.uint8),
+        np.zeros((1, 2, 3, 3), np.uint8),
+        np.zeros((0, 3, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(array):
+    with pytest.raises(ImageError, match=r"An array of shape \("):
+        read_image(array)
+
+
+def test_no_file_stays_open(tmp_path):
+    path = tmp_path / "a.gif"
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 255)]
+    path.write_bytes(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    (tmp_path / "b.png").write_bytes(photo("PNG")[:2000])
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("needs /proc")
+    before = len(list(folder.iterdir()))
+    for _ in range(5):
+        read_image(path)
+        with pytest.raises(ImageError):
+            read_image(tmp_path / "b.png")
+    assert len(list(folder.iterdir())) == before
+
+
+def test_any_flipped_byte_gives_a_image_or_an_image_error():
+    random = np.random.default_rng(1)
+    for form in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
+        whole = np.frombuffer(photo(form, size=(64, 48)), np.uint8)
+        for _ in range(40):
+            damaged = whole.copy()
+            places = random.integers(0, len(whole), 3)
+            damaged[places] = random.integers(0, 256, 3)
+            try:
+                image = read_image(damaged.tobytes(), max_pixels=1_000_000)
+            except ImageError:
+                continue
+            assert image.mode == "RGB"
+
+
+def test_a_callers_own_image_keeps_its_size():
+    with Image.open(io.BytesIO(photo(size=(1600, 1200)))) as image:
+        read_image(image, shrink_to=16)
+        assert image.size == (1600, 1200)
+        assert image.getpixel((0, 0)) is not None

@@ -1,0 +1,37 @@
+"""A decoder that was given more words."""
+
+import pytest
+import torch
+
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.extend_vocabulary import extend_vocabulary
+from captioning.nn.features import Features
+
+OLD, NEW, UNK = 9, 13, 3
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_old_words_keep_their_scores_and_new_ones_share_that_of_the_unknown(tied):
+    torch.manual_seed(0)
+    options = DecoderOptions(
+        embedding_size=8, hidden_size=8, attention_size=8, attention=True, tie_weights=tied
+    )
+    decoder = Decoder(options.sized(vocabulary_size=OLD, feature_size=5)).eval()
+    torch.nn.init.normal_(decoder.W_rw.bias)
+    larger = extend_vocabulary(decoder, NEW, like=UNK).eval()
+    features = Features(torch.randn(2, 5), torch.randn(2, 4, 5))
+    with torch.no_grad():
+        before, _ = decoder.step(torch.tensor([1, 4]), decoder.start(features))
+        after, _ = larger.step(torch.tensor([1, 4]), larger.start(features))
+    gap = before - after[:, :OLD]  # only the sum over all words has changed
+    torch.testing.assert_close(gap, gap[:, :1].expand(-1, OLD))
+    assert not torch.equal(larger.embedding.weight[OLD], larger.embedding.weight[OLD + 1])
+    share = (after[:, OLD:].exp().sum(1) / after[:, UNK].exp()).log()
+    assert share.abs().max() < 0.5
+    assert (larger.W_rw.weight is larger.embedding.weight) == tied
+
+
+def test_no_new_word_changes_nothing():
+    decoder = Decoder(DecoderOptions().sized(vocabulary_size=OLD, feature_size=5))
+    assert extend_vocabulary(decoder, OLD, like=UNK) is decoder

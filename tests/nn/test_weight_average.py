@@ -1,0 +1,51 @@
+"""A model between others."""
+
+import copy
+
+import pytest
+import torch
+from small_captioner import small_checkpoint
+
+from captioning.errors import ConfigError
+from captioning.nn.decoder import Decoder
+from captioning.nn.model import CaptionModel
+from captioning.nn.weight_average import blended
+
+
+@pytest.fixture
+def models():
+    first = small_checkpoint().model
+    others = [copy.deepcopy(first) for _ in range(2)]
+    with torch.no_grad():
+        for other in others:
+            for weight in other.parameters():
+                weight.add_(torch.randn_like(weight))
+    return [first, *others]
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0, 0.0), (0.25, 0.75, 0.0), (0.6, 0.1, 0.3)])
+def test_each_weight_is_the_weighted_mean(models, shares):
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    model = blended(models, shares)
+    for name, weight in model.state_dict().items():
+        a, b, c = (state[name] for state in before)
+        expected = shares[0] * a + shares[1] * b + shares[2] * c if a.is_floating_point() else a
+        torch.testing.assert_close(weight, expected)
+        for one, state in zip(models, before, strict=True):  # no end is changed
+            assert torch.equal(one.state_dict()[name], state[name])
+    assert model.decoder.W_rw.weight is model.decoder.embedding.weight
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0.0)])
+def test_shares_that_are_none_are_refused(models, shares):
+    with pytest.raises(ConfigError, match="The shares of 3 models are"):
+        blended(models, shares)
+
+
+def test_other_shapes_are_refused(models):
+    first, second, _ = models
+    shape = copy.copy(first.decoder.config)
+    object.__setattr__(shape, "hidden_size", 5)
+    other = CaptionModel(second.encoder, Decoder(shape))
+    with pytest.raises(ConfigError, match="other shapes"):
+        blended([first, other], [0.5, 0.5])

@@ -1,0 +1,265 @@
+"""Captions ranked by what people said of similar images."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_captioner import small_checkpoint, write_photos
+
+from captioning.cli.main import main
+from captioning.datasets import read_captions
+from captioning.decoding import BeamSearch, Greedy, Hypothesis, Sampling
+from captioning.errors import ConfigError, DataError, ScoreError
+from captioning.evaluation.evaluate import evaluate, sweep
+from captioning.inference.captioner import Captioner
+from captioning.metrics import DocumentFrequency, score
+from captioning.reranking.consensus import Consensus, ConsensusConfig
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+PENALTY = 1.5  # of the length, in the searches of this file
+SAID = [
+    ["a red ball on the grass", "a ball lies in a field"],
+    ["a blue box on a table", "the box is blue"],
+    ["a red ball in the snow", "somebody lost a red ball"],
+    ["a tent at night", "a small tent under the stars"],
+]
+VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.1], [0.9, 0.0, 0.5], [0.0, 0.1, 1.0]])
+
+
+def consensus(**options):
+    words = [[caption.split() for caption in captions] for captions in SAID]
+    return Consensus(VECTORS, words, options=ConsensusConfig(**options))
+
+
+def cider_d(caption, image):
+    """CIDEr-D as the scorer has it, words weighed by all that was said."""
+    frequency = DocumentFrequency.build(dict(enumerate(SAID)))
+    return score({0: caption}, {0: SAID[image]}, document_frequency=frequency).cider
+
+
+def expected(vector, caption, neighbours, power):
+    rows = VECTORS.numpy()
+    cosines = rows @ vector / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector))
+    nearest = sorted(range(len(SAID)), key=lambda j: -cosines[j])[:neighbours]
+    shares = [cosines[j] ** power for j in nearest]
+    values = [share * cider_d(caption, j) for share, j in zip(shares, nearest, strict=True)]
+    return sum(values) / sum(shares)
+
+
+@pytest.mark.parametrize(("neighbours", "power"), [(1, 2.0), (2, 2.0), (3, 0.0), (4, 5.0)])
+def test_agreement_is_the_weighed_cider_of_the_nearest_images(neighbours, power):
+    vector = np.array([0.7, 0.3, 0.4])
+    captions = ["a red ball on the grass", "a blue box", "a tent under the stars"]
+    found = consensus(neighbours=neighbours, power=power).agreement(
+        torch.tensor(vector), [caption.split() for caption in captions]
+    )
+    wanted = [expected(vector, caption, neighbours, power) for caption in captions]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert max(found) > 0
+
+
+def test_rank_is_the_score_of_the_search_and_the_consensus():
+    words = [["a", "tent"], ["a", "red", "ball"], ["a", "blue", "box"]]
+    found = [Hypothesis((n,), float(n), -float(n), True, (float(n),)) for n in (1, 2, 3)]
+    vector = torch.tensor([1.0, 0.0, 0.2])
+    for weight in (0.0, 0.1, 1.0, 10.0):
+        agreed = consensus(weight=weight).agreement(vector, words)
+        values = [one.score + weight * a for one, a in zip(found, agreed, strict=True)]
+        best = consensus(weight=weight).ranked(vector, found, words)
+        assert [values[found.index(one)] for one in best] == sorted(values, reverse=True)
+    assert consensus(weight=0.0).ranked(vector, found, words) == found
+    assert consensus(weight=10.0).ranked(vector, found, words)[0] is found[1]
+
+
+def test_a_caption_that_was_cut_comes_after_those_that_end():
+    words = [["a", "red", "ball"], ["a", "tent"], ["a", "red", "ball", "on"]]
+    found = [
+        Hypothesis((place,), 0.0, 0.0, finished, (0.0,))
+        for place, finished in enumerate((False, True, False))
+    ]
+    vector = torch.tensor([1.0, 0.0, 0.2])
+    agreed = consensus().agreement(vector, words)
+    assert agreed[2] > agreed[0] > agreed[1]
+    best = consensus().ranked(vector, found, words)
+    assert [one.tokens for one in best] == [(1,), (2,), (0,)]
+
+
+def test_more_neighbours_than_images_and_unlike_ones_are_no_error():
+    away = consensus(neighbours=50).agreement(-VECTORS.sum(0), [["a", "red", "ball"]])
+    assert all(math.isfinite(value) for value in away)
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory):
+    checkpoint = small_checkpoint()
+    with torch.no_grad():  # nearer to even, so that a beam's captions score much alike
+        for weight in checkpoint.model.decoder.parameters():
+            weight.mul_(0.4)
+        checkpoint.model.decoder.W_rw.bias[checkpoint.vocabulary.eos] += 2
+    search = BeamSearch(width=4, max_length=8, length_penalty=PENALTY)
+    alone = Captioner(replace(checkpoint, search=search))
+    cache = tmp_path_factory.mktemp("features")
+    return alone.with_neighbours(f"coco:{TINY}", cache=cache, workers=0)
+
+
+def ranks_highest(beam, agreed):
+    """Return the caption of the highest sum, among the finished ones where there are any."""
+    scores = [each.log_prob / (len(each.words) + each.finished) ** PENALTY for each in beam]
+    sums = [score + 3.0 * a for score, a in zip(scores, agreed, strict=True)]
+    ended = [place for place, each in enumerate(beam) if each.finished]
+    return beam[max(ended or range(len(beam)), key=sums.__getitem__)]
+
+
+def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner):
+    alone = Captioner(captioner.checkpoint)
+    wide = replace(captioner.checkpoint.search, n=4)
+    moved = 0
+    for image in read_captions(f"coco:{TINY}", split="val").images:
+        beam = alone.captions(image.path, search=wide)
+        pixels = alone.pixels(image.path).unsqueeze(0)
+        with torch.inference_mode():
+            vector = alone.checkpoint.model.encoder(pixels).vector[0]
+        agreed = captioner.consensus.agreement(vector, [each.words for each in beam])
+        best = ranks_highest(beam, agreed)
+        assert captioner.caption(image.path).text == best.text
+        assert len(captioner.captions(image.path)) == 1
+        ranked = captioner.captions(image.path, search=wide)
+        assert sorted(each.text for each in ranked) == sorted(each.text for each in beam)
+        moved += best.text != beam[0].text
+    assert moved
+    for narrow in (Greedy(), BeamSearch(width=1), Sampling(n=1)):
+        with pytest.raises(ConfigError, match="Give a wider beam"):
+            captioner.caption(Image.new("RGB", (40, 30), "red"), search=narrow)
+
+
+def test_an_ensemble_asks_by_the_first_models_vectors(captioner, tmp_path):
+    other = small_checkpoint()
+    with torch.no_grad():
+        for weight in (*other.model.decoder.parameters(), *other.model.encoder.parameters()):
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)))
+    both = Captioner(captioner.checkpoint, others=[other], seed=7)
+    asking = both.with_neighbours(f"coco:{TINY}", cache=tmp_path, workers=0)
+    assert asking.seed == 7
+    wide = replace(captioner.checkpoint.search, n=4)
+    for path in write_photos(tmp_path / "photos", 3):
+        with torch.inference_mode():
+            seen = captioner.checkpoint.model.encoder(both.pixels(path).unsqueeze(0))
+        beam = both.captions(path, search=wide)
+        agreed = asking.consensus.agreement(seen.vector[0], [each.words for each in beam])
+        assert asking.caption(path).text == ranks_highest(beam, agreed).text
+
+
+def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp_path, capsys):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    for number in (1, 2, 3):
+        (tmp_path / "tiny" / "images" / f"{number:06}.png").write_bytes(b"")
+    data = f"coco:{tmp_path / 'tiny'}"
+    asking = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0)
+    assert "images=29" in asking.consensus.signature
+    assert sorted(path.name for path in asking.consensus.left_out) == [
+        "000001.png",
+        "000002.png",
+        "000003.png",
+    ]
+    captioner.save_pretrained(tmp_path / "model")
+    where = ("--model", tmp_path / "model", "--cache", tmp_path / "f", "--neighbours", data)
+    photos = write_photos(tmp_path / "photos", 1)
+    assert caption(photos[0], *where) == 0
+    assert "3 neighbours cannot be read and will not be asked" in capsys.readouterr().err
+
+
+def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    data = f"coco:{tmp_path / 'tiny'}"
+    there = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    assert there.fingerprint == captioner.consensus.fingerprint
+    path = tmp_path / "tiny" / "annotations" / "captions_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["caption"] = "something else"
+    path.write_text(json.dumps(content))
+    other = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    assert other.signature == there.signature
+    assert other.fingerprint != there.fingerprint
+
+
+def test_copies_of_evaluated_images_are_refused_as_neighbours(captioner, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    data = f"coco:{tmp_path / 'tiny'}"
+    asking = captioner.with_neighbours(data, split="val", cache=tmp_path / "f", workers=0)
+    with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
+        evaluate(asking, f"coco:{TINY}", split="val", workers=0)
+
+
+def test_signature_names_the_neighbours_and_images_do_not_ask_themselves(captioner, tmp_path):
+    found = evaluate(captioner, f"coco:{TINY}", split="val", workers=0)
+    assert "|neighbours:coco:tiny:train,images=32,k=10,weight=3,power=2|" in found.signature
+    with pytest.raises(DataError, match=r"32 images of train, .*000001\.png among them"):
+        evaluate(captioner, f"coco:{TINY}", split="train", workers=0)
+    with pytest.raises(ConfigError, match="one that asks neighbours"):
+        sweep(captioner, f"coco:{TINY}", split="val", searches=[], cache=tmp_path)
+
+
+def test_command_asks_neighbours(tmp_path, capsys):
+    captioner = Captioner(small_checkpoint())
+    captioner.save_pretrained(tmp_path / "model")
+    data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--beam", "4")
+    places = ("-o", str(tmp_path / "r.json"), "--cache", str(tmp_path / "features"))
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", str(tmp_path / "model"), *data, *places, "--neighbours", f"coco:{TINY}"])
+    assert caught.value.code == 0
+    assert (
+        "|neighbours:coco:tiny:train,images=32,k=10"
+        in json.loads(capsys.readouterr().out)["signature"]
+    )
+
+
+def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_path):
+    with pytest.raises(ScoreError, match="1 image"):
+        Consensus(VECTORS[:1], [[["a"]]])
+    for name, value in {"neighbours": 0, "weight": -1.0, "power": -1.0}.items():
+        with pytest.raises(ConfigError, match=f"{name} is {value}"):
+            ConsensusConfig(**{name: value})
+    (tmp_path / "one.jsonl").write_text(
+        json.dumps({"image": str(TINY / "images" / "000001.png"), "caption": "a ball"}) + "\n"
+    )
+    with pytest.raises(DataError, match="has 1 captioned image "):
+        Captioner(captioner.checkpoint).with_neighbours(
+            f"jsonl:{tmp_path / 'one.jsonl'}", cache=tmp_path, workers=0
+        )
+
+
+def caption(*words):
+    with pytest.raises(SystemExit) as caught:
+        main(["caption", *map(str, words), "--workers", "0"])
+    return caught.value.code
+
+
+def test_a_folder_is_captioned_with_neighbours_and_gone_on_with_the_same_ones(
+    captioner, tmp_path, capsys
+):
+    captioner.save_pretrained(tmp_path / "model")
+    photos = write_photos(tmp_path / "photos", 6)
+    where = ("-o", tmp_path / "out.jsonl", "--model", tmp_path / "model")
+    asked = ("--neighbours", f"coco:{TINY}", "--cache", tmp_path / "features")
+    assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
+    assert "looking at 32 images, which is done once" in capsys.readouterr().err
+    assert caption(photos[0].parent, *where) == 2
+    assert "neighbours was 'neighbours:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
+    assert caption(photos[0].parent, *where, *asked) == 0
+    assert "looking at" not in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [captioner.caption(photo).text for photo in photos]
+    alone = Captioner(captioner.checkpoint)
+    assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
+    assert caption(photos[0], "--neighbours", f"coco:{TINY}", "--sample") == 2
+    assert "Leave --sample out" in capsys.readouterr().err
+    assert caption("--neighbours", f"coco:{TINY}", photos[0]) == 2
+    assert "Name the photos first" in capsys.readouterr().err
+    assert caption(photos[0], *where[2:], *asked, "--beam", 1) == 2
+    assert "Give a wider beam: --beam 8" in capsys.readouterr().err
