@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ EMPTY = "empty captions"
 UNKNOWN = "captions of unknown images"
 REPEATED_IMAGES = "images listed twice"
 REPEATED_CAPTIONS = "captions numbered twice"
+
+_ROWS_SHOWN, _TEXT_SHOWN = 5, 200  # images, and characters of a caption, in a notebook
 
 _ALIASES = {"dev": "val", "valid": "val", "validation": "val", "training": "train"}
 
@@ -36,7 +39,7 @@ class CaptionedImage:
     image_id: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Problems:
     """What was left out of a split or looks wrong in it, by kind.
 
@@ -48,6 +51,10 @@ class Problems:
 
     def __len__(self) -> int:
         return sum(map(len, self.found.values()))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{kind}: {len(names):,}" for kind, names in self.found.items())
+        return f"Problems({counts})"
 
     def report(self, *, shown: int = 5) -> str:
         """Return one line per kind: how many, and the first ``shown`` of them by name.
@@ -61,7 +68,7 @@ class Problems:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CaptionSplit:
     """The usable images of one split.
 
@@ -76,6 +83,23 @@ class CaptionSplit:
     problems: Problems
     source: str
     split: str
+
+    def __repr__(self) -> str:
+        captions = sum(len(image.captions) for image in self.images)
+        return (
+            f"CaptionSplit({self.source!r:.100}, {self.split!r:.20}: "
+            f"{len(self.images):,} images, {captions:,} captions, {len(self.problems):,} problems)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the counts and the first images as an HTML table for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(image.path.name)}</td>"
+            f"<td>{escape(image.captions[0][:_TEXT_SHOWN])}</td></tr>"
+            for image in self.images[:_ROWS_SHOWN]
+        )
+        head = "<tr><th>image</th><th>first caption</th></tr>"
+        return f"<table><caption>{escape(repr(self))}</caption>{head}{rows}</table>"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -68,6 +69,17 @@ class Scores:
 
     def __repr__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """Return the scores, times 100, as an HTML table for notebooks."""
+        columns = {NAMES[name]: f"{100 * value:.2f}" for name, value in self.values.items()}
+        if self.cider is None:
+            columns["CIDEr"] = "n/a"
+        head = "".join(f"<th>{name}</th>" for name in columns)
+        row = "".join(f"<td>{value}</td>" for value in columns.values())
+        notes = "".join(f"<p>Note: {escape(note)}</p>" for note in self.notes)
+        caption = f"<caption>{escape(self.signature)}</caption>"
+        return f"<table>{caption}<tr>{head}</tr><tr>{row}</tr></table>{notes}"
 
     def __len__(self) -> int:
         return len(self.per_image)
