@@ -315,7 +315,7 @@ def header_values(chance: random.Random, directory: Path) -> None:
 
 @change
 def header_swaps(chance: random.Random, directory: Path) -> None:
-    """Shapes turned, extend_vocabulary, given another type; tensors that change places, go or come twice."""
+    """Shapes turned, grown, given another type; tensors that change places, go or come twice."""
     path = directory / chance.choice(TENSORS)
     header, data = parts(path)
     names = [name for name in header if name != "__metadata__"]

@@ -2,7 +2,8 @@
 
 Nothing in such a file is run, looked up or believed. Only regular files are opened, and no more of
 one is read than its kind may hold: of JSON 16 MiB of text, 64 levels deep, for which about 0.5 GiB
-are taken while it is read. :mod:`captioning.checkpoint.weights_file` reads weights in the same spirit.
+are taken while it is read.
+:mod:`captioning.checkpoint.weights_file` reads weights in the same spirit.
 """
 
 import json

@@ -115,7 +115,8 @@ class BeamSearch(SearchMethod):
     """Captions returned for each image, best first."""
     rerank_weight: float = 0.0
     """What the agreement with the phrases that an image makes likely counts in the ranking of what
-    the beam found (:class:`captioning.reranking.ngram.NgramReranker`); a model has to have learned them."""
+    the beam found (:class:`captioning.reranking.ngram.NgramReranker`); a model has to have learned
+    them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""How good a cached_model is on a split: captions it makes up, and how likely people's are to it."""
+"""Captions that a cached model generates for a split, and the perplexity of the references."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from captioning.text.vocabulary import Vocabulary, join_words
 
 @contextmanager
 def _evaluating(cached_model: CachedModel) -> Iterator[None]:
-    """Put a cached_model into evaluation mode, and each of its parts back into its own afterwards."""
+    """Put a cached model into evaluation mode, and restore the mode of each part afterwards."""
     parts = list(cached_model.children())
     training = [part.training for part in parts]
     cached_model.eval()

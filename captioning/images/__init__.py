@@ -1,1 +1,1 @@
-"""Any image file as an upright RGB tensor: decoding, colour, resizing, augmentation, worker processes."""
+"""Any image file as an upright RGB tensor: decoding, colour, resizing, augmentation, workers."""

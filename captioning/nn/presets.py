@@ -97,7 +97,8 @@ def minds_eye() -> DecoderOptions:
         p    = softmax(W_ws s_t + W_wu u_t)
 
     trained on the words' cross-entropy and the squared error of v~ against v. So it also finds the
-    image of a sentence (:mod:`captioning.evaluation.retrieval`). Changed: f is tanh (sigmoids in the paper),
+    image of a sentence (:mod:`captioning.evaluation.retrieval`). Changed: f is tanh (sigmoids in
+    the paper),
     the softmax is over all words (word classes and n-gram features there), and W_sv reaches all of
     s (half of it there).
     """

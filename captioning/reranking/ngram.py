@@ -81,7 +81,7 @@ class NgramReranker:
             vectors: v of each image, on the CPU; those that are not finite are left out.
             captions: What people said of each, as words; those without captions are left out.
             vocabulary: The decoder's words. NgramReranker of others are not learned.
-            most: NgramReranker that are kept: those that are said of more than a third of the images,
+            most: Phrases that are kept: those that are said of more than a third of the images,
                 and then those that make up most of the captions, by tf-idf.
             ridge: What is added to the diagonal of the unit vectors' matrix of products.
 
