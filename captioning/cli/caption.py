@@ -27,7 +27,7 @@ from captioning.cli.caption_settings import (
     shard_of,
     without_files,
 )
-from captioning.cli.neighbours import beside
+from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import count_in_background, progress_bar, talk
 from captioning.cli.search import chosen_search
 from captioning.cli.stopping import Stopping
@@ -116,9 +116,9 @@ def _model(
     """Return the model, how it searches, and what reads images for it."""
     from captioning.inference.captioner import Captioner
 
-    captioner = beside(
+    captioner = add_consensus(
         Captioner.from_pretrained(settings.model, device=settings.device, seed=settings.seed),
-        settings.neighbours,
+        settings.consensus_data,
         cache=settings.cache,
         workers=settings.workers,
         console=console,

@@ -77,14 +77,14 @@ class CaptionConfig:
         tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the package's own)"),
     ] = None
     """A model directory or hub id."""
-    neighbours: Annotated[
+    consensus_data: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
     ] = ()
-    """Data sets (``flickr8k:DIR``) whose training images are asked which caption of a beam is
-    nearest to what people said of similar ones; those that the model was trained on, say."""
+    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
+    one closest to the captions of similar training images wins."""
     cache: Path = Path("features")
-    """Where the vectors of ``neighbours`` are kept for the next time."""
+    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
     beam: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own search)"),
@@ -140,12 +140,12 @@ def check(settings: CaptionConfig) -> None:
         raise ConfigError("--length-penalty belongs to beam search. Leave --sample out, or it.")
     if settings.sample and settings.rerank_weight is not None:
         raise ConfigError("--rerank-weight belongs to beam search. Leave --sample out, or it.")
-    if settings.neighbours and settings.sample:
-        raise ConfigError("--neighbours choose among a beam's captions. Leave --sample out.")
-    if settings.neighbours and not settings.paths:
+    if settings.consensus_data and settings.sample:
+        raise ConfigError("--consensus-data needs a beam search. Leave --sample out.")
+    if settings.consensus_data and not settings.paths:
         raise ConfigError(
-            "No photo was named: all that stands after --neighbours are data sets. Name the photos "
-            f"first: captioning caption PHOTOS --neighbours {settings.neighbours[0]}"
+            "No photo was named: everything after --consensus-data is a data set. Name the photos "
+            f"first: captioning caption PHOTOS --consensus-data {settings.consensus_data[0]}"
         )
     if not settings.sample and (
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from captioning.cli.neighbours import beside
+from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import progress_bar, talk
 from captioning.cli.report import Report
 from captioning.cli.search import chosen_search
@@ -34,11 +34,11 @@ class EvaluateConfig:
     """A model directory or hub id."""
     others: tuple[str, ...] = ()
     """Further models that choose each word together with it, an ensemble."""
-    neighbours: tuple[str, ...] = ()
-    """Data sets whose training images are asked which caption of a beam is nearest to what people
-    said of similar ones; those that the model was trained on, say."""
+    consensus_data: tuple[str, ...] = ()
+    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
+    one closest to the captions of similar training images wins."""
     cache: Path = Path("features")
-    """Where the vectors of ``neighbours`` are kept for the next time."""
+    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
     split: str = "val"
     """train, val or test."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -77,9 +77,9 @@ def run(settings: EvaluateConfig) -> int:
     if settings.java:
         check_java(settings.java)
     check_writable(output)
-    captioner = beside(
+    captioner = add_consensus(
         captioner,
-        settings.neighbours,
+        settings.consensus_data,
         cache=settings.cache,
         workers=settings.workers,
         console=console,

@@ -49,7 +49,7 @@ class Captioner:
         seed: Seed of sampling. An image's sampled captions depend on it and on the image alone,
             not on the images captioned beside or before it.
         consensus: Captioned images by which the captions of an image's beam are ranked
-            (:meth:`with_neighbours`).
+            (:meth:`with_consensus`).
 
     Raises:
         ConfigError: The models have other words or take other pixels than the first.
@@ -100,7 +100,7 @@ class Captioner:
         )
         return cls(first, others=rest, seed=seed)
 
-    def with_neighbours(
+    def with_consensus(
         self,
         *data: str,
         split: str = "train",

@@ -22,7 +22,7 @@ from captioning.nn.model import CaptionModel
 from captioning.text.tokenizer import tokenize
 from captioning.text.vocabulary import Vocabulary
 
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 REFERENCES = TINY / "annotations" / "captions_val.json"
 
 

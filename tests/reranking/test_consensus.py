@@ -21,7 +21,7 @@ from captioning.inference.captioner import Captioner
 from captioning.metrics import DocumentFrequency, score
 from captioning.reranking.consensus import Consensus, ConsensusConfig
 
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 PENALTY = 1.5  # of the length, in the searches of this file
 SAID = [
     ["a red ball on the grass", "a ball lies in a field"],
@@ -105,7 +105,7 @@ def captioner(tmp_path_factory):
     search = BeamSearch(width=4, max_length=8, length_penalty=PENALTY)
     alone = Captioner(replace(checkpoint, search=search))
     cache = tmp_path_factory.mktemp("features")
-    return alone.with_neighbours(f"coco:{TINY}", cache=cache, workers=0)
+    return alone.with_consensus(f"coco:{TINY}", cache=cache, workers=0)
 
 
 def ranks_highest(beam, agreed):
@@ -144,7 +144,7 @@ def test_an_ensemble_asks_by_the_first_models_vectors(captioner, tmp_path):
         for weight in (*other.model.decoder.parameters(), *other.model.encoder.parameters()):
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)))
     both = Captioner(captioner.checkpoint, others=[other], seed=7)
-    asking = both.with_neighbours(f"coco:{TINY}", cache=tmp_path, workers=0)
+    asking = both.with_consensus(f"coco:{TINY}", cache=tmp_path, workers=0)
     assert asking.seed == 7
     wide = replace(captioner.checkpoint.search, n=4)
     for path in write_photos(tmp_path / "photos", 3):
@@ -160,7 +160,7 @@ def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp
     for number in (1, 2, 3):
         (tmp_path / "tiny" / "images" / f"{number:06}.png").write_bytes(b"")
     data = f"coco:{tmp_path / 'tiny'}"
-    asking = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0)
+    asking = captioner.with_consensus(data, cache=tmp_path / "f", workers=0)
     assert "images=29" in asking.consensus.signature
     assert sorted(path.name for path in asking.consensus.left_out) == [
         "000001.png",
@@ -168,22 +168,22 @@ def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp
         "000003.png",
     ]
     captioner.save_pretrained(tmp_path / "model")
-    where = ("--model", tmp_path / "model", "--cache", tmp_path / "f", "--neighbours", data)
+    where = ("--model", tmp_path / "model", "--cache", tmp_path / "f", "--consensus-data", data)
     photos = write_photos(tmp_path / "photos", 1)
     assert caption(photos[0], *where) == 0
-    assert "3 neighbours cannot be read and will not be asked" in capsys.readouterr().err
+    assert "3 images cannot be read and will not be used" in capsys.readouterr().err
 
 
 def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     data = f"coco:{tmp_path / 'tiny'}"
-    there = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    there = captioner.with_consensus(data, cache=tmp_path / "f", workers=0).consensus
     assert there.fingerprint == captioner.consensus.fingerprint
     path = tmp_path / "tiny" / "annotations" / "captions_train.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["caption"] = "something else"
     path.write_text(json.dumps(content))
-    other = captioner.with_neighbours(data, cache=tmp_path / "f", workers=0).consensus
+    other = captioner.with_consensus(data, cache=tmp_path / "f", workers=0).consensus
     assert other.signature == there.signature
     assert other.fingerprint != there.fingerprint
 
@@ -191,7 +191,7 @@ def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner,
 def test_copies_of_evaluated_images_are_refused_as_neighbours(captioner, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     data = f"coco:{tmp_path / 'tiny'}"
-    asking = captioner.with_neighbours(data, split="val", cache=tmp_path / "f", workers=0)
+    asking = captioner.with_consensus(data, split="val", cache=tmp_path / "f", workers=0)
     with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
         evaluate(asking, f"coco:{TINY}", split="val", workers=0)
 
@@ -211,7 +211,16 @@ def test_command_asks_neighbours(tmp_path, capsys):
     data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--beam", "4")
     places = ("-o", str(tmp_path / "r.json"), "--cache", str(tmp_path / "features"))
     with pytest.raises(SystemExit) as caught:
-        main(["evaluate", str(tmp_path / "model"), *data, *places, "--neighbours", f"coco:{TINY}"])
+        main(
+            [
+                "evaluate",
+                str(tmp_path / "model"),
+                *data,
+                *places,
+                "--consensus-data",
+                f"coco:{TINY}",
+            ]
+        )
     assert caught.value.code == 0
     assert (
         "|neighbours:coco:tiny:train,images=32,k=10"
@@ -229,7 +238,7 @@ def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_pat
         json.dumps({"image": str(TINY / "images" / "000001.png"), "caption": "a ball"}) + "\n"
     )
     with pytest.raises(DataError, match="has 1 captioned image "):
-        Captioner(captioner.checkpoint).with_neighbours(
+        Captioner(captioner.checkpoint).with_consensus(
             f"jsonl:{tmp_path / 'one.jsonl'}", cache=tmp_path, workers=0
         )
 
@@ -240,26 +249,26 @@ def caption(*words):
     return caught.value.code
 
 
-def test_a_folder_is_captioned_with_neighbours_and_gone_on_with_the_same_ones(
+def test_a_folder_is_captioned_with_consensus_and_gone_on_with_the_same_ones(
     captioner, tmp_path, capsys
 ):
     captioner.save_pretrained(tmp_path / "model")
     photos = write_photos(tmp_path / "photos", 6)
     where = ("-o", tmp_path / "out.jsonl", "--model", tmp_path / "model")
-    asked = ("--neighbours", f"coco:{TINY}", "--cache", tmp_path / "features")
+    asked = ("--consensus-data", f"coco:{TINY}", "--cache", tmp_path / "features")
     assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
-    assert "looking at 32 images, which is done once" in capsys.readouterr().err
+    assert "Extracting features of 32 images" in capsys.readouterr().err
     assert caption(photos[0].parent, *where) == 2
     assert "neighbours was 'neighbours:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
     assert caption(photos[0].parent, *where, *asked) == 0
-    assert "looking at" not in capsys.readouterr().err
+    assert "Extracting" not in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [captioner.caption(photo).text for photo in photos]
     alone = Captioner(captioner.checkpoint)
     assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
-    assert caption(photos[0], "--neighbours", f"coco:{TINY}", "--sample") == 2
+    assert caption(photos[0], "--consensus-data", f"coco:{TINY}", "--sample") == 2
     assert "Leave --sample out" in capsys.readouterr().err
-    assert caption("--neighbours", f"coco:{TINY}", photos[0]) == 2
+    assert caption("--consensus-data", f"coco:{TINY}", photos[0]) == 2
     assert "Name the photos first" in capsys.readouterr().err
     assert caption(photos[0], *where[2:], *asked, "--beam", 1) == 2
     assert "Give a wider beam: --beam 8" in capsys.readouterr().err
