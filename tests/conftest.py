@@ -6,6 +6,7 @@ install_import_hook("captioning", "beartype.beartype")  # before any import of t
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from captioner_fixtures import captioner, model  # noqa: E402, F401
 from drawn_images import draw  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process per core

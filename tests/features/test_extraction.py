@@ -15,7 +15,7 @@ from captioning.features.extraction import cache_features
 from captioning.images.augmentation import view_of
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.training import cache as cache_module
+from captioning.features import extraction as cache_module
 from captioning.training.settings import TrainingConfig
 
 

@@ -345,7 +345,7 @@ def test_a_link_to_phrases_that_are_not_there_is_refused(model, tmp_path):
     path = tmp_path / "model" / "rerank.safetensors"
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=r"phrases\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"rerank\.safetensors"):
         load_checkpoint(tmp_path / "model")
 
 
