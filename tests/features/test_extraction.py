@@ -11,11 +11,11 @@ import torch
 from filelock import FileLock
 
 from captioning.errors import ConfigError
+from captioning.features import extraction as cache_module
 from captioning.features.extraction import cache_features
 from captioning.images.augmentation import view_of
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.features import extraction as cache_module
 from captioning.training.settings import TrainingConfig
 
 
