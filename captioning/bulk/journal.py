@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioning.errors import ConfigError, OutputError, differences
+from captioning.errors import ConfigError, OutputError
 from captioning.inference.results import Caption, CaptionResult
+from captioning.messages import describe_differences
 from captioning.text.vocabulary import join_words
 
 _FORMAT = 1
@@ -134,7 +135,8 @@ class Journal:
         self.close()
         raise ConfigError(
             f"The run in {self.path} was begun with other settings: "
-            f"{differences(before, wanted)}. Give the same to go on, --overwrite to begin anew, or "
+            f"{describe_differences(before, wanted)}. Give the same to go on, "
+            "--overwrite to begin anew, or "
             "another -o."
         )
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
-from captioning.errors import CheckpointError, nearest
+from captioning.errors import CheckpointError
+from captioning.messages import suggest
 
 LARGEST_JSON = 16 * 2**20
 DEEPEST_JSON = 64
@@ -178,7 +179,7 @@ def read_settings(
         if name not in known:
             raise CheckpointError(
                 f"{path}: {shortened(repr(name))} is not among the {part}'s settings."
-                f"{nearest(name, known)} A newer version of this package may know it."
+                f"{suggest(name, known)} A newer version of this package may know it."
             )
     if lacking := sorted(known - set(content)):
         raise CheckpointError(

@@ -31,10 +31,11 @@ from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import count_in_background, progress_bar, talk
 from captioning.cli.search import chosen_search
 from captioning.cli.stopping import Stopping
-from captioning.errors import ConfigError, counted
+from captioning.errors import ConfigError
 from captioning.files import is_special
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import CaptionResult, Counts, one_line
+from captioning.messages import format_count
 from captioning.sources.find import (
     Passed,
     ReadableBytes,
@@ -104,7 +105,9 @@ def run(settings: CaptionConfig) -> int:
         goes_on = journal is not None or is_for_each(form)
         how = "The same command, without --overwrite," if settings.overwrite else "The same command"
         advice = f" {how} goes on from there." if goes_on else ""
-        console.print(f"captioning: interrupted after {counted(counts.done, 'photo')}.{advice}")
+        console.print(
+            f"captioning: interrupted after {format_count(counts.done, 'photo')}.{advice}"
+        )
         return 128 + stopping.asked
     _tell_end(console, settings, counts)
     return 1 if counts.failed else 0
@@ -263,7 +266,7 @@ def _nothing_found(settings: CaptionConfig, passed: Passed) -> str:
             "find holiday -name '*.jpg' | captioning caption -"
         )
     places = ", ".join("standard input" if name == "-" else name for name in settings.paths)
-    others = f" ({counted(passed.files, 'other file')})" if passed.files else ""
+    others = f" ({format_count(passed.files, 'other file')})" if passed.files else ""
     deeper = "Add --recursive to look into its folders." if passed.folders else "Check the path."
     return f"There is no photo in {places}{others}. {deeper}"
 
@@ -274,9 +277,9 @@ def _tell_plan(
     """Say what would be done; nothing is written."""
     total = sum(1 for _ in images)
     where = settings.output or ("files beside them" if is_for_each(form) else "standard output")
-    print(f"{counted(total, 'photo')} would be captioned, as {form}, into {where}.")  # noqa: T201
+    print(f"{format_count(total, 'photo')} would be captioned, as {form}, into {where}.")  # noqa: T201
     if passed.files:
-        print(f"{counted(passed.files, 'other file')} would be passed over.")  # noqa: T201
+        print(f"{format_count(passed.files, 'other file')} would be passed over.")  # noqa: T201
     return 0
 
 
@@ -291,7 +294,7 @@ def _tell_end(console: Console, settings: CaptionConfig, counts: Counts) -> None
     if not (console.is_terminal and where and counts.captioned) or settings.json:
         return
     known = f" ({counts.known:,} looked at by earlier runs)" if counts.known else ""
-    console.print(f"{counted(counts.captioned, 'photo')} captioned, {where}{known}.")
+    console.print(f"{format_count(counts.captioned, 'photo')} captioned, {where}{known}.")
 
 
 def _summary(
@@ -315,23 +318,25 @@ def _summary(
 
 def _report(console: Console, counts: Counts, passed: Passed, failed: list[CaptionResult]) -> None:
     if passed.files:
-        files = counted(passed.files, "file")
+        files = format_count(passed.files, "file")
         console.print(f"Left out, as hidden or no images by their endings: {files}.")
     if counts.present:
         console.print(
             f"Left out, as there is a caption under their name already: "
-            f"{counted(counts.present, 'photo')}. --overwrite replaces it, --append adds another."
+            f"{format_count(counts.present, 'photo')}. --overwrite replaces it, "
+            "--append adds another."
         )
     if counts.absent:
         console.print(
             f"Captioned by earlier runs into this file and not named this time: "
-            f"{counted(counts.absent, 'photo')}. It has no rows of them; name them too to have "
+            f"{format_count(counts.absent, 'photo')}. It has no rows of them; name "
+            "them too to have "
             "them back."
         )
     if not counts.failed:
         return
     total = counts.captioned + counts.failed
-    console.print(f"{counts.failed:,} of {counted(total, 'photo')} could not be captioned:")
+    console.print(f"{counts.failed:,} of {format_count(total, 'photo')} could not be captioned:")
     for result in failed:
         console.print(f"  {one_line(result.error)}")
     if counts.failed > len(failed):

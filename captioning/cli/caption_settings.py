@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from captioning.bulk.writers.formats import ENDINGS, is_for_each
-from captioning.errors import ConfigError, check_least
+from captioning.errors import ConfigError
+from captioning.messages import check_minimum
 from captioning.sources.archives import is_archive
 
 OutputFile = Annotated[
@@ -151,11 +152,11 @@ def check(settings: CaptionConfig) -> None:
         settings.temperature != 1.0 or settings.top_k != 0 or settings.top_p != 1.0
     ):
         raise ConfigError("--temperature, --top-k and --top-p belong to --sample. Add --sample.")
-    check_least(settings, captions=1, workers=0)
+    check_minimum(settings, captions=1, workers=0)
     if settings.batch_size != "auto":
-        check_least(settings, batch_size=1)
+        check_minimum(settings, batch_size=1)
     if settings.limit is not None:
-        check_least(settings, limit=1)
+        check_minimum(settings, limit=1)
     if settings.resume + settings.overwrite + settings.append > 1:
         raise ConfigError(
             "--resume keeps what is there, --overwrite replaces it, --append adds to it. Give one "

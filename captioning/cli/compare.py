@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from captioning.cli.references import find_candidates, find_references, refuse_partial
-from captioning.errors import check_least
+from captioning.messages import check_minimum
 from captioning.metrics import compare
 
 
@@ -33,7 +33,7 @@ class CompareConfig:
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        check_least(self, samples=1, seed=0)
+        check_minimum(self, samples=1, seed=0)
 
 
 def run(settings: CompareConfig) -> int:

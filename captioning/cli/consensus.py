@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from captioning.cli.progress import progress_bar
-from captioning.errors import counted
+from captioning.messages import format_count
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from captioning.inference.captioner import Captioner
@@ -35,7 +35,7 @@ def add_consensus(
             nonlocal announced
             if progress.disable and done < total and not announced:
                 console.print(
-                    f"Extracting features of {counted(total, 'image')}; later runs use the cache."
+                    f"Extracting features of {format_count(total, 'image')}; later runs use the cache."
                 )
             announced = done < total
             progress.update(task, completed=done, total=total)
@@ -44,7 +44,7 @@ def add_consensus(
     assert reranking.consensus is not None
     if left_out := reranking.consensus.left_out:
         console.print(
-            f"Consensus data: {counted(len(left_out), 'image')} cannot be read and will not be "
+            f"Consensus data: {format_count(len(left_out), 'image')} cannot be read and will not be "
             f"used. The first: {next(iter(left_out.values()))}"
         )
     return reranking

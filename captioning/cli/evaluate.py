@@ -13,10 +13,10 @@ from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import progress_bar, talk
 from captioning.cli.report import Report
 from captioning.cli.search import chosen_search
-from captioning.errors import check_least
 from captioning.evaluation.evaluate import evaluate
 from captioning.files import check_writable
 from captioning.inference.captioner import Captioner
+from captioning.messages import check_minimum
 from captioning.metrics.java import check_java
 
 
@@ -66,7 +66,7 @@ class EvaluateConfig:
     """cpu, cuda or mps."""
 
     def __post_init__(self) -> None:
-        check_least(self, batch_size=1, workers=0)
+        check_minimum(self, batch_size=1, workers=0)
 
 
 def run(settings: EvaluateConfig) -> int:

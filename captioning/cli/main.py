@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from captioning.errors import CaptioningError, ConfigError, nearest
+from captioning.errors import CaptioningError, ConfigError
+from captioning.messages import suggest
 
 
 class _Command(NamedTuple):
@@ -84,7 +85,7 @@ def _run(words: list[str]) -> int:
     name = words[0]
     if name not in _COMMANDS:
         raise ConfigError(
-            f"There is no command {name!r}.{nearest(name, _COMMANDS)}\n\n{_overview()}"
+            f"There is no command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}"
         )
     import tyro
 

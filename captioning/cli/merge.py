@@ -17,8 +17,9 @@ from captioning.bulk.writers.base import part_of, refuse_foreign
 from captioning.bulk.writers.formats import ENDINGS, open_writer
 from captioning.cli.caption_settings import OutputFile
 from captioning.cli.progress import talk
-from captioning.errors import ConfigError, OutputError, counted
+from captioning.errors import ConfigError, OutputError
 from captioning.files import target_of
+from captioning.messages import format_count
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def run(settings: MergeConfig) -> int:
             with suppress(OSError):
                 path.unlink()
         raise
-    talk().print(f"{counted(count, 'row')} of {counted(len(shares), 'share')}.")
+    talk().print(f"{format_count(count, 'row')} of {format_count(len(shares), 'share')}.")
     return 0
 
 
@@ -104,7 +105,7 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
         if count != len(paths):
             raise ConfigError(
                 f"{path} is share {number} of {count}, and the command names "
-                f"{counted(len(paths), 'share')}. Name each of them once."
+                f"{format_count(len(paths), 'share')}. Name each of them once."
             )
         if number in found:
             raise ConfigError(f"{path} and {found[number]} are both share {number} of {count}.")

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from captioning.cli.progress import talk
 from captioning.datasets import READERS, read_captions
-from captioning.errors import ScoreError, counted
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 from captioning.metrics.results import (
     NamedResult,
     read_annotations,
@@ -90,7 +91,9 @@ def find_candidates(path: Path, references: References) -> dict[int, str]:
         return read_results(path)
     spoken = {each.file: each.caption for each in named if each.caption is not None}
     if not spoken:
-        raise ScoreError(f"None of the {counted(len(named), 'photo')} in {path} has a caption.")
+        raise ScoreError(
+            f"None of the {format_count(len(named), 'photo')} in {path} has a caption."
+        )
     owners = {file: references.image_of(file) for file in spoken}
     found: dict[int, str] = {}
     for file, image in owners.items():
@@ -107,7 +110,9 @@ def find_candidates(path: Path, references: References) -> dict[int, str]:
     console = talk()
     console.print(f"{path}: matched by the names of files, such as {first}")
     if others := len(spoken) - len(found):
-        console.print(f"Left out of {path}, as not in {references.name}: {counted(others, 'file')}")
+        console.print(
+            f"Left out of {path}, as not in {references.name}: {format_count(others, 'file')}"
+        )
     return found
 
 
@@ -131,7 +136,7 @@ def refuse_partial(
     names = {key: path for owners in references.files.values() for key, path in owners.items()}
     first = names[lacking[0]].name if lacking[0] in names else lacking[0]
     raise ScoreError(
-        f"{path} has no caption for {counted(len(lacking), 'image')} of the "
+        f"{path} has no caption for {format_count(len(lacking), 'image')} of the "
         f"{len(references.captions):,} of {references.name} (such as {first}). {advice}"
     )
 
@@ -159,7 +164,8 @@ def _nothing_matches(path: Path, spoken: Mapping[str, str], references: Referenc
             'images\' ids: [{"image_id": 1, "caption": "a dog"}, ...].'
         )
     return (
-        f"None of the {counted(len(spoken), 'file')} that {path} names, such as {first}, is among "
+        f"None of the {format_count(len(spoken), 'file')} that {path} names, such as "
+        f"{first}, is among "
         f"the images of {references.name}. Is it another split?"
     )
 

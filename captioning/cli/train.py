@@ -19,7 +19,8 @@ from rich.progress import (
 )
 
 from captioning.cli.progress import talk
-from captioning.errors import ConfigError, counted
+from captioning.errors import ConfigError
+from captioning.messages import format_count
 from captioning.nn.presets import PRESETS, preset
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, TrainingCallback, train
@@ -56,7 +57,7 @@ class _Bars:
         if self.looking is None:
             self.looking = self.progress.add_task("images", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
-                self.say(f"looking at {counted(total - done, 'image')}, which is done once")
+                self.say(f"looking at {format_count(total - done, 'image')}, which is done once")
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None

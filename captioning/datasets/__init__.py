@@ -32,7 +32,8 @@ from captioning.datasets.split import (
 )
 from captioning.datasets.table import read_csv, read_jsonl
 from captioning.datasets.text_captions import read_text_captions
-from captioning.errors import DataError, nearest
+from captioning.errors import DataError
+from captioning.messages import suggest
 
 __all__ = [
     "READERS",
@@ -74,7 +75,7 @@ def read_captions(spec: str, *, split: str) -> CaptionSplit:
     name, colon, path = spec.partition(":")
     if not colon or not path or name not in READERS:
         alone = name in READERS  # as who has a folder of that name would write it
-        meant = f" Did you mean {f'{name}:{name}'!r}?" if alone else nearest(name, READERS)
+        meant = f" Did you mean {f'{name}:{name}'!r}?" if alone else suggest(name, READERS)
         raise DataError(
             f"{spec!r} names no captions: FORMAT:PATH was expected, where FORMAT is one of "
             f"{', '.join(READERS)}.{meant} An example: coco:data/tiny"

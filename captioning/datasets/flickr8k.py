@@ -17,7 +17,8 @@ from captioning.datasets.split import (
     numbered,
     read_text,
 )
-from captioning.errors import DataError, nearest
+from captioning.errors import DataError
+from captioning.messages import suggest
 
 _CAPTIONS = "Flickr8k.token.txt"
 _LISTS = {
@@ -47,7 +48,7 @@ def read_flickr8k(source: Source) -> CaptionSplit:
     if source.split not in _LISTS:
         raise DataError(
             f"Flickr8k has no split {source.split!r}; it has train, val (or dev) and test."
-            f"{nearest(source.split, _LISTS)}"
+            f"{suggest(source.split, _LISTS)}"
         )
     text = _text_folder(source.path)
     folder = source.image_folder(*(source.path / name for name in _IMAGE_FOLDERS))

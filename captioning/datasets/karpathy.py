@@ -16,7 +16,8 @@ from captioning.datasets.split import (
     check_entry,
     read_json_object,
 )
-from captioning.errors import DataError, counted
+from captioning.errors import DataError
+from captioning.messages import format_count
 
 
 def read_karpathy(source: Source) -> CaptionSplit:
@@ -36,7 +37,7 @@ def read_karpathy(source: Source) -> CaptionSplit:
     wanted = {canonical_split(part) for part in source.split.split("+")}
     counts = Counter(canonical_split(entry["split"]) for entry in entries)
     if unknown := sorted(wanted - set(counts)):
-        there = ", ".join(f"{name} ({counted(n, 'image')})" for name, n in counts.items())
+        there = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in counts.items())
         raise DataError(f"{path} has no split {', '.join(unknown)}; it has {there}.")
     folder = source.image_folder(path.parent / "images", path.parent)
     assembler = Assembler(source)

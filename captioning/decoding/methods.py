@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from captioning.errors import ConfigError, nearest
+from captioning.errors import ConfigError
+from captioning.messages import suggest
 
 MOST = {
     **{"max_length": 10_000, "width": 10_000, "groups": 1000, "n": 100_000},
@@ -234,7 +235,7 @@ def search_from_json(content: dict[str, Any]) -> SearchMethod:
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(
             f"The search method is {name!r}; it is one of {', '.join(METHODS)}."
-            f"{nearest(str(name), METHODS)}"
+            f"{suggest(str(name), METHODS)}"
         )
     kind = METHODS[name]
     known = [entry.name for entry in fields(kind)]
@@ -243,7 +244,7 @@ def search_from_json(content: dict[str, Any]) -> SearchMethod:
         if key not in known:
             raise ConfigError(
                 f"{key!r} is no setting of {name}; there are {', '.join(known)}."
-                f"{nearest(key, known)}"
+                f"{suggest(key, known)}"
             )
     for key in {"forbidden_words", "required_words"} & set(settings):
         if not isinstance(settings[key], list | tuple):

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from captioning.datasets import CaptionSplit, read_captions, short_name
 from captioning.decoding import SearchMethod, search_to_json
-from captioning.errors import ConfigError, DataError, counted
+from captioning.errors import ConfigError, DataError
 from captioning.evaluation.search_sweep import try_searches
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
 from captioning.files import check_writable, copies
 from captioning.inference.captioner import Captioner
+from captioning.messages import format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.metrics.results import write_results
@@ -134,7 +135,8 @@ def _refuse_known(split: CaptionSplit, consensus: Consensus) -> None:
     paths = [image.path for image in split.images]
     if known := copies(paths, consensus.paths):
         raise DataError(
-            f"{counted(len(known), 'image')} of {split.split}, {known[0]} among them, or copies "
+            f"{format_count(len(known), 'image')} of {split.split}, {known[0]} among "
+            "them, or copies "
             "of them are also among the neighbours, so that captions would be chosen by the "
             "references that they are scored against. Name neighbours that share no image with "
             "what is evaluated."

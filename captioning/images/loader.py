@@ -14,10 +14,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.errors import ConfigError, check_least
+from captioning.errors import ConfigError
 from captioning.images import worker
 from captioning.images.preprocessing import Preprocessing
 from captioning.images.worker_pool import DecodedImage, ImageRef, WorkerProcess
+from captioning.messages import check_minimum
 
 _BATCHES_AHEAD = 2  # read while the network looks at another
 _LONGEST = 1_000_000  # seconds
@@ -64,7 +65,7 @@ class ImageLoader:
     """Longest side of a small JPEG made of each image; 0 for none."""
 
     def __post_init__(self) -> None:
-        check_least(self, batch_size=1, workers=0, thumbnail=0)
+        check_minimum(self, batch_size=1, workers=0, thumbnail=0)
         if not 0 < self.time_limit <= _LONGEST:
             raise ConfigError(
                 f"time_limit is {self.time_limit}; it is above 0 and at most {_LONGEST:,} seconds."

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from captioning.errors import ScoreError, counted
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 from captioning.metrics.ngrams import (
     ORDER,
     ImageId,
@@ -52,7 +53,7 @@ class DocumentFrequency:
     def __post_init__(self) -> None:
         if self.images < 2:
             raise ScoreError(
-                f"A document frequency over {counted(self.images, 'image')} weighs every word "
+                f"A document frequency over {format_count(self.images, 'image')} weighs every word "
                 "alike. Count it over the references of many images."
             )
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from captioning.errors import ScoreError, counted
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 from captioning.metrics.cider import DocumentFrequency
 from captioning.metrics.inputs import Candidates, References, as_candidates
 from captioning.metrics.scores import Scores, score
@@ -47,7 +48,7 @@ class Diversity:
         lines = [
             f"distinct captions       {self.distinct} of {self.captions}",
             f"not in the train split  {novel}",
-            f"vocabulary used         {counted(self.vocabulary, 'word')}",
+            f"vocabulary used         {format_count(self.vocabulary, 'word')}",
             f"mean length             {self.mean_length:.2f} words",
             f"distinct-1, -2          {self.distinct_1:.3f}, {self.distinct_2:.3f}",
             f"unknown words           {100 * self.unknown:.2f} %",
@@ -98,19 +99,20 @@ def _warnings(
     commonest = max(distinct, key=captions.count) if len(distinct) <= len(captions) // 10 else ()
     if len(captions) >= 20 and len(distinct) <= len(captions) // 10:
         warnings.append(
-            f"The captions have collapsed: {counted(len(captions), 'image')} share "
-            f"{counted(len(distinct), 'caption')}, most often {' '.join(commonest)!r}. "
+            f"The captions have collapsed: {format_count(len(captions), 'image')} share "
+            f"{format_count(len(distinct), 'caption')}, most often {' '.join(commonest)!r}. "
             "Does the model see the images as it saw them in training?"
         )
     repeating = sum(any(a == b for a, b in pairwise(caption)) for caption in captions)
     if repeating > len(captions) // 10:
         warnings.append(
-            f"A word is repeated at once in {repeating:,} of {counted(len(captions), 'caption')}. "
+            f"A word is repeated at once in {repeating:,} of "
+            f"{format_count(len(captions), 'caption')}. "
             "Search with no_double_word (on the command line --no-double-word), or train longer."
         )
     if unknown:
         warnings.append(
-            f"{UNKNOWN} stands {counted(unknown, 'time')} in the captions. "
+            f"{UNKNOWN} stands {format_count(unknown, 'time')} in the captions. "
             "Search with that word banned."
         )
     return tuple(warnings)
@@ -140,7 +142,8 @@ def shuffled(
     candidates = as_candidates(candidates)
     if len(candidates) < 2:
         raise ScoreError(
-            f"{counted(len(candidates), 'image')} cannot be shuffled. Score two images or more."
+            f"{format_count(len(candidates), 'image')} cannot be shuffled. Score two "
+            "images or more."
         )
     ids = list(candidates)
     order = np.random.default_rng(seed).permutation(len(ids))

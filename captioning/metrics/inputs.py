@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from captioning.errors import ScoreError, counted
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 from captioning.metrics.ngrams import ImageId
 
 Candidates = Mapping[ImageId, str | Sequence[str]] | pd.Series
@@ -30,7 +31,8 @@ def as_candidates(given: Candidates, name: str = "candidates") -> dict[ImageId, 
         if isinstance(caption, (list, tuple, np.ndarray)):
             if len(caption) != 1:
                 raise ScoreError(
-                    f"Image {image!r} has {counted(len(caption), 'caption')} in {name}; one is "
+                    f"Image {image!r} has {format_count(len(caption), 'caption')} in "
+                    f"{name}; one is "
                     "scored. Give {id: caption}."
                 )
             candidates[image] = caption[0]
@@ -117,11 +119,11 @@ def _other_images(missing: list[ImageId], extra: list[ImageId]) -> str:
     found = []
     if missing:
         found.append(
-            f"without a candidate: {counted(len(missing), 'image')} (such as {missing[0]!r})"
+            f"without a candidate: {format_count(len(missing), 'image')} (such as {missing[0]!r})"
         )
     if extra:
         found.append(
-            f"without references: {counted(len(extra), 'candidate')} (such as {extra[0]!r})"
+            f"without references: {format_count(len(extra), 'candidate')} (such as {extra[0]!r})"
         )
     return (
         f"Candidates and references are of different images; {', '.join(found)}. "

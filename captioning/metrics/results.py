@@ -8,8 +8,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from captioning.errors import OutputError, ScoreError, counted
+from captioning.errors import OutputError, ScoreError
 from captioning.files import write_whole
+from captioning.messages import format_count
 from captioning.metrics.ngrams import ImageId
 
 _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
@@ -40,7 +41,7 @@ def read_results(path: Path | str) -> dict[int, str]:
         captions[image] = caption
     if twice:
         raise ScoreError(
-            f"{path} has more than one caption for {counted(len(set(twice)), 'image')} "
+            f"{path} has more than one caption for {format_count(len(set(twice)), 'image')} "
             f"(such as {twice[0]}). Keep one caption for each image."
         )
     return captions

@@ -8,7 +8,8 @@ from itertools import repeat
 import numpy as np
 from jaxtyping import Float
 
-from captioning.errors import ScoreError, counted
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 from captioning.metrics.cider import SIGMA
 from captioning.metrics.ngrams import ORDER, ImageId
 
@@ -39,12 +40,12 @@ class CiderReward:
         if len(references) < 2:
             raise ScoreError(
                 "CIDEr weighs words by their frequency among images, and the references are of "
-                f"{counted(len(references), 'image')}. Give those of the whole training split."
+                f"{format_count(len(references), 'image')}. Give those of the whole training split."
             )
         empty = [key for key, captions in references.items() if not captions]
         if empty:
             raise ScoreError(
-                f"Without a reference: {counted(len(empty), 'image')} (such as {empty[0]!r}). "
+                f"Without a reference: {format_count(len(empty), 'image')} (such as {empty[0]!r}). "
                 "Leave such images out."
             )
         images: Counter[_Ngram] = Counter()

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError, nearest
+from captioning.errors import ConfigError
+from captioning.messages import suggest
 
 CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
 CellState = tuple[Float[Tensor, "N H"], ...]
@@ -223,6 +224,6 @@ def build_cell(
     """Return a new cell by its name: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``."""
     if name not in CELLS:
         raise ConfigError(
-            f"There is no cell {name!r}; there are {', '.join(CELLS)}.{nearest(name, CELLS)}"
+            f"There is no cell {name!r}; there are {', '.join(CELLS)}.{suggest(name, CELLS)}"
         )
     return CELLS[name](input_size, hidden_size, image_size)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError, nearest
+from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
+from captioning.messages import suggest
 from captioning.nn.features import Features
 from captioning.nn.pretrained import PACKAGED, build_pretrained
 
@@ -125,7 +126,7 @@ def _resolve(config: EncoderConfig, known: Iterable[str]) -> None:
     if config.model not in names:
         raise ConfigError(
             f"{config.family} has no classification model {config.model!r}."
-            f"{nearest(config.model, names)}"
+            f"{suggest(config.model, names)}"
         )
 
 

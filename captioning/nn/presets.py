@@ -8,7 +8,8 @@ weights in all of them, as in the papers, and unlike our default.
 
 from collections.abc import Callable
 
-from captioning.errors import ConfigError, nearest
+from captioning.errors import ConfigError
+from captioning.messages import suggest
 from captioning.nn.decoder_config import DecoderOptions
 
 
@@ -171,6 +172,6 @@ def preset(name: str) -> DecoderOptions:
     """
     if name not in PRESETS:
         raise ConfigError(
-            f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{nearest(name, PRESETS)}"
+            f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{suggest(name, PRESETS)}"
         )
     return PRESETS[name]()

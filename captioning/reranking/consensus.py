@@ -16,8 +16,9 @@ from torch import Tensor
 
 from captioning.datasets import CaptionSplit, read_captions, short_name
 from captioning.decoding import BeamSearch, Greedy, Hypothesis, SearchMethod
-from captioning.errors import ConfigError, DataError, check_least, counted
+from captioning.errors import ConfigError, DataError
 from captioning.features.extraction import cache_features
+from captioning.messages import check_minimum, format_count
 from captioning.metrics.ngrams import split_at_blanks
 from captioning.metrics.reward import CiderReward
 from captioning.nn.encoder import Encoder
@@ -39,7 +40,7 @@ class ConsensusConfig:
     """The power of the cosine by which a similar image counts more than a less similar one."""
 
     def __post_init__(self) -> None:
-        check_least(self, neighbours=1, weight=0, power=0)
+        check_minimum(self, neighbours=1, weight=0, power=0)
 
 
 class Consensus:
@@ -128,7 +129,8 @@ class Consensus:
             left_out |= {files[place]: why for place, why in rows.unreadable.items()}
         if len(paths) < 2:
             raise DataError(
-                f"{', '.join(data)} has {counted(len(paths), 'captioned image')} in {split} that "
+                f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} "
+                f"in {split} that "
                 "can be read. Give a data set of many as neighbours."
             )
         return cls(

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captioning.checkpoint.weights_file import open_weights
-from captioning.errors import CheckpointError, DataError, counted
+from captioning.errors import CheckpointError, DataError
+from captioning.messages import format_count
 from captioning.metrics.ngrams import ORDER, count_ngrams
 from captioning.text.vocabulary import SPECIALS, Vocabulary
 
@@ -94,7 +95,7 @@ class NgramReranker:
         if len(spoken) < 2:
             raise DataError(
                 f"NgramReranker are learned from captioned images, and there is "
-                f"{counted(len(spoken), 'such image')}. Give more, or learn none."
+                f"{format_count(len(spoken), 'such image')}. Give more, or learn none."
             )
         shares = _shares([[list(c) for c in captions[place] if c] for place in spoken])
         chosen = _largest(shares, vocabulary, most)

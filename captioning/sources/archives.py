@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from captioning.errors import counted
 from captioning.images.worker_pool import ImageRef
+from captioning.messages import format_count
 
 LARGEST = 256 << 20
 """Bytes that an image in a shard, or behind a URL, may have."""
@@ -61,7 +61,7 @@ def archive_images(
                 yield _member(shard, member, own)
                 count += 1
     except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
-        where = f"after {counted(count, 'image')}" if count else "at its beginning"
+        where = f"after {format_count(count, 'image')}" if count else "at its beginning"
         told = str(error) or type(error).__name__
         yield ImageRef(
             name, error=f"{name} cannot be read as a tar file, {where}: {told}. Get it again."

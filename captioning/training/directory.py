@@ -9,8 +9,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from captioning.errors import TrainingError, differences
+from captioning.errors import TrainingError
 from captioning.files import write_whole
+from captioning.messages import describe_differences
 from captioning.training.settings import RunConfig
 
 SETTINGS = "settings.json"
@@ -31,7 +32,8 @@ def check_output(config: RunConfig) -> None:
         found = _as_written_now(_read_settings(path), _settings(_PLAIN))
         if found != wanted:
             raise TrainingError(
-                f"{config.output} holds a run with other settings: {differences(found, wanted)}. "
+                f"{config.output} holds a run with other settings: "
+                f"{describe_differences(found, wanted)}. "
                 "Give the same settings to go on with it, or another output to start afresh."
             )
     elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):

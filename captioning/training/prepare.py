@@ -8,9 +8,10 @@ import torch
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from captioning.datasets import CaptionSplit, read_captions, read_text_captions, short_name
 from captioning.datasets.batches import CaptionDataset, mirror_words
-from captioning.errors import ConfigError, DataError, counted
+from captioning.errors import ConfigError, DataError
 from captioning.features.cache import CacheRows, JoinedCaches, RowCache
 from captioning.features.extraction import cache_features, cache_pixels
+from captioning.messages import format_count
 from captioning.nn.decoder import Decoder
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
@@ -133,8 +134,8 @@ def _language(
     captions = (caption for image in words for caption in image)
     if start is None:
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
-        times = counted(config.min_count, "time")
-        callback.say(f"{counted(len(vocabulary), 'word')}, each seen {times} or more")
+        times = format_count(config.min_count, "time")
+        callback.say(f"{format_count(len(vocabulary), 'word')}, each seen {times} or more")
         shape = config.decoder.sized(
             vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
         )
@@ -145,8 +146,8 @@ def _language(
         known = len(vocabulary)
         vocabulary = vocabulary.extended(captions, min_count=config.min_count)
         decoder = extend_vocabulary(decoder, len(vocabulary), like=vocabulary.unk)
-        new, times = len(vocabulary) - known, counted(config.min_count, "time")
-        callback.say(f"{counted(new, 'new word')}, seen {times} or more")
+        new, times = len(vocabulary) - known, format_count(config.min_count, "time")
+        callback.say(f"{format_count(new, 'new word')}, seen {times} or more")
     return vocabulary, decoder
 
 
@@ -159,8 +160,8 @@ def _read(data: str, name: str, callback: TrainingCallback) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
     callback.say(
-        f"{short_name(data)}, {name}: {counted(len(split.images), 'image')}, "
-        f"{counted(count, 'caption')}"
+        f"{short_name(data)}, {name}: {format_count(len(split.images), 'image')}, "
+        f"{format_count(count, 'caption')}"
     )
     if report := split.problems.report():
         callback.say(report)
@@ -175,7 +176,8 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
     )
     if shared := seen & held:
         raise DataError(
-            f"{counted(len(shared), 'image')} of {train[0].split} are in {validation[0].split} "
+            f"{format_count(len(shared), 'image')} of {train[0].split} are in "
+            f"{validation[0].split} "
             f"too, {min(shared)} among them. Name splits that share none as train_split and "
             "validation_split; give each row of a table its split in a column of that name; or "
             "put {split} into the name of a file that holds one split."
@@ -247,7 +249,7 @@ def _tell_unreadable(
     for place, why in list(unreadable.items())[:_NAMED]:
         callback.say(f"left out {split.images[place].path}: {why}")
     if len(unreadable) > _NAMED:
-        more = counted(len(unreadable) - _NAMED, "more image")
+        more = format_count(len(unreadable) - _NAMED, "more image")
         callback.say(f"... and {more} that cannot be read")
     if len(unreadable) == len(split.images):
         raise DataError(

@@ -14,10 +14,11 @@ import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy
-from captioning.errors import OutputError, TrainingError, counted
+from captioning.errors import OutputError, TrainingError
 from captioning.evaluation.search_sweep import has_chosen_search, learned_phrases, with_best_search
 from captioning.evaluation.validation import caption_features
 from captioning.features.cached_model import CachedModel
+from captioning.messages import format_count
 from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
@@ -203,14 +204,14 @@ class _Run:
             self.callback.say("its search was chosen before, and stays, as do its phrases")
             return
         name = self.config.validation_split
-        self.callback.say(f"choosing the search on {counted(count, 'image')} of {name}")
+        self.callback.say(f"choosing the search on {format_count(count, 'image')} of {name}")
         spread = [split.readable[i * len(split.readable) // count] for i in range(count)]
         tail = None
         if self.trainer.trained.tail is not None:
             tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
         cached_model = CachedModel(checkpoint.model.decoder, tail)
         if most := self.config.phrases:
-            train = counted(len(self.prepared.train.readable), "image")
+            train = format_count(len(self.prepared.train.readable), "image")
             self.callback.say(f"learning what v makes likely of {train}")
             phrases = learned_phrases(
                 cached_model,
@@ -220,14 +221,14 @@ class _Run:
                 most=most,
             )
             if phrases is not None:
-                self.callback.say(f"{counted(len(phrases), 'phrase')} to rank captions by")
+                self.callback.say(f"{format_count(len(phrases), 'phrase')} to rank captions by")
             checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
             cached_model,
             split.cache,
             {place: split.captions[place] for place in spread},
-            name=f"{name}, {counted(count, 'image')}",
+            name=f"{name}, {format_count(count, 'image')}",
             say=self.callback.say,
         )
         save_checkpoint(chosen, model)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from captioning.errors import ConfigError, check_least, counted
+from captioning.errors import ConfigError
 from captioning.features.cache_keys import Precision
+from captioning.messages import check_minimum, format_count
 from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
 
@@ -45,7 +46,7 @@ class SelfCriticalConfig:
         for name in ("bleu", "cross_entropy"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is zero or more.")
-        check_least(self, max_length=1)
+        check_minimum(self, max_length=1)
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class RunConfig:
     """Where the tensors live: ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
 
     def __post_init__(self) -> None:
-        check_least(self, min_count=1, search_images=0, phrases=0, workers=0)
+        check_minimum(self, min_count=1, search_images=0, phrases=0, workers=0)
         for name in ("output", "start", "text", "cache"):  # a notebook's are strings
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))
@@ -214,8 +215,9 @@ class RunConfig:
             )
         if not self.data or (self.times and len(self.times) != len(self.data)):
             raise ConfigError(
-                f"data names {counted(len(self.data), 'data set')} and times has "
-                f"{counted(len(self.times), 'number')}. Name at least one data set, and give as "
+                f"data names {format_count(len(self.data), 'data set')} and times has "
+                f"{format_count(len(self.times), 'number')}. Name at least one data "
+                "set, and give as "
                 "many numbers or none."
             )
         for often in (*self.times, self.text_times):

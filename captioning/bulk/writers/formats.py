@@ -15,8 +15,9 @@ from captioning.bulk.writers.sidecars import (
     SidecarWriter,
     XmpWriter,
 )
-from captioning.errors import ConfigError, nearest
+from captioning.errors import ConfigError
 from captioning.inference.results import CaptionResult, one_line
+from captioning.messages import suggest
 
 
 class _Rows(FileWriter):
@@ -220,7 +221,7 @@ def open_writer(form: str, output: Path | None, *, existing: Existing = "keep") 
         return _FOR_EACH[form](output, existing)
     if form not in _DOCUMENTS:
         raise ConfigError(
-            f"There is no format {form!r}; there are {', '.join(FORMATS)}.{nearest(form, FORMATS)}"
+            f"There is no format {form!r}; there are {', '.join(FORMATS)}.{suggest(form, FORMATS)}"
         )
     return _DOCUMENTS[form](output)
 

@@ -1,0 +1,52 @@
+"""Phrases that error messages and logs share."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from captioning.errors import ConfigError
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``"1 image"`` or ``"2,143 images"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known word most like ``word``, or ``""``."""
+    matches = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def check_minimum(config: object, **minimums: int) -> None:
+    """Check that fields of a config are not too small.
+
+    Args:
+        config: The object whose attributes are checked.
+        **minimums: Smallest valid value of each attribute.
+
+    Raises:
+        ConfigError: A value is smaller than its minimum.
+    """
+    for name, minimum in minimums.items():
+        if (value := getattr(config, name)) < minimum:
+            raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
+
+
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the settings that changed, such as ``"search.width was 5 and is now 2; ..."``.
+
+    Nested mappings are compared field by field. If their ``method`` changed, only the method is
+    named, because the other fields then have different meanings.
+    """
+    return "; ".join(_differences(before, now, ""))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    method_changed = before.get("method") != now.get("method")
+    for name in ["method"] if method_changed else {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} was {old!r} and is now {new!r}"
