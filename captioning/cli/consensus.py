@@ -35,7 +35,8 @@ def add_consensus(
             nonlocal announced
             if progress.disable and done < total and not announced:
                 console.print(
-                    f"Extracting features of {format_count(total, 'image')}; later runs use the cache."
+                    f"Extracting features of {format_count(total, 'image')}; "
+                    "later runs use the cache."
                 )
             announced = done < total
             progress.update(task, completed=done, total=total)
@@ -44,7 +45,7 @@ def add_consensus(
     assert reranking.consensus is not None
     if left_out := reranking.consensus.left_out:
         console.print(
-            f"Consensus data: {format_count(len(left_out), 'image')} cannot be read and will not be "
-            f"used. The first: {next(iter(left_out.values()))}"
+            f"Consensus data: {format_count(len(left_out), 'image')} cannot be read and "
+            f"will not be used. The first: {next(iter(left_out.values()))}"
         )
     return reranking
