@@ -1,0 +1,34 @@
+"""Selection of the device that runs the model."""
+
+import torch
+
+from captioning.errors import ConfigError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the device with this name, after a check that it works here.
+
+    Args:
+        name: A device of torch, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``. ``auto`` selects
+            CUDA if available, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: The name is unknown or the device is not available.
+    """
+    if name == "auto":
+        return torch.device(_best_device())
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {name!r} is not available: {reason}. Use 'auto' or 'cpu'."
+        ) from error
+    return device
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
