@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes, and questions about files."""
 
 import hashlib
 import os
@@ -11,13 +11,19 @@ from pathlib import Path
 from captioning.errors import OutputError
 
 
-def target_of(path: Path) -> Path:
-    """Return the file that a link leads to, so that the file is replaced and not the link."""
+def resolve_link(path: Path) -> Path:
+    """Return the target of a symbolic link, and any other path unchanged.
+
+    A file is replaced by renaming a new one over it, which must not replace the link itself.
+    """
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def is_special(path: Path) -> bool:
-    """Return whether a pipe, a terminal or another device has this name: it is written into."""
+def is_special_file(path: Path) -> bool:
+    """Return whether ``path`` is a pipe, a terminal or another device.
+
+    Such a file cannot be replaced, only written to.
+    """
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -26,62 +32,62 @@ def is_special(path: Path) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of a file that is to be written, and refuse what can be no file.
+    """Create the folder of an output file, and check that the file can be written.
+
+    Call this before long work, so that a wrong path does not waste it.
 
     Raises:
-        OutputError: There can be no such file. To be told before the work, and not after it.
+        OutputError: The path is a folder, or the process may not write there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError("that is not allowed here")
+            raise PermissionError("permission denied")
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}. Give another output.") from error
+        raise OutputError(f"cannot write {path}: {error}. Give another output path.") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever opens it finds the old content or the new, never a part.
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file as UTF-8. Readers see the old content or the new, never a part.
 
-    Args:
-        path: Its folder is made if need be.
-        text: Written as UTF-8.
+    Creates the folder if it does not exist. Writes to special files directly.
 
     Raises:
-        OSError: It cannot be written; an older file of that name is as it was.
+        OSError: The file cannot be written. An existing file is unchanged.
     """
-    if is_special(path):
+    if is_special_file(path):
         path.write_text(text, encoding="utf-8")
         return
-    path = target_of(path)
+    path = resolve_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_whole(path, text.encode("utf-8"), mode=0o644)
+    replace_atomic(path, text.encode("utf-8"), mode=0o644)
 
 
-def replace_whole(
+def replace_atomic(
     path: Path,
     content: bytes,
     *,
     mode: int | None = None,
     sync: bool = True,
-    through: Path | None = None,
+    temporary: Path | None = None,
 ) -> None:
-    """Put a new file in the place of ``path``, also where that is a link.
+    """Create or replace a file by renaming a temporary file. A symbolic link is replaced too.
 
     Args:
-        path: Its folder is there.
-        content: What is in the file.
-        mode: Its permissions; None for those that new files of this process have.
-        sync: Whether it is on the disk before it has its name, so that it outlives a power cut.
-        through: What it is called until it is whole, where nobody else writes it: what a kill
-            leaves of it is then replaced the next time. None for a name that no other has.
+        path: The file. Its folder must exist.
+        content: The new content.
+        mode: Permission bits. None keeps the default of the process.
+        sync: Flush the content to disk before the rename, so that it survives a power failure.
+        temporary: Name of the temporary file, which no other process may use. A file that a
+            killed process left under this name is overwritten. None picks a random name.
 
     Raises:
-        OSError: It cannot be written; an older file of that name is as it was.
+        OSError: The file cannot be written. An existing file is unchanged.
     """
-    # A name of its own length: the path's may be as long as names can be.
-    temporary = through or path.with_name(f".captioning-{secrets.token_hex(8)}")
+    # The random name does not extend the file's name, which may already have maximum length.
+    temporary = temporary or path.with_name(f".captioning-{secrets.token_hex(8)}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -97,14 +103,14 @@ def replace_whole(
         raise
 
 
-def copies(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
-    """Return those of ``paths`` whose content is that of one of ``others``, wherever it lies.
+def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:
+    """Return the files of ``paths`` that have the same content as one of ``originals``.
 
-    Files that cannot be read are like no other.
+    Unreadable files match nothing.
     """
     sizes = {size for path in paths if (size := _size(path)) is not None}
-    known = {_digest(path) for path in others if _size(path) in sizes} - {None}
-    return [path for path in paths if _digest(path) in known] if known else []
+    digests = {_digest(path) for path in originals if _size(path) in sizes} - {None}
+    return [path for path in paths if _digest(path) in digests] if digests else []
 
 
 def _size(path: Path) -> int | None:

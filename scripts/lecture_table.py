@@ -34,7 +34,7 @@ from captioning.evaluation.validation import perplexity
 from captioning.features.cache import FeatureCache
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
-from captioning.files import write_whole
+from captioning.files import write_atomic
 from captioning.inference.captioner import Captioner
 from captioning.nn import Decoder, DecoderOptions, EncoderConfig
 from captioning.nn.decoder_config import INJECTIONS
@@ -163,7 +163,7 @@ def known(path: Path, budget: Budget) -> Measured:
 def keep(path: Path, budget: Budget, found: Measured) -> None:
     """Write what was measured so far."""
     content = {"budget": budget.described, "systems": found}
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> dict[str, float]:

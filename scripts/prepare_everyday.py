@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from captioning.datasets import read_text_captions
-from captioning.files import write_whole
+from captioning.files import write_atomic
 from captioning.text.tokenizer import tokenize
 
 
@@ -57,8 +57,8 @@ def main() -> None:
         for caption in own
         if words(caption) not in held_words
     ]
-    write_whole(arguments.output / "everyday.json", json.dumps({"images": entries}))
-    write_whole(arguments.output / "text.tsv", "".join(f"{key}\t{own}\n" for key, own in text))
+    write_atomic(arguments.output / "everyday.json", json.dumps({"images": entries}))
+    write_atomic(arguments.output / "text.tsv", "".join(f"{key}\t{own}\n" for key, own in text))
     trained = [entry for entry in entries if entry["split"] == "train" and entry["sentences"]]
     print(
         f"train {len(trained)} photos, {sum(len(e['sentences']) for e in trained)} captions; "

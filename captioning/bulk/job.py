@@ -11,7 +11,7 @@ from captioning.bulk.writers.base import Writer, refuse_foreign
 from captioning.checkpoint.checkpoint import Checkpoint
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special, target_of
+from captioning.files import is_special_file, resolve_link
 from captioning.images.loader import ImageLoader
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.captioner import Captioner
@@ -34,9 +34,9 @@ def open_journal(
             settings.
         OutputError: The journal cannot be opened.
     """
-    if output is None or is_special(output) or str(output).startswith(("/dev/", "/proc/")):
+    if output is None or is_special_file(output) or str(output).startswith(("/dev/", "/proc/")):
         return None
-    output = target_of(output)
+    output = resolve_link(output)
     if output.is_dir() or not output.name:
         raise OutputError(f"{output} cannot be written: it is a folder. Give another -o.")
     refuse_foreign(output)

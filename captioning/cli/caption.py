@@ -32,7 +32,7 @@ from captioning.cli.progress import count_in_background, progress_bar, talk
 from captioning.cli.search import chosen_search
 from captioning.cli.stopping import Stopping
 from captioning.errors import ConfigError
-from captioning.files import is_special
+from captioning.files import is_special_file
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import CaptionResult, Counts, one_line
 from captioning.messages import format_count
@@ -178,14 +178,14 @@ def _note_end(
 ) -> None:
     """Note what merging shares, and the next run, need to know of this one."""
     from captioning.bulk.journal import stamp_of
-    from captioning.files import target_of
+    from captioning.files import resolve_link
 
     assert settings.output is not None
     inputs = {
         name: getattr(settings, name)
         for name in ("paths", "recursive", "follow_links", "limit", "prefix", "suffix")
     }
-    output = target_of(settings.output)
+    output = resolve_link(settings.output)
     journal.note(
         finished=counts.captioned + counts.failed if finished else None,
         output=stamp_of(str(output)) if output.exists() else None,
@@ -287,7 +287,7 @@ def _tell_end(console: Console, settings: CaptionConfig, counts: Counts) -> None
     """Say where the captions are to somebody who looks; a script reads the exit code."""
     form = format_of(settings)
     where = ""
-    if settings.output is not None and not is_special(settings.output):
+    if settings.output is not None and not is_special_file(settings.output):
         where = f"in {settings.output}"
     elif settings.output is None and is_for_each(form):
         where = "in them" if form == "embed" else "beside them"

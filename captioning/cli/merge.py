@@ -18,7 +18,7 @@ from captioning.bulk.writers.formats import ENDINGS, open_writer
 from captioning.cli.caption_settings import OutputFile
 from captioning.cli.progress import talk
 from captioning.errors import ConfigError, OutputError
-from captioning.files import target_of
+from captioning.files import resolve_link
 from captioning.messages import format_count
 
 
@@ -53,7 +53,7 @@ def run(settings: MergeConfig) -> int:
             raise ConfigError(
                 f"{settings.output} exists. Give --overwrite to replace it, or another -o."
             )
-    output = None if settings.output is None else target_of(settings.output)
+    output = None if settings.output is None else resolve_link(settings.output)
     places = [] if output is None else [output, part_of(output)]
     fresh = [path for path in places if not path.exists()]
     try:
@@ -91,7 +91,7 @@ def _in_order(paths: tuple[Path, ...]) -> list[Path]:
         )
     found: dict[int, Path] = {}
     runs: dict[str, Path] = {}
-    for path in map(target_of, paths):  # where a link leads, the journal and the images are
+    for path in map(resolve_link, paths):  # where a link leads, the journal and the images are
         if not path.exists():
             raise ConfigError(f"{path} does not exist. Check the path.")
         facts = read_facts(journal_of(path))

@@ -10,7 +10,7 @@ from captioning.errors import ConfigError, DataError
 from captioning.evaluation.search_sweep import try_searches
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
-from captioning.files import check_writable, copies
+from captioning.files import check_writable, find_copies
 from captioning.inference.captioner import Captioner
 from captioning.messages import format_count
 from captioning.metrics import Scores, score
@@ -133,7 +133,7 @@ def evaluate(
 def _refuse_known(split: CaptionSplit, consensus: Consensus) -> None:
     """An image that is asked about itself answers with its own references, a copy of it too."""
     paths = [image.path for image in split.images]
-    if known := copies(paths, consensus.paths):
+    if known := find_copies(paths, consensus.paths):
         raise DataError(
             f"{format_count(len(known), 'image')} of {split.split}, {known[0]} among "
             "them, or copies "

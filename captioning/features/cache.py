@@ -13,7 +13,7 @@ from jaxtyping import Float16, Int, Shaped
 from torch import Tensor
 
 from captioning.errors import DataError
-from captioning.files import write_whole
+from captioning.files import write_atomic
 
 _ROWS, _INDEX = "features.npy", "index.json"
 _HALF = np.dtype(np.float16)
@@ -206,7 +206,7 @@ class RowCache:
         """Make sure that what was appended survives the end of this process."""
         self.rows.flush()
         index = {"shape": list(self.rows.shape), "done": self.done, "unreadable": self.unreadable}
-        write_whole(self._index, json.dumps(index))
+        write_atomic(self._index, json.dumps(index))
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from captioning.errors import OutputError
-from captioning.files import is_special, replace_whole, target_of
+from captioning.files import is_special_file, replace_atomic, resolve_link
 from captioning.metadata import iptc, jpeg, png, tiff, webp, xmp
 from captioning.metadata.blocks import Blocks
 
@@ -82,7 +82,7 @@ def read_caption(path: Path) -> str | None:
 def _read(path: Path, *, absent: bytes | None = None) -> bytes:
     """Return what a file holds; ``absent``, if given, where there is no file."""
     try:
-        if path.is_dir() or is_special(path):
+        if path.is_dir() or is_special_file(path):
             raise OutputError(f"{path} is a folder or a device. Give a file.")
         return path.read_bytes()
     except OutputError:
@@ -142,13 +142,13 @@ def _replace(path: Path, content: bytes, *, like: Path | None) -> None:
         OutputError: It cannot be written; an older file of that name is as it was.
     """
     try:
-        path = target_of(path)
-        if path.is_dir() or is_special(path):
+        path = resolve_link(path)
+        if path.is_dir() or is_special_file(path):
             raise OutputError(f"{path} is a folder or a device. Name a file to write to.")
         model = path if path.exists() else like
         mode = _PLAIN_MODE if model is None else stat.S_IMODE(model.stat().st_mode)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(path, content, mode=mode)
+        replace_atomic(path, content, mode=mode)
     except OutputError:
         raise
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.errors import OutputError, ScoreError
-from captioning.files import write_whole
+from captioning.files import write_atomic
 from captioning.messages import format_count
 from captioning.metrics.ngrams import ImageId
 
@@ -150,7 +150,7 @@ def write_results(captions: Mapping[ImageId, str], path: Path | str) -> None:
     except UnicodeEncodeError:
         text = json.dumps(entries)
     try:
-        write_whole(Path(path), text)
+        write_atomic(Path(path), text)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error}. Is there room, and the right?"

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from captioning.errors import TrainingError
-from captioning.files import write_whole
+from captioning.files import write_atomic
 from captioning.messages import describe_differences
 from captioning.training.settings import RunConfig
 
@@ -46,7 +46,7 @@ def check_output(config: RunConfig) -> None:
 
 def write_settings(config: RunConfig) -> None:
     """Write the settings that the run is continued under."""
-    write_whole(config.output / SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
+    write_atomic(config.output / SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
 
 
 @contextmanager

@@ -220,7 +220,7 @@ def test_unwritable_output_is_said_first(checkpoint, tmp_path, monkeypatch):
 
     monkeypatch.setattr(captioner, "stream", stream)
     for output in (tmp_path / "file" / "results.json", tmp_path, str(tmp_path)):
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot write"):
             evaluate(captioner, f"coco:{TINY}", split="val", output=output, workers=0)
 
 

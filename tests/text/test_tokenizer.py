@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from required_tools import require_tool
 
 from captioning.text.tokenizer import PUNCTUATION, tokenize, tokenize_lines
 
@@ -38,18 +39,12 @@ def official(captions: list[str]) -> list[list[str]]:
     ]
 
 
-java = pytest.mark.skipif(
-    shutil.which("java") is None or find_spec("pycocoevalcap") is None,
-    reason="needs Java and pycocoevalcap",
-)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["caption"][:30])
 def test_words_are_those_the_original_printed(case):
     assert tokenize(case["caption"]) == case["words"]
 
 
-@java
+@require_tool("Java and pycocoevalcap", bool(shutil.which("java") and find_spec("pycocoevalcap")))
 def test_a_file_of_captions_is_read_as_the_original_reads_it():
     # Two orders: what follows a caption may matter, and both must agree with the original.
     captions = [case["caption"] for case in CASES]

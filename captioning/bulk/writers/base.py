@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special, target_of
+from captioning.files import is_special_file, resolve_link
 from captioning.inference.results import CaptionResult
 
 _ODD_NAMES = "backslashreplace"  # a file's name may be no UTF-8
@@ -140,10 +140,10 @@ class FileWriter(Writer):
             raise OutputError(f"{output} cannot be written: {error}. Give another -o.") from error
 
     def _opened(self, output: Path) -> IO[Any]:
-        if is_special(output):
+        if is_special_file(output):
             handle = os.open(output, os.O_WRONLY)
         else:
-            path = self.output = target_of(output)
+            path = self.output = resolve_link(output)
             if self.whole or path.exists():
                 path = self._temporary = part_of(path)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -165,7 +165,7 @@ class FileWriter(Writer):
             self._end()
             self.file.flush()
             if self.output is not None:
-                if not is_special(self.output):
+                if not is_special_file(self.output):
                     os.fsync(self.file.fileno())
                 self.file.close()
             if self.output is not None and self._temporary is not None and not self._shorter():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from captioning.files import replace_whole
+from captioning.files import replace_atomic
 from captioning.inference.results import CaptionResult, one_line
 
 _HEAD = """<!doctype html>
@@ -76,7 +76,7 @@ class HtmlPage:
             return
         path = self._path_of(result.source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(path, result.thumbnail, sync=False, through=path.with_suffix(".part"))
+        replace_atomic(path, result.thumbnail, sync=False, temporary=path.with_suffix(".part"))
 
     def add(self, result: CaptionResult) -> None:
         """Add one image with its captions, or the reason why it has none."""

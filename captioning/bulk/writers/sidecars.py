@@ -7,7 +7,7 @@ from typing import Literal
 
 from captioning.bulk.writers.base import Writer
 from captioning.errors import OutputError
-from captioning.files import replace_whole
+from captioning.files import replace_atomic
 from captioning.inference.results import CaptionResult
 from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
 from captioning.sources.find import is_image_name
@@ -153,7 +153,7 @@ class SidecarWriter(FileForEach):
             if self.existing == "append":
                 lines = [*before, *(line for line in lines if line not in before)]
         text = "".join(f"{line}\n" for line in lines)
-        replace_whole(path, text.encode("utf-8", "backslashreplace"))
+        replace_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
 class XmpWriter(FileForEach):
