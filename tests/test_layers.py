@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "messages",
     "files",
+    "json_data",
     "metadata",
     "text",
     "images",
