@@ -36,13 +36,8 @@ from captioning.files import is_special_file
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import CaptionResult, Counts, one_line
 from captioning.messages import format_count
-from captioning.sources.find import (
-    Passed,
-    ReadableBytes,
-    SourceConfig,
-    find_images,
-    names_of,
-)
+from captioning.sources.find import ReadableBytes, SourceConfig, find_images, read_name_list
+from captioning.sources.image_names import SkippedCounts
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     import captioning.decoding
@@ -58,7 +53,7 @@ def run(settings: CaptionConfig) -> int:
     console, start = talk(), time.monotonic()
     check(settings)
     form = format_of(settings)
-    passed, counts = Passed(), Counts()
+    passed, counts = SkippedCounts(), Counts()
     images = _some(_images(settings, passed), settings, passed)
     if settings.dry_run:
         return _tell_plan(settings, form, images, passed)
@@ -163,7 +158,7 @@ def _progress(console: Console, settings: CaptionConfig) -> Iterator[Callable[[C
         # Nobody waits for the number of all photos.
         if not bar.disable and _countable(settings):
             count_in_background(
-                lambda: _images(settings, Passed()), lambda n: bar.update(task, total=n)
+                lambda: _images(settings, SkippedCounts()), lambda n: bar.update(task, total=n)
             )
 
         def tell(counts: Counts) -> None:
@@ -195,7 +190,7 @@ def _note_end(
         counts.absent = max(0, journal.count() - counts.captioned)
 
 
-def _images(settings: CaptionConfig, passed: Passed) -> Iterator[ImageRef]:
+def _images(settings: CaptionConfig, passed: SkippedCounts) -> Iterator[ImageRef]:
     """Yield the images of this run's share."""
     from captioning.bulk.partition import share_of
 
@@ -209,7 +204,7 @@ def _images(settings: CaptionConfig, passed: Passed) -> Iterator[ImageRef]:
                 patterns=name != "-",
                 follow_links=settings.follow_links,
                 time_limit=settings.time_limit,
-                apart=apart,
+                excluded_folders=apart,
             ),
             passed,
         )
@@ -221,7 +216,7 @@ def _images(settings: CaptionConfig, passed: Passed) -> Iterator[ImageRef]:
 def _listed() -> Iterator[str]:
     if sys.stdin is None:
         raise ConfigError("- stands for a list on standard input, and that is closed.")
-    return names_of(cast(ReadableBytes, sys.stdin.buffer))
+    return read_name_list(cast(ReadableBytes, sys.stdin.buffer))
 
 
 def _written_folders(settings: CaptionConfig) -> frozenset[str]:
@@ -239,14 +234,14 @@ def _countable(settings: CaptionConfig) -> bool:
 
 
 def _some(
-    images: Iterator[ImageRef], settings: CaptionConfig, passed: Passed
+    images: Iterator[ImageRef], settings: CaptionConfig, passed: SkippedCounts
 ) -> Iterator[ImageRef]:
     """Return the images, of which there is at least one, if not in this share of them."""
     first = next(images, None)
     if first is not None:
         return chain([first], images)
     others = replace(settings, shard=None)
-    if shard_of(settings) and next(_images(others, Passed()), None) is not None:
+    if shard_of(settings) and next(_images(others, SkippedCounts()), None) is not None:
         return iter(())
     raise ConfigError(_nothing_found(settings, passed))
 
@@ -257,7 +252,7 @@ def _existing(settings: CaptionConfig) -> Literal["keep", "replace", "append"]:
     return "replace" if settings.overwrite else "keep"
 
 
-def _nothing_found(settings: CaptionConfig, passed: Passed) -> str:
+def _nothing_found(settings: CaptionConfig, passed: SkippedCounts) -> str:
     if not settings.paths:
         return "No photo was named. For example: captioning caption holiday/"
     if set(settings.paths) == {"-"}:
@@ -272,7 +267,7 @@ def _nothing_found(settings: CaptionConfig, passed: Passed) -> str:
 
 
 def _tell_plan(
-    settings: CaptionConfig, form: str, images: Iterator[ImageRef], passed: Passed
+    settings: CaptionConfig, form: str, images: Iterator[ImageRef], passed: SkippedCounts
 ) -> int:
     """Say what would be done; nothing is written."""
     total = sum(1 for _ in images)
@@ -298,7 +293,7 @@ def _tell_end(console: Console, settings: CaptionConfig, counts: Counts) -> None
 
 
 def _summary(
-    settings: CaptionConfig, counts: Counts, passed: Passed, seconds: float, stopped: int
+    settings: CaptionConfig, counts: Counts, passed: SkippedCounts, seconds: float, stopped: int
 ) -> str:
     fresh = counts.captioned + counts.failed - counts.known
     return json.dumps(
@@ -316,7 +311,9 @@ def _summary(
     )
 
 
-def _report(console: Console, counts: Counts, passed: Passed, failed: list[CaptionResult]) -> None:
+def _report(
+    console: Console, counts: Counts, passed: SkippedCounts, failed: list[CaptionResult]
+) -> None:
     if passed.files:
         files = format_count(passed.files, "file")
         console.print(f"Left out, as hidden or no images by their endings: {files}.")

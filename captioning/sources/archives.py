@@ -1,4 +1,4 @@
-"""Images in tar files, as webdataset lays them out: read in order, one at a time."""
+"""Images in tar archives in the layout of webdataset, read in order and one at a time."""
 
 import tarfile
 from collections import Counter
@@ -7,20 +7,24 @@ from typing import BinaryIO
 
 from captioning.images.worker_pool import ImageRef
 from captioning.messages import format_count
+from captioning.sources.image_names import is_image_name
 
-LARGEST = 256 << 20
-"""Bytes that an image in a shard, or behind a URL, may have."""
-_LARGEST_MEMBER = 64 << 30  # bytes; more is said by damaged headers only, and takes ages to skip
-_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_IMAGE_BYTES = 256 << 20
+"""Largest accepted image in an archive or behind a URL, in bytes."""
+_MAX_MEMBER_BYTES = 64 << 30  # only a damaged header states more, and skipping it takes hours
+_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def is_archive(name: str) -> bool:
-    """Return whether a file is taken for a shard, by its name."""
-    return name.lower().endswith(_ENDINGS)
+    """Return whether a file name has the extension of a tar archive."""
+    return name.lower().endswith(_EXTENSIONS)
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose damaged header is an error, and not the end of the shard."""
+    """An archive member whose damaged header raises an error.
+
+    ``tarfile`` takes such a header for the end of the archive and would drop the rest silently.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
@@ -33,52 +37,60 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def archive_images(
-    name: str, opened: Callable[[], BinaryIO], is_image_name: Callable[[str], bool]
-) -> Iterator[ImageRef]:
-    """Yield the images of a shard under the names ``shard.tar/member``, each once.
+def find_archive_images(name: str, open_archive: Callable[[], BinaryIO]) -> Iterator[ImageRef]:
+    """Yield the images of an archive, named ``archive.tar/member``.
 
-    A shard that cannot be opened, or that is damaged on the way, ends in an image that says so.
+    If the archive cannot be opened or is damaged, the last item carries the error.
 
     Args:
-        name: The shard's.
-        opened: Opens it.
-        is_image_name: Says of a member's name, without its folders, whether it is one.
+        name: Path or URL of the archive.
+        open_archive: Opens the archive for reading.
     """
     count = 0
-    times: Counter[int] = Counter()
+    uses: Counter[int] = Counter()
     try:
-        with opened() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as shard:
-            for member in shard:
-                if member.size > _LARGEST_MEMBER:
-                    raise tarfile.ReadError(f"a member of {member.size:,} bytes is announced")
+        with (
+            open_archive() as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
+        ):
+            for member in archive:
+                if member.size > _MAX_MEMBER_BYTES:
+                    raise tarfile.ReadError(f"a header states a member of {member.size:,} bytes")
                 if member.isdir() or not is_image_name(member.name.rpartition("/")[2]):
                     continue
-                own = f"{name}/{member.name}"
-                times[hash(own)] += 1
-                if (again := times[hash(own)]) > 1:
-                    own = f"{own}#{again}"  # two images of one name
-                yield _member(shard, member, own)
+                image_name = f"{name}/{member.name}"
+                uses[hash(image_name)] += 1
+                if (number := uses[hash(image_name)]) > 1:  # an archive may repeat a name
+                    image_name = f"{image_name}#{number}"
+                yield _read_member(archive, member, image_name)
                 count += 1
     except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
-        where = f"after {format_count(count, 'image')}" if count else "at its beginning"
-        told = str(error) or type(error).__name__
+        where = f"after {format_count(count, 'image')}" if count else "at its start"
+        reason = str(error) or type(error).__name__
         yield ImageRef(
-            name, error=f"{name} cannot be read as a tar file, {where}: {told}. Get it again."
+            name,
+            error=f"cannot read '{name}' as a tar archive: error {where}: {reason}. "
+            "Download it again.",
         )
 
 
-def _member(shard: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> ImageRef:
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> ImageRef:
     if not member.isfile():
         return ImageRef(
-            name, error=f"{name} is no file but a link to {member.linkname!r} within the shard."
+            name,
+            error=f"cannot read '{name}': it is a link to {member.linkname!r} inside the archive. "
+            "Extract the archive first.",
         )
-    if member.size > LARGEST:
+    if member.size > MAX_IMAGE_BYTES:
         return ImageRef(
-            name, error=f"{name} has {member.size:,} bytes, more than the limit of {LARGEST:,}."
+            name,
+            error=f"cannot read '{name}': it has {member.size:,} bytes; the limit is "
+            f"{MAX_IMAGE_BYTES:,}. Shrink it.",
         )
-    file = shard.extractfile(member)
+    file = archive.extractfile(member)
     content = file.read() if file else b""
     if len(content) < member.size:
-        return ImageRef(name, error=f"{name} is cut off: the tar file ends in it. Get it again.")
+        return ImageRef(
+            name, error=f"cannot read '{name}': the archive ends inside it. Download it again."
+        )
     return ImageRef(name, content)

@@ -1,191 +1,169 @@
-"""From what the user names to a stream of images: never all of them in memory.
+"""Find images: turn the names given by a user into a stream of image references.
 
-A name is that of a file, a folder, a pattern such as ``photos/*.jpg``, a tar shard, or a URL of any
-file system that fsspec knows (of a file, a folder, a shard, or with a pattern). Within a folder the
-order is that in which people count (``photo2`` before ``photo10``).
+A name is a file, a folder, a glob pattern such as ``photos/*.jpg``, a tar archive, or a URL of any
+fsspec file system. The images of a folder come in natural order (``photo2`` before ``photo10``).
 """
 
 import codecs
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from captioning.images.worker_pool import ImageRef
-from captioning.sources.archives import archive_images, is_archive
-
-_ENDINGS = (
-    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jp2 j2k ppm pgm pbm "
-    "pnm mpo ico tga"
+from captioning.sources.archives import find_archive_images, is_archive
+from captioning.sources.image_names import (
+    SkippedCounts,
+    is_image_name,
+    natural_key,
+    report_unmatched,
 )
-EXTENSIONS = frozenset(f".{ending}" for ending in _ENDINGS.split())
-"""Endings by which folders and shards give their images; a file that is named is always tried."""
+
+_FolderToVisit = tuple[str, tuple[str, ...]]
+"""A path, and the real paths of the folders that contain it."""
 
 
 @runtime_checkable
 class ReadableBytes(Protocol):
-    """A binary stream, buffered."""
+    """A buffered binary stream."""
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, as many as are there; none at the end."""
+        """Return the bytes that are available, at most ``size``; empty at the end."""
         ...
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """How names become images."""
+    """How names are turned into images."""
 
     recursive: bool = False
-    """Go into the folders of folders."""
+    """Enter subfolders."""
     patterns: bool = True
-    """Whether a name that does not exist may be a pattern."""
+    """Expand names that do not exist as glob patterns."""
     follow_links: bool = False
-    """Take links that lead out of a folder, and go through links to folders."""
+    """Read links that point out of their folder, and enter linked folders."""
     time_limit: float = 60.0
-    """Seconds after which a server's next image is no longer waited for."""
-    apart: frozenset[str] = frozenset()
-    """Real paths of folders that are not entered: what a run writes is not its input."""
-
-
-@dataclass
-class Passed:
-    """What was passed over so far."""
-
-    files: int = 0
-    """What is hidden in folders, or no image by its name."""
-    folders: int = 0
-    """Folders in folders, where these are not gone into."""
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file in a folder is taken for an image, by its name."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+    """Seconds to wait for the next entry of a remote listing."""
+    excluded_folders: frozenset[str] = frozenset()
+    """Real paths of folders that are not entered, such as the output folder of the run."""
 
 
 def find_images(
-    names: Iterable[str], options: SourceConfig | None = None, passed: Passed | None = None
+    names: Iterable[str],
+    config: SourceConfig | None = None,
+    skipped: SkippedCounts | None = None,
 ) -> Iterator[ImageRef]:
-    """Yield the images that ``names`` lead to, in their order; one named twice comes twice.
+    """Yield the images for ``names``, in order; a name given twice is yielded twice.
 
-    What does not exist is among them, and so is what only looks like an image (a folder named
-    ``x.jpg``, a folder that may not be opened): each gives a result that says so.
+    The stream is lazy, so that a folder or a list may be larger than memory. A missing file, an
+    unreadable folder and a folder named ``x.jpg`` are yielded as well; they end as error rows.
 
     Args:
-        names: Files, folders, patterns, shards, URLs.
-        options: How they are taken.
-        passed: Counts what is passed over.
+        names: Files, folders, glob patterns, archives and URLs.
+        config: How to treat them; the defaults if None.
+        skipped: Counts that are updated.
     """
-    options, passed = options or SourceConfig(), passed or Passed()
+    config, skipped = config or SourceConfig(), skipped or SkippedCounts()
     for name in names:
         if "://" in name:
-            from captioning.sources.urls import url_images
+            from captioning.sources.urls import find_url_images  # fsspec is slow to import
 
-            yield from url_images(
-                name,
-                recursive=options.recursive,
-                is_image_name=is_image_name,
-                passed=passed,
-                time_limit=options.time_limit,
+            yield from find_url_images(
+                name, recursive=config.recursive, time_limit=config.time_limit, skipped=skipped
             )
-        elif os.path.isdir(name):  # noqa: PTH112  (str keeps bytes that are no UTF-8)
-            yield from _folder(name, options, passed)
-        elif options.patterns and glob.escape(name) != name and not os.path.lexists(name):
-            found = _matches(name)
-            for match in found:
-                yield from _folder(match, options, passed) if _leads_on(match) else _file(match)
-            if not found:
-                yield unmatched(name)
+        elif os.path.isdir(name):  # noqa: PTH112  (str keeps names that are not UTF-8)
+            yield from _find_folder_images(name, config, skipped)
+        elif config.patterns and glob.escape(name) != name and not os.path.lexists(name):
+            yield from _find_matches(name, config, skipped)
         else:
-            yield from _file(name)
+            yield from _find_file_images(name)
 
 
-def names_of(stream: ReadableBytes) -> Iterator[str]:
-    """Yield the names of a list as they come, each ended by a line break, or by a NUL.
+def read_name_list(stream: ReadableBytes) -> Iterator[str]:
+    """Yield the names of a list while it is being written.
 
-    Which of them it is, its first piece tells: a NUL in it ends names.
+    Names end with a NUL if the first chunk contains one (``find -print0``), else with a newline.
 
     Args:
-        stream: The list; its bytes need be no UTF-8.
+        stream: The list. Its bytes may be other than UTF-8.
     """
     chunk = stream.read1(1 << 16).removeprefix(codecs.BOM_UTF8)
     end = b"\0" if b"\0" in chunk else b"\n"
     rest = b""
     while chunk:
-        *whole, rest = (rest + chunk).split(end)
-        yield from (_decoded(name, end) for name in whole if name.strip(b"\r"))
+        *complete, rest = (rest + chunk).split(end)
+        yield from (_decode_name(name, end) for name in complete if name.strip(b"\r"))
         chunk = stream.read1(1 << 16)
     if rest.strip(b"\r"):
-        yield _decoded(rest, end)
+        yield _decode_name(rest, end)
 
 
-def _decoded(name: bytes, end: bytes) -> str:
+def _decode_name(name: bytes, end: bytes) -> str:
     return os.fsdecode(name.removesuffix(b"\r") if end == b"\n" else name)
 
 
-def unmatched(pattern: str) -> ImageRef:
-    """Return what a pattern gives that no file matches."""
-    return ImageRef(pattern, error=f"No file matches {pattern}. Check the pattern.")
-
-
-def _file(name: str) -> Iterator[ImageRef]:
+def _find_file_images(name: str) -> Iterator[ImageRef]:
     if is_archive(name):
-        yield from archive_images(name, lambda: _opened(name), is_image_name)
+        yield from find_archive_images(name, lambda: _open_file(name))
     else:
         yield ImageRef(name)
 
 
-def _opened(name: str) -> BinaryIO:
+def _open_file(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def _matches(pattern: str) -> list[str]:
-    """Return the files that match, or where there are none, the folders."""
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    return sorted([path for path in found if not _leads_on(path)] or found, key=natural)
+def _find_matches(pattern: str, config: SourceConfig, skipped: SkippedCounts) -> Iterator[ImageRef]:
+    """Yield the files that match a pattern; if only folders match, the images inside them."""
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
+    files = [path for path in matches if not _is_plain_folder(path)]
+    for path in sorted(files or matches, key=natural_key):
+        if _is_plain_folder(path):
+            yield from _find_folder_images(path, config, skipped)
+        else:
+            yield from _find_file_images(path)
+    if not matches:
+        yield report_unmatched(pattern)
 
 
-def _leads_on(path: str) -> bool:
-    """Whether this is a folder, and not called like an image, which would be a mistake."""
-    return os.path.isdir(path) and not is_image_name(_last(path))  # noqa: PTH112
+def _is_plain_folder(path: str) -> bool:
+    """Return whether a path is a folder without an image extension, which is likely a mistake."""
+    return os.path.isdir(path) and not is_image_name(os.path.basename(path))  # noqa: PTH112, PTH119
 
 
-def _last(path: str) -> str:
-    return os.path.basename(path)  # noqa: PTH119
-
-
-def _folder(top: str, options: SourceConfig, passed: Passed) -> Iterator[ImageRef]:
-    home = os.path.realpath(top)
-    waiting: list[tuple[str, tuple[str, ...]]] = [(top, (home,))]
-    while waiting:
-        folder, above = waiting.pop()
+def _find_folder_images(
+    top: str, config: SourceConfig, skipped: SkippedCounts
+) -> Iterator[ImageRef]:
+    root = os.path.realpath(top)
+    stack: list[_FolderToVisit] = [(top, (root,))]
+    while stack:
+        folder, parents = stack.pop()
         try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: natural(entry.name))
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: natural_key(entry.name))
         except OSError as error:
-            yield ImageRef(folder, error=f"{folder} cannot be opened: {error.strerror or error}.")
+            reason = error.strerror or error
+            yield ImageRef(
+                folder, error=f"cannot open folder '{folder}': {reason}. Check its permissions."
+            )
             continue
-        deeper: list[tuple[str, tuple[str, ...]]] = []
-        for entry in found:
-            hidden = entry.name.startswith(".")
-            is_folder = _is_folder(entry)
-            if is_folder and not is_image_name(entry.name):
-                passed.files += hidden
-                entered = [] if hidden else _entered(entry, above, options)
-                if options.recursive:
-                    deeper += entered
-                else:
-                    passed.folders += len(entered)
+        subfolders: list[_FolderToVisit] = []
+        for entry in entries:
+            is_folder, hidden = _is_folder(entry), entry.name.startswith(".")
+            if is_image_name(entry.name):  # a folder named x.jpg becomes an error row
+                yield _folder_image(entry, root, config)
+            elif not is_folder or hidden:
+                skipped.files += 1
+            if not is_folder or hidden:
                 continue
-            if is_image_name(entry.name):
-                yield _in_folder(entry, home, options)
-            else:
-                passed.files += 1
-            if is_folder and options.recursive and not hidden:
-                deeper += _entered(entry, above, options)
-        waiting += reversed(deeper)
+            visits = _folders_to_visit(entry, parents, config)
+            if config.recursive:
+                subfolders += visits
+            elif not is_image_name(entry.name):
+                skipped.folders += len(visits)
+        stack += reversed(subfolders)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -195,33 +173,28 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _entered(
-    entry: "os.DirEntry[str]", above: tuple[str, ...], options: SourceConfig
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Return a folder to go into, with those that it lies in; links may lead back into them."""
-    real = os.path.realpath(entry.path) if options.apart or entry.is_symlink() else ""
-    if real in options.apart:
+def _folders_to_visit(
+    entry: "os.DirEntry[str]", parents: tuple[str, ...], config: SourceConfig
+) -> list[_FolderToVisit]:
+    """Return the folder, or an empty list if it is excluded or links back to a parent."""
+    is_link = entry.is_symlink()
+    real = os.path.realpath(entry.path) if config.excluded_folders or is_link else ""
+    if real in config.excluded_folders:
         return []
-    if not entry.is_symlink():
-        return [(entry.path, above)]
-    round_trip = any(real == each or each.startswith(real + os.sep) for each in above)
-    return [(entry.path, (*above, real))] if options.follow_links and not round_trip else []
+    if not is_link:
+        return [(entry.path, parents)]
+    is_cycle = any(real == parent or parent.startswith(real + os.sep) for parent in parents)
+    return [(entry.path, (*parents, real))] if config.follow_links and not is_cycle else []
 
 
-def _in_folder(entry: "os.DirEntry[str]", home: str, options: SourceConfig) -> ImageRef:
-    if options.follow_links or not entry.is_symlink():
+def _folder_image(entry: "os.DirEntry[str]", root: str, config: SourceConfig) -> ImageRef:
+    if config.follow_links or not entry.is_symlink():
         return ImageRef(entry.path)
     target = os.path.realpath(entry.path)
-    if target.startswith(home.rstrip(os.sep) + os.sep) or not os.path.lexists(target):
+    if target.startswith(root.rstrip(os.sep) + os.sep) or not os.path.lexists(target):
         return ImageRef(entry.path)
     return ImageRef(
         entry.path,
-        error=f"{entry.path} is a link out of its folder, to {target}. Add --follow-links to "
-        "caption what such links lead to.",
+        error=f"cannot read '{entry.path}': it is a link out of its folder, to '{target}'. "
+        "Add --follow-links to read it.",
     )
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a key under which ``photo2`` comes before ``photo10``, and no two names are equal."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name

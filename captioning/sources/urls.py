@@ -1,164 +1,143 @@
-"""Images behind URLs, of any file system that fsspec knows: ``s3://``, ``http://``, ``memory://``."""
+"""Images behind URLs of any fsspec file system, such as ``s3://``, ``http://`` and ``memory://``."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 
 from captioning.images.worker_pool import ImageRef
-from captioning.sources.archives import LARGEST, archive_images, is_archive
+from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
+from captioning.sources.image_names import (
+    SkippedCounts,
+    is_image_name,
+    natural_key,
+    report_unmatched,
+)
 
-if TYPE_CHECKING:
-    from captioning.sources.find import Passed
-
-_WILD = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 
 
-def url_images(
-    url: str,
-    *,
-    recursive: bool,
-    is_image_name: Callable[[str], bool],
-    passed: "Passed",
-    time_limit: float,
+def find_url_images(
+    url: str, *, recursive: bool, time_limit: float, skipped: SkippedCounts
 ) -> Iterator[ImageRef]:
-    """Yield the images of a file, a folder, a shard or a pattern somewhere else.
+    """Yield the images of a remote file, folder, archive or glob pattern.
 
-    Each is fetched when its turn comes. What cannot be reached, or does not answer, ends in a
-    image that says so.
+    File contents are fetched later, when the loader reads an image. If the server cannot be
+    reached or does not answer in time, the last item carries the error.
 
     Args:
-        url: Of the form ``protocol://path``.
-        recursive: Go into the folders of folders.
-        is_image_name: Says of a file's name, without its folders, whether it is one.
-        passed: Counts the files that are none, and folders that are not gone into.
-        time_limit: Seconds after which the next image is no longer waited for.
+        url: URL of the form ``protocol://path``.
+        recursive: Enter subfolders.
+        time_limit: Seconds to wait for the next image of the listing.
+        skipped: Counts that are updated.
     """
-    ended, next_ones, left = object(), Queue[object](1), threading.Event()
+    end, queue, closed = object(), Queue[object](1), threading.Event()
 
-    def look() -> None:
-        for each in chain(_listed(url, recursive, is_image_name, passed), [ended]):
-            while not left.is_set():
+    def fill_queue() -> None:
+        for item in chain(_list_images(url, recursive, skipped), [end]):
+            while not closed.is_set():
                 with suppress(Full):
-                    next_ones.put(each, timeout=0.2)
+                    queue.put(item, timeout=0.2)
                     break
 
-    threading.Thread(target=look, daemon=True).start()  # a server that never answers keeps it
+    # A daemon: a server that never answers would keep the process alive.
+    threading.Thread(target=fill_queue, daemon=True).start()
     try:
-        while (each := next_ones.get(timeout=time_limit)) is not ended:
-            assert isinstance(each, ImageRef)
-            yield each
+        while (item := queue.get(timeout=time_limit)) is not end:
+            assert isinstance(item, ImageRef)
+            yield item
     except Empty:
         yield ImageRef(
             url,
-            error=f"{url} did not answer within {time_limit:g} seconds. Try again, or raise the "
-            "time limit.",
+            error=f"cannot list '{url}': no answer within {time_limit:g} seconds. Try again, or "
+            "raise the time limit.",
         )
     finally:
-        left.set()
+        closed.set()
 
 
-def _listed(
-    url: str, recursive: bool, is_image_name: Callable[[str], bool], passed: "Passed"
-) -> Iterator[ImageRef]:
+def _list_images(url: str, recursive: bool, skipped: SkippedCounts) -> Iterator[ImageRef]:
+    # Every file system raises its own exception classes, so that all are caught.
     try:
         system, path = fsspec.core.url_to_fs(url)
-    except Exception as error:  # each file system raises kinds of its own
-        advice = "Check what it names."
+    except Exception as error:
+        advice = "Check the URL."
         if isinstance(error, ImportError):
-            advice = 'Install that; for http: pip install "captioning[http]".'
-        yield ImageRef(url, error=f"{url} cannot be opened: {_told(error)}. {advice}")
+            advice = 'Install that package; for http: pip install "captioning[http]".'
+        yield ImageRef(url, error=f"cannot open '{url}': {_describe(error)}. {advice}")
         return
     try:
-        yield from _found(
-            system, path, url, recursive=recursive, is_image_name=is_image_name, passed=passed
-        )
-    except Exception as error:  # each file system raises kinds of its own
-        yield ImageRef(
-            url, error=f"{url} cannot be listed: {_told(error)}. Check that it is there."
-        )
+        yield from _find_path_images(system, path, url, recursive=recursive, skipped=skipped)
+    except Exception as error:
+        yield ImageRef(url, error=f"cannot list '{url}': {_describe(error)}. Check the URL.")
 
 
-def _found(
-    system: Any,
-    path: str,
-    url: str,
-    *,
-    recursive: bool,
-    is_image_name: Callable[[str], bool],
-    passed: "Passed",
+def _find_path_images(
+    system: Any, path: str, url: str, *, recursive: bool, skipped: SkippedCounts
 ) -> Iterator[ImageRef]:
-    from captioning.sources.find import unmatched
-
     protocol = url.partition("://")[0]
-    if protocol not in ("http", "https"):  # a page is no folder, and ? there is no pattern
-        if _WILD & set(path):
+    if protocol not in ("http", "https"):  # web pages are not folders, and ? starts a query
+        if _WILDCARDS & set(path):
             matches = sorted(system.glob(path))
             for match in matches:
-                yield from _file(system, match, system.unstrip_protocol(match), is_image_name)
+                yield from _file_images(system, match, system.unstrip_protocol(match))
             if not matches:
-                yield unmatched(url)
+                yield report_unmatched(url)
             return
         if system.isdir(path):
-            yield from _folder(system, path, recursive, is_image_name, passed)
+            yield from _folder_images(system, path, recursive, skipped)
             return
-    yield from _file(system, path, url, is_image_name)
+    yield from _file_images(system, path, url)
 
 
-def _folder(
-    system: Any, path: str, recursive: bool, is_image_name: Callable[[str], bool], passed: "Passed"
+def _folder_images(
+    system: Any, path: str, recursive: bool, skipped: SkippedCounts
 ) -> Iterator[ImageRef]:
-    from captioning.sources.find import natural
-
     for folder, folders, files in system.walk(path, maxdepth=None if recursive else 1):
-        folders_in_order = sorted(folders, key=natural)
-        entered = [each for each in folders_in_order if not each.startswith(".")]
+        visible = [name for name in sorted(folders, key=natural_key) if not name.startswith(".")]
         if isinstance(folders, list):
-            folders[:] = entered
+            folders[:] = visible  # walk() enters the folders that are left in this list
         if not recursive:
-            passed.folders += len(entered)
-        for name in sorted(files, key=natural):
+            skipped.folders += len(visible)
+        for name in sorted(files, key=natural_key):
             if is_image_name(name):
-                full = f"{str(folder).rstrip('/')}/{name}"
-                yield from _file(system, full, system.unstrip_protocol(full), is_image_name)
+                full_path = f"{str(folder).rstrip('/')}/{name}"
+                yield from _file_images(system, full_path, system.unstrip_protocol(full_path))
             else:
-                passed.files += 1
+                skipped.files += 1
 
 
-def _file(
-    system: Any, path: str, url: str, is_image_name: Callable[[str], bool]
-) -> Iterator[ImageRef]:
+def _file_images(system: Any, path: str, url: str) -> Iterator[ImageRef]:
     if is_archive(path):
-        yield from archive_images(
-            url, lambda: cast(BinaryIO, system.open(path, "rb")), is_image_name
-        )
+        yield from find_archive_images(url, lambda: cast(BinaryIO, system.open(path, "rb")))
     else:
-        yield ImageRef(url, lambda: _fetched(system, path))
+        yield ImageRef(url, lambda: _fetch(system, path))
 
 
-def _fetched(system: Any, path: str) -> bytes:
-    """Return a file's content.
+def _fetch(system: Any, path: str) -> bytes:
+    """Return the content of a remote file.
 
     Raises:
-        OSError: It cannot be had, or is too large for an image.
+        OSError: The file cannot be fetched, or is larger than ``MAX_IMAGE_BYTES``.
     """
     try:
         with system.open(path, "rb") as file:
             content = bytearray()
-            while len(content) <= LARGEST and (piece := file.read(1 << 20)):
-                content += piece  # a server may send less at a time than is asked for
+            # A server may send less per read than requested.
+            while len(content) <= MAX_IMAGE_BYTES and (piece := file.read(1 << 20)):
+                content += piece
     except OSError:
         raise
-    except Exception as error:  # each file system raises kinds of its own
-        raise OSError(_told(error)) from error
-    if len(content) > LARGEST:
-        raise OSError(f"it has more than {LARGEST:,} bytes, too many for an image")
+    except Exception as error:  # every file system raises its own exception classes
+        raise OSError(_describe(error)) from error
+    if len(content) > MAX_IMAGE_BYTES:
+        raise OSError(f"it has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image")
     return bytes(content)
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"

@@ -192,7 +192,7 @@ def test_a_pattern_that_nothing_matches_is_a_row_that_says_so(pattern, caption, 
     assert ran.code == 1
     assert [row.get("error", "") for row in rows(ran.out)] == [
         "",
-        f"No file matches {pattern}. Check the pattern.",
+        f"no file matches '{pattern}'. Check the pattern.",
     ]
 
 

@@ -1,3 +1,5 @@
+"""Finding images by name: order, what is skipped, and what ends as an error row."""
+
 import http.server
 import io
 import os
@@ -9,7 +11,8 @@ import threading
 import fsspec
 import pytest
 
-from captioning.sources.find import Passed, SourceConfig, find_images, names_of
+from captioning.sources.find import SourceConfig, find_images, read_name_list
+from captioning.sources.image_names import SkippedCounts
 
 DEEP = SourceConfig(recursive=True)
 
@@ -36,7 +39,7 @@ def folder(tmp_path):
 
 
 class Listing:
-    """What os.scandir gives, in an order of our own."""
+    """A stand-in for the result of os.scandir."""
 
     def __init__(self, entries):
         self.entries = iter(entries)
@@ -54,8 +57,8 @@ class Listing:
         return next(self.entries)
 
 
-def paths(names, options=None):
-    return [image.name for image in find_images([str(name) for name in names], options)]
+def paths(names, config=None):
+    return [image.name for image in find_images([str(name) for name in names], config)]
 
 
 def names(found, folder):
@@ -65,14 +68,14 @@ def names(found, folder):
 # --- folders, files and patterns -----------------------------------------------------------------
 
 
-def test_folder_gives_its_images_as_people_count_and_counts_what_it_passes_over(folder):
-    passed = Passed()
-    found = [image.name for image in find_images([str(folder)], passed=passed)]
+def test_folder_yields_natural_order_and_counts_skipped(folder):
+    skipped = SkippedCounts()
+    found = [image.name for image in find_images([str(folder)], skipped=skipped)]
     assert names(found, folder) == ["photo1.png", "photo2.JPG", "photo10.jpg", "Äther.webp"]
-    assert passed.files == 4  # notes.txt, .hidden.jpg, ._photo1.png, .cache
+    assert skipped.files == 4  # notes.txt, .hidden.jpg, ._photo1.png, .cache
 
 
-def test_folders_of_folders_are_entered_on_request(folder):
+def test_recursive_enters_subfolders(folder):
     assert names(paths([folder], DEEP), folder)[4:] == [
         "deep/photo3.gif",
         "deep/deeper/photo4.tiff",
@@ -80,13 +83,13 @@ def test_folders_of_folders_are_entered_on_request(folder):
     ]
 
 
-def test_order_is_that_of_the_arguments_and_each_comes_as_often_as_it_is_named(folder):
+def test_names_keep_their_order_and_repeats(folder):
     last, first = folder / "photo10.jpg", folder / "photo1.png"
     found = paths([last, first, last, folder / "deep"])
     assert names(found, folder) == ["photo10.jpg", "photo1.png", "photo10.jpg", "deep/photo3.gif"]
 
 
-def test_order_does_not_depend_on_the_disk(tmp_path, monkeypatch):
+def test_folder_order_is_independent_of_scandir(tmp_path, monkeypatch):
     made = ["a.jpg", "A.jpg", "b1.jpg", "B1.jpg", "b01.jpg", "b10.jpg", "b9.jpg", "٣.jpg"]
     for name in made:
         (tmp_path / name).touch()
@@ -105,7 +108,7 @@ def test_order_does_not_depend_on_the_disk(tmp_path, monkeypatch):
     assert len(expected) == len(made)
 
 
-def test_pattern_is_filled_in_and_a_name_with_brackets_is_taken_as_it_is(folder):
+def test_pattern_expands_unless_the_file_exists(folder):
     assert names(paths([folder / "photo1*"]), folder) == ["photo1.png", "photo10.jpg"]
     (folder / "photo[1].jpg").touch()
     assert names(paths([folder / "photo[1].jpg"]), folder) == ["photo[1].jpg"]
@@ -116,21 +119,21 @@ def test_pattern_is_filled_in_and_a_name_with_brackets_is_taken_as_it_is(folder)
     assert names(paths([folder / "al*"]), folder) == ["album.jpg"]
 
 
-def test_a_pattern_that_nothing_matches_gets_a_result(folder, memory):
+def test_unmatched_pattern_yields_an_error(folder, memory):
     for pattern in (f"{folder}/*.nef", f"{folder}/s-*.tar", f"{memory}/*.nef"):
         (found,) = find_images([pattern])
         assert (found.name, found.error) == (
             pattern,
-            f"No file matches {pattern}. Check the pattern.",
+            f"no file matches '{pattern}'. Check the pattern.",
         )
     (listed,) = find_images([f"{folder}/*.nef"], SourceConfig(patterns=False))
     assert listed.error == ""
 
 
-def test_folders_that_would_be_entered_on_request_are_counted(folder, memory, tmp_path):
+def test_skipped_folders_counts_enterable_subfolders(folder, memory, tmp_path):
     def count(name, **options):
-        list(find_images([str(name)], SourceConfig(**options), passed := Passed()))
-        return passed.folders
+        list(find_images([str(name)], SourceConfig(**options), skipped := SkippedCounts()))
+        return skipped.folders
 
     assert count(folder) == 2  # deep, other; not .cache
     assert count(folder, recursive=True) == 0
@@ -142,12 +145,12 @@ def test_folders_that_would_be_entered_on_request_are_counted(folder, memory, tm
     assert count(tmp_path / "links", follow_links=True) == 1
 
 
-def test_file_that_is_named_is_always_tried(folder):
+def test_named_file_is_yielded_whatever_its_extension(folder):
     named = [folder / "notes.txt", folder / ".hidden.jpg", "nowhere.jpg"]
     assert paths(named) == [str(name) for name in named]
 
 
-def test_what_looks_like_a_image_gets_a_result(folder):
+def test_folder_or_broken_link_with_image_name_is_yielded(folder):
     (folder / "album.jpg").mkdir()
     (folder / "album.jpg" / "inside.png").touch()
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
@@ -155,7 +158,7 @@ def test_what_looks_like_a_image_gets_a_result(folder):
     assert "album.jpg/inside.png" in names(paths([folder], DEEP), folder)
 
 
-def test_a_folder_that_may_not_be_opened_gets_a_result(folder, monkeypatch):
+def test_unreadable_folder_yields_an_error(folder, monkeypatch):
     scan = os.scandir
 
     def closed(path):
@@ -166,17 +169,17 @@ def test_a_folder_that_may_not_be_opened_gets_a_result(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     found = list(find_images([str(folder)], DEEP))
     (error,) = (image.error for image in found if image.error)
-    assert error == f"{folder / 'deep'} cannot be opened: Permission denied."
+    assert error.startswith(f"cannot open folder '{folder / 'deep'}': Permission denied.")
     assert names([image.name for image in found], folder)[-1] == "other/photo6.heic"
 
 
-def test_names_that_are_no_utf_8_come_back_to_the_byte(tmp_path):
+def test_non_utf8_name_round_trips(tmp_path):
     path = tmp_path / os.fsdecode(b"\xff\xfe.jpg")
     path.touch()
     assert [os.fsencode(each) for each in paths([tmp_path])] == [os.fsencode(path)]
 
 
-def test_images_are_listed_as_they_are_asked_for(folder):
+def test_find_images_is_lazy(folder):
     def endless():
         while True:
             yield str(folder)
@@ -188,7 +191,7 @@ def test_images_are_listed_as_they_are_asked_for(folder):
 # --- links ---------------------------------------------------------------------------------------
 
 
-def test_links_out_of_the_folder_are_followed_on_request(tmp_path):
+def test_links_out_of_the_folder_need_follow_links(tmp_path):
     inside, outside = tmp_path / "in", tmp_path / "out"
     for path in (inside, inside / "sub", outside):
         path.mkdir()
@@ -202,7 +205,7 @@ def test_links_out_of_the_folder_are_followed_on_request(tmp_path):
     found = list(find_images([str(inside)], DEEP))
     assert names([each.name for each in found], inside) == ["a.jpg", "to-b.jpg", "sub/to-a.jpg"]
     assert [bool(each.error) for each in found] == [False, True, False]
-    assert f"is a link out of its folder, to {outside / 'b.jpg'}. Add --follow-l" in found[1].error
+    assert f"it is a link out of its folder, to '{outside / 'b.jpg'}'. Add -" in found[1].error
     followed = list(find_images([str(inside)], SourceConfig(True, follow_links=True)))
     assert names([each.name for each in followed], inside) == [
         *("a.jpg", "to-b.jpg", "sub/to-a.jpg", "to-out/b.jpg"),
@@ -226,12 +229,12 @@ def test_links_out_of_the_folder_are_followed_on_request(tmp_path):
         (b"\xef\xbb\xbfa.jpg\n", ["a.jpg"]),
     ],
 )
-def test_a_list_ends_its_names_by_lines_or_by_nul(content, expected):
-    assert list(names_of(io.BytesIO(content))) == expected
+def test_name_list_splits_at_newline_or_nul(content, expected):
+    assert list(read_name_list(io.BytesIO(content))) == expected
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
-def test_a_long_list_is_read_in_pieces(end):
+def test_name_list_reads_in_bounded_chunks(end):
     listed = [f"{number:x}" * (number % 40 + 1) for number in range(20_000)]
 
     class Stream(io.BytesIO):
@@ -242,37 +245,37 @@ def test_a_long_list_is_read_in_pieces(end):
             return super().read(min(size, random.Random(self.tell()).randint(50, 5000)))
 
     stream = Stream(end.join(name.encode() for name in listed) + end)
-    assert list(names_of(stream)) == listed
+    assert list(read_name_list(stream)) == listed
     assert 0 < stream.largest <= 1 << 16
 
 
-def test_a_list_that_is_still_being_written_is_worked_on():
+def test_name_list_yields_while_being_written():
     reader, writer = os.pipe()
     with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as producer:  # noqa: PTH123
-        found = names_of(stream)
+        found = read_name_list(stream)
         for name in (b"a.jpg", b"b.jpg"):
             producer.write(name + b"\n")
             assert next(found) == name.decode()
 
 
-# --- shards --------------------------------------------------------------------------------------
+# --- archives ----------------------------------------------------------------------------------
 
 
-def write_shard(path, members, mode="w"):
-    with tarfile.open(path, mode) as shard:
+def write_archive(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            shard.addfile(info, io.BytesIO(content))
+            archive.addfile(info, io.BytesIO(content))
 
 
 MEMBERS = {"b/1.jpg": b"one", "b/1.json": b"{}", "2.png": b"two", ".3.jpg": b"no", "4.cls": b"4"}
 
 
 @pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz")])
-def test_a_shard_gives_its_images_in_order(ending, mode, tmp_path):
-    path = tmp_path / f"shard-000.{ending}"
-    write_shard(path, MEMBERS, mode)
+def test_archive_yields_its_images_in_order(ending, mode, tmp_path):
+    path = tmp_path / f"archive-000.{ending}"
+    write_archive(path, MEMBERS, mode)
     found = list(find_images([str(path)]))
     assert [(each.name, each.content) for each in found] == [
         (f"{path}/b/1.jpg", b"one"),
@@ -281,32 +284,32 @@ def test_a_shard_gives_its_images_in_order(ending, mode, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 100, 600, 1300])
-def test_a_damaged_shard_ends_in_a_result_that_says_so(cut, tmp_path):
-    path = tmp_path / "shard.tar"
-    write_shard(path, {f"{number}.jpg": b"x" * 900 for number in range(3)})
+def test_cut_archive_ends_with_an_error(cut, tmp_path):
+    path = tmp_path / "archive.tar"
+    write_archive(path, {f"{number}.jpg": b"x" * 900 for number in range(3)})
     path.write_bytes(path.read_bytes()[:cut])
     found = list(find_images([str(path)]))
     assert found[-1].error
-    assert "cannot be read as a tar file" in found[-1].error or "is cut off" in found[-1].error
+    assert "as a tar archive" in found[-1].error or "ends inside it" in found[-1].error
     assert all(each.content == b"x" * 900 for each in found if not each.error)
 
 
 @pytest.mark.parametrize("place", [0, 1536, 3072])
 @pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_damaged_header_is_not_the_end_of_a_shard(place, damage, tmp_path):
-    path = tmp_path / "shard.tar"
-    write_shard(path, {f"{number}.jpg": b"x" * 900 for number in range(3)})
+def test_archive_with_damaged_header_ends_with_an_error(place, damage, tmp_path):
+    path = tmp_path / "archive.tar"
+    write_archive(path, {f"{number}.jpg": b"x" * 900 for number in range(3)})
     content = path.read_bytes()
     assert content[place + 257 : place + 262] == b"ustar"
     changed = content[:place] + b"?" + content[place + 1 :]
     path.write_bytes(content[: place + 100] if damage == "cut" else changed)
     found = list(find_images([str(path)]))
     assert [bool(each.error) for each in found] == [False] * (place // 1536) + [True]
-    assert "cannot be read as a tar file" in found[-1].error
+    assert "as a tar archive" in found[-1].error
 
 
-def test_a_header_that_announces_more_than_there_can_be_ends_a_shard(tmp_path):
-    write_shard(tmp_path / "s.tar", {"1.jpg": b"x", "2.jpg": b"y"})
+def test_archive_with_huge_member_ends_with_an_error(tmp_path):
+    write_archive(tmp_path / "s.tar", {"1.jpg": b"x", "2.jpg": b"y"})
     content = bytearray((tmp_path / "s.tar").read_bytes())
     info = tarfile.TarInfo("2.jpg")
     info.size = 2**60
@@ -314,32 +317,32 @@ def test_a_header_that_announces_more_than_there_can_be_ends_a_shard(tmp_path):
     (tmp_path / "s.tar").write_bytes(content)
     good, bad = find_images([str(tmp_path / "s.tar")])
     assert good.content == b"x"
-    assert "after 1 image: a member of 1,152,921,504,606,846,976 bytes is" in bad.error
+    assert "error after 1 image: a header states a member of 1,152,921,504,606" in bad.error
 
 
-def test_links_and_repeated_names_in_a_shard_have_rows_of_their_own(tmp_path):
+def test_archive_links_and_repeated_names_are_yielded(tmp_path):
     path = tmp_path / "s.tar"
-    write_shard(path, {"1.jpg": b"x"})
-    with tarfile.open(path, "a") as shard:
+    write_archive(path, {"1.jpg": b"x"})
+    with tarfile.open(path, "a") as archive:
         for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
             info = tarfile.TarInfo("link.jpg")
             info.type, info.linkname = kind, "1.jpg"
-            shard.addfile(info)
+            archive.addfile(info)
     found = list(find_images([str(path)]))
     assert [each.name for each in found] == [
         f"{path}/1.jpg",
         f"{path}/link.jpg",
         f"{path}/link.jpg#2",
     ]
-    assert all("is no file but a link to '1.jpg'" in each.error for each in found[1:])
+    assert all("it is a link to '1.jpg' inside the archive" in each.error for each in found[1:])
 
 
-def test_a_shard_that_is_not_there_gets_a_result(tmp_path):
+def test_missing_archive_yields_an_error(tmp_path):
     (found,) = find_images([str(tmp_path / "none.tar")])
     assert "No such file" in found.error
 
 
-# --- other places --------------------------------------------------------------------------------
+# --- remote files --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -355,19 +358,19 @@ def fetched(found):
     return [each.content() if callable(each.content) else each.content for each in found]
 
 
-def test_a_folder_somewhere_else_is_like_one_here(memory):
-    passed = Passed()
-    found = list(find_images([memory], passed=passed))
+def test_remote_folder_behaves_like_a_local_one(memory):
+    skipped = SkippedCounts()
+    found = list(find_images([memory], skipped=skipped))
     assert [each.name for each in found] == ["memory:///photos/p9.png", "memory:///photos/p10.jpg"]
     assert fetched(found) == [b"p9.png", b"p10.jpg"]
-    assert passed.files == 2
+    assert skipped.files == 2
     assert fetched(find_images([memory], DEEP))[2:] == [b"deep/p1.gif"]
     assert fetched(find_images(["memory://photos/p*.jpg"])) == [b"p10.jpg"]
     assert fetched(find_images(["memory://photos/notes.txt"])) == [b"notes.txt"]
 
 
-def test_a_shard_somewhere_else_is_like_one_here(memory, tmp_path):
-    write_shard(tmp_path / "s.tar", MEMBERS)
+def test_remote_archive_behaves_like_a_local_one(memory, tmp_path):
+    write_archive(tmp_path / "s.tar", MEMBERS)
     fsspec.filesystem("memory").pipe("/photos/s.tar", (tmp_path / "s.tar").read_bytes())
     found = list(find_images(["memory://photos/s.tar"]))
     assert [each.name for each in found] == [
@@ -377,36 +380,36 @@ def test_a_shard_somewhere_else_is_like_one_here(memory, tmp_path):
     assert fetched(found) == [b"one", b"two"]
 
 
-def test_what_is_not_there_says_so_when_it_is_fetched(memory):
+def test_missing_remote_file_fails_when_fetched(memory):
     (found,) = find_images(["memory://photos/none.jpg"])
     with pytest.raises(OSError, match=r"none\.jpg"):
         found.content()
     (unknown,) = find_images(["nonsense://photos/none.jpg"])
-    assert "nonsense://photos/none.jpg cannot be opened" in unknown.error
+    assert "cannot open 'nonsense://photos/none.jpg'" in unknown.error
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:1/x.jpg", "github://x", "zip://x::/none.zip"])
-def test_a_place_that_cannot_be_reached_gets_a_result(url):
+def test_unreachable_url_yields_an_error(url):
     (found,) = find_images([url])
     if not found.error:
         with pytest.raises(OSError, match=r"."):
             found.content()
 
 
-def test_a_server_that_never_answers_ends_its_shard():
+def test_silent_server_ends_with_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        options = SourceConfig(time_limit=1.0)
-        (found,) = find_images([f"http://127.0.0.1:{port}/s.tar"], options)
-        assert "s.tar did not answer within 1 seconds" in found.error
+        config = SourceConfig(time_limit=1.0)
+        (found,) = find_images([f"http://127.0.0.1:{port}/s.tar"], config)
+        assert "s.tar': no answer within 1 seconds" in found.error
 
 
-def test_images_come_over_http(tmp_path, monkeypatch):
+def test_http_url_is_fetched(tmp_path, monkeypatch):
     (tmp_path / "a b.jpg").write_bytes(b"content" * 9999)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, directory=str(tmp_path), **options)
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, directory=str(tmp_path), **kwargs)
 
         def log_message(self, *_):
             pass

@@ -10,7 +10,7 @@ from captioning.errors import OutputError
 from captioning.files import replace_atomic
 from captioning.inference.results import CaptionResult
 from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
-from captioning.sources.find import is_image_name
+from captioning.sources.image_names import is_image_name
 
 Existing = Literal["keep", "replace", "append"]
 _LARGEST_TEXT = 1 << 20  # bytes; what is larger was not written by us
