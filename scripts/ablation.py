@@ -49,8 +49,8 @@ class Choice:
 
 
 _FINE_TUNED = {
-    "fine_tune": 2,
-    "encoder_rate": 0.25,
+    "fine_tune_stages": 2,
+    "encoder_lr_scale": 0.25,
     "captions_per_image": 5,
     "batch_size": 128,
     "learning_rate": 4e-4,
@@ -62,7 +62,7 @@ _REWARD = {
     "captions_per_image": 5,
     "learning_rate": 2e-4,
     "warmup_steps": 50,
-    "averaging": 0.98,
+    "ema_decay": 0.98,
     "epochs": 3,
 }
 CHOICES = {
@@ -71,7 +71,9 @@ CHOICES = {
     "lite1": Choice(encoder="timm:tf_efficientnet_lite1"),
     "soft attention": Choice({"attention": True}),
     "up-down attention": Choice({"attention": True, "top_down": True}),
-    "soft attention, doubly stochastic": Choice({"attention": True}, {"doubly_stochastic": 1.0}),
+    "soft attention, doubly stochastic": Choice(
+        {"attention": True}, {"doubly_stochastic_weight": 1.0}
+    ),
     "soft attention, no dropout": Choice({"attention": True, "dropout": 0.0}),
     "word beside the state": Choice({"deep_output": True}),
     "tied weights": Choice({"tie_weights": True}),
@@ -81,8 +83,8 @@ CHOICES = {
     "dropout 0.5": Choice({"dropout": 0.5}),
     "recurrent dropout 0.2": Choice({"recurrent_dropout": 0.2}),
     "no label smoothing": Choice(training={"label_smoothing": 0.0}),
-    "no averaging": Choice(training={"averaging": 0.0}),
-    "no mirror": Choice(training={"mirror": False}),
+    "no averaging": Choice(training={"ema_decay": 0.0}),
+    "no mirror": Choice(training={"hflip": False}),
     "word dropout 0.1": Choice(training={"word_dropout": 0.1}),
     "scheduled sampling 0.25": Choice(training={"scheduled_sampling": 0.25}),
     "fine-tuned": Choice(training=_FINE_TUNED, start="base"),
@@ -126,7 +128,7 @@ def run_of(name: str, budget: Budget, seed: int) -> RunConfig:
     if choice.start is not None:
         start = run_of(choice.start, budget, seed).output / "model"
         started = replace(base, encoder=EncoderConfig(), decoder=DecoderOptions())
-        return replace(started, start=start, training=training)
+        return replace(started, init_from=start, training=training)
     encoder = base.encoder if choice.encoder is None else EncoderConfig(choice.encoder)
     decoder = replace(base.decoder, **choice.decoder)
     return replace(base, encoder=encoder, decoder=decoder, training=training)

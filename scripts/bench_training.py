@@ -21,8 +21,8 @@ from captioning.datasets.batches import CaptionDataset
 from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderOptions
-from captioning.training.memory import keep_freed_memory
-from captioning.training.settings import TrainingConfig
+from captioning.training.config import TrainingConfig
+from captioning.training.memory import disable_malloc_trim
 from captioning.training.trainer import Trainer
 
 IMAGES, PER_IMAGE, WORDS, FEATURES = 6000, 5, 2550, 1280
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()  # as `captioning train` does
+    disable_malloc_trim()  # as `captioning train` does
     options = DecoderOptions()
     config = TrainingConfig(epochs=arguments.epochs + 1, precision=arguments.precision)
     captions = dataset()

@@ -47,7 +47,7 @@ ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 TRAINING = TrainingConfig(
     batch_size=50,
     learning_rate=2e-3,
-    averaging=0.99,
+    ema_decay=0.99,
     patience=0,
     precision=fast_precision("cpu"),
 )

@@ -49,23 +49,23 @@ from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.nn.weight_average import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
-from captioning.training.directory import SETTINGS, check_output
 from captioning.training.precision import fast_precision
+from captioning.training.run_directory import SETTINGS, check_run_directory
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 DECODER = DecoderOptions(attention=True, deep_output=True, dropout=0.3)
 COMMON = TrainingConfig(patience=0, save_every=100)
-TAUGHT = replace(COMMON, epochs=10, captions_per_image=2, averaging=0.998)
+TAUGHT = replace(COMMON, epochs=10, captions_per_image=2, ema_decay=0.998)
 LIVE = replace(
     COMMON,
-    live=True,
-    fine_tune=7,
+    online_augmentation=True,
+    fine_tune_stages=7,
     epochs=7,
     captions_per_image=5,
     batch_size=320,
     learning_rate=8e-4,
     warmup_steps=100,
-    averaging=0.995,
+    ema_decay=0.995,
 )
 ENCODER_RATES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
 REWARD = replace(
@@ -73,12 +73,12 @@ REWARD = replace(
     objective="self_critical",
     self_critical=SelfCriticalConfig(samples=5),
     epochs=4,
-    crops=4,
+    cached_crops=4,
     batch_size=160,
     captions_per_image=5,
     learning_rate=3e-4,
     warmup_steps=50,
-    averaging=0.98,
+    ema_decay=0.98,
 )
 BLEU = (0.5, 0.2)  # of BLEU-4 in the reward of reward_0 and reward_1
 SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in the last
@@ -144,17 +144,17 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())
-    live = replace(following, start=decoder.output / "model")
+    live = replace(following, init_from=decoder.output / "model")
     ending = "" if everyday else "_flickr8k"
     if everyday:
         captions, photos = split(everyday)
         live = replace(
             live,
             data=(flickr8k, f"karpathy:{captions}/everyday.json@{photos}"),
-            times=(1.0, 3.0),
-            text=Path(captions) / "text.tsv",
-            text_times=0.25,
-            new_words=True,
+            data_weights=(1.0, 3.0),
+            text_data=Path(captions) / "text.tsv",
+            text_weight=0.25,
+            extend_vocabulary=True,
             min_count=10,
         )
     lives = [
@@ -162,7 +162,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
             live,
             output=output,
             training=replace(
-                LIVE, seed=seed, encoder_rate=rate, precision=live_precision(output, device)
+                LIVE, seed=seed, encoder_lr_scale=rate, precision=live_precision(output, device)
             ),
         )
         for seed, rate in enumerate(ENCODER_RATES)
@@ -173,15 +173,15 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
     reward = replace(
         following,
         data=live.data,
-        times=(1.0, 2.0) if everyday else (),
-        start=mean.output / "model",
+        data_weights=(1.0, 2.0) if everyday else (),
+        init_from=mean.output / "model",
     )
     rewards = [
         replace(
             reward,
             output=folder / f"reward_{seed}{ending}",
             training=replace(
-                REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu=bleu)
+                REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu_weight=bleu)
             ),
         )
         for seed, bleu in enumerate(BLEU)
@@ -197,7 +197,12 @@ def live_precision(output: Path, device: str) -> Precision:
     try:
         settings = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
         begun: Precision = settings["training"]["precision"]
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: check_output says so
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # missing or damaged
         return fast_precision(device)
     return begun
 
@@ -212,7 +217,7 @@ def finish(step: Step) -> None:
     if isinstance(step, Blend):
         save_checkpoint(step.made(), step.output / "model")
         return
-    check_output(step)
+    check_run_directory(step)
     finished = step.output / "finished"
     if finished.exists():
         print(f"{step.output} is finished")

@@ -27,8 +27,8 @@ class Killed(BaseException):
 
 
 def kill_after(batches):
-    def stepped(progress):
+    def on_step(progress):
         if progress.step == batches:
             raise Killed
 
-    return TrainingCallback(stepped=stepped)
+    return TrainingCallback(on_step=on_step)

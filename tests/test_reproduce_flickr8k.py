@@ -39,7 +39,7 @@ def script(monkeypatch):
         monkeypatch.setattr(module, name, replace(getattr(module, name), **small))
     encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
     monkeypatch.setattr(module, "ENCODER", encoder)
-    monkeypatch.setattr(module, "LIVE", replace(module.LIVE, fine_tune=2))
+    monkeypatch.setattr(module, "LIVE", replace(module.LIVE, fine_tune_stages=2))
     sizes = DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16)
     small_decoder = replace(sizes, attention=True, deep_output=True, dropout=0.3)
     monkeypatch.setattr(module, "DECODER", small_decoder)
@@ -128,9 +128,9 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
     lives, rewards = ([step.training for step in steps[place]] for place in (1, 3))
     assert [live.precision for live in lives] == ["float32"] * 3
-    assert [(live.seed, live.encoder_rate) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
-    assert [(one.seed, one.self_critical.bleu) for one in rewards] == [(0, 0.5), (1, 0.2)]
-    assert {step.start for step in steps[3]} == {tmp_path / "runs" / "mean" / "model"}
+    assert [(live.seed, live.encoder_lr_scale) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
+    assert [(one.seed, one.self_critical.bleu_weight) for one in rewards] == [(0, 0.5), (1, 0.2)]
+    assert {step.init_from for step in steps[3]} == {tmp_path / "runs" / "mean" / "model"}
     before = capsys.readouterr().out
     assert before.count("goes on, and says so in") == 5
     assert "is finished" not in before

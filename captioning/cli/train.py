@@ -24,7 +24,7 @@ from captioning.messages import format_count
 from captioning.nn.presets import PRESETS, preset
 from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, TrainingCallback, train
-from captioning.training.memory import keep_freed_memory
+from captioning.training.memory import disable_malloc_trim
 
 _PRESET = "--preset"
 
@@ -48,26 +48,28 @@ class _Bars:
         self.looking: TaskID | None = None
         self.training: TaskID | None = None
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         self.console.print(text)
 
-    def looked(self, done: int, total: int) -> None:
+    def on_encode(self, done: int, total: int) -> None:
         if self.looking is None and done == total:
             return  # another process has looked at them
         if self.looking is None:
             self.looking = self.progress.add_task("images", total=total, rate="")
             if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
-                self.say(f"looking at {format_count(total - done, 'image')}, which is done once")
+                self.on_message(
+                    f"looking at {format_count(total - done, 'image')}, which is done once"
+                )
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None
 
-    def resumed(self, done: int, total: int) -> None:
+    def on_resume(self, done: int, total: int) -> None:
         self._start(total)
         assert self.training is not None
         self.progress.update(self.training, completed=done)
 
-    def stepped(self, state: TrainingProgress) -> None:
+    def on_step(self, state: TrainingProgress) -> None:
         if self.training is None:
             self._start(state.steps)
         assert self.training is not None
@@ -109,9 +111,9 @@ def _parted(word: str) -> list[str]:
 def run(config: RunConfig) -> int:
     """Train, and return the exit code."""
     console = talk()
-    keep_freed_memory()
+    disable_malloc_trim()
     bars = _Bars(console)
-    callback = TrainingCallback(bars.say, bars.looked, bars.stepped, bars.resumed)
+    callback = TrainingCallback(bars.on_message, bars.on_encode, bars.on_step, bars.on_resume)
     try:
         with bars.progress:
             model = train(config, callback)

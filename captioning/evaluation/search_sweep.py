@@ -108,7 +108,7 @@ def learned_phrases(
     if not places or cached_model.decoder.config.injection == "none":
         return None
     rows = torch.tensor(places).split(batch_size)
-    vectors = torch.cat([cached_model.look(cache, some).vector.cpu() for some in rows])
+    vectors = torch.cat([cached_model.encode(cache, some).vector.cpu() for some in rows])
     said = [captions[place] for place in places]
     try:
         return NgramReranker.learned(vectors, said, vocabulary, most=most)

@@ -59,7 +59,7 @@ def caption_features(
     with _evaluating(cached_model):
         for start in range(0, len(places), batch_size):
             rows = torch.tensor(places[start : start + batch_size])
-            features = cached_model.look(cache, rows)
+            features = cached_model.encode(cache, rows)
             found = search(
                 decoder.step,
                 decoder.start(features),
@@ -99,7 +99,7 @@ def perplexity(
     total, words = 0.0, 0
     with _evaluating(cached_model):
         for batch in CaptionDataset(captions).batches(batch_size, per_image=5):
-            features = cached_model.look(cache, batch.images)
+            features = cached_model.encode(cache, batch.images)
             inputs: PackedSequence = batch.inputs.to(cached_model.device)  # type: ignore[arg-type]
             logits = cached_model.decoder(features, inputs, batch.image.to(cached_model.device))
             result = cross_entropy(logits, batch.targets.to(cached_model.device))

@@ -31,7 +31,7 @@ class CachedModel(nn.Module):
         """Where it works."""
         return self.decoder.embedding.weight.device
 
-    def look(
+    def encode(
         self,
         cache: CacheRows,
         images: Int[Tensor, " B"],
@@ -68,7 +68,7 @@ class CachedModel(nn.Module):
             return Features(vector, grid)
         rows = seen.nonzero().flatten()
         asked = _repeated(rows, _MULTIPLE_OF.get(self.device.type, 1))
-        found = self.look(cache, images[asked], None if views is None else views[asked])
+        found = self.encode(cache, images[asked], None if views is None else views[asked])
 
         def spread(those: Tensor) -> Tensor:
             zeros = those.new_zeros(len(images), *those.shape[1:])

@@ -1,8 +1,8 @@
 """Training: the run, its settings, its log, and what lets it survive being killed."""
 
-from captioning.training.progress import EpochSummary, Progress, TrainingCallback
+from captioning.training.callback import EpochSummary, Progress, TrainingCallback
+from captioning.training.config import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.run import train
-from captioning.training.settings import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer
 
 __all__ = [

@@ -7,7 +7,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 _LIMIT = 2**31 - 1  # mallopt takes a C int
 
 
-def keep_freed_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Tell the GNU C library to keep large blocks that are freed; return whether it listened.
 
     A batch frees and takes hundreds of tensors of many megabytes. By default each of them goes

@@ -19,10 +19,10 @@ from captioning.nn.model import check_device
 from captioning.nn.split_encoder import EncoderFront, EncoderTail, cut
 from captioning.text.tokenizer import tokenize
 from captioning.text.vocabulary import Vocabulary
-from captioning.training.live import AugmentedImages
+from captioning.training.augmented_images import AugmentedImages
+from captioning.training.callback import TrainingCallback
+from captioning.training.config import RunConfig
 from captioning.training.precision import precision_advice
-from captioning.training.progress import TrainingCallback
-from captioning.training.settings import RunConfig
 
 _NAMED = 5  # unreadable images that are named one by one
 _Words = list[list[list[str]]]
@@ -87,17 +87,21 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     names = (config.train_split, config.validation_split)
     splits = [[_read(data, name, callback) for data in config.data] for name in names]
     _refuse_overlap(*splits)
-    text = [] if config.text is None else list(read_text_captions(config.text).values())
+    text = [] if config.text_data is None else list(read_text_captions(config.text_data).values())
     check_device(config.device)
     if advice := precision_advice(config.training.precision, config.device):
-        callback.say(advice)
+        callback.on_message(advice)
     torch.manual_seed(config.training.seed)  # for an encoder that is asked to be random
-    start = None if config.start is None else load_checkpoint(config.start, device=config.device)
+    start = (
+        None
+        if config.init_from is None
+        else load_checkpoint(config.init_from, device=config.device)
+    )
     encoder = Encoder(config.encoder).to(config.device) if start is None else start.model.encoder
-    stages = config.training.fine_tune
+    stages = config.training.fine_tune_stages
     front, tail = cut(encoder, stages) if stages else (encoder, None)
     attention = config.decoder.attention if start is None else start.model.decoder.config.attention
-    if config.training.doubly_stochastic and not attention:
+    if config.training.doubly_stochastic_weight and not attention:
         raise ConfigError(
             "doubly_stochastic weighs where the decoder looks, and this one has no attention. Ask "
             "for --decoder.attention, or leave it out."
@@ -135,19 +139,19 @@ def _language(
     if start is None:
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
         times = format_count(config.min_count, "time")
-        callback.say(f"{format_count(len(vocabulary), 'word')}, each seen {times} or more")
+        callback.on_message(f"{format_count(len(vocabulary), 'word')}, each seen {times} or more")
         shape = config.decoder.sized(
             vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
         )
         return vocabulary, Decoder(shape).to(config.device)
     vocabulary, decoder = start.vocabulary, start.model.decoder
-    callback.say(f"starting from {config.start}: {len(vocabulary)} words")
-    if config.new_words:
+    callback.on_message(f"starting from {config.init_from}: {len(vocabulary)} words")
+    if config.extend_vocabulary:
         known = len(vocabulary)
         vocabulary = vocabulary.extended(captions, min_count=config.min_count)
         decoder = extend_vocabulary(decoder, len(vocabulary), like=vocabulary.unk)
         new, times = len(vocabulary) - known, format_count(config.min_count, "time")
-        callback.say(f"{format_count(new, 'new word')}, seen {times} or more")
+        callback.on_message(f"{format_count(new, 'new word')}, seen {times} or more")
     return vocabulary, decoder
 
 
@@ -159,12 +163,12 @@ def _history(start: Checkpoint) -> tuple[str, ...]:
 def _read(data: str, name: str, callback: TrainingCallback) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
-    callback.say(
+    callback.on_message(
         f"{short_name(data)}, {name}: {format_count(len(split.images), 'image')}, "
         f"{format_count(count, 'caption')}"
     )
     if report := split.problems.report():
-        callback.say(report)
+        callback.on_message(report)
     return split
 
 
@@ -176,8 +180,7 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
     )
     if shared := seen & held:
         raise DataError(
-            f"{format_count(len(shared), 'image')} of {train[0].split} are in "
-            f"{validation[0].split} "
+            f"{format_count(len(shared), 'image')} of {train[0].split} are in {validation[0].split} "
             f"too, {min(shared)} among them. Name splits that share none as train_split and "
             "validation_split; give each row of a table its split in a column of that name; or "
             "put {split} into the name of a file that holds one split."
@@ -200,7 +203,7 @@ def _encode(
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((short_name(split.source), len(split.images)) for split in splits)
     cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
-    if config.training.live:
+    if config.training.online_augmentation:
         cache = AugmentedImages(cache, encoder)
     return PreparedSplit(captions, cache, sources)
 
@@ -218,13 +221,13 @@ def _encode_one(
     paths = [image.path for image in split.images]
     directory = config.cache or config.output.parent / "features"
     cache: RowCache
-    if training.live:
+    if training.online_augmentation:
         cache = cache_pixels(
             encoder.preprocessing,
             paths,
             directory,
             workers=config.workers,
-            watch=callback.looked,
+            watch=callback.on_encode,
         )
     else:
         cache = cache_features(
@@ -232,11 +235,11 @@ def _encode_one(
             paths,
             directory,
             grid=grid,
-            flip=views and training.mirror,
-            crops=training.crops if views else 0,
+            flip=views and training.hflip,
+            crops=training.cached_crops if views else 0,
             workers=config.workers,
             precision=training.precision,
-            watch=callback.looked,
+            watch=callback.on_encode,
         )
     _tell_unreadable(cache.unreadable, split, callback)
     return cache
@@ -247,10 +250,10 @@ def _tell_unreadable(
 ) -> None:
     """Name images that are left out, and refuse a split that has no other."""
     for place, why in list(unreadable.items())[:_NAMED]:
-        callback.say(f"left out {split.images[place].path}: {why}")
+        callback.on_message(f"left out {split.images[place].path}: {why}")
     if len(unreadable) > _NAMED:
         more = format_count(len(unreadable) - _NAMED, "more image")
-        callback.say(f"... and {more} that cannot be read")
+        callback.on_message(f"... and {more} that cannot be read")
     if len(unreadable) == len(split.images):
         raise DataError(
             f"None of the {len(split.images)} images of {split.source} can be read; the first: "
@@ -269,8 +272,8 @@ def _dataset(
         for place, image in enumerate(words + text)
     ]
     times: list[float] | None = None
-    if config.times or config.text is not None:
-        each = config.times or (1.0,) * len(config.data)
+    if config.data_weights or config.text_data is not None:
+        each = config.data_weights or (1.0,) * len(config.data)
         times = [t for t, (_, n) in zip(each, train.sources, strict=True) for _ in range(n)]
-        times += [config.text_times] * len(text)
+        times += [config.text_weight] * len(text)
     return CaptionDataset(tokens, sides=mirror_words(vocabulary), times=times)

@@ -23,13 +23,17 @@ from captioning.metrics import score
 from captioning.metrics.scores import NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.split_encoder import cut
-from captioning.training.directory import alone_in, check_output, write_settings
-from captioning.training.history import described, run_line
+from captioning.training.callback import EpochSummary, TrainingCallback
+from captioning.training.config import RunConfig
 from captioning.training.log import TrainingLog
+from captioning.training.model_info import describe_data, describe_run
 from captioning.training.prepare import Prepared, prepare
-from captioning.training.progress import EpochSummary, TrainingCallback
+from captioning.training.run_directory import (
+    check_run_directory,
+    lock_run_directory,
+    write_settings,
+)
 from captioning.training.self_critical import SelfCritical
-from captioning.training.settings import RunConfig
 from captioning.training.trainer import Trainer
 
 _STATE = "state.pt"
@@ -65,10 +69,10 @@ def train(config: RunConfig, callback: TrainingCallback | None = None) -> Path:
         OutputError: The state or the model cannot be written.
     """
     callback = callback or TrainingCallback()
-    check_output(config)
+    check_run_directory(config)
     prepared = prepare(config, callback)  # a slip in the name of the data claims no directory
-    with alone_in(config.output):
-        check_output(config)  # another run may have begun there meanwhile
+    with lock_run_directory(config.output):
+        check_run_directory(config)  # another run may have begun there meanwhile
         write_settings(config)
         trainer = Trainer(
             prepared.decoder,
@@ -127,8 +131,8 @@ class _Run:
         self.best = _Best(*state["best"])
         self.seconds = state["seconds"]
         step, steps = self.trainer.position.step, self.trainer.steps
-        self.callback.say(f"going on after batch {step} of {steps}")
-        self.callback.resumed(step, steps)
+        self.callback.on_message(f"going on after batch {step} of {steps}")
+        self.callback.on_resume(step, steps)
 
     def _check_taught(self, before: dict[str, Any]) -> None:
         """Refuse to go on with other captions, whose words would get each other's weights."""
@@ -175,12 +179,12 @@ class _Run:
         step = self.trainer.position.step
         with TrainingLog(self.config.output, step=step) as log:
             while not (self.trainer.finished or self._patience_is_over()):
-                summary = self.trainer.train_epoch(watch=self.callback.stepped, save=self.save)
+                summary = self.trainer.train_epoch(watch=self.callback.on_step, save=self.save)
                 scores = self._validate()
                 self._record(log, summary, scores)
                 self.save()
         if self._patience_is_over():
-            self.callback.say(
+            self.callback.on_message(
                 f"stopped: no better {self.config.training.select_by} for "
                 f"{self.config.training.patience} epochs"
             )
@@ -201,18 +205,18 @@ class _Run:
             return
         checkpoint = load_checkpoint(model, device=self.config.device)
         if has_chosen_search(checkpoint):
-            self.callback.say("its search was chosen before, and stays, as do its phrases")
+            self.callback.on_message("its search was chosen before, and stays, as do its phrases")
             return
         name = self.config.validation_split
-        self.callback.say(f"choosing the search on {format_count(count, 'image')} of {name}")
+        self.callback.on_message(f"choosing the search on {format_count(count, 'image')} of {name}")
         spread = [split.readable[i * len(split.readable) // count] for i in range(count)]
         tail = None
         if self.trainer.trained.tail is not None:
-            tail = cut(checkpoint.model.encoder, self.config.training.fine_tune)[1]
+            tail = cut(checkpoint.model.encoder, self.config.training.fine_tune_stages)[1]
         cached_model = CachedModel(checkpoint.model.decoder, tail)
-        if most := self.config.phrases:
+        if most := self.config.rerank_ngrams:
             train = format_count(len(self.prepared.train.readable), "image")
-            self.callback.say(f"learning what v makes likely of {train}")
+            self.callback.on_message(f"learning what v makes likely of {train}")
             phrases = learned_phrases(
                 cached_model,
                 self.prepared.train.cache,
@@ -221,7 +225,9 @@ class _Run:
                 most=most,
             )
             if phrases is not None:
-                self.callback.say(f"{format_count(len(phrases), 'phrase')} to rank captions by")
+                self.callback.on_message(
+                    f"{format_count(len(phrases), 'phrase')} to rank captions by"
+                )
             checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
@@ -229,7 +235,7 @@ class _Run:
             split.cache,
             {place: split.captions[place] for place in spread},
             name=f"{name}, {format_count(count, 'image')}",
-            say=self.callback.say,
+            say=self.callback.on_message,
         )
         save_checkpoint(chosen, model)
 
@@ -251,7 +257,9 @@ class _Run:
                 own = {p: c for p, c in captions.items() if start <= p < start + count}
                 scores = self._scores(own)
                 cider = scores.get("CIDEr", math.nan)
-                self.callback.say(f"{name}: BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {cider:.3f}")
+                self.callback.on_message(
+                    f"{name}: BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {cider:.3f}"
+                )
                 start += count
         return self._scores(captions)
 
@@ -277,7 +285,7 @@ class _Run:
         log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
         value = scores[self.config.training.select_by]
         better = value > self.best.value
-        self.callback.say(
+        self.callback.on_message(
             f"epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
             f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
             f"{summary.captions_per_second:.0f} captions/s; greedy BLEU-4 {scores['BLEU-4']:.3f}, "
@@ -291,11 +299,11 @@ class _Run:
         config = self.config
         info = {
             "training": {
-                "data": described(config, self.prepared),
+                "data": describe_data(config, self.prepared),
                 "epochs": summary.epoch,
                 "seed": config.training.seed,
                 "torch": torch.__version__,
-                "runs": [*self.prepared.history, run_line(config, summary)],
+                "runs": [*self.prepared.history, describe_run(config, summary)],
             },
             "scores": {
                 f"{name} (greedy, {config.validation_split})": round(value, 4)
@@ -306,7 +314,9 @@ class _Run:
         encoder = self.prepared.encoder
         if trained.tail is not None:
             encoder = copy.deepcopy(encoder)
-            cut(encoder, config.training.fine_tune)[1].load_state_dict(trained.tail.state_dict())
+            cut(encoder, config.training.fine_tune_stages)[1].load_state_dict(
+                trained.tail.state_dict()
+            )
         model = CaptionModel(encoder, trained.decoder)
         return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
 

@@ -18,7 +18,7 @@ from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
 from captioning.text.vocabulary import EOS, Vocabulary
-from captioning.training.settings import SelfCriticalConfig
+from captioning.training.config import SelfCriticalConfig
 
 _BLEU_4 = 3
 
@@ -128,8 +128,8 @@ class SelfCritical:
         flips = mirrored or [0] * len(captions)
         words = [self._words(caption, flip) for caption, flip in zip(captions, flips, strict=True)]
         found = self.cider(images, words)
-        if self.config.bleu:
-            found = found + self.config.bleu * self._bleu_4(images, words)
+        if self.config.bleu_weight:
+            found = found + self.config.bleu_weight * self._bleu_4(images, words)
         return found
 
     def _words(self, caption: Hypothesis, flip: int) -> tuple[str, ...]:

@@ -27,11 +27,11 @@ from captioning.nn.losses import (
 )
 from captioning.nn.split_encoder import EncoderTail
 from captioning.text.vocabulary import BOS, PAD, SPECIALS, UNK
-from captioning.training.inputs import drop_words, mix_in_samples
-from captioning.training.progress import EpochSummary, Progress
+from captioning.training.callback import EpochSummary, Progress
+from captioning.training.config import TrainingConfig
+from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
-from captioning.training.settings import TrainingConfig
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
 _NEVER_SAID = (SPECIALS.index(PAD), _BOS, _UNK)
@@ -98,7 +98,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.cached_model, config), fused=fused
         )
-        self.average = copy.deepcopy(self.cached_model) if config.averaging else None
+        self.average = copy.deepcopy(self.cached_model) if config.ema_decay else None
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
@@ -133,7 +133,7 @@ class Trainer:
         batches = self.dataset.batches(
             config.batch_size,
             per_image=config.captions_per_image,
-            views=self.cache.views if config.mirror else 1,
+            views=self.cache.views if config.hflip else 1,
             seed=config.seed,
             epoch=position.epoch,
         )
@@ -156,7 +156,7 @@ class Trainer:
     def _train_batch(self, batch: Batch) -> None:
         start = time.perf_counter()
         position, config = self.position, self.config
-        rate = config.rate(position.step, self.steps)
+        rate = config.learning_rate_at(position.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         result = self._loss(batch)
@@ -191,13 +191,13 @@ class Trainer:
         with torch.autocast(
             self.cached_model.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
         ):
-            features = self.cached_model.look(self.cache, batch.images, batch.views)
+            features = self.cached_model.encode(self.cache, batch.images, batch.views)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
             result = self.self_critical.loss(
                 self.cached_model.decoder, features, batch.images, batch.mirrored
             )
-            if weight := self.config.self_critical.cross_entropy:
+            if weight := self.config.self_critical.cross_entropy_weight:
                 loss = result.loss + weight * self._cross_entropy(batch, features).loss
                 return replace(result, loss=loss)
             return result
@@ -210,15 +210,15 @@ class Trainer:
         result = cross_entropy(
             taught.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
         )
-        if config.doubly_stochastic and taught.attention is not None:
+        if config.doubly_stochastic_weight and taught.attention is not None:
             term = doubly_stochastic(taught.attention, inputs.batch_sizes.tolist())
-            result = replace(result, loss=result.loss + config.doubly_stochastic * term)
-        if config.reconstruction and taught.reconstruction is not None:
+            result = replace(result, loss=result.loss + config.doubly_stochastic_weight * term)
+        if config.reconstruction_weight and taught.reconstruction is not None:
             rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
             error = reconstruction_error(
                 taught.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
             )
-            result = replace(result, loss=result.loss + config.reconstruction * error)
+            result = replace(result, loss=result.loss + config.reconstruction_weight * error)
         return result
 
     def _read(
@@ -230,16 +230,16 @@ class Trainer:
             with torch.no_grad():
                 logits = self.cached_model.decoder.teach(features, inputs, image).logits
             chance = config.scheduled_sampling * self.position.step / self.steps
-            inputs = mix_in_samples(inputs, logits, chance, banned=_NEVER_SAID)
+            inputs = apply_scheduled_sampling(inputs, logits, chance, banned=_NEVER_SAID)
         if config.word_dropout:
-            inputs = drop_words(inputs, config.word_dropout, unknown=_UNK, first=_BOS)
+            inputs = apply_word_dropout(inputs, config.word_dropout, unknown=_UNK, first=_BOS)
         return inputs
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
         if self.average is None:
             return
-        decay = min(self.config.averaging, (step + 1) / (step + 10))  # a quick start
+        decay = min(self.config.ema_decay, (step + 1) / (step + 10))  # a quick start
         average = get_ema_multi_avg_fn(decay)  # one call in place of one for each weight
         average(list(self.average.parameters()), list(self.cached_model.parameters()), step)
 
@@ -283,7 +283,7 @@ def _parameter_groups(cached_model: CachedModel, config: TrainingConfig) -> list
     """Decay matrices; leave biases and the word vectors, whose rare rows it would shrink."""
     kept = {id(cached_model.decoder.embedding.weight)}
     groups = []
-    for part, scale in ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_rate)):
+    for part, scale in ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_lr_scale)):
         weights = [] if part is None else list(part.parameters())
         matrices = [p for p in weights if p.ndim > 1 and id(p) not in kept]
         others = [p for p in weights if p.ndim <= 1 or id(p) in kept]

@@ -36,15 +36,15 @@ def test_captions_without_image_see_zeros_and_the_others_their_own(cache, attent
     options = DecoderOptions(attention=attention)
     decoder = Decoder(options.sized(vocabulary_size=9, feature_size=SIZE))
     cached_model = CachedModel(decoder, tail)
-    features = cached_model.look(cache, torch.tensor([IMAGES, 2, IMAGES + 5, 0]))
-    alone = cached_model.look(cache, torch.tensor([2, 0]))
+    features = cached_model.encode(cache, torch.tensor([IMAGES, 2, IMAGES + 5, 0]))
+    alone = cached_model.encode(cache, torch.tensor([2, 0]))
     torch.testing.assert_close(features.vector[[1, 3]], alone.vector)
     assert not features.vector[[0, 2]].any()
     assert (features.grid is not None) == attention
     if attention:
         torch.testing.assert_close(features.grid[[1, 3]], alone.grid)
         assert not features.grid[[0, 2]].any()
-    nothing = cached_model.look(cache, torch.tensor([IMAGES]))
+    nothing = cached_model.encode(cache, torch.tensor([IMAGES]))
     assert not nothing.vector.any()
     decoder.start(nothing)  # its grid has a shape that the decoder takes
 
@@ -55,9 +55,9 @@ def test_each_image_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
     shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
     cached_model = CachedModel(Decoder(shape))
     images, views = torch.tensor([2, 0, 1, 2]), torch.tensor([1, 0, 1, 0])
-    grid = cached_model.look(cache, images, views).grid
+    grid = cached_model.encode(cache, images, views).grid
     assert torch.equal(grid, torch.from_numpy(cache.rows[[2, 0, 1, 2], [1, 0, 1, 0]]).float())
-    some = cached_model.look(cache, torch.tensor([IMAGES, 2, 0]), torch.tensor([0, 1, 0])).grid
+    some = cached_model.encode(cache, torch.tensor([IMAGES, 2, 0]), torch.tensor([0, 1, 0])).grid
     assert torch.equal(some[1:], grid[:2])
 
 
@@ -70,7 +70,7 @@ def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, 
     scale.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
 
     def looked():
-        features = cached_model.look(cache, images)
+        features = cached_model.encode(cache, images)
         cached_model.zero_grad()
         features.grid.square().sum().backward()
         return features.vector, features.grid, scale.weight.grad.clone()
@@ -95,7 +95,9 @@ def test_perplexity_is_that_of_the_words_one_by_one(tmp_path):
     with torch.no_grad():
         for place, own in enumerate(captions):
             for caption in own:
-                state = cached_model.decoder.start(cached_model.look(cache, torch.tensor([place])))
+                state = cached_model.decoder.start(
+                    cached_model.encode(cache, torch.tensor([place]))
+                )
                 for word, after in itertools.pairwise(caption):
                     log_probs, state = cached_model.decoder.step(torch.tensor([word]), state)
                     losses.append(-log_probs[0, after].item())

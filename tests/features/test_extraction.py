@@ -16,7 +16,7 @@ from captioning.features.extraction import cache_features
 from captioning.images.augmentation import view_of
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.training.settings import TrainingConfig
+from captioning.training.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_an_interrupted_cache_ends_as_a_whole_one(encoder, images, tmp_path, mon
 
 
 def test_crops_without_mirror_images_are_refused():
-    with pytest.raises(ConfigError, match="give it with mirror"):
-        TrainingConfig(crops=2, mirror=False)
-    with pytest.raises(ConfigError, match="crops is -1"):
-        TrainingConfig(crops=-1)
+    with pytest.raises(ConfigError, match="hflip is off"):
+        TrainingConfig(cached_crops=2, hflip=False)
+    with pytest.raises(ConfigError, match="cached_crops is -1"):
+        TrainingConfig(cached_crops=-1)
 
 
 @pytest.mark.parametrize(("precision", "near"), [("float32", 2e-3), ("bfloat16", 8e-3)])

@@ -8,7 +8,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 COUNT = """
 import resource
 import torch
-from captioning.training.memory import keep_freed_memory
+from captioning.training.memory import disable_malloc_trim
 
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -17,7 +17,7 @@ def faults(rounds):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 before = faults(5)
-assert keep_freed_memory()
+assert disable_malloc_trim()
 faults(3)
 print(before, faults(5))
 """

@@ -50,8 +50,8 @@ def test_killed_run_goes_on_and_ends_with_the_same_weights(whole, tmp_path, batc
 
 @pytest.fixture(scope="module")
 def fine_tuned(whole):
-    settings = config(whole.parent.parent / "fine", fine_tune=2, averaging=0.5, epochs=2)
-    settings = replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+    settings = config(whole.parent.parent / "fine", fine_tune_stages=2, ema_decay=0.5, epochs=2)
+    settings = replace(settings, init_from=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
     return train(settings)
 
 
@@ -61,8 +61,8 @@ def live(whole):
 
 
 def live_settings(whole, output):
-    settings = config(output, fine_tune=2, averaging=0.5, epochs=2, live=True)
-    return replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+    settings = config(output, fine_tune_stages=2, ema_decay=0.5, epochs=2, online_augmentation=True)
+    return replace(settings, init_from=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
 
 
 @pytest.mark.parametrize("which", ["fine_tuned", "live"])
@@ -145,8 +145,8 @@ def test_a_model_whose_captions_score_nothing_keeps_its_search(whole, tmp_path):
 
 
 def test_killed_fine_tuning_goes_on_and_ends_with_the_same_weights(fine_tuned, whole, tmp_path):
-    settings = config(tmp_path / "run", fine_tune=2, averaging=0.5, epochs=2)
-    settings = replace(settings, start=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
+    settings = config(tmp_path / "run", fine_tune_stages=2, ema_decay=0.5, epochs=2)
+    settings = replace(settings, init_from=whole, decoder=DecoderOptions(), encoder=EncoderConfig())
     with pytest.raises(Killed):
         train(settings, kill_after(7))
     expected, found = weights(fine_tuned), weights(train(settings))
@@ -173,7 +173,7 @@ def test_live_rewards_train_the_cnn_too(whole, tmp_path):
 
 
 def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_path):
-    settings = replace(config(tmp_path / "run", epochs=1), start=whole)
+    settings = replace(config(tmp_path / "run", epochs=1), init_from=whole)
     reward = replace(settings.training, objective="self_critical", captions_per_image=5)
     model = train(replace(settings, training=reward))
     rewards = [row["reward"] for row in log_of(model)]
@@ -188,12 +188,12 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
 
 
 def test_a_reward_for_a_model_that_has_learned_nothing_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="Give a trained model as start"):
+    with pytest.raises(ConfigError, match="Pass one as init_from"):
         config(tmp_path / "run", objective="self_critical")
 
 
 def test_start_that_is_no_model_is_said_before_the_output_is_taken(tmp_path):
-    settings = replace(config(tmp_path / "run"), start=tmp_path / "nowhere")
+    settings = replace(config(tmp_path / "run"), init_from=tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="There is no model directory"):
         train(settings)
     assert not (tmp_path / "run").exists()
@@ -247,7 +247,11 @@ def test_run_begun_before_a_setting_was_there_goes_on(whole, tmp_path):
     path = tmp_path / "run" / "settings.json"
     content = json.loads(path.read_text())
     content["data"] = content["data"][0]
-    for part, name in (("decoder", "top_down"), ("training", "word_dropout"), (None, "times")):
+    for part, name in (
+        ("decoder", "top_down"),
+        ("training", "word_dropout"),
+        (None, "data_weights"),
+    ):
         (content[part] if part else content).pop(name)
     content["decoder"].pop("deep_output")
     content["training"]["self_critical"].pop("feature_dropout")
@@ -259,7 +263,7 @@ def test_run_begun_before_a_setting_was_there_goes_on(whole, tmp_path):
 
 def test_term_on_attention_needs_attention(tmp_path):
     with pytest.raises(ConfigError, match="has no attention"):
-        train(config(tmp_path / "run", doubly_stochastic=1.0))
+        train(config(tmp_path / "run", doubly_stochastic_weight=1.0))
 
 
 def test_foreign_folder_is_left_alone(tmp_path):
@@ -337,11 +341,11 @@ def mixture(whole, tmp_path):
     return replace(
         config(tmp_path / "run", epochs=2),
         data=(f"coco:{TINY}", f"jsonl:{tmp_path}/{{split}}.jsonl"),
-        times=(1.0, 2.0),
-        text=tmp_path / "text.txt",
-        text_times=0.5,
-        start=whole,
-        new_words=True,
+        data_weights=(1.0, 2.0),
+        text_data=tmp_path / "text.txt",
+        text_weight=0.5,
+        init_from=whole,
+        extend_vocabulary=True,
     )
 
 
@@ -370,11 +374,11 @@ def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
 def test_mixtures_that_make_no_sense_are_refused(mixture):
     for change, said in (
         ({"data": ()}, "at least one"),
-        ({"times": (1.0,)}, "as many numbers"),
-        ({"text_times": 0.0}, r"0\.0 is among times"),
-        ({"times": (1.0, math.nan)}, "nan is among times"),
-        ({"times": (1.0, math.inf)}, "inf is among times"),
-        ({"training": TrainingConfig(objective="self_critical")}, "no images to reward"),
+        ({"data_weights": (1.0,)}, "one weight for each"),
+        ({"text_weight": 0.0}, r"0\.0 "),
+        ({"data_weights": (1.0, math.nan)}, "nan "),
+        ({"data_weights": (1.0, math.inf)}, "inf "),
+        ({"training": TrainingConfig(objective="self_critical")}, "text_data has no images"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(mixture, **change)
@@ -382,7 +386,7 @@ def test_mixtures_that_make_no_sense_are_refused(mixture):
 
 def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
     said = []
-    settings = replace(config(tmp_path / "run"), phrases=50)
+    settings = replace(config(tmp_path / "run"), rerank_ngrams=50)
     checkpoint = load_checkpoint(train(settings, TrainingCallback(said.append)))
     assert "50 phrases to rank captions by" in said
     assert sum("phrase weight" in line for line in said) >= 2
@@ -409,7 +413,9 @@ def test_phrases_are_learned_from_what_the_finished_model_sees(which, request):
     assert (both[0] - both[1]).abs().max() <= 0.03 * both[1].abs().max()  # features have 16 bits
 
 
-@pytest.mark.parametrize("how", [{"phrases": 0}, {"decoder": DecoderOptions(injection="none")}])
+@pytest.mark.parametrize(
+    "how", [{"rerank_ngrams": 0}, {"decoder": DecoderOptions(injection="none")}]
+)
 def test_a_model_that_learns_no_phrases(how, tmp_path):
     checkpoint = load_checkpoint(train(replace(config(tmp_path / "run"), **how)))
     assert checkpoint.phrases is None

@@ -117,7 +117,7 @@ def test_a_run_that_another_began_beside_is_left_alone(tmp_path):
                 train(first, kill_after(4))
 
     with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is now 0\.01"):
-        train(second, TrainingCallback(say=say))
+        train(second, TrainingCallback(on_message=say))
     assert train(first).is_dir()
 
 
@@ -174,8 +174,10 @@ def test_a_model_that_was_moved_away_is_missed(finished):
 
 def test_paths_may_be_strings(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
-    settings = RunConfig(data=("coco:x",), output="run", start="model", text="t.txt", cache="c")
-    for path in (settings.output, settings.start, settings.text, settings.cache):
+    settings = RunConfig(
+        data=("coco:x",), output="run", init_from="model", text_data="t.txt", cache="c"
+    )
+    for path in (settings.output, settings.init_from, settings.text_data, settings.cache):
         assert path.name in ("run", "model", "t.txt", "c")
 
 

@@ -13,8 +13,8 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.features import Features
 from captioning.text.vocabulary import Vocabulary
+from captioning.training.config import SelfCriticalConfig, TrainingConfig
 from captioning.training.self_critical import SelfCritical
-from captioning.training.settings import SelfCriticalConfig, TrainingConfig
 from captioning.training.trainer import Trainer
 
 SIZE, IMAGES = 6, 6
@@ -83,7 +83,10 @@ def test_caption_without_an_end_earns_less_than_the_same_with_one():
 def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
     captions = [["a", "dog", "runs", "in", "snow"], ["the", "cat", "sits"]]
     drawn = [hypothesis(words) for words in captions]
-    plain, mixed = objective().rewards([0, 1], drawn), objective(bleu=2.0).rewards([0, 1], drawn)
+    plain, mixed = (
+        objective().rewards([0, 1], drawn),
+        objective(bleu_weight=2.0).rewards([0, 1], drawn),
+    )
     candidates = {i: " ".join([*words, "xend"]) for i, words in enumerate(captions)}
     references = {i: [" ".join([*w, "xend"]) for w in REFERENCES[i]] for i in candidates}
     expected = score(candidates, references).per_image["bleu_4"].to_numpy()
@@ -91,7 +94,7 @@ def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
     assert mixed - plain == pytest.approx(2 * expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("baseline", ["others", "greedy"])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
 @pytest.mark.parametrize("attention", [False, True])
 def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention, monkeypatch):
     """Each sample alone, word by word through `step`, weighed by its reward above the baseline."""
@@ -168,7 +171,7 @@ def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
     assert again.nll == found[0].nll
 
 
-@pytest.mark.parametrize("baseline", ["others", "greedy"])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
 def test_hidden_part_of_a_image_is_hidden_from_samples_and_their_log_probabilities(
     baseline, monkeypatch
 ):
@@ -212,7 +215,7 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
         objective="self_critical",
         self_critical=wish,
         **{"epochs": epochs, "batch_size": 6, "captions_per_image": 2, "warmup_steps": 0},
-        **{"mirror": False, "save_every": 1, **settings},
+        **{"hflip": False, "save_every": 1, **settings},
     )
     goal = SelfCritical(REFERENCES, VOCABULARY, wish)
     return Trainer(decoder(seed, dropout=0.2), dataset, cache, config, self_critical=goal)
@@ -254,21 +257,23 @@ def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
 def test_cross_entropy_can_be_mixed_in(cache):
     torch.manual_seed(0)
     plain = trainer(cache, learning_rate=1e-9).train_epoch()
-    mixed = trainer(cache, learning_rate=1e-9, self_critical={"cross_entropy": 0.5}).train_epoch()
+    mixed = trainer(
+        cache, learning_rate=1e-9, self_critical={"cross_entropy_weight": 0.5}
+    ).train_epoch()
     # An untrained decoder's cross-entropy is about the logarithm of its vocabulary.
     assert mixed.loss - plain.loss == pytest.approx(0.5 * 2.9, rel=0.2)
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4])
 def test_killed_and_resumed_run_ends_with_the_same_weights(cache, batches):
-    whole = trainer(cache, averaging=0.9)
+    whole = trainer(cache, ema_decay=0.9)
     while not whole.finished:
         last = whole.train_epoch()
-    killed, saved = trainer(cache, averaging=0.9), []
+    killed, saved = trainer(cache, ema_decay=0.9), []
     while not killed.finished:
         killed.train_epoch(save=lambda: saved.append(_copy(killed.state_dict())))
     torch.manual_seed(99)
-    resumed = trainer(cache, seed=7, averaging=0.9)
+    resumed = trainer(cache, seed=7, ema_decay=0.9)
     resumed.load_state_dict(saved[batches - 1])
     while not resumed.finished:
         again = resumed.train_epoch()
@@ -290,7 +295,7 @@ def _copy(state):
     [
         {"samples": 1},
         {"samples": 0, "baseline": "greedy"},
-        {"bleu": -1.0},
+        {"bleu_weight": -1.0},
         {"max_length": 0},
         {"feature_dropout": 1.0},
         {"feature_dropout": -0.1},

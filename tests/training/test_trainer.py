@@ -10,7 +10,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.features import Features
 from captioning.nn.losses import doubly_stochastic, reconstruction_error
-from captioning.training.settings import TrainingConfig
+from captioning.training.config import TrainingConfig
 from captioning.training.trainer import Trainer
 
 WORDS, SIZE, IMAGES = 12, 6, 8
@@ -59,11 +59,11 @@ class KilledError(Exception):
 @pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
 def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, attention):
     settings = config(
-        averaging=0.9,
+        ema_decay=0.9,
         save_every=1,
         word_dropout=0.2,
         scheduled_sampling=0.5,
-        doubly_stochastic=0.1,
+        doubly_stochastic_weight=0.1,
     )
     whole = Trainer(decoder(attention=attention), dataset, cache, settings)
     summaries = [whole.train_epoch() for _ in range(3)]
@@ -97,7 +97,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
 
 def test_small_decoder_learns_its_captions_by_heart(cache):
     captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(IMAGES)]
-    settings = config(epochs=150, learning_rate=0.02, mirror=False, label_smoothing=0.0)
+    settings = config(epochs=150, learning_rate=0.02, hflip=False, label_smoothing=0.0)
     trainer = Trainer(decoder(dropout=0.0), CaptionDataset(captions), cache, settings)
     first = trainer.train_epoch()
     while not trainer.finished:
@@ -121,12 +121,12 @@ def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
 
     def error(weight):
         model = decoder(reconstruct=True, dropout=0.0)
-        settings = config(epochs=30, learning_rate=0.01, mirror=False, reconstruction=weight)
+        settings = config(epochs=30, learning_rate=0.01, hflip=False, reconstruction_weight=weight)
         trainer = Trainer(model, dataset, cache, settings)
         while not trainer.finished:
             trainer.train_epoch()
         (batch,) = dataset.batches(1000)
-        features = trainer.cached_model.eval().look(cache, batch.images)
+        features = trainer.cached_model.eval().encode(cache, batch.images)
         with torch.no_grad():
             found = model.teach(features, batch.inputs, batch.image).reconstruction
         rows = batch.image[batch.inputs.sorted_indices]
@@ -153,7 +153,7 @@ def test_captions_are_learned_with_the_view_they_were_drawn_for(
         return read(images, views)
 
     monkeypatch.setattr(cache, "read", spy)
-    Trainer(decoder(), dataset, cache, config(mirror=mirror)).train_epoch()
+    Trainer(decoder(), dataset, cache, config(hflip=mirror)).train_epoch()
     drawn = list(dataset.batches(5, views=len(seen)))
     assert asked == [(batch.images.tolist(), batch.views.tolist()) for batch in drawn]
     assert {view for _, views in asked for view in views} == seen
@@ -177,7 +177,7 @@ def test_gradient_is_clipped(dataset, cache):
 
 
 def test_running_average_follows_its_equation(dataset, cache):
-    trainer = Trainer(decoder(), dataset, cache, config(averaging=0.5))
+    trainer = Trainer(decoder(), dataset, cache, config(ema_decay=0.5))
     expected = {n: p.detach().clone() for n, p in trainer.cached_model.named_parameters()}
 
     def follow(progress):
@@ -191,16 +191,21 @@ def test_running_average_follows_its_equation(dataset, cache):
 
 
 def test_learning_rate_rises_then_falls():
-    rates = [config(warmup_steps=10, learning_rate=2.0).rate(step, 100) for step in range(100)]
+    rates = [
+        config(warmup_steps=10, learning_rate=2.0).learning_rate_at(step, 100)
+        for step in range(100)
+    ]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) < 2.0
     assert rates.index(max(rates)) == 9
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] < 0.05
-    short = [config(warmup_steps=200, learning_rate=2.0).rate(step, 40) for step in range(40)]
+    short = [
+        config(warmup_steps=200, learning_rate=2.0).learning_rate_at(step, 40) for step in range(40)
+    ]
     assert short.index(max(short)) == 3  # a run of few batches does not end while the rate rises
     constant = config(schedule="constant", warmup_steps=0, learning_rate=2.0)
-    assert {constant.rate(step, 100) for step in range(100)} == {2.0}
+    assert {constant.learning_rate_at(step, 100) for step in range(100)} == {2.0}
 
 
 def test_divergence_is_said_with_what_to_do(dataset, cache):
@@ -218,10 +223,10 @@ def test_divergence_is_said_with_what_to_do(dataset, cache):
         ("label_smoothing", 1.0),
         ("clip_norm", 0.0),
         ("patience", -1),
-        ("averaging", 1.0),
+        ("ema_decay", 1.0),
         ("word_dropout", 1.0),
         ("scheduled_sampling", -0.1),
-        ("doubly_stochastic", -1.0),
+        ("doubly_stochastic_weight", -1.0),
     ],
 )
 def test_senseless_settings_are_refused(name, value):
@@ -229,7 +234,7 @@ def test_senseless_settings_are_refused(name, value):
         TrainingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["word_dropout", "scheduled_sampling", "doubly_stochastic"])
+@pytest.mark.parametrize("name", ["word_dropout", "scheduled_sampling", "doubly_stochastic_weight"])
 def test_each_regulariser_changes_what_is_learned(dataset, cache, name):
     ends = []
     for value in (0.0, 0.5):
@@ -245,13 +250,13 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
     """The cost that it adds is lower after a run that paid for it."""
     costs = []
     for weight in (0.0, 5.0):
-        settings = config(epochs=15, learning_rate=0.02, doubly_stochastic=weight)
+        settings = config(epochs=15, learning_rate=0.02, doubly_stochastic_weight=weight)
         trainer = Trainer(decoder(attention=True, dropout=0.0), dataset, cache, settings)
         while not trainer.finished:
             trainer.train_epoch()
         (batch,) = dataset.batches(100)
         trainer.cached_model.requires_grad_(False)
-        features = trainer.cached_model.look(cache, batch.images)
+        features = trainer.cached_model.encode(cache, batch.images)
         taught = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image)
         costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]

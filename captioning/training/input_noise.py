@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-def drop_words(
+def apply_word_dropout(
     tokens: PackedSequence, chance: float, *, unknown: int, first: int
 ) -> PackedSequence:
     """Replace words by ``<unk>``, so that the decoder leans on the image (Bowman et al. 2016).
@@ -24,7 +24,7 @@ def drop_words(
     return tokens._replace(data=tokens.data.masked_fill(dropped, unknown))
 
 
-def mix_in_samples(
+def apply_scheduled_sampling(
     tokens: PackedSequence,
     logits: Float[Tensor, "M V"],
     chance: float,

@@ -52,14 +52,14 @@ class TrainingCallback:
     """Whom a run tells how it goes; each member does nothing by default.
 
     Attributes:
-        say: Told a line of text.
-        looked: Told how many images have been encoded, or read where they are encoded anew each
+        on_message: Told a line of text.
+        on_encode: Told how many images have been encoded, or read where they are encoded anew each
             time, of how many.
-        stepped: Told after each batch where training stands.
-        resumed: Told the batches already done when a run goes on, of how many.
+        on_step: Told after each batch where training stands.
+        on_resume: Told the batches already done when a run goes on, of how many.
     """
 
-    say: Callable[[str], None] = lambda text: None
-    looked: Callable[[int, int], None] = lambda done, total: None
-    stepped: Callable[[Progress], None] = lambda progress: None
-    resumed: Callable[[int, int], None] = lambda done, total: None
+    on_message: Callable[[str], None] = lambda text: None
+    on_encode: Callable[[int, int], None] = lambda done, total: None
+    on_step: Callable[[Progress], None] = lambda progress: None
+    on_resume: Callable[[int, int], None] = lambda done, total: None

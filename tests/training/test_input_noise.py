@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from captioning.training.inputs import drop_words, mix_in_samples
+from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 
 BOS, UNK, V = 1, 3, 9
 CAPTIONS = [[1, 5, 6], [1, 4, 5, 6, 7], [1, 8]]
@@ -28,7 +28,7 @@ def sure(tokens, word_after):
 def test_words_are_dropped_as_often_as_asked_and_the_first_never():
     torch.manual_seed(0)
     captions = [[BOS, *[7] * 50]] * 100
-    found = unpacked(drop_words(packed(captions), 0.3, unknown=UNK, first=BOS))
+    found = unpacked(apply_word_dropout(packed(captions), 0.3, unknown=UNK, first=BOS))
     assert all(caption[0] == BOS for caption in found)
     words = [word for caption in found for word in caption[1:]]
     assert set(words) == {7, UNK}
@@ -38,9 +38,9 @@ def test_words_are_dropped_as_often_as_asked_and_the_first_never():
 def test_own_words_stand_where_they_would_have_been_said():
     tokens = packed(CAPTIONS)
     word_after = {1: 4, 4: 6, 5: 7, 6: 8, 7: 4, 8: 5}
-    found = unpacked(mix_in_samples(tokens, sure(tokens, word_after), 1.0))
+    found = unpacked(apply_scheduled_sampling(tokens, sure(tokens, word_after), 1.0))
     assert found == [[c[0], *(word_after[word] for word in c[:-1])] for c in CAPTIONS]
-    assert unpacked(mix_in_samples(tokens, sure(tokens, word_after), 0.0)) == CAPTIONS
+    assert unpacked(apply_scheduled_sampling(tokens, sure(tokens, word_after), 0.0)) == CAPTIONS
 
 
 def test_own_words_are_drawn_from_what_is_allowed():
@@ -48,7 +48,7 @@ def test_own_words_are_drawn_from_what_is_allowed():
     tokens = packed([[BOS, *[7] * 40]] * 50)
     logits = torch.zeros(len(tokens.data), V)
     logits[:, 4] = 1.0
-    found = unpacked(mix_in_samples(tokens, logits, 0.5, banned=(0, 1, 3)))
+    found = unpacked(apply_scheduled_sampling(tokens, logits, 0.5, banned=(0, 1, 3)))
     words = [word for caption in found for word in caption[1:]]
     assert set(words) == {2, 4, 5, 6, 7, 8}
     mass = 5 + torch.e

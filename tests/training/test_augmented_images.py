@@ -13,7 +13,7 @@ from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.split_encoder import cut
 from captioning.training import TrainingConfig
-from captioning.training.live import AugmentedImages
+from captioning.training.augmented_images import AugmentedImages
 
 
 @pytest.fixture(scope="module")
@@ -73,5 +73,5 @@ def test_a_front_and_its_tail_make_the_same_of_it(encoder, live):
 
 
 def test_live_and_cached_crops_are_one_or_the_other():
-    with pytest.raises(ConfigError, match="Leave crops out"):
-        TrainingConfig(live=True, crops=2)
+    with pytest.raises(ConfigError, match="Set cached_crops to 0"):
+        TrainingConfig(online_augmentation=True, cached_crops=2)

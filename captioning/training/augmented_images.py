@@ -16,8 +16,7 @@ class AugmentedImages:
     """What a CNN's frozen stages make of images, computed each time that it is read.
 
     It is read as a cache of features is, but no view is twice the same
-    (:func:`captioning.images.augmentation.drawn_view`). The whole image, which validation asks for,
-    is.
+    (:func:`captioning.images.augmentation.drawn_view`). Validation reads the whole image.
 
     Args:
         pixels: The images, as :class:`captioning.features.cache.PixelCache` keeps them.

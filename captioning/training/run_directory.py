@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from captioning.errors import TrainingError
 from captioning.files import write_atomic
 from captioning.messages import describe_differences
-from captioning.training.settings import RunConfig
+from captioning.training.config import RunConfig
 
 SETTINGS = "settings.json"
 """The file of a run's settings, by which it is told from others."""
@@ -20,7 +20,7 @@ _LOCK = ".lock"
 _PLAIN = RunConfig(data=("",), output=Path())
 
 
-def check_output(config: RunConfig) -> None:
+def check_run_directory(config: RunConfig) -> None:
     """Refuse a directory with another run or with anything else in it.
 
     Raises:
@@ -32,8 +32,7 @@ def check_output(config: RunConfig) -> None:
         found = _as_written_now(_read_settings(path), _settings(_PLAIN))
         if found != wanted:
             raise TrainingError(
-                f"{config.output} holds a run with other settings: "
-                f"{describe_differences(found, wanted)}. "
+                f"{config.output} holds a run with other settings: {describe_differences(found, wanted)}. "
                 "Give the same settings to go on with it, or another output to start afresh."
             )
     elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):
@@ -50,7 +49,7 @@ def write_settings(config: RunConfig) -> None:
 
 
 @contextmanager
-def alone_in(output: Path) -> Iterator[None]:
+def lock_run_directory(output: Path) -> Iterator[None]:
     """Let no other process train in the same directory meanwhile.
 
     Raises:
@@ -74,7 +73,7 @@ def alone_in(output: Path) -> Iterator[None]:
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    for free in ("output", "cache", "search_images", "phrases", "workers", "device"):
+    for free in ("output", "cache", "search_images", "rerank_ngrams", "workers", "device"):
         settings.pop(free)  # they change nothing in the weights but the order of sums
     return settings
 

@@ -1,0 +1,247 @@
+"""Configs of a training run. The text under each field is the help of its command-line flag."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from captioning.errors import ConfigError
+from captioning.features.cache_keys import Precision
+from captioning.messages import check_minimum, format_count
+from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.encoder import EncoderConfig
+
+
+@dataclass(frozen=True)
+class SelfCriticalConfig:
+    """Rewards of the objective ``self_critical``."""
+
+    samples: int = 5
+    """Number of captions sampled per image."""
+    baseline: Literal["leave_one_out", "greedy"] = "leave_one_out"
+    """Reward that is subtracted from a sample's: the mean of the image's other samples, or that of
+    the greedy caption (Rennie et al. 2017)."""
+    bleu_weight: float = 0.0
+    """Weight of sentence BLEU-4 (0 to 1), added to CIDEr-D (0 to 10) in the reward."""
+    cross_entropy_weight: float = 0.0
+    """Weight of the cross-entropy of the reference captions, added to the policy gradient."""
+    feature_dropout: float = 0.0
+    """Share of the feature channels that are set to zero (0 to below 1). One mask per image of a
+    batch, for its samples and their log-probabilities. The cross-entropy has its own dropout."""
+    max_length: int = 20
+    """Maximum number of words in a sampled caption."""
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "feature_dropout")
+        if self.samples < 1 or (self.samples == 1 and self.baseline == "leave_one_out"):
+            raise ConfigError(
+                f"samples is {self.samples}. It must be at least 2, or 1 with baseline greedy."
+            )
+        if self.baseline not in ("leave_one_out", "greedy"):
+            raise ConfigError(
+                f"baseline is {self.baseline!r}. It must be 'leave_one_out' or 'greedy'."
+            )
+        _check_not_negative(self, "bleu_weight", "cross_entropy_weight")
+        check_minimum(self, max_length=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Objective, optimizer, regularization, and augmentation of a training run."""
+
+    objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
+    """``cross_entropy``: teacher forcing. ``self_critical``: raise the probability of sampled
+    captions with a high reward; needs a trained model in ``init_from``."""
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+    """Rewards of the objective ``self_critical``."""
+    fine_tune_stages: int = 0
+    """Number of last encoder stages to train (0: freeze the encoder). The output of the frozen
+    stages is cached, except with ``online_augmentation``."""
+    encoder_lr_scale: float = 0.1
+    """Learning rate of the fine-tuned encoder stages, as a multiple of the decoder's."""
+
+    epochs: int = 20
+    """Maximum number of epochs. The cosine schedule ends with the last one."""
+    batch_size: int = 128
+    """Captions per batch."""
+    captions_per_image: int = 1
+    """Captions of the same image that share a batch. Larger values save encoder and attention
+    work. With ``self_critical``, 5 visits each image once per epoch."""
+    learning_rate: float = 1e-3
+    """Maximum learning rate, reached after the warm-up."""
+    warmup_steps: int = 200
+    """Steps of linear warm-up (at most a tenth of all steps)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up (Loshchilov & Hutter 2017)."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW (Loshchilov & Hutter 2019)."""
+    clip_norm: float = 5.0
+    """Maximum norm of the gradient (Pascanu et al. 2013, section 3.2; inf: no clipping)."""
+    label_smoothing: float = 0.1
+    """Share of the target probability that is spread over all words (Szegedy et al. 2016,
+    section 7; 0 to below 1)."""
+    word_dropout: float = 0.0
+    """Probability of replacing an input word by ``<unk>`` (Bowman et al. 2016, section 3.1)."""
+    scheduled_sampling: float = 0.0
+    """Probability of replacing an input word by the decoder's own prediction at the end of the
+    run. It grows linearly from 0 (Bengio et al. 2015)."""
+    doubly_stochastic_weight: float = 0.0
+    """Weight of the attention penalty of Xu et al. (2015), section 4.2.1."""
+    reconstruction_weight: float = 1.0
+    """Weight of the reconstruction error of v, for decoders that reconstruct it."""
+    hflip: bool = True
+    """Flip each image horizontally with probability 0.5, and swap "left" and "right" in its
+    captions."""
+    cached_crops: int = 0
+    """Number of random crops with colour jitter to cache per image, in addition to the whole
+    image. Half of them are flipped."""
+    online_augmentation: bool = False
+    """Draw random crops and colour jitter again for every step. Pixels are cached instead of
+    features, and the whole encoder runs in each step: use a GPU."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights, which is then validated and saved
+    (0 to below 1; 0: off)."""
+    patience: int = 4
+    """Stop after this many epochs without a better validation score (0: never)."""
+    select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
+    """Score of greedy validation captions that selects the best epoch."""
+    precision: Precision = "float32"
+    """Precision of matrix products. ``bfloat16`` is almost twice as fast on hardware that supports
+    it, and much slower on other hardware; the log then has a warning."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the captions, and dropout (0 to 2**32 - 1)."""
+    save_every: int = 200
+    """Steps between saved states, from which an interrupted run resumes."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every"),
+            *("encoder_lr_scale", "clip_norm"),
+        ):
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigError(f"{name} is {value}. It must be above 0.")
+        _check_not_negative(
+            self,
+            *("warmup_steps", "weight_decay", "patience", "fine_tune_stages", "cached_crops"),
+            *("doubly_stochastic_weight", "reconstruction_weight"),
+        )
+        _check_shares(self, "label_smoothing", "ema_decay", "word_dropout", "scheduled_sampling")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}. It must be at least 0 and below 2**32.")
+        if self.cached_crops and not self.hflip:
+            raise ConfigError(
+                "cached_crops flips every second crop, and hflip is off. Turn hflip on, or set "
+                "cached_crops to 0."
+            )
+        if self.cached_crops and self.online_augmentation:
+            raise ConfigError(
+                "online_augmentation draws its own crops. Set cached_crops to 0 with it."
+            )
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of ``step`` (from 0) of ``steps``."""
+        warmup = min(self.warmup_steps, steps // 10)
+        ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        if self.schedule == "constant":
+            return self.learning_rate * ramp
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        return self.learning_rate * ramp * (0.02 + 0.98 * cosine)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run: its data, model, and output directory."""
+
+    data: tuple[str, ...]
+    """Captioned images: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE``, or
+    ``csv:FILE``. Several data sets are trained and validated on together."""
+    output: Path
+    """Directory of the run: the model, the log, and the state from which it resumes."""
+    init_from: Path | None = None
+    """Directory of a model to continue training from. Its weights, vocabulary, and shape replace
+    ``encoder``, ``decoder``, and ``min_count``."""
+    data_weights: tuple[float, ...] = ()
+    """How often an epoch shows each data set of ``data`` (default: once). 0.5 shows half of the
+    captions, drawn again in each epoch."""
+    text_data: Path | None = None
+    """File of captions without images: one per line, or KEY<TAB>caption. v is zero for them, and
+    the decoder learns words and grammar."""
+    text_weight: float = 1.0
+    """How often an epoch shows the captions of ``text_data``."""
+    extend_vocabulary: bool = False
+    """Add words to the vocabulary of ``init_from`` that the captions contain ``min_count`` times
+    or more."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str = "val"
+    """Split that selects the best epoch."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The image encoder (a CNN)."""
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    """The recurrent decoder."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Objective, optimizer, regularization, and augmentation."""
+    min_count: int = 5
+    """Minimum number of occurrences of a word in the training captions (1 or more)."""
+    cache: Path | None = None
+    """Directory of cached features, which runs can share (default: ``features`` next to
+    ``output``)."""
+    search_images: int = 1000
+    """Number of validation images on which the search is chosen after the last epoch (0: beam
+    search of width 3)."""
+    rerank_ngrams: int = 6000
+    """Number of n-grams to learn for n-gram reranking (0: off), which two of the candidate
+    searches use. Off without ``search_images``."""
+    workers: int = 2
+    """Number of processes that read images (0: the main process reads them)."""
+    device: str = "cpu"
+    """Device of the tensors: ``cpu``, ``cuda``, ``cuda:1``, or ``mps``."""
+
+    def __post_init__(self) -> None:
+        check_minimum(self, min_count=1, search_images=0, rerank_ngrams=0, workers=0)
+        for name in ("output", "init_from", "text_data", "cache"):
+            if isinstance(path := getattr(self, name), str):  # as notebooks pass them
+                object.__setattr__(self, name, Path(path))
+        self._check_data()
+        if self.training.objective == "self_critical":
+            self._check_self_critical()
+
+    def _check_data(self) -> None:
+        if isinstance(self.data, str):
+            raise ConfigError(f"data is the string {self.data!r}. Pass a tuple: ({self.data!r},).")
+        if not self.data or (self.data_weights and len(self.data_weights) != len(self.data)):
+            raise ConfigError(
+                f"data has {format_count(len(self.data), 'data set')} and data_weights has "
+                f"{format_count(len(self.data_weights), 'number')}. Pass at least one data set, and "
+                "one weight for each or none."
+            )
+        for weight in (*self.data_weights, self.text_weight):
+            if not (math.isfinite(weight) and weight > 0):
+                raise ConfigError(
+                    f"data_weights or text_weight contains {weight}. Each must be a finite number "
+                    "above 0. To exclude a data set, remove it from data."
+                )
+
+    def _check_self_critical(self) -> None:
+        if self.init_from is None:
+            raise ConfigError(
+                "The objective self_critical needs a trained model. Pass one as init_from, such "
+                "as runs/first/model."
+            )
+        if self.text_data is not None:
+            raise ConfigError(
+                "The objective self_critical rewards captions of images, and text_data has no "
+                "images. Remove text_data."
+            )
+
+
+def _check_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) < 0:
+            raise ConfigError(f"{name} is {value}. It must be 0 or more.")
+
+
+def _check_shares(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= (value := getattr(config, name)) < 1:
+            raise ConfigError(f"{name} is {value}. It must be at least 0 and below 1.")
