@@ -56,7 +56,8 @@ class _Bars:
             return  # another process has looked at them
         if self.looking is None:
             self.looking = self.progress.add_task("images", total=total, rate="")
-            if not self.console.is_terminal:  # where no bar is drawn, the wait is told of
+            if not self.console.is_terminal:  # there is no progress bar
+                images = format_count(total - done, "image")
                 self.on_message(
                     f"looking at {format_count(total - done, 'image')}, which is done once"
                 )

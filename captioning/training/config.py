@@ -212,8 +212,8 @@ class RunConfig:
         if not self.data or (self.data_weights and len(self.data_weights) != len(self.data)):
             raise ConfigError(
                 f"data has {format_count(len(self.data), 'data set')} and data_weights has "
-                f"{format_count(len(self.data_weights), 'number')}. Pass at least one data set, and "
-                "one weight for each or none."
+                f"{format_count(len(self.data_weights), 'number')}. Pass at least one "
+                "data set, and one weight for each or none."
             )
         for weight in (*self.data_weights, self.text_weight):
             if not (math.isfinite(weight) and weight > 0):

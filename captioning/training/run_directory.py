@@ -31,8 +31,9 @@ def check_run_directory(config: RunConfig) -> None:
         wanted = _settings(config)
         found = _as_written_now(_read_settings(path), _settings(_PLAIN))
         if found != wanted:
+            changes = describe_differences(found, wanted)
             raise TrainingError(
-                f"{config.output} holds a run with other settings: {describe_differences(found, wanted)}. "
+                f"{config.output} holds a run with other settings: {changes}. "
                 "Give the same settings to go on with it, or another output to start afresh."
             )
     elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):

@@ -375,9 +375,9 @@ def test_mixtures_that_make_no_sense_are_refused(mixture):
     for change, said in (
         ({"data": ()}, "at least one"),
         ({"data_weights": (1.0,)}, "one weight for each"),
-        ({"text_weight": 0.0}, r"0\.0 "),
-        ({"data_weights": (1.0, math.nan)}, "nan "),
-        ({"data_weights": (1.0, math.inf)}, "inf "),
+        ({"text_weight": 0.0}, r"contains 0\.0"),
+        ({"data_weights": (1.0, math.nan)}, "contains nan"),
+        ({"data_weights": (1.0, math.inf)}, "contains inf"),
         ({"training": TrainingConfig(objective="self_critical")}, "text_data has no images"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -388,7 +388,7 @@ def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
     said = []
     settings = replace(config(tmp_path / "run"), rerank_ngrams=50)
     checkpoint = load_checkpoint(train(settings, TrainingCallback(said.append)))
-    assert "50 phrases to rank captions by" in said
+    assert "learned 50 n-grams for reranking" in said
     assert sum("phrase weight" in line for line in said) >= 2
     assert len(checkpoint.phrases) == 50
 
