@@ -58,9 +58,7 @@ class _Bars:
             self.looking = self.progress.add_task("images", total=total, rate="")
             if not self.console.is_terminal:  # there is no progress bar
                 images = format_count(total - done, "image")
-                self.on_message(
-                    f"looking at {format_count(total - done, 'image')}, which is done once"
-                )
+                self.on_message(f"Encoding {images}.")
         self.progress.update(self.looking, completed=done, total=total)
         if done == total:
             self.looking = None

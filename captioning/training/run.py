@@ -225,9 +225,8 @@ class _Run:
                 most=most,
             )
             if phrases is not None:
-                self.callback.on_message(
-                    f"{format_count(len(phrases), 'phrase')} to rank captions by"
-                )
+                count = format_count(len(phrases), "n-gram")
+                self.callback.on_message(f"learned {count} for reranking")
             checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
