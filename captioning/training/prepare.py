@@ -181,9 +181,9 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
     if shared := seen & held:
         raise DataError(
             f"{format_count(len(shared), 'image')} of {train[0].split} are in "
-            f"{validation[0].split} too, {min(shared)} among them. Name splits that share none as train_split and "
-            "validation_split; give each row of a table its split in a column of that name; or "
-            "put {split} into the name of a file that holds one split."
+            f"{validation[0].split} too, {min(shared)} among them. Name splits that share none "
+            "as train_split and validation_split; give each row of a table its split in a column "
+            "of that name; or put {split} into the name of a file that holds one split."
         )
 
 

@@ -225,8 +225,8 @@ class _Run:
                 most=most,
             )
             if phrases is not None:
-                count = format_count(len(phrases), "n-gram")
-                self.callback.on_message(f"learned {count} for reranking")
+                learned = format_count(len(phrases), "n-gram")
+                self.callback.on_message(f"learned {learned} for reranking")
             checkpoint = replace(checkpoint, phrases=phrases)
         chosen = with_best_search(
             checkpoint,
