@@ -26,7 +26,7 @@ import torch
 
 from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.cli import train
-from captioning.datasets import CaptionSplit, read_captions, short_name
+from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import BeamSearch, search_to_json
 from captioning.evaluation.evaluate import sweep
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
@@ -111,7 +111,7 @@ class Budget:
         training = replace(TRAINING, epochs=self.epochs, precision=TrainingConfig().precision)
         search = search_to_json(SEARCH)
         return {
-            "data": short_name(self.data),
+            "data": shorten_spec(self.data),
             "encoder": ENCODER.name,
             "size": self.size,
             "dropout": DROPOUT,

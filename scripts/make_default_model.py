@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.datasets import read_captions, short_name
+from captioning.datasets import read_captions, shorten_spec
 from captioning.decoding import SearchMethod
 from captioning.evaluation.evaluate import sweep
 from captioning.evaluation.search_sweep import (
@@ -117,7 +117,7 @@ def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> Ngra
 
 def described(data: str, scores: Scores) -> dict[str, float]:
     """Return a data set's scores for the card."""
-    return for_card(scores, f"{short_name(data)} dev, {len(scores)} photos")
+    return for_card(scores, f"{shorten_spec(data)} dev, {len(scores)} photos")
 
 
 def show(how: SearchMethod, scores: Scores) -> None:

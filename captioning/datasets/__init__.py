@@ -1,20 +1,20 @@
-"""Captioned images from the formats they are published in.
+"""Readers of captioned images in their published formats.
 
 A data set is named by one string, ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``:
 
-    flickr8k:DIR        Flickr8k.token.txt, Flickr_8k.trainImages.txt and their photos
-    coco:DIR            annotations/captions_train2017.json ... (or 2014) and their photos
+    flickr8k:DIR        Flickr8k.token.txt, Flickr_8k.trainImages.txt, ... and the images
+    coco:DIR            annotations/captions_train2017.json, ... (or 2014) and the images
     coco:FILE           one COCO caption file
-    karpathy:FILE       dataset_flickr8k.json, dataset_flickr30k.json, dataset_coco.json
+    karpathy:FILE       dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json
     jsonl:FILE          {"image": "a.jpg", "captions": ["...", "..."], "split": "train"}
-    csv:FILE            a header with image and caption, and one caption per row
+    csv:FILE            columns image and caption (and optionally split), one caption per row
 
-In JSONL and CSV, ``file_name`` and ``text``, the names of Hugging Face's ``imagefolder``, stand for
-``image`` and ``caption`` where these are not there. CSV may have a ``split`` column too.
+JSONL and CSV files may use the names of Hugging Face's ``imagefolder`` instead: ``file_name`` for
+``image`` and ``text`` for ``caption``.
 
-``@IMAGES`` names the folder of the images where it is not beside the captions. ``{split}`` in a
-name stands for the split that is asked for: ``coco:captions_{split}.json@{split}2017``. A COCO,
-JSONL or CSV file that says nothing about splits is the split that was asked for, whole.
+``@IMAGES`` names the folder of the images if they are not next to the captions. ``{split}`` in the
+string is replaced by the name of the split: ``coco:captions_{split}.json@{split}2017``. A COCO,
+JSONL or CSV file without splits is used as a whole, whichever split is requested.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,8 @@ from pathlib import Path
 from captioning.datasets.coco import read_coco
 from captioning.datasets.flickr8k import read_flickr8k
 from captioning.datasets.karpathy import read_karpathy
-from captioning.datasets.split import (
-    CaptionedImage,
-    CaptionSplit,
-    Problems,
-    Source,
-    canonical_split,
-)
+from captioning.datasets.reading import DatasetSpec, normalize_split
+from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
 from captioning.datasets.table import read_csv, read_jsonl
 from captioning.datasets.text_captions import read_text_captions
 from captioning.errors import DataError
@@ -42,48 +37,47 @@ __all__ = [
     "Problems",
     "read_captions",
     "read_text_captions",
-    "short_name",
+    "shorten_spec",
 ]
 
-READERS: dict[str, Callable[[Source], CaptionSplit]] = {
+READERS: dict[str, Callable[[DatasetSpec], CaptionSplit]] = {
     "flickr8k": read_flickr8k,
     "coco": read_coco,
     "karpathy": read_karpathy,
     "jsonl": read_jsonl,
     "csv": read_csv,
 }
-"""The formats by name."""
+"""Reader of each format."""
 
 
 def read_captions(spec: str, *, split: str) -> CaptionSplit:
-    """Read one split of a captioned data set, and say what in it cannot be used.
+    """Read one split of a captioned data set.
 
     Args:
-        spec: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``, as this module's first lines list them.
-        split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``; ``restval`` and
-            ``train+restval`` in Karpathy's files; any other name that a JSONL or CSV file gives.
+        spec: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
+        split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``. Karpathy's files also
+            have ``restval`` and ``train+restval``, and JSONL and CSV files may define others.
 
     Returns:
-        The images that exist and have captions, in the order of the split list or file, and the
-        problems: what was left out, by name. Captions are as they were written, but for white
-        space around them.
+        The existing images with captions, in the order of the data set, and the problems found.
+        Captions keep their spelling and lose surrounding white space.
 
     Raises:
-        DataError: The format is unknown, a file is missing or malformed, there is no such split,
-            or nothing in it can be used.
+        DataError: The format or the split is unknown, a file is missing or malformed, or no image
+            is usable.
     """
     name, colon, path = spec.partition(":")
     if not colon or not path or name not in READERS:
-        alone = name in READERS  # as who has a folder of that name would write it
-        meant = f" Did you mean {f'{name}:{name}'!r}?" if alone else suggest(name, READERS)
+        # A format without a path may be meant as the name of a folder.
+        hint = f" Did you mean {f'{name}:{name}'!r}?" if name in READERS else suggest(name, READERS)
         raise DataError(
-            f"{spec!r} names no captions: FORMAT:PATH was expected, where FORMAT is one of "
-            f"{', '.join(READERS)}.{meant} An example: coco:data/tiny"
+            f"{spec!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
+            f"{', '.join(READERS)}.{hint} Example: coco:data/tiny"
         )
-    return READERS[name](Source.parse(spec, path, canonical_split(split)))
+    return READERS[name](DatasetSpec.parse(spec, path, normalize_split(split)))
 
 
-def short_name(spec: str) -> str:
-    """Return ``FORMAT:NAME`` of a data set's name, without the folders of this machine."""
-    kind, _, place = spec.partition(":")
-    return f"{kind}:{Path(place.partition('@')[0]).name}"
+def shorten_spec(spec: str) -> str:
+    """Return the name of a data set without its folders, such as ``coco:tiny``."""
+    kind, _, location = spec.partition(":")
+    return f"{kind}:{Path(location.partition('@')[0]).name}"

@@ -1,4 +1,4 @@
-"""One line per image or caption: JSON lines, and CSV as Kaggle's Flickr8k has it."""
+"""Readers of JSON Lines and CSV files with one image or caption per row."""
 
 import csv
 import io
@@ -8,97 +8,98 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioning.datasets.split import (
-    Assembler,
-    CaptionSplit,
-    Source,
-    canonical_split,
-    check_entry,
-    numbered,
+from captioning.datasets.reading import (
+    DatasetSpec,
+    SplitBuilder,
+    normalize_split,
+    number_names,
     read_text,
+    require_fields,
 )
+from captioning.datasets.split import CaptionSplit
 from captioning.errors import DataError
 
-_IMAGE = ("image", "file_name")  # the second is Hugging Face's name, of its imagefolder
-_CAPTION = ("caption", "text")
-_JSONL_FORM = '{"image": "a.jpg", "captions": ["...", "..."]} or {"image": "a.jpg", "caption": ...}'
+# The second names are those of Hugging Face's imagefolder.
+_IMAGE_NAMES = ("image", "file_name")
+_CAPTION_NAMES = ("caption", "text")
+_JSONL_EXAMPLE = (
+    '{"image": "a.jpg", "captions": ["...", "..."]} or {"image": "a.jpg", "caption": "..."}'
+)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of the file."""
+    """One row of the file; ``split`` is None if the row does not name its split."""
 
-    line: int
+    line_number: int
     image: str
     captions: tuple[str, ...]
     split: str | None
 
 
-def read_jsonl(source: Source) -> CaptionSplit:
-    """Read JSON lines: ``{"image": path, "captions": [...], "split": name}``.
+def read_jsonl(spec: DatasetSpec) -> CaptionSplit:
+    """Read JSON Lines: ``{"image": path, "captions": [...], "split": name}``.
 
-    The path is relative to the file, or to the folder that ``@IMAGES`` names. ``"caption"`` with
-    one string may stand in place of ``"captions"``; lines with the same image are joined. Where a
-    line gives its split, all do. Where there is no ``"image"`` it is ``"file_name"``, and where
-    there is no ``"caption"`` it is ``"text"``.
-
-    Raises:
-        DataError: The file is missing or malformed, or has no such split.
-    """
-    folder = source.images or source.path.parent
-    return _assemble(source, folder, list(_json_rows(source.path)))
-
-
-def read_csv(source: Source) -> CaptionSplit:
-    """Read a CSV file with the columns ``image`` and ``caption``, and perhaps ``split``.
-
-    Where there is no ``image`` it is ``file_name``, and where there is no ``caption`` it is
-    ``text``. Paths are relative to ``Images/`` or ``images/`` beside the file, or else to its own
-    folder; ``@IMAGES`` names another.
+    Image paths are relative to the folder of the file, or to ``@IMAGES``. ``"caption"`` with one
+    string may replace ``"captions"``. Rows of the same image are joined. Either every row names
+    its split or none does. ``"file_name"`` and ``"text"`` are read if ``"image"`` and
+    ``"caption"`` are missing.
 
     Raises:
-        DataError: The file is missing or malformed, or has no such split.
+        DataError: The file is missing or malformed, or the split does not exist.
     """
-    base = source.path.parent
-    rows = list(_csv_rows(source.path))
-    beside = [base / name for name in ("Images", "images")]
-    plain = any((base / row.image).is_file() for row in rows[:1])
-    folder = source.image_folder(*([base] if plain else [*beside, base]))
-    return _assemble(source, folder, rows)
+    folder = spec.image_folder or spec.path.parent
+    return _build_split(spec, folder, list(_read_jsonl_rows(spec.path)))
 
 
-def _assemble(source: Source, folder: Path, rows: list[_Row]) -> CaptionSplit:
-    ids = numbered(row.image for row in rows)
+def read_csv(spec: DatasetSpec) -> CaptionSplit:
+    """Read a CSV file with the columns ``image``, ``caption`` and optionally ``split``.
+
+    ``file_name`` and ``text`` are read if ``image`` and ``caption`` are missing. Image paths are
+    relative to ``@IMAGES`` if given, else to the folder ``Images`` or ``images`` next to the file,
+    else to the folder of the file.
+
+    Raises:
+        DataError: The file is missing or malformed, or the split does not exist.
+    """
+    base = spec.path.parent
+    rows = list(_read_csv_rows(spec.path))
+    candidates = [base / "Images", base / "images", base]
+    if rows and (base / rows[0].image).is_file():
+        candidates = [base]
+    return _build_split(spec, spec.find_images(*candidates), rows)
+
+
+def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSplit:
+    ids = number_names(row.image for row in rows)
     captions: dict[str, list[str]] = {}
-    for row in _of_split(source, rows):
+    for row in _select_split(spec, rows):
         captions.setdefault(row.image, []).extend(row.captions)
-    assembler = Assembler(source)
+    builder = SplitBuilder(spec)
     for image, texts in captions.items():
-        assembler.add(folder / image, texts, ids[image])
-    return assembler.finish()
+        builder.add(folder / image, texts, ids[image])
+    return builder.build()
 
 
-def _of_split(source: Source, rows: list[_Row]) -> list[_Row]:
-    """Return the rows of the split, or all when the file says nothing about splits."""
+def _select_split(spec: DatasetSpec, rows: list[_Row]) -> list[_Row]:
+    """Return the rows of the split, or all rows if the file does not name splits."""
     splits = {row.split for row in rows}
     if splits <= {None}:
         return rows
     for row in rows:
         if row.split is None:
             raise DataError(
-                f"{source.path}, line {row.line}: no split is given, but other lines give theirs. "
-                "Give every line its split, or none."
+                f"{spec.path}, line {row.line_number}: the split is missing, but other lines have "
+                "one. Give every line its split, or none."
             )
-    chosen = [row for row in rows if row.split == source.split]
-    if not chosen:
-        raise DataError(
-            f"{source.path} has no split {source.split!r}; it has "
-            f"{', '.join(sorted(filter(None, splits)))}."
-        )
-    return chosen
+    selected = [row for row in rows if row.split == spec.split]
+    if not selected:
+        known = ", ".join(sorted(filter(None, splits)))
+        raise DataError(f"{spec.path} has no split {spec.split!r}, only {known}.")
+    return selected
 
 
-def _json_rows(path: Path) -> Iterator[_Row]:
+def _read_jsonl_rows(path: Path) -> Iterator[_Row]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -107,57 +108,58 @@ def _json_rows(path: Path) -> Iterator[_Row]:
             entry = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(
-                f"{where}: no JSON ({error}). One object per line was expected: {_JSONL_FORM}."
+                f"{where}: not valid JSON ({error}). Expected one object per line: "
+                f"{_JSONL_EXAMPLE}."
             ) from error
-        image = _first(_IMAGE, entry if isinstance(entry, dict) else ())
-        check_entry(entry, {image: str}, where)
+        image = _select_name(_IMAGE_NAMES, entry if isinstance(entry, dict) else ())
+        require_fields(entry, {image: str}, where)
         split = entry.get("split")
         if split is not None:
-            check_entry(entry, {"split": str}, where)
-            split = canonical_split(split)
-        yield _Row(number, entry[image], _captions(entry, where), split)
+            require_fields(entry, {"split": str}, where)
+            split = normalize_split(split)
+        yield _Row(number, entry[image], _parse_captions(entry, where), split)
 
 
-def _captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
-    captions = entry.get("captions", [entry.get(_first(_CAPTION, entry))])
+def _parse_captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
+    captions = entry.get("captions", [entry.get(_select_name(_CAPTION_NAMES, entry))])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise DataError(
-            f"{where}: a list of captions or one caption was expected, as in {_JSONL_FORM}; "
-            f"the keys found are {sorted(entry)[:8]}."
+            f"{where}: expected a list of captions or one caption, as in {_JSONL_EXAMPLE}; found "
+            f"the keys {sorted(entry)[:8]}."
         )
     return tuple(captions)
 
 
-def _first(names: Sequence[str], found: Collection[str]) -> str:
-    """Return the first of the names that is found; where none is, the first."""
-    return next((name for name in names if name in found), names[0])
+def _select_name(names: Sequence[str], available: Collection[str]) -> str:
+    """Return the first of the names that is available, or the first of all if none is."""
+    return next((name for name in names if name in available), names[0])
 
 
-def _csv_rows(path: Path) -> Iterator[_Row]:
+def _read_csv_rows(path: Path) -> Iterator[_Row]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        image, caption = _first(_IMAGE, columns), _first(_CAPTION, columns)
+        image, caption = (_select_name(names, columns) for names in (_IMAGE_NAMES, _CAPTION_NAMES))
         if not {image, caption} <= set(columns):
             raise DataError(
-                f"{path}, line 1: a header with the columns image and caption (or file_name and "
-                f"text) was expected, {columns[:8]} was found."
+                f"{path}, line 1: expected a header with the columns image and caption (or "
+                f"file_name and text), found {columns[:8]}."
             )
         for row in reader:
             if None in row or None in row.values():
                 raise DataError(
-                    f"{path}, line {reader.line_num}: {len(columns)} columns were expected, as in "
-                    "the header. A caption with a comma stands in double quotes."
+                    f"{path}, line {reader.line_num}: expected {len(columns)} columns as in the "
+                    "header. Put captions with commas in double quotes."
                 )
             split = row.get("split")
             yield _Row(
                 reader.line_num,
                 row[image].strip(),
                 (row[caption],),
-                None if split is None else canonical_split(split.strip()),
+                None if split is None else normalize_split(split.strip()),
             )
     except csv.Error as error:
         raise DataError(
-            f"{path}, near line {reader.line_num}: {error}. Was a double quote left open?"
+            f"{path}, near line {reader.line_num}: {error}. Check for a missing double quote."
         ) from error

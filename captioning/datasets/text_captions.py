@@ -1,4 +1,4 @@
-"""Captions without images, for the language alone."""
+"""Reader of captions without images, which train the language model alone."""
 
 import gzip
 import zlib
@@ -6,38 +6,38 @@ from pathlib import Path
 
 from captioning.errors import DataError
 
-_SHOWN = 80
+_TEXT_SHOWN = 80
 
 
 def read_text_captions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read captions, one in a line; ``KEY<TAB>caption`` keeps those of one key together.
+    """Read a text file with one caption per line, optionally grouped by ``KEY<TAB>caption``.
 
     Args:
-        path: UTF-8 text, plain or, where its name ends in ``.gz``, compressed.
+        path: UTF-8 text file, compressed if its name ends in ``.gz``.
 
     Returns:
-        The captions of each key, in the order of the keys' first lines. In a file without keys,
-        a caption's key is the number of its line.
+        Captions of each key, in the order in which the keys first occur. In a file without keys,
+        the key of a caption is its line number.
 
     Raises:
-        DataError: The file cannot be read, holds no caption, or has a key in some lines only.
+        DataError: The file cannot be read, has no captions, or has keys in some lines only.
     """
     groups: dict[str, list[str]] = {}
-    keyed: bool | None = None
-    for place, line in enumerate(_read(path).replace("\r\n", "\n").split("\n"), 1):
+    has_keys: bool | None = None
+    for number, line in enumerate(_read(path).replace("\r\n", "\n").split("\n"), 1):
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
-        if keyed is not None and keyed != bool(tab):
+        if has_keys is not None and has_keys != bool(tab):
             raise DataError(
-                f"{path}, line {place}: {line!r:.{_SHOWN}} has {'a' if tab else 'no'} tab, and the "
-                "lines before it are otherwise. Give every line as KEY<TAB>caption, or none."
+                f"{path}, line {number}: {line!r:.{_TEXT_SHOWN}} has {'a' if tab else 'no'} tab, "
+                "unlike the lines before it. Write every line as KEY<TAB>caption, or none."
             )
-        keyed = bool(tab)
+        has_keys = bool(tab)
         if text := (caption if tab else line).strip():
-            groups.setdefault(key if tab else str(place), []).append(text)
+            groups.setdefault(key if tab else str(number), []).append(text)
     if not groups:
-        raise DataError(f"{path} holds no caption. Give a text file with one caption in a line.")
+        raise DataError(f"{path} has no captions. Use a text file with one caption per line.")
     return {key: tuple(captions) for key, captions in groups.items()}
 
 
@@ -48,6 +48,8 @@ def _read(path: Path) -> str:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}). Convert it first.") from error
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason}). Convert the file first."
+        ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}. Check the path.") from error
+        raise DataError(f"cannot read {path}: {error}. Check the path.") from error

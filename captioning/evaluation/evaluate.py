@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.datasets import CaptionSplit, read_captions, short_name
+from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.search_sweep import try_searches
@@ -51,7 +51,7 @@ class Evaluation:
         search = ",".join(
             f"{name}={value}" for name, value in settings.items() if value not in ([], 0)
         )
-        data = short_name(self.split.source)
+        data = shorten_spec(self.split.source)
         asked = f"{self.consensus}|" if self.consensus else ""
         where = f"data:{data}|split:{self.split.split}"
         return f"{where}|search:{search}|{asked}{self.scores.signature}"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from captioning.datasets import CaptionSplit, read_captions, short_name
+from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import BeamSearch, Greedy, Hypothesis, SearchMethod
 from captioning.errors import ConfigError, DataError
 from captioning.features.extraction import cache_features
@@ -136,7 +136,7 @@ class Consensus:
         return cls(
             torch.cat(vectors),
             captions,
-            name=f"{'+'.join(map(short_name, data))}:{split}",
+            name=f"{'+'.join(map(shorten_spec, data))}:{split}",
             paths=paths,
             left_out=left_out,
             options=options,

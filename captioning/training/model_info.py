@@ -1,6 +1,6 @@
 """What the card of a model tells of the run that made it."""
 
-from captioning.datasets import short_name
+from captioning.datasets import shorten_spec
 from captioning.training.callback import EpochSummary
 from captioning.training.config import RunConfig, TrainingConfig
 from captioning.training.prepare import Prepared
@@ -30,7 +30,9 @@ def _objective(training: TrainingConfig) -> str:
 
 def describe_data(config: RunConfig, prepared: Prepared) -> str:
     """Return the data's name for the card, without the folders of this machine."""
-    names = [*map(short_name, config.data)] + ([config.text_data.name] if config.text_data else [])
+    names = [*map(shorten_spec, config.data)] + (
+        [config.text_data.name] if config.text_data else []
+    )
     return (
         f"{' + '.join(names)}, split {config.train_split}: "
         f"{len(prepared.train.readable)} images, {len(prepared.dataset)} captions"

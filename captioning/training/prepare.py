@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint
-from captioning.datasets import CaptionSplit, read_captions, read_text_captions, short_name
+from captioning.datasets import CaptionSplit, read_captions, read_text_captions, shorten_spec
 from captioning.datasets.batches import CaptionDataset, mirror_words
 from captioning.errors import ConfigError, DataError
 from captioning.features.cache import CacheRows, JoinedCaches, RowCache
@@ -164,7 +164,7 @@ def _read(data: str, name: str, callback: TrainingCallback) -> CaptionSplit:
     split = read_captions(data, split=name)
     count = sum(len(image.captions) for image in split.images)
     callback.on_message(
-        f"{short_name(data)}, {name}: {format_count(len(split.images), 'image')}, "
+        f"{shorten_spec(data)}, {name}: {format_count(len(split.images), 'image')}, "
         f"{format_count(count, 'caption')}"
     )
     if report := split.problems.report():
@@ -201,7 +201,7 @@ def _encode(
         _encode_one(encoder, each, config, callback, grid=grid, views=views) for each in splits
     ]
     captions = tuple(image.captions for split in splits for image in split.images)
-    sources = tuple((short_name(split.source), len(split.images)) for split in splits)
+    sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
     cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
     if config.training.online_augmentation:
         cache = AugmentedImages(cache, encoder)

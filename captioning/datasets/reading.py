@@ -1,0 +1,220 @@
+"""What all readers of captioned data share: data set names, checks and problem reports."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
+from captioning.errors import DataError
+
+MISSING_IMAGES = "images missing on disk"
+UNCAPTIONED_IMAGES = "images without captions"
+REPEATED_IMAGES = "repeated images"
+EMPTY_CAPTIONS = "empty captions"
+UNKNOWN_CAPTIONS = "captions of unknown images"
+REPEATED_CAPTIONS = "repeated captions"
+
+_ALIASES = {"dev": "val", "valid": "val", "validation": "val", "training": "train"}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set and a split, parsed from ``FORMAT:PATH[@IMAGES]``.
+
+    Attributes:
+        text: The string as the user wrote it, for messages.
+        path: File or folder with the captions.
+        image_folder: Folder of the images, if the string names one.
+        split: Normalized name of the split.
+    """
+
+    text: str
+    path: Path
+    image_folder: Path | None
+    split: str
+
+    @classmethod
+    def parse(cls, text: str, location: str, split: str) -> "DatasetSpec":
+        """Parse ``PATH[@IMAGES]``, and replace ``{split}`` in it by the name of the split.
+
+        An existing path that contains ``@`` is not divided.
+
+        Args:
+            text: The whole string with its format, for messages.
+            location: ``PATH`` or ``PATH@IMAGES``.
+            split: Normalized name of the split.
+
+        Raises:
+            DataError: The folder of the images does not exist.
+        """
+        location = location.replace("{split}", split)
+        path, at, images = location.rpartition("@")
+        if not at or Path(location).exists():
+            return cls(text, Path(location).expanduser(), None, split)
+        folder = Path(images).expanduser()
+        if not folder.is_dir():
+            raise DataError(
+                f"{images} is not a folder, but {text!r} names it as the folder of the images. "
+                "Check the path."
+            )
+        return cls(text, Path(path).expanduser(), folder, split)
+
+    def find_images(self, *candidates: Path) -> Path:
+        """Return the folder of images that the user named, or the first existing candidate.
+
+        Raises:
+            DataError: The user named no folder, and no candidate exists.
+        """
+        if self.image_folder is not None:
+            return self.image_folder
+        for folder in candidates:
+            if folder.is_dir():
+                return folder
+        raise DataError(
+            f"cannot find the images of {self.text!r}. Searched: "
+            f"{', '.join(map(str, candidates))}. Name their folder after an @: {self.text}@FOLDER"
+        )
+
+
+class SplitBuilder:
+    """Collects the images of one split and reports those that cannot be used.
+
+    To find out whether an image exists, the builder lists its folder once. Single requests take
+    minutes for 100,000 images on a network disk.
+
+    Args:
+        spec: The data set and the split.
+    """
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.spec = spec
+        self._images: dict[int, CaptionedImage] = {}
+        self._problems: defaultdict[str, list[str]] = defaultdict(list)
+        self._listings: dict[Path, frozenset[str]] = {}
+
+    def report(self, kind: str, name: str) -> None:
+        """Record a problem of the given kind."""
+        self._problems[kind].append(name)
+
+    def exists(self, path: Path) -> bool:
+        """Return whether the listing of the folder contains the file ``path``."""
+        folder = path.parent
+        if folder not in self._listings:
+            self._listings[folder] = _list_files(folder)
+        return path.name in self._listings[folder]
+
+    def add(self, path: Path, captions: Iterable[str], image_id: int) -> None:
+        """Add an image, or report why it cannot be used."""
+        if image_id in self._images:
+            self.report(REPEATED_IMAGES, path.name)
+            return
+        if not self.exists(path):
+            self.report(MISSING_IMAGES, str(path))
+            return
+        stripped = [caption.strip() for caption in captions]
+        kept = tuple(filter(None, stripped))
+        for number, caption in enumerate(stripped):
+            if not caption:
+                self.report(EMPTY_CAPTIONS, f"{path.name}#{number}")
+        if not kept:
+            self.report(UNCAPTIONED_IMAGES, path.name)
+            return
+        self._images[image_id] = CaptionedImage(path, kept, image_id)
+
+    def build(self) -> CaptionSplit:
+        """Return the split.
+
+        Raises:
+            DataError: There are no usable images.
+        """
+        problems = Problems({kind: tuple(names) for kind, names in self._problems.items()})
+        split, text = self.spec.split, self.spec.text
+        if not self._images:
+            reason = problems.report() or "the data set lists no images"
+            raise DataError(
+                f"The {split} split of {text!r} has no usable images:\n{reason}\n"
+                "Check the name of the split and the folder of the images (FORMAT:PATH@FOLDER)."
+            )
+        return CaptionSplit(tuple(self._images.values()), problems, text, split)
+
+
+def normalize_split(split: str) -> str:
+    """Return ``val`` for ``dev`` and similar aliases, and any other name unchanged."""
+    return _ALIASES.get(split, split)
+
+
+def number_names(names: Iterable[str]) -> dict[str, int]:
+    """Return the position of each name in the sorted list of distinct names."""
+    return {name: number for number, name in enumerate(sorted(set(names)))}
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        DataError: The file is missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}). Convert the file, for "
+            "example with iconv -f latin1 -t utf-8."
+        ) from error
+
+
+def read_json_object(path: Path, *, lists: Sequence[str], format_name: str) -> dict[str, Any]:
+    """Read a JSON object that has the given keys with lists as values.
+
+    Raises:
+        DataError: The file is not JSON, or a key or list is missing.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not valid JSON: {error}. The file may be incomplete: download it again."
+        ) from error
+    expected = f"{path} is not a {format_name}: expected an object with lists "
+    expected += " and ".join(f'"{key}"' for key in lists)
+    if not isinstance(content, dict):
+        raise DataError(f"{expected}, found a {type(content).__name__}.")
+    if not all(isinstance(content.get(key), list) for key in lists):
+        raise DataError(f"{expected}, found the keys {sorted(content)[:8]}.")
+    return content
+
+
+def require_fields(entry: Any, fields: Mapping[str, type], where: str) -> None:
+    """Check that a JSON object has the given fields with values of the given types.
+
+    Args:
+        entry: The parsed JSON value.
+        fields: Type of each required field.
+        where: Position in the file, for messages.
+
+    Raises:
+        DataError: The entry is not an object, or a field is missing or has another type.
+    """
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: expected an object, found {entry!r:.80}.")
+    for name, kind in fields.items():
+        value = entry.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            found = f"{value!r:.80}" if name in entry else f"only the keys {sorted(entry)[:8]}"
+            raise DataError(f'{where}: expected "{name}" of type {kind.__name__}, found {found}.')
+
+
+def _list_files(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):  # ValueError: the name contains a null character
+        return frozenset()  # the builder then reports each image of the folder as missing
