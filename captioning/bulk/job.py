@@ -1,168 +1,204 @@
-"""A run over images that can be stopped at any moment and gone on with."""
+"""A captioning job: images in, rows out, resumable at any moment.
 
-import hashlib
+For each image, in input order, the job decides whether its output is kept, its result is taken from
+the journal, or it is captioned. Only images of the last kind enter the image loader. All rows are
+written in input order.
+"""
+
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Literal
 
-from captioning.bulk.journal import Done, Journal, journal_of, stamp_of
-from captioning.bulk.writers.base import Writer, refuse_foreign
-from captioning.checkpoint.checkpoint import Checkpoint
-from captioning.decoding import SearchMethod, search_to_json
-from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special_file, resolve_link
+from captioning.bulk.journal import Journal, JournalEntry, file_stamp
+from captioning.bulk.rows import RelativeNames, row_of_result
+from captioning.bulk.thumbnails import ThumbnailFolder
+from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
+from captioning.decoding import SearchMethod
+from captioning.errors import OutputError
 from captioning.images.loader import ImageLoader
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.captioner import Captioner
-from captioning.inference.results import CaptionResult, Counts
+from captioning.inference.results import CaptionResult
+
+Existing = Literal["keep", "replace", "append"]
+_MAX_PENDING = 5_000  # rows in memory that wait for the caption of an earlier image
 
 
-def open_journal(
-    output: Path | None,
-    captioner: Captioner,
-    search: SearchMethod,
-    reader: ImageLoader,
-    *,
-    overwrite: bool,
-    shard: tuple[int, int] | None = None,
-) -> Journal | None:
-    """Return the journal of an output; None where there can be none: of a pipe, or no file at all.
+@dataclass
+class JobCounts:
+    """Progress of a job, in images."""
 
-    Raises:
-        ConfigError: The output exists and has no journal; or its journal was begun with other
-            settings.
-        OutputError: The journal cannot be opened.
-    """
-    if output is None or is_special_file(output) or str(output).startswith(("/dev/", "/proc/")):
-        return None
-    output = resolve_link(output)
-    if output.is_dir() or not output.name:
-        raise OutputError(f"{output} cannot be written: it is a folder. Give another -o.")
-    refuse_foreign(output)
-    if output.exists() and not overwrite and not journal_of(output).exists():
-        raise ConfigError(
-            f"{output} exists, and there is no journal of the run that wrote it, so it cannot "
-            "be gone on with. Give --overwrite to replace it, or another -o."
-        )
-    settings: dict[str, Any] = {
-        "model": fingerprint([captioner.checkpoint, *captioner.others]),
-        "search": search_to_json(search),
-        "seed": captioner.seed,
-        "allow_truncated": reader.allow_truncated,
-        "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
-    }
-    if captioner.consensus is not None:
-        settings["neighbours"] = captioner.consensus.fingerprint
-    journal = Journal(journal_of(output), settings, anew=overwrite)
-    written = journal.facts().get("output")
-    if written is not None and output.exists() and written != stamp_of(str(output)):
-        journal.close()
-        raise ConfigError(
-            f"{output} was changed by somebody since it was written. Save it under another name; "
-            "or give --overwrite to replace it, or another -o."
-        )
-    return journal
+    captioned: int = 0
+    """Images with a caption, including those of earlier runs."""
+    failed: int = 0
+    """Images without a caption."""
+    resumed: int = 0
+    """Images whose caption comes from an earlier run."""
+    skipped: int = 0
+    """Images whose own output has a caption already."""
+
+    @property
+    def done(self) -> int:
+        """All images that are finished."""
+        return self.captioned + self.failed + self.skipped
 
 
-def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
-    """Return a name for models: equal only where words, phrases, pixels and every weight are."""
-    digest = hashlib.sha256()
-    for checkpoint in checkpoints:
-        digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
-        digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
-        for name, weight in checkpoint.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        if checkpoint.phrases is not None:
-            digest.update(checkpoint.phrases.digest())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True)
+class JobOutput:
+    """Where the results of a job go."""
+
+    writer: Writer
+    names: RelativeNames
+    """Makes the file names of the rows relative to the output."""
+    journal: Journal | None = None
+    """None if the output cannot resume (a pipe) or needs no journal (one output per image)."""
+    thumbnails: ThumbnailFolder | None = None
+    existing: Existing = "keep"
+    """For one output per image: skip images that have one, replace it, or append to it."""
+    prefix: str = ""
+    suffix: str = ""
 
 
-def caption_into(
-    writer: Writer,
-    captioner: Captioner,
-    images: Iterable[ImageRef],
-    *,
-    reader: ImageLoader,
-    search: SearchMethod,
-    journal: Journal | None,
-    counts: Counts,
-    around: tuple[str, str] = ("", ""),
-) -> Iterator[Sequence[CaptionResult]]:
-    """Caption images and write the results, a batch at a time.
+@dataclass
+class _Pending:
+    """An image whose row is not written yet."""
+
+    image: str
+    stamp: str = ""
+    result: CaptionResult | None = None
+
+
+class CaptionJob:
+    """Captions images and writes their rows.
 
     Args:
-        writer: Where they go, in the order of the images.
         captioner: The model.
-        images: What is to be captioned.
-        reader: What reads them.
-        search: How to search.
-        journal: What earlier runs have done, and where each batch is noted before it is written.
-        counts: Kept up to date.
-        around: What stands before and after each caption.
-
-    Yields:
-        Each batch, once it is in the journal and written.
-
-    Raises:
-        OutputError: The results cannot be written.
+        loader: Loader of the images.
+        search: Search method of the decoder.
+        output: Writer, journal and thumbnails.
     """
-    stamps: dict[str, str] = {}
-    lacking = _looked_up(images, writer, journal, counts, stamps)
-    for batch in captioner.batches(reader, lacking, search=search):
-        for each in batch:
-            writer.keep(each)
-        if journal is not None:
-            fresh = {each.source for each in batch} & stamps.keys()
-            journal.add(Done(each, stamps[each.source]) for each in batch if each.source in fresh)
-            for source in fresh:
-                del stamps[source]
-        written = [_written(writer, _within(each, around)) for each in batch]
-        writer.flush()
-        counts.failed += sum(not each.ok for each in written)
-        counts.captioned += sum(each.ok for each in written)
-        yield written
 
+    def __init__(
+        self, captioner: Captioner, loader: ImageLoader, search: SearchMethod, output: JobOutput
+    ) -> None:
+        self.captioner = captioner
+        self.loader = loader
+        self.search = search
+        self.output = output
+        self.counts = JobCounts()
+        self._pending: deque[_Pending] = deque()
+        self._waiting: deque[_Pending] = deque()  # those of ``_pending`` without a result
 
-def _looked_up(
-    images: Iterable[ImageRef],
-    writer: Writer,
-    journal: Journal | None,
-    counts: Counts,
-    stamps: dict[str, str],
-) -> Iterator[ImageRef]:
-    for image in images:
-        if not writer.wants(image.name):
-            counts.present += 1
-            continue
+    def run(self, images: Iterable[ImageRef]) -> Iterator[list[CaptionRow]]:
+        """Caption images; yield the rows of each batch after they are written.
+
+        Memory is bounded: if many results of earlier runs wait for one new caption, the loader is
+        drained before more images are read.
+
+        Args:
+            images: The images, in the order of the output.
+
+        Raises:
+            OutputError: The journal or the output cannot be written.
+        """
+        remaining = iter(images)
+        for first in remaining:
+            segment = self._select_new(chain([first], remaining))
+            for batch in self.captioner.batches(self.loader, segment, search=self.search):
+                self._store(batch)
+                yield self._write_finished()
+            yield self._write_finished()
+
+    def _select_new(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Yield the images that need a caption; queue all that need a row."""
+        for image in images:
+            if self._keeps_output(image.name):
+                self.counts.skipped += 1
+                continue
+            pending = self._look_up(image.name)
+            self._pending.append(pending)
+            if pending.result is None:
+                self._waiting.append(pending)
+                yield image
+            if len(self._pending) >= _MAX_PENDING:
+                return
+
+    def _keeps_output(self, image: str) -> bool:
+        writer = self.output.writer
+        return (
+            isinstance(writer, ImageWriter)
+            and self.output.existing == "keep"
+            and writer.has_caption(image)
+        )
+
+    def _look_up(self, image: str) -> _Pending:
+        """Return an image with its result of an earlier run, if there is one."""
+        journal, thumbnails = self.output.journal, self.output.thumbnails
         if journal is None:
-            yield image
-            continue
-        stamp = stamp_of(image.name)
-        known = None if writer.lacks(image.name) else journal.find(image.name, stamp)
-        if known is None:
-            stamps[image.name] = stamp
-            yield image
-        else:
-            counts.known += 1
-            yield replace(image, known=known)
+            return _Pending(image)
+        stamp = file_stamp(image)
+        if thumbnails is not None and not thumbnails.has(image):
+            return _Pending(image, stamp)
+        result = journal.get(image, stamp)
+        self.counts.resumed += result is not None
+        return _Pending(image, stamp, result)
+
+    def _store(self, batch: Sequence[CaptionResult]) -> None:
+        """Save the thumbnails of new results, then their journal entries."""
+        entries = []
+        for result in batch:
+            if self.output.thumbnails is not None and result.thumbnail:
+                self.output.thumbnails.save(result.source, result.thumbnail)
+            pending = self._waiting.popleft()
+            pending.result = result
+            entries.append(JournalEntry(result, pending.stamp))
+        if self.output.journal is not None:
+            self.output.journal.put(entries)
+
+    def _write_finished(self) -> list[CaptionRow]:
+        """Write the rows up to the first image that still waits for its caption."""
+        rows = []
+        while self._pending and (result := self._pending[0].result) is not None:
+            self._pending.popleft()
+            rows.append(self._write(self._make_row(result)))
+        self.output.writer.flush()
+        self.counts.failed += sum(not row.ok for row in rows)
+        self.counts.captioned += sum(row.ok for row in rows)
+        return rows
+
+    def _make_row(self, result: CaptionResult) -> CaptionRow:
+        output = self.output
+        row = row_of_result(result, output.names, prefix=output.prefix, suffix=output.suffix)
+        if output.thumbnails is not None and result.ok:
+            row = replace(row, thumbnail=output.thumbnails.url_of(result.source, result.thumbnail))
+        return row
+
+    def _write(self, row: CaptionRow) -> CaptionRow:
+        """Write one row. If its own output fails, return the row with that error."""
+        writer = self.output.writer
+        if not isinstance(writer, ImageWriter):
+            writer.write(row)
+            return row
+        try:
+            if self.output.existing == "append" and row.ok:
+                row = _append_captions(row, writer.read_captions(row.image))
+            writer.write(row)
+        except OutputError as error:
+            return replace(row, captions=(), log_probs=(), error=str(error))
+        return row
 
 
-def _within(result: CaptionResult, around: tuple[str, str]) -> CaptionResult:
-    before, after = around
-    if not before and not after:
-        return result
-    captions = (replace(each, text=f"{before}{each.text}{after}") for each in result.captions)
-    return replace(result, captions=tuple(captions))
-
-
-def _written(writer: Writer, result: CaptionResult) -> CaptionResult:
-    """Write one result; where each image has a file of its own, only it can fail."""
-    try:
-        writer.write(result)
-    except OutputError as error:
-        if not writer.for_each:
-            raise
-        return replace(result, captions=(), error=str(error))
-    return result
+def _append_captions(row: CaptionRow, existing: Sequence[str]) -> CaptionRow:
+    """Return a row with the existing captions first; equal captions are not repeated."""
+    new = [
+        (caption, log_prob)
+        for caption, log_prob in zip(row.captions, row.log_probs, strict=True)
+        if caption not in existing
+    ]
+    return replace(
+        row,
+        captions=(*existing, *(caption for caption, _ in new)),
+        log_probs=(*([None] * len(existing)), *(log_prob for _, log_prob in new)),
+    )

@@ -1,65 +1,78 @@
-"""A run's share of the images, and the shares put together again."""
+"""Partitions of a run: every n-th image, captioned on its own and merged afterwards."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
-from captioning.bulk.writers.base import Writer
-from captioning.bulk.writers.rows import read_rows
-from captioning.errors import OutputError
+from captioning.bulk.readers import read_rows
+from captioning.bulk.rows import RelativeNames
+from captioning.bulk.writers.base import CaptionRow
+from captioning.errors import ConfigError, OutputError
 from captioning.images.worker_pool import ImageRef
-from captioning.inference.results import CaptionResult
+
+_MAX_PARTITIONS = 10**6
 
 
-def share_of(
-    images: Iterable[ImageRef], *, shard: tuple[int, int] | None, limit: int | None
-) -> Iterator[ImageRef]:
-    """Yield every n-th image from the i-th on, and of these the first few.
+@dataclass(frozen=True)
+class Partition:
+    """One of ``count`` shares of the images; the first one has ``number`` 1."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a partition such as ``1/8``.
+
+        Raises:
+            ConfigError: The text is not of this form, or the number is out of range.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal()) or not (
+            1 <= int(number) <= int(count) <= _MAX_PARTITIONS
+        ):
+            raise ConfigError(
+                f"--partition is {text!r}. Give I/N with I from 1 to N, for example 1/8."
+            )
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def select(self, images: Iterable[ImageRef]) -> Iterator[ImageRef]:
+        """Yield every ``count``-th image, starting with image ``number``."""
+        return islice(images, self.number - 1, None, self.count)
+
+
+def merge_partitions(paths: Sequence[Path], names: RelativeNames) -> Iterator[CaptionRow]:
+    """Yield the rows of all partitions in the order of a run without partitions.
 
     Args:
-        images: All.
-        shard: (i, n), i from 1 to n; the n shares have each image once.
-        limit: At most so many; None for all.
-    """
-    if shard is not None:
-        number, count = shard
-        images = islice(images, number - 1, None, count)
-    return islice(images, limit)
-
-
-def merge_shares(shares: Sequence[Path], writer: Writer) -> int:
-    """Write the results of all shares in the order of the images; return how many there are.
-
-    Args:
-        shares: JSON lines of share 1, 2 and so on.
-        writer: Where they go.
+        paths: JSON lines of partition 1, 2 and so on.
+        names: Makes file names relative to the merged output.
 
     Raises:
-        OutputError: A share ends too soon, or cannot be read.
+        OutputError: A partition is incomplete or cannot be read.
     """
-    remaining = [read_rows(path) for path in shares]
-    count, ended = 0, False
+    readers = [read_rows(path, "jsonl", names) for path in paths]
+    ended = False
     while not ended:
-        for path, rows in zip(shares, remaining, strict=True):
-            result = next(rows, None)
-            if result is None:
+        for path, rows in zip(paths, readers, strict=True):
+            row = next(rows, None)
+            if row is None:
                 ended = True
             elif ended:
                 raise OutputError(
-                    f"{path} has more rows than the shares before it leave room for, so one of "
-                    "those is not complete. Run its command again."
+                    f"{path} has more rows than fit the partitions before it, so one of these is "
+                    "incomplete. Run its command again."
                 )
             else:
-                writer.write(result)
-                count += 1
-    _check_ends(shares, remaining)
-    return count
-
-
-def _check_ends(shares: Sequence[Path], remaining: Sequence[Iterator[CaptionResult]]) -> None:
-    for path, rows in zip(shares, remaining, strict=True):
+                yield row
+    for path, rows in zip(paths, readers, strict=True):
         if next(rows, None) is not None:
             raise OutputError(
-                f"{path} has rows left when the other shares have ended, so one of those is not "
-                "complete. Run its command again."
+                f"{path} has rows left at the end of the other partitions, so one of these is "
+                "incomplete. Run its command again."
             )

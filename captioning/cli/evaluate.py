@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from captioning.cli.consensus import add_consensus
-from captioning.cli.progress import progress_bar, talk
+from captioning.cli.progress import progress_bar, stderr_console
 from captioning.cli.report import Report
 from captioning.cli.search import chosen_search
 from captioning.evaluation.evaluate import evaluate
@@ -71,7 +71,7 @@ class EvaluateConfig:
 
 def run(settings: EvaluateConfig) -> int:
     """Evaluate, and return the exit code: 1 when some images could not be read."""
-    console = talk()
+    console = stderr_console()
     captioner = Captioner.from_pretrained(settings.model, *settings.others, device=settings.device)
     output = settings.output or Path(f"captions_{settings.split}_results.json")
     if settings.java:

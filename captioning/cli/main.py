@@ -24,7 +24,8 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "caption": _Command("caption", "CaptionConfig", "caption photos and folders"),
-    "merge": _Command("merge", "MergeConfig", "put the shares of a run together"),
+    "merge": _Command("merge", "MergeConfig", "merge the partitions of a run"),
+    "convert": _Command("convert", "ConvertConfig", "convert captions to another file format"),
     "samples": _Command("samples", "SamplesConfig", "write sample photos into a folder"),
     "train": _Command("train", "RunConfig", "train a model on captioned photos"),
     "evaluate": _Command("evaluate", "EvaluateConfig", "caption a split and score it"),

@@ -1,22 +1,23 @@
-"""Put the shares of a run together: what `captioning caption --shard 1/8` to `8/8` have written.
+"""Merge the partitions of a run: the outputs of `captioning caption --partition 1/8` to `8/8`.
 
-The rows come in the order in which one run without shares would have written them. Every share has
-to be there and complete; its journal, the hidden file beside it, says so.
+The rows come in the order in which one run without partitions would have written them. All
+partitions must be complete; their journals, the hidden files next to them, record that.
 """
 
-from contextlib import suppress
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from captioning.bulk.journal import as_written_now, journal_of, read_facts
-from captioning.bulk.partition import merge_shares
-from captioning.bulk.writers.base import part_of, refuse_foreign
-from captioning.bulk.writers.formats import ENDINGS, open_writer
-from captioning.cli.caption_settings import OutputFile
-from captioning.cli.progress import talk
+from captioning.bulk.convert import check_new_output, names_for, write_rows
+from captioning.bulk.journal import journal_path, read_metadata
+from captioning.bulk.partition import Partition, merge_partitions
+from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
+from captioning.cli.caption_config import OutputFile
+from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
 from captioning.messages import format_count
@@ -24,120 +25,110 @@ from captioning.messages import format_count
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """Put the shares of a run together."""
+    """Merge the partitions of a run."""
 
-    shares: Annotated[
+    partitions: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="SHARE ...", help_behavior_hint=""),
+        tyro.conf.arg(metavar="FILE ...", help_behavior_hint=""),
     ] = ()
-    """The JSON lines of all shares, in any order."""
+    """JSON lines of all partitions, in any order."""
     output: OutputFile = None
-    """Where the rows go."""
-    overwrite: bool = False
-    """Replace -o if it is there."""
+    """Output file."""
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
-    """auto goes by the ending of -o."""
+    """Output format; auto uses the file extension of -o."""
+    overwrite: bool = False
+    """Replace an existing output file."""
 
 
-def run(settings: MergeConfig) -> int:
-    """Merge, and return the exit code."""
-    shares = _in_order(settings.shares)
-    if settings.output is not None and settings.output.resolve() in {
-        path.resolve() for path in shares
-    }:
-        raise ConfigError(f"-o {settings.output} is one of the shares. Give another -o.")
-    if settings.output is not None and settings.output.is_file():
-        refuse_foreign(settings.output)
-        if not settings.overwrite:
-            raise ConfigError(
-                f"{settings.output} exists. Give --overwrite to replace it, or another -o."
-            )
-    output = None if settings.output is None else resolve_link(settings.output)
-    places = [] if output is None else [output, part_of(output)]
-    fresh = [path for path in places if not path.exists()]
-    try:
-        with open_writer(_format(settings), settings.output) as writer:
-            count = merge_shares(shares, writer)
-    except BaseException:
-        for path in fresh:  # a part would pass for the whole
-            with suppress(OSError):
-                path.unlink()
-        raise
-    talk().print(f"{format_count(count, 'row')} of {format_count(len(shares), 'share')}.")
+def run(config: MergeConfig) -> int:
+    """Merge the partitions and return the exit code."""
+    paths = _sort_partitions(config.partitions)
+    check_new_output(config.output, paths, overwrite=config.overwrite)
+    rows = merge_partitions(paths, names_for(config.output))
+    count = write_rows(rows, _resolve_format(config), config.output)
+    stderr_console().print(
+        f"Merged {format_count(count, 'row')} from {format_count(len(paths), 'partition')}."
+    )
     return 0
 
 
-def _format(settings: MergeConfig) -> str:
-    if settings.format != "auto":
-        return settings.format
-    if settings.output is None:
+def _resolve_format(config: MergeConfig) -> str:
+    if config.format != "auto":
+        return config.format
+    if config.output is None:
         return "jsonl"
-    found = ENDINGS.get(settings.output.suffix.lower(), "jsonl")
-    if found == "html":
+    format_name = FORMAT_BY_SUFFIX.get(config.output.suffix.lower(), "jsonl")
+    if format_name == "html":
         raise ConfigError(
-            f"-o {settings.output} asks for a page, and shares hold rows without images. Give an "
-            "-o that ends in .jsonl, .csv, .json or .parquet; or `captioning caption` all images "
-            "in one run for a page."
+            f"cannot merge into the page {config.output}: partitions have no thumbnails. Merge "
+            "into a file that ends in .jsonl, .csv, .json or .parquet; `captioning convert` makes "
+            "a page from it that links to the images."
         )
-    return found
+    return format_name
 
 
-def _in_order(paths: tuple[Path, ...]) -> list[Path]:
-    """Return the shares from the first to the last, all of one run and each of them complete."""
+def _sort_partitions(paths: Sequence[Path]) -> list[Path]:
+    """Return the partitions in order.
+
+    Raises:
+        ConfigError: They are not all partitions of one run.
+        OutputError: A partition is not complete.
+    """
     if not paths:
         raise ConfigError(
-            "No share was named. For example: captioning merge part-*.jsonl -o all.csv"
+            "No partitions given. For example: captioning merge part-*.jsonl -o all.csv"
         )
     found: dict[int, Path] = {}
     runs: dict[str, Path] = {}
-    for path in map(resolve_link, paths):  # where a link leads, the journal and the images are
-        if not path.exists():
-            raise ConfigError(f"{path} does not exist. Check the path.")
-        facts = read_facts(journal_of(path))
-        number, count = _place(path, facts)
-        if not _is_json_lines(path):
+    for path in map(resolve_link, paths):  # the journal is next to the file itself, not the link
+        partition, metadata = _read_partition(path)
+        if partition.count != len(paths):
             raise ConfigError(
-                f"{path} holds no JSON lines, and shares are merged from JSON lines. Run the "
-                "command of each share again with an -o that ends in .jsonl; merging makes the "
-                "CSV or another table of them."
+                f"{path} is partition {partition}, but {format_count(len(paths), 'file')} given. "
+                "Name each partition once."
             )
-        if count != len(paths):
+        if partition.number in found:
             raise ConfigError(
-                f"{path} is share {number} of {count}, and the command names "
-                f"{format_count(len(paths), 'share')}. Name each of them once."
+                f"{path} and {found[partition.number]} are both partition {partition}. "
+                "Name each partition once."
             )
-        if number in found:
-            raise ConfigError(f"{path} and {found[number]} are both share {number} of {count}.")
-        if facts.get("finished") is None:
-            raise OutputError(f"{path} is not complete. Run its command again to go on with it.")
-        found[number] = path
-        runs.setdefault(
-            str([{**as_written_now(facts["settings"]), "shard": None}, facts.get("inputs")]), path
-        )
+        found[partition.number] = path
+        settings = {**metadata["settings"], "partition": None}
+        runs.setdefault(json.dumps([settings, metadata.get("inputs")], sort_keys=True), path)
     if len(runs) > 1:
-        one, other = list(runs.values())[:2]
+        first, second = list(runs.values())[:2]
         raise ConfigError(
-            f"{one} and {other} were made with different models, settings or inputs. Give all "
-            "shares the same command but for --shard and -o."
+            f"{first} and {second} come from runs with different models, settings or inputs. Run "
+            "the same command for all partitions, except for --partition and -o."
         )
     return [found[number] for number in sorted(found)]
 
 
-def _is_json_lines(path: Path) -> bool:
-    """Return whether a file begins with an object, or is empty, as a share without photos is."""
+def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
+    """Return which partition a file is, and the metadata of its run."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist. Check the path.")
+    metadata = read_metadata(journal_path(path))
+    partition = metadata.get("settings", {}).get("partition")
+    if not partition:
+        raise ConfigError(
+            f"{path} is not a partition: it has no journal of `captioning caption --partition`."
+        )
+    if not _starts_as_jsonl(path):
+        raise ConfigError(
+            f"{path} does not hold JSON lines. Run the command of each partition again with an -o "
+            "that ends in .jsonl; `captioning merge` can write other formats."
+        )
+    if metadata.get("finished") is None:
+        raise OutputError(f"{path} is not complete. Run its command again to resume it.")
+    return Partition.parse(str(partition)), metadata
+
+
+def _starts_as_jsonl(path: Path) -> bool:
+    """Return whether a file begins with an object, or is empty like a partition without images."""
     try:
         with path.open("rb") as file:
             return file.read(1) in (b"", b"{")
     except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error}. Check the path.") from error
-
-
-def _place(path: Path, facts: dict[str, Any]) -> tuple[int, int]:
-    shard = facts.get("settings", {}).get("shard")
-    if not shard:
-        raise ConfigError(
-            f"{path} is no share of a run: it has no journal of `captioning caption --shard`."
-        )
-    number, count = str(shard).split("/")
-    return int(number), int(count)
+        raise OutputError(f"cannot read {path}: {error}. Check the path.") from error

@@ -1,4 +1,4 @@
-"""How all commands talk: on standard error, with progress bars that give rate and time left."""
+"""Messages and progress bars on standard error."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -18,62 +18,62 @@ from rich.progress import (
 from rich.text import Text
 
 
-def talk() -> Console:
-    """Return standard error as a place for plain lines of any length.
+def stderr_console() -> Console:
+    """Return a console that prints plain lines to standard error.
 
-    Names of files pass through as they are: not broken at column 80, and nothing in them is taken
-    for markup, a number to colour or the name of an emoji.
+    File names are printed as they are: long lines are not broken, and nothing in them is
+    interpreted as markup, a number to highlight or an emoji.
     """
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """Return the recent speed of a task."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self.unit}" if speed else "")
+        """Return the current rate of a task."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.1f} {self.unit}" if rate else "")
 
 
-def progress_bar(console: Console, *, unit: str, wanted: bool = True) -> Progress:
-    """Return a progress bar; it stays away where standard error is no terminal.
+def progress_bar(console: Console, *, unit: str, enabled: bool = True) -> Progress:
+    """Return a progress bar with rate and remaining time.
 
     Args:
-        console: Where it is drawn.
-        unit: Of its rate.
-        wanted: False where rows on the same terminal show already how far the work is.
+        console: Console of standard error; the bar is shown only if it is a terminal.
+        unit: Unit of the rate, for example ``images/s``.
+        enabled: False to show no bar.
     """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(unit),
+        _RateColumn(unit),
         TextColumn("elapsed"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not (console.is_terminal and wanted),
+        disable=not (console.is_terminal and enabled),
         transient=True,
-        redirect_stdout=False,  # it would take results that go to a file for lines above the bar
+        redirect_stdout=False,  # otherwise results for a redirected stdout are printed as messages
     )
 
 
 def count_in_background(
-    things: Callable[[], Iterable[object]], tell: Callable[[int], None]
+    iterate: Callable[[], Iterable[object]], on_count: Callable[[int], None]
 ) -> None:
-    """Count things in a thread, so that the work need not wait for their number.
+    """Count items in a thread, so that the work does not wait for the total.
 
     Args:
-        things: Gives them; called in the thread.
-        tell: Called there with how many there are, once that is known.
+        iterate: Returns the items; called in the thread.
+        on_count: Receives the number of items; called in the thread.
     """
 
     def count() -> None:
-        with suppress(Exception):  # a bar without an end is no reason to fail
-            tell(sum(1 for _ in things()))
+        with suppress(Exception):  # without a total the bar still shows progress
+            on_count(sum(1 for _ in iterate()))
 
     threading.Thread(target=count, daemon=True, name="count").start()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from captioning.cli.progress import talk
+from captioning.cli.progress import stderr_console
 from captioning.datasets import READERS, read_captions
 from captioning.errors import ScoreError
 from captioning.messages import format_count
@@ -107,7 +107,7 @@ def find_candidates(path: Path, references: References) -> dict[int, str]:
     if not found:
         raise ScoreError(_nothing_matches(path, spoken, references))
     first = next(file for file, image in owners.items() if image is not None)
-    console = talk()
+    console = stderr_console()
     console.print(f"{path}: matched by the names of files, such as {first}")
     if others := len(spoken) - len(found):
         console.print(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from captioning.cli.progress import talk
+from captioning.cli.progress import stderr_console
 from captioning.errors import DataError, OutputError
 
 
@@ -101,7 +101,7 @@ SAMPLES = (
 def run(settings: SamplesConfig) -> int:
     """Copy the photos, and return the exit code."""
     written = write_samples(settings.folder)
-    talk().print(f"{len(written)} photos and SOURCES.txt are in {settings.folder}")
+    stderr_console().print(f"{len(written)} photos and SOURCES.txt are in {settings.folder}")
     return 0
 
 

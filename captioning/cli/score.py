@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from captioning.cli.progress import talk
+from captioning.cli.progress import stderr_console
 from captioning.cli.references import find_candidates, find_references, refuse_partial
 from captioning.cli.report import Report
 from captioning.messages import format_count
@@ -47,7 +47,7 @@ def run(settings: ScoreConfig) -> int:
         left_out = len(references)
         references = restrict(references, candidates)
         left_out -= len(references)
-        talk().print(f"Left out, without a result: {format_count(left_out, 'annotated image')}")
+        stderr_console().print(f"Left out, without a result: {format_count(left_out, 'annotated image')}")
     else:
         advice = "Give --subset to score the others alone, or caption the rest."
         refuse_partial(settings.results, candidates, found, advice)

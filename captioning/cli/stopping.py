@@ -1,43 +1,44 @@
-"""Ctrl-C that lets a batch end."""
+"""Stopping a run with Ctrl-C after the current batch."""
 
 import os
 import signal
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
-_HANG_UP = [signal.SIGHUP] if os.name == "posix" else []
-_ENDS = [signal.SIGINT, signal.SIGTERM, *_HANG_UP]
+_HANGUP = [signal.SIGHUP] if os.name == "posix" else []
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *_HANGUP]
 
 
 class Stopping:
-    """While this context lasts, the first Ctrl-C (or ``kill``) is noted, the second one interrupts.
+    """Context in which the first Ctrl-C (or ``kill``) is noted and the second one interrupts.
 
     Attributes:
-        asked: The signal that came, or 0.
+        signal: Number of the signal that arrived; 0 if there was none.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self.signal = 0
+        self._previous: dict[signal.Signals, Any] = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
             raise KeyboardInterrupt
-        self.asked = number
-        # Not print: the signal may have come in the middle of one.
-        with suppress(OSError):
-            os.write(2, b"captioning: ending the batch; once more to stop at once\n")
+        self.signal = number
+        with suppress(OSError):  # print is not safe here: the signal may interrupt another print
+            os.write(
+                2, b"captioning: finishing the current batch; press Ctrl-C again to stop at once\n"
+            )
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for each in _ENDS:
-                if each in _HANG_UP and signal.getsignal(each) is signal.SIG_IGN:
-                    continue  # nohup was asked for
-                self._before[each] = signal.signal(each, self._note)
+            for each in _SIGNALS:
+                if each in _HANGUP and signal.getsignal(each) is signal.SIG_IGN:
+                    continue  # the run was started with nohup
+                self._previous[each] = signal.signal(each, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

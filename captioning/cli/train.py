@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from captioning.cli.progress import talk
+from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
 from captioning.messages import format_count
 from captioning.nn.presets import PRESETS, preset
@@ -109,7 +109,7 @@ def _parted(word: str) -> list[str]:
 
 def run(config: RunConfig) -> int:
     """Train, and return the exit code."""
-    console = talk()
+    console = stderr_console()
     disable_malloc_trim()
     bars = _Bars(console)
     callback = TrainingCallback(bars.on_message, bars.on_encode, bars.on_step, bars.on_resume)

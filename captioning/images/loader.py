@@ -144,8 +144,8 @@ class ImageLoader:
         closing: threading.Event,
         decode: Callable[[str, bytes | None], DecodedImage],
     ) -> DecodedImage:
-        """Fetch an image if need be, and decode it, unless all is known of it already."""
-        if image.error or image.known is not None:
+        """Fetch an image if need be, and decode it."""
+        if image.error:
             return DecodedImage(error=image.error)
         content, error = _content(image, self.time_limit, closing)
         return DecodedImage(error=error) if error else decode(image.name, content)

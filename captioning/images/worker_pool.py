@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import IO
 
 from captioning.errors import ConfigError
 from captioning.images.worker import CONTENT, ERROR, HEADER, PATH, READY, WorkerConfig, send
@@ -32,10 +32,6 @@ class ImageRef:
     """What is in the file, or what fetches it and raises an OSError; None for the file ``name``."""
     error: str = ""
     """Why there is nothing to read."""
-    known: Any = None
-    """What would be made of it, where that is known already: it passes by unread."""
-    stamp: str = ""
-    """What its file was like when it was found; see :mod:`captioning.bulk.journal`."""
 
 
 @dataclass(frozen=True)

@@ -321,18 +321,13 @@ class Captioner:
         *,
         search: SearchMethod | None = None,
     ) -> Iterator[tuple[CaptionResult, ...]]:
-        """Yield the results of as many images at a time as the reader has in a batch.
-
-        Where an image's result is known (``ImageRef.known``) it passes by.
-        """
+        """Yield the results of as many images at a time as the reader has in a batch."""
         for batch in reader.batches(
             each if isinstance(each, ImageRef) else os.fsdecode(each) for each in sources
         ):
             found = iter(self._describe(batch.pixels, search))
             yield tuple(
-                image.known
-                if image.known is not None
-                else CaptionResult(image.name, () if error else next(found), error, small)
+                CaptionResult(image.name, () if error else next(found), error, small)
                 for image, error, small in zip(
                     batch.images, batch.errors, batch.thumbnails, strict=True
                 )

@@ -31,14 +31,12 @@ class CaptionResult:
         captions: Best first; empty where the image could not be read.
         error: What was wrong with the image; empty where nothing was.
         thumbnail: A small JPEG of it, where one was asked for.
-        place: The way to it from the working directory, where ``source`` was given elsewhere.
     """
 
     source: str
     captions: tuple[Caption, ...] = ()
     error: str = ""
     thumbnail: bytes = field(default=b"", repr=False, compare=False)
-    place: str = field(default="", repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -49,30 +47,6 @@ class CaptionResult:
     def text(self) -> str:
         """The best caption, or an empty string."""
         return self.captions[0].text if self.captions else ""
-
-
-@dataclass
-class Counts:
-    """How far a run is.
-
-    Attributes:
-        captioned: Images with a caption, those of earlier runs included.
-        failed: Images without, those of earlier runs included.
-        known: How many of both are of earlier runs.
-        present: Images left out, as they have a file of their own already.
-        absent: Images of earlier runs into this output that were not named this time.
-    """
-
-    captioned: int = 0
-    failed: int = 0
-    known: int = 0
-    present: int = 0
-    absent: int = 0
-
-    @property
-    def done(self) -> int:
-        """All that the run need not look at again."""
-        return self.captioned + self.failed + self.present
 
 
 def one_line(text: str) -> str:

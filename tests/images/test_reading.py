@@ -184,7 +184,6 @@ def test_contents_are_read_and_fetched_like_files(images, workers):
         ImageRef("d", lost),
         ImageRef("e", error="e is gone"),
         ImageRef(images[2]),
-        ImageRef("f", known="what it is"),
     ]
     (batch,) = ImageLoader(PREPROCESSING, 9, workers).batches(asked)
     expected = [PREPROCESSING.pixels(read_image(name)) for name in images[:3]]

@@ -1,102 +1,78 @@
-"""What all writers of results share: safe files, and errors that say what to do."""
+"""Interface between captioning and its outputs: rows and writers.
 
-import io
-import os
-import sys
-from contextlib import suppress
-from pathlib import Path
+A writer receives finished rows in order and completes one output. It does not decide which images
+are captioned, skipped or appended to; the job (:mod:`captioning.bulk.job`) does.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any
-
-from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special_file, resolve_link
-from captioning.inference.results import CaptionResult
-
-_ODD_NAMES = "backslashreplace"  # a file's name may be no UTF-8
+from typing import Self
 
 
-class Writer:
-    """Takes results one by one, in the order of the inputs.
+@dataclass(frozen=True)
+class CaptionRow:
+    """One image with its captions, or with the reason why it has none."""
 
-    Used as a context manager: leaving it completes the output, also where a run is interrupted;
-    after any other error, what there is of a document is kept as a ``.part``. Where a format is one
-    document (CSV, COCO, HTML), the file appears whole, under its name, only then; JSON lines are
-    written and flushed as they come.
+    image: str
+    """Path or URL of the image, as it was given."""
+    file_name: str
+    """Path of the image relative to the output's folder; ``image`` for URLs and streams."""
+    captions: tuple[str, ...] = ()
+    """Captions, best first; empty if the image failed."""
+    log_probs: tuple[float | None, ...] = ()
+    """Natural log-probability of each caption, rounded to 3 decimals; None if unknown."""
+    error: str = ""
+    """Reason why the image has no caption; empty if it has one."""
+    thumbnail: str = ""
+    """URL of a small version of the image, relative to the output or ``data:``; often empty."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image has a caption."""
+        return not self.error
+
+
+class Writer(ABC):
+    """Writes rows, in the order in which they come, into one output.
+
+    As a context manager, a writer completes its output when the block ends. After Ctrl-C it does
+    so too, but keeps an older output that is longer. After any other error it is abandoned.
     """
 
-    for_each = False
-    """Whether each image has a file of its own, which fails alone."""
-    stopped = False
-    """Whether the run was stopped before its end: then a longer output of old is kept."""
-
-    def lacks(self, source: str) -> bool:
-        """Whether something of an image is missing that no journal has."""
-        return False
-
-    def wants(self, source: str) -> bool:
-        """Whether an image is to be captioned; asked of each, in order, before it is written."""
-        return True
-
-    def keep(self, result: CaptionResult) -> None:
-        """Keep what of a result no journal has, its small image, before the journal has the rest.
+    @abstractmethod
+    def write(self, row: CaptionRow) -> None:
+        """Write one row.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The output cannot be written, for example because the disk is full.
         """
-        try:
-            self._keep(result)
-        except OSError as error:
-            raise self._failed(error) from error
 
-    def write(self, result: CaptionResult) -> None:
-        """Take one result.
-
-        Raises:
-            OutputError: It cannot be written: the disk is full, say.
-        """
-        try:
-            self._write(result)
-        except OSError as error:
-            raise self._failed(error) from error
-
+    @abstractmethod
     def flush(self) -> None:
-        """Let others see what was written so far.
+        """Pass all rows written so far to the operating system, if the format allows it.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The output cannot be written.
         """
-        try:
-            self._flush()
-        except OSError as error:
-            raise self._failed(error) from error
 
-    def close(self) -> None:
-        """Complete the output.
+    @abstractmethod
+    def close(self, *, keep_longer: bool = False) -> None:
+        """Complete the output; further calls do nothing.
+
+        Args:
+            keep_longer: Keep an older output of the same name if it is longer. Set when the run
+                was stopped before its last image.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The output cannot be written.
         """
 
-    def _flush(self) -> None:
-        """Let others see what was written so far."""
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close an output that cannot be completed. A partial document keeps its ``.part`` name."""
 
-    def _keep(self, result: CaptionResult) -> None:
-        """Keep what of a result no journal has."""
-
-    def _write(self, result: CaptionResult) -> None:
-        raise NotImplementedError
-
-    def _abandon(self) -> None:
-        """Keep what was written of a document that cannot be completed, under another name."""
-
-    def _failed(self, error: OSError) -> OSError:
-        if isinstance(error, BrokenPipeError | OutputError):  # such as `head` had enough
-            return error
-        return OutputError(
-            f"The results cannot be written: {error}. Make room, or give another -o."
-        )
-
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -105,108 +81,39 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None or isinstance(error, KeyboardInterrupt):  # which keeps what there is
-            self.stopped = self.stopped or error is not None
-            self.close()
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self.close(keep_longer=error is not None)
         else:
-            self._abandon()
+            self.abandon()
 
 
-class FileWriter(Writer):
-    """A writer of one file, or of standard output."""
+class ImageWriter(Writer):
+    """Writes each row into an output of its own: a caption file, or metadata of the image.
 
-    whole = True
-    binary = False
-    for_people = False
-    """Whether standard output is read by a person, in the terminal's own encoding, not UTF-8."""
+    Rows are written when :meth:`write` returns, so there is nothing to flush or to complete. An
+    OutputError of :meth:`write` concerns only its own image.
+    """
 
-    def __init__(self, output: Path | None) -> None:
-        self.output = output
-        self._temporary: Path | None = None
-        if output is None:
-            if sys.stdout is None:
-                raise OutputError("Standard output is closed. Give a file by -o.")
-            self.file: IO[Any] = sys.stdout.buffer if self.binary else sys.stdout
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                encoding = None if self.for_people else "utf-8"
-                sys.stdout.reconfigure(encoding=encoding, errors=_ODD_NAMES)
-            return
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            if output.is_dir():
-                raise IsADirectoryError("it is a folder")
-            self.file = self._opened(output)
-        except OSError as error:
-            raise OutputError(f"{output} cannot be written: {error}. Give another -o.") from error
+    @abstractmethod
+    def has_caption(self, image: str) -> bool:
+        """Return whether the output of an image already holds a caption.
 
-    def _opened(self, output: Path) -> IO[Any]:
-        if is_special_file(output):
-            handle = os.open(output, os.O_WRONLY)
-        else:
-            path = self.output = resolve_link(output)
-            if self.whole or path.exists():
-                path = self._temporary = part_of(path)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        if self.binary:
-            return os.fdopen(handle, "wb")
-        return os.fdopen(handle, "w", encoding="utf-8", newline="", errors=_ODD_NAMES)
+        Called for the images in input order, and at most once per image before :meth:`write`.
+        """
 
-    def _flush(self) -> None:
-        if not self.whole:
-            self.file.flush()
-
-    def close(self) -> None:
-        """Complete the file and give it its name, or keep what there is as a ``.part``.
+    @abstractmethod
+    def read_captions(self, image: str) -> list[str]:
+        """Return the captions that the output of an image holds; empty if there is no output.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The output exists but cannot be read as one of this format.
         """
-        try:
-            self._end()
-            self.file.flush()
-            if self.output is not None:
-                if not is_special_file(self.output):
-                    os.fsync(self.file.fileno())
-                self.file.close()
-            if self.output is not None and self._temporary is not None and not self._shorter():
-                self._temporary.replace(self.output)
-        except OSError as error:
-            self._abandon()
-            raise self._failed(error) from error
 
-    def _shorter(self) -> bool:
-        """Return whether the run was stopped before it had as much as an earlier one."""
-        if not self.stopped or self.output is None or self._temporary is None:
-            return False
-        before = self.output.stat().st_size if self.output.exists() else 0
-        return self._temporary.stat().st_size < before
+    def flush(self) -> None:
+        """Do nothing: every row is already written."""
 
-    def _end(self) -> None:
-        """Write what comes after the last result."""
+    def close(self, *, keep_longer: bool = False) -> None:
+        """Do nothing: every row is already written."""
 
-    def _abandon(self) -> None:
-        with suppress(OSError, ValueError):  # what could be written stays
-            if self.output is not None:
-                self.file.close()
-
-
-def refuse_foreign(output: Path) -> None:
-    """Refuse to write over one of the photos.
-
-    Raises:
-        ConfigError: The file is no list of captions.
-    """
-    head = b""
-    if output.is_file():
-        with output.open("rb") as file:
-            head = file.read(512)
-    if b"\0" in head and not head.startswith(b"PAR1"):
-        raise ConfigError(
-            f"-o {output} is one of the photos, or another file that is no list of captions, so "
-            "it is left as it is. Give another -o."
-        )
-
-
-def part_of(output: Path) -> Path:
-    """Return the name of a document while it is written, and where it could not be completed."""
-    return output.with_name(f"{output.name}.part")
+    def abandon(self) -> None:
+        """Do nothing: every row is already written."""

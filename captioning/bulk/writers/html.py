@@ -1,15 +1,12 @@
-"""A web page with the images and their captions, to look at from the disk."""
+"""HTML: a page with the images and their captions, for viewing in a browser."""
 
-import base64
-import hashlib
 import html
-import os
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from captioning.files import replace_atomic
-from captioning.inference.results import CaptionResult, one_line
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.files import FileWriter
+from captioning.inference.results import one_line
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -35,88 +32,48 @@ _HEAD = """<!doctype html>
 </head>
 <body>
 <h1>Captions</h1>
-<input type="search" placeholder="Show those that say ..." aria-label="Filter"
+<input type="search" placeholder="Filter captions" aria-label="Filter"
   oninput="for (const figure of document.querySelectorAll('figure'))
     figure.hidden = !figure.textContent.toLowerCase().includes(this.value.toLowerCase())">
 <main>
 """
 
 
-class HtmlPage:
-    """Writes the page as the results come.
+class HtmlWriter(FileWriter):
+    """Writes one figure per image: its thumbnail, or the image itself if the row has none."""
 
-    Small images lie in a folder beside it, as ``page_files/`` beside ``page.html``, and are
-    loaded when they come into view. Where the page goes to standard output they are inside it.
+    def _write_start(self) -> None:
+        self._captioned = self._failed = 0
+        self.file.write(_HEAD)
 
-    Args:
-        write: Takes the page, piece by piece.
-        path: Its name, if it is a file.
-    """
-
-    THUMBNAIL = 320
-    """Longest side of the small images, in pixels."""
-
-    def __init__(self, write: Callable[[str], object], path: Path | None) -> None:
-        self.write = write
-        self.folder = None if path is None else folder_of_page(path)
-        self.counts = {True: 0, False: 0}
-        write(_HEAD)
-
-    def lacks(self, source: str) -> bool:
-        """Whether an image has no small image in the folder beside the page."""
-        return self.folder is not None and not self._path_of(source).exists()
-
-    def keep(self, result: CaptionResult) -> None:
-        """Put a small image into the folder beside the page, whole or not at all.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        if self.folder is None or not result.thumbnail:
+    def _write_row(self, row: CaptionRow) -> None:
+        name = f'<div class="file">{_escape(Path(row.image).name)}</div>'
+        if not row.ok:
+            self._failed += 1
+            self.file.write(f'<figure class="error">{_escape(row.error)}{name}</figure>\n')
             return
-        path = self._path_of(result.source)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomic(path, result.thumbnail, sync=False, temporary=path.with_suffix(".part"))
-
-    def add(self, result: CaptionResult) -> None:
-        """Add one image with its captions, or the reason why it has none."""
-        self.counts[result.ok] += 1
-        name = f'<div class="file">{_text(Path(result.source).name)}</div>'
-        if not result.ok:
-            self.write(f'<figure class="error">{_text(result.error)}{name}</figure>\n')
-            return
+        self._captioned += 1
+        address = row.thumbnail or _address_of(row.file_name)
         others = "".join(
-            f'<div class="other">{_text(each.text)}</div>' for each in result.captions[1:]
+            f'<div class="other">{_escape(caption)}</div>' for caption in row.captions[1:]
         )
-        self.write(
-            f'<figure><img alt="{_text(result.text)}" loading="lazy" src="{self._address(result)}">'
-            f"<figcaption>{_text(result.text)}{others}{name}</figcaption></figure>\n"
+        best = _escape(row.captions[0])
+        self.file.write(
+            f'<figure><img alt="{best}" loading="lazy" src="{address}">'
+            f"<figcaption>{best}{others}{name}</figcaption></figure>\n"
         )
 
-    def _address(self, result: CaptionResult) -> str:
-        if self.folder is None:
-            data = base64.b64encode(result.thumbnail).decode("ascii")
-            return f"data:image/jpeg;base64,{data}"
-        return quote(self._path_of(result.source).relative_to(self.folder.parent).as_posix())
-
-    def _path_of(self, source: str) -> Path:
-        assert self.folder is not None
-        digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:20]
-        return self.folder / digest[:2] / f"{digest}.jpg"
-
-    def end(self) -> None:
-        """Complete the page."""
-        failed = f", {self.counts[False]} could not be read" if self.counts[False] else ""
-        self.write(
-            f'</main>\n<p class="file">{self.counts[True]} captioned{failed}.</p>\n'
+    def _write_end(self) -> None:
+        failed = f", {self._failed} could not be read" if self._failed else ""
+        self.file.write(
+            f'</main>\n<p class="file">{self._captioned} captioned{failed}.</p>\n'
             "</body>\n</html>\n"
         )
 
 
-def folder_of_page(path: Path) -> Path:
-    """Return where a page's small images lie."""
-    return path.with_name(f"{path.stem}_files")
+def _address_of(file_name: str) -> str:
+    return html.escape(file_name) if "://" in file_name else quote(file_name, errors="surrogateescape")
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     return html.escape(one_line(text))

@@ -3,16 +3,13 @@
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
-from captioning.bulk.writers.base import Writer
+from captioning.bulk.writers.base import CaptionRow, ImageWriter
 from captioning.errors import OutputError
 from captioning.files import replace_atomic
-from captioning.inference.results import CaptionResult
 from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
-from captioning.sources.image_names import is_image_name
+from captioning.sources.find import is_image_name
 
-Existing = Literal["keep", "replace", "append"]
 _LARGEST_TEXT = 1 << 20  # bytes; what is larger was not written by us
 
 
@@ -84,54 +81,41 @@ def _key(path: Path) -> int:
     return hash(str(path).casefold())
 
 
-class FileForEach(Writer):
-    """A writer that keeps each image's captions in a file of its own.
-
-    One that cannot be written fails its image alone.
+class _CaptionFileWriter(ImageWriter):
+    """Keeps the captions of each image in a file of its own.
 
     Args:
-        output: The folder; None for that of each image.
-        ending: The files' names end so.
-        existing: What becomes of a file that is there: ``keep`` leaves that image out.
+        folder: Folder of the files; None for the folder of each image.
+        ending: Suffix of the file names.
 
     Raises:
-        OutputError: The folder cannot be made.
+        OutputError: The folder cannot be created.
     """
 
-    for_each = True
-
-    def __init__(self, output: Path | None, ending: str, existing: Existing) -> None:
-        self.existing = existing
-        self.names = SidecarNames(output, ending)
-        self._waiting: dict[str, Path] = {}
-        if output is not None:
+    def __init__(self, folder: Path | None, ending: str) -> None:
+        self.names = SidecarNames(folder, ending)
+        if folder is not None:
             try:
-                output.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(
-                    f"{output} cannot be a folder for the captions: {error}. Give another -o."
+                    f"{folder} cannot be a folder for the captions: {error}. Give another -o."
                 ) from error
 
-    def wants(self, source: str) -> bool:
-        """Whether an image is to be captioned; asked of each, in order, before it is written."""
-        path = self._path_for(source)
-        if self.existing == "keep" and self._has_caption(source, path):
-            return False
-        self._waiting[source] = path
-        return True
+    def _path_for(self, image: str) -> Path:
+        return self.names.path_for(image)
 
-    def _path_for(self, source: str) -> Path:
-        return self.names.path_for(source)
+    def has_caption(self, image: str) -> bool:
+        """Return whether the output of an image already holds a caption."""
+        return os.path.lexists(self._path_for(image))
 
-    def _has_caption(self, source: str, path: Path) -> bool:
-        return os.path.lexists(path)
-
-    def _write(self, result: CaptionResult) -> None:
-        path = self._waiting.pop(result.source, None) or self._path_for(result.source)
-        if not result.ok:
+    def write(self, row: CaptionRow) -> None:
+        """Write the captions of one image; an image that failed gets no file."""
+        path = self._path_for(row.image)
+        if not row.ok:
             return
         try:
-            self._put(result, path)
+            self._put(row, path)
         except OutputError:
             raise
         except (OSError, ValueError) as error:
@@ -139,51 +123,63 @@ class FileForEach(Writer):
                 f"{path} cannot be written: {error}. Name a folder of your own with -o."
             ) from error
 
-    def _put(self, result: CaptionResult, path: Path) -> None:
+    def _put(self, row: CaptionRow, path: Path) -> None:
         raise NotImplementedError
 
 
-class SidecarWriter(FileForEach):
-    """A small text file for each image, with a caption in each line."""
+class SidecarWriter(_CaptionFileWriter):
+    """A text file per image, with one caption per line."""
 
-    def _put(self, result: CaptionResult, path: Path) -> None:
-        lines = [caption.text for caption in result.captions]
+    def read_captions(self, image: str) -> list[str]:
+        """Return the lines of the text file of an image."""
+        path = self._path_for(image)
+        return _own_lines(path) if os.path.lexists(path) else []
+
+    def _put(self, row: CaptionRow, path: Path) -> None:
         if os.path.lexists(path):
-            before = _own_lines(path)
-            if self.existing == "append":
-                lines = [*before, *(line for line in lines if line not in before)]
-        text = "".join(f"{line}\n" for line in lines)
+            _own_lines(path)  # refuses a file that is not text
+        text = "".join(f"{line}\n" for line in row.captions)
         replace_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
-class XmpWriter(FileForEach):
-    """An ``.xmp`` file for each image, as photo programs read them; other properties are kept."""
+class XmpWriter(_CaptionFileWriter):
+    """An ``.xmp`` file per image; its other properties are kept."""
 
-    def _has_caption(self, source: str, path: Path) -> bool:
+    def has_caption(self, image: str) -> bool:
+        """Return whether the sidecar of an image has a description."""
+        path = self._path_for(image)
         return path.is_file() and _description(path) is not None
 
-    def _put(self, result: CaptionResult, path: Path) -> None:
-        before = _description(path) if self.existing == "append" and path.exists() else None
-        write_xmp_sidecar(path, _together(before, result))
+    def read_captions(self, image: str) -> list[str]:
+        """Return the lines of the description in the sidecar of an image."""
+        path = self._path_for(image)
+        return (_description(path) or "").splitlines() if path.exists() else []
+
+    def _put(self, row: CaptionRow, path: Path) -> None:
+        write_xmp_sidecar(path, "\n".join(row.captions))
 
 
-class EmbeddingWriter(FileForEach):
-    """The caption inside the photo, or inside a copy of it in the folder that ``-o`` names."""
+class EmbeddingWriter(_CaptionFileWriter):
+    """The caption inside the image, or inside a copy of it in the folder that ``-o`` names."""
 
-    def __init__(self, output: Path | None, existing: Existing) -> None:
-        super().__init__(output, "", existing)
-        self.in_place = output is None
+    def __init__(self, folder: Path | None) -> None:
+        super().__init__(folder, "")
+        self.in_place = folder is None
 
-    def _path_for(self, source: str) -> Path:
-        return Path(source) if self.in_place else self.names.path_for(source)
+    def _path_for(self, image: str) -> Path:
+        return Path(image) if self.in_place else self.names.path_for(image)
 
-    def _has_caption(self, source: str, path: Path) -> bool:
+    def has_caption(self, image: str) -> bool:
+        """Return whether the image has a description, or its copy exists."""
+        path = self._path_for(image)
         return path.is_file() and (not self.in_place or _description(path) is not None)
 
-    def _put(self, result: CaptionResult, path: Path) -> None:
-        source = Path(result.source)
-        before = _description(source) if self.existing == "append" else None
-        embed_caption(source, path, _together(before, result))
+    def read_captions(self, image: str) -> list[str]:
+        """Return the lines of the description in the image."""
+        return (_description(Path(image)) or "").splitlines()
+
+    def _put(self, row: CaptionRow, path: Path) -> None:
+        embed_caption(Path(row.image), path, "\n".join(row.captions))
 
 
 def _description(path: Path) -> str | None:
@@ -191,12 +187,6 @@ def _description(path: Path) -> str | None:
         return read_caption(path)
     except OutputError:
         return None
-
-
-def _together(before: str | None, result: CaptionResult) -> str:
-    lines = before.splitlines() if before else []
-    lines += [each.text for each in result.captions if each.text not in lines]
-    return "\n".join(lines)
 
 
 def _own_lines(path: Path) -> list[str]:

@@ -1,0 +1,59 @@
+"""Writing finished rows to a file of another format."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from captioning.bulk.rows import RelativeNames
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.files import part_path, refuse_non_output
+from captioning.bulk.writers.registry import open_writer
+from captioning.errors import ConfigError
+from captioning.files import resolve_link
+
+
+def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Check that an output does not replace an input, an image, or an older output unasked.
+
+    Raises:
+        ConfigError: It would.
+    """
+    if output is None:
+        return
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise ConfigError(f"-o {output} is also an input. Give another -o.")
+    refuse_non_output(output)
+    if output.is_file() and not overwrite:
+        raise ConfigError(f"{output} exists. Give --overwrite to replace it, or another -o.")
+
+
+def names_for(output: Path | None) -> RelativeNames:
+    """Return how the rows of an output name their images."""
+    return RelativeNames(None if output is None else resolve_link(output).parent)
+
+
+def write_rows(rows: Iterable[CaptionRow], format_name: str, output: Path | None) -> int:
+    """Write rows to one file, completely or not at all, and return their number.
+
+    Args:
+        rows: The rows, with file names relative to ``output``.
+        format_name: Format of the output.
+        output: Path of the output; None for standard output.
+
+    Raises:
+        OutputError: The rows cannot be read or written.
+    """
+    paths = [] if output is None else [resolve_link(output), part_path(resolve_link(output))]
+    new_paths = [path for path in paths if not path.exists()]
+    count = 0
+    try:
+        with open_writer(format_name, output) as writer:
+            for row in rows:
+                writer.write(row)
+                count += 1
+    except BaseException:
+        for path in new_paths:  # a part of the rows could be mistaken for all of them
+            with suppress(OSError):
+                path.unlink()
+        raise
+    return count

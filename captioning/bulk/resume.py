@@ -1,0 +1,90 @@
+"""Resuming an interrupted run: which settings must agree, and how its journal is opened."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from captioning.bulk.journal import Journal, file_stamp, journal_path
+from captioning.bulk.partition import Partition
+from captioning.bulk.writers.files import refuse_non_output
+from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.decoding import SearchMethod, search_to_json
+from captioning.errors import ConfigError, OutputError
+from captioning.files import is_special_file, resolve_link
+from captioning.images.loader import ImageLoader
+from captioning.inference.captioner import Captioner
+
+
+def run_settings(
+    captioner: Captioner,
+    loader: ImageLoader,
+    search: SearchMethod,
+    partition: Partition | None = None,
+) -> dict[str, Any]:
+    """Return everything that decides the captions of a run, as values that JSON can store."""
+    settings: dict[str, Any] = {
+        "model": fingerprint([captioner.checkpoint, *captioner.others]),
+        "search": search_to_json(search),
+        "seed": captioner.seed,
+        "allow_truncated": loader.allow_truncated,
+        "partition": None if partition is None else str(partition),
+    }
+    if captioner.consensus is not None:
+        settings["consensus"] = captioner.consensus.fingerprint
+    return settings
+
+
+def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
+    """Return a hash of preprocessing, vocabulary, all weights and n-gram reranking of models."""
+    digest = hashlib.sha256()
+    for checkpoint in checkpoints:
+        digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
+        digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
+        for name, weight in checkpoint.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        if checkpoint.phrases is not None:
+            digest.update(checkpoint.phrases.digest())
+    return digest.hexdigest()[:16]
+
+
+def open_journal(
+    output: Path | None, settings: dict[str, Any], *, overwrite: bool = False
+) -> Journal | None:
+    """Open or create the journal of an output.
+
+    Args:
+        output: Path of the output; None for standard output.
+        settings: See :func:`run_settings`.
+        overwrite: Start again, even if there is an output or a journal.
+
+    Returns:
+        The journal; None for standard output, pipes and devices, which cannot resume.
+
+    Raises:
+        ConfigError: The output exists without a journal, has been changed since the last run, or
+            belongs to a run with other settings.
+        OutputError: The journal cannot be opened.
+    """
+    if output is None or is_special_file(output) or str(output).startswith(("/dev/", "/proc/")):
+        return None
+    output = resolve_link(output)
+    if output.is_dir() or not output.name:
+        raise OutputError(f"cannot write {output}: it is a folder. Give another -o.")
+    refuse_non_output(output)
+    path = journal_path(output)
+    if output.exists() and not overwrite and not path.exists():
+        raise ConfigError(
+            f"{output} exists, but the journal of its run does not, so the run cannot resume. "
+            "Give --overwrite to replace it, or another -o."
+        )
+    journal = Journal(path, settings, restart=overwrite)
+    written = journal.metadata().get("output")
+    if written is not None and output.exists() and written != file_stamp(str(output)):
+        journal.close()
+        raise ConfigError(
+            f"{output} has been changed since the last run. Save it under another name; or give "
+            "--overwrite to replace it, or another -o."
+        )
+    return journal

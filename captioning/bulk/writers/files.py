@@ -1,0 +1,155 @@
+"""Writers of one file, or of standard output."""
+
+import io
+import os
+import sys
+from abc import abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from captioning.bulk.writers.base import CaptionRow, Writer
+from captioning.errors import ConfigError, OutputError
+from captioning.files import is_special_file, resolve_link
+
+
+class FileWriter(Writer):
+    """Base class of writers of one file.
+
+    A document (CSV, COCO, HTML, Parquet) is written to ``NAME.part`` and renamed when it is
+    complete. Other formats are written in place as the rows come, but an older file of the same
+    name is also replaced only at the end.
+
+    Subclasses implement :meth:`_write_row` and, if needed, :meth:`_write_start` and
+    :meth:`_write_end`.
+
+    Args:
+        output: Path of the file; None for standard output.
+
+    Raises:
+        OutputError: The file cannot be opened.
+    """
+
+    is_document: ClassVar[bool] = True
+    binary: ClassVar[bool] = False
+    terminal_encoding: ClassVar[bool] = False
+    """Whether standard output keeps the encoding of the terminal instead of UTF-8."""
+
+    def __init__(self, output: Path | None) -> None:
+        self.output = output
+        self._temporary: Path | None = None
+        self._closed = False
+        self.file: IO[Any] = self._open_stdout() if output is None else self._open_file(output)
+        self._write_start()
+
+    def _open_stdout(self) -> IO[Any]:
+        if sys.stdout is None:
+            raise OutputError("Standard output is closed. Give a file with -o.")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            encoding = None if self.terminal_encoding else "utf-8"
+            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+        return sys.stdout.buffer if self.binary else sys.stdout
+
+    def _open_file(self, output: Path) -> IO[Any]:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            if output.is_dir():
+                raise IsADirectoryError("it is a folder")
+            if is_special_file(output):
+                handle = os.open(output, os.O_WRONLY)
+            else:
+                path = self.output = resolve_link(output)
+                if self.is_document or path.exists():
+                    path = self._temporary = part_path(path)
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise OutputError(f"cannot write {output}: {error}. Give another -o.") from error
+        if self.binary:
+            return os.fdopen(handle, "wb")
+        # File names may contain bytes that are not UTF-8.
+        return os.fdopen(handle, "w", encoding="utf-8", newline="", errors="backslashreplace")
+
+    def write(self, row: CaptionRow) -> None:
+        """Write one row; see :meth:`Writer.write`."""
+        try:
+            self._write_row(row)
+        except OSError as error:
+            raise _as_output_error(error) from error
+
+    def flush(self) -> None:
+        """Flush the rows; a document is flushed only at its end."""
+        try:
+            if not self.is_document:
+                self.file.flush()
+        except OSError as error:
+            raise _as_output_error(error) from error
+
+    def close(self, *, keep_longer: bool = False) -> None:
+        """Complete the file and give it its name; see :meth:`Writer.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._write_end()
+            self.file.flush()
+            if self.output is None:
+                return
+            if not is_special_file(self.output):
+                os.fsync(self.file.fileno())
+            self.file.close()
+            if self._temporary is not None and not (keep_longer and self._is_shorter()):
+                self._temporary.replace(self.output)
+        except OSError as error:
+            self.abandon()
+            raise _as_output_error(error) from error
+
+    def _is_shorter(self) -> bool:
+        assert self.output is not None
+        assert self._temporary is not None
+        previous_size = self.output.stat().st_size if self.output.exists() else 0
+        return self._temporary.stat().st_size < previous_size
+
+    def abandon(self) -> None:
+        """Close the file; a partial document keeps its ``.part`` name."""
+        self._closed = True
+        with suppress(OSError, ValueError):  # the error that led here is reported instead
+            if self.output is not None:
+                self.file.close()
+
+    def _write_start(self) -> None:
+        """Write what precedes the first row."""
+
+    @abstractmethod
+    def _write_row(self, row: CaptionRow) -> None:
+        """Write one row."""
+
+    def _write_end(self) -> None:
+        """Write what follows the last row."""
+
+
+def _as_output_error(error: OSError) -> OSError:
+    if isinstance(error, BrokenPipeError | OutputError):  # `head` closes the pipe on purpose
+        return error
+    return OutputError(f"cannot write the results: {error}. Free some space, or give another -o.")
+
+
+def part_path(output: Path) -> Path:
+    """Return the name that a document has until it is complete."""
+    return output.with_name(f"{output.name}.part")
+
+
+def refuse_non_output(output: Path) -> None:
+    """Refuse to overwrite a file that no writer has written, such as an image.
+
+    Raises:
+        ConfigError: The file is binary and not Parquet.
+    """
+    if not output.is_file():
+        return
+    with output.open("rb") as file:
+        head = file.read(512)
+    if b"\0" in head and not head.startswith(b"PAR1"):
+        raise ConfigError(
+            f"-o {output} is an image or another binary file. It is not overwritten. "
+            "Give another -o."
+        )

@@ -1,0 +1,20 @@
+"""Plain text for reading in a terminal."""
+
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.files import FileWriter
+from captioning.inference.results import one_line
+
+
+class TextWriter(FileWriter):
+    """Writes ``path: caption`` per image, further captions indented below it."""
+
+    is_document = False
+    terminal_encoding = True
+
+    def _write_row(self, row: CaptionRow) -> None:
+        if not row.ok:
+            self.file.write(f"({one_line(row.error)})\n")
+            return
+        self.file.write(f"{one_line(row.image)}: {one_line(row.captions[0])}\n")
+        for caption in row.captions[1:]:
+            self.file.write(f"    {one_line(caption)}\n")

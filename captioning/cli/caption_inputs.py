@@ -1,0 +1,86 @@
+"""The images that ``captioning caption`` is given."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from typing import cast
+
+from captioning.bulk.thumbnails import thumbnail_folder
+from captioning.cli.caption_config import CaptionConfig, partition_of, resolve_format
+from captioning.errors import ConfigError
+from captioning.images.worker_pool import ImageRef
+from captioning.messages import format_count
+from captioning.sources.find import Passed, ReadableBytes, SourceConfig, find_images, names_of
+
+
+def require_images(config: CaptionConfig, ignored: Passed) -> Iterator[ImageRef]:
+    """Return the images to caption.
+
+    Args:
+        config: Names the images.
+        ignored: Counts files that are not images, while the images are read.
+
+    Raises:
+        ConfigError: There are no images. A partition may be empty if others are not.
+    """
+    images = find_images_of(config, ignored)
+    first = next(images, None)
+    if first is not None:
+        return chain([first], images)
+    if config.partition is not None:
+        all_images = find_images_of(replace(config, partition=None))
+        if next(all_images, None) is not None:
+            return iter(())
+    raise ConfigError(_explain_no_images(config, ignored))
+
+
+def find_images_of(config: CaptionConfig, ignored: Passed | None = None) -> Iterator[ImageRef]:
+    """Yield the images of the run's partition, up to the limit."""
+    ignored = ignored or Passed()
+    options = SourceConfig(
+        recursive=config.recursive,
+        follow_links=config.follow_links,
+        time_limit=config.time_limit,
+        apart=_written_folders(config),
+    )
+    found = (
+        # Names in a list are not patterns: they may contain brackets or stars.
+        find_images(_read_names(), replace(options, patterns=False), ignored)
+        if name == "-"
+        else find_images([name], options, ignored)
+        for name in config.paths
+    )
+    images = chain.from_iterable(found)
+    partition = partition_of(config)
+    return islice(images if partition is None else partition.select(images), config.limit)
+
+
+def _read_names() -> Iterator[str]:
+    if sys.stdin is None:
+        raise ConfigError("- reads a list from standard input, but standard input is closed.")
+    return names_of(cast(ReadableBytes, sys.stdin.buffer))
+
+
+def _written_folders(config: CaptionConfig) -> frozenset[str]:
+    """Return the folders into which the command itself writes images; they are not inputs."""
+    format_name = resolve_format(config)
+    if config.output is None or not config.output.name or format_name not in ("embed", "html"):
+        return frozenset()
+    folder = config.output if format_name == "embed" else thumbnail_folder(config.output)
+    return frozenset([os.path.realpath(folder)])
+
+
+def _explain_no_images(config: CaptionConfig, ignored: Passed) -> str:
+    if not config.paths:
+        return "No images given. For example: captioning caption holiday/"
+    if set(config.paths) == {"-"}:
+        return (
+            "No images given on standard input. Write one path per line, for example: "
+            "find holiday -name '*.jpg' | captioning caption -"
+        )
+    places = ", ".join("standard input" if name == "-" else name for name in config.paths)
+    others = f" ({format_count(ignored.files, 'other file')})" if ignored.files else ""
+    advice = "Add --recursive to include subfolders." if ignored.folders else "Check the path."
+    return f"No images found in {places}{others}. {advice}"
