@@ -120,8 +120,7 @@ class Journal:
             )
         elif application_id != _APPLICATION_ID:
             raise OutputError(
-                f"{self.path} is a database of another program. It is not changed. "
-                "Give another -o."
+                f"{self.path} is a database of another program. It is not changed. Give another -o."
             )
 
     def _check(self, settings: Mapping[str, Any]) -> None:
@@ -139,8 +138,8 @@ class Journal:
         self.close()
         raise ConfigError(
             f"cannot resume the run in {self.path}, because its settings differ: "
-            f"{describe_differences(previous, current)}. Give the same settings to resume, --overwrite to "
-            "start again, or another -o."
+            f"{describe_differences(previous, current)}. Give the same settings to resume, "
+            "--overwrite to start again, or another -o."
         )
 
     def metadata(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from captioning.cli.progress import stderr_console
 from captioning.cli.search import chosen_search
 from captioning.cli.stopping import Stopping
 from captioning.files import resolve_link
-from captioning.sources.find import Passed
+from captioning.sources.image_names import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.bulk.job import JobCounts, JobOutput
@@ -46,7 +46,7 @@ def run(config: CaptionConfig) -> int:
     """Caption the images and return the exit code."""
     started, console = time.monotonic(), stderr_console()
     check_config(config)
-    ignored = Passed()
+    ignored = SkippedCounts()
     images = require_images(config, ignored)
     if config.dry_run:
         return print_plan(config, images, ignored)
@@ -124,9 +124,7 @@ def _open_journal(
     return open_journal(config.output, settings, overwrite=config.overwrite)
 
 
-def _job_output(
-    config: CaptionConfig, writer: Writer, journal: "Journal | None"
-) -> "JobOutput":
+def _job_output(config: CaptionConfig, writer: Writer, journal: "Journal | None") -> "JobOutput":
     from captioning.bulk.job import JobOutput
     from captioning.bulk.rows import RelativeNames
 

@@ -12,10 +12,11 @@ from captioning.cli.caption_config import CaptionConfig, partition_of, resolve_f
 from captioning.errors import ConfigError
 from captioning.images.worker_pool import ImageRef
 from captioning.messages import format_count
-from captioning.sources.find import Passed, ReadableBytes, SourceConfig, find_images, names_of
+from captioning.sources.find import ReadableBytes, SourceConfig, find_images, read_name_list
+from captioning.sources.image_names import SkippedCounts
 
 
-def require_images(config: CaptionConfig, ignored: Passed) -> Iterator[ImageRef]:
+def require_images(config: CaptionConfig, ignored: SkippedCounts) -> Iterator[ImageRef]:
     """Return the images to caption.
 
     Args:
@@ -36,14 +37,16 @@ def require_images(config: CaptionConfig, ignored: Passed) -> Iterator[ImageRef]
     raise ConfigError(_explain_no_images(config, ignored))
 
 
-def find_images_of(config: CaptionConfig, ignored: Passed | None = None) -> Iterator[ImageRef]:
+def find_images_of(
+    config: CaptionConfig, ignored: SkippedCounts | None = None
+) -> Iterator[ImageRef]:
     """Yield the images of the run's partition, up to the limit."""
-    ignored = ignored or Passed()
+    ignored = ignored or SkippedCounts()
     options = SourceConfig(
         recursive=config.recursive,
         follow_links=config.follow_links,
         time_limit=config.time_limit,
-        apart=_written_folders(config),
+        excluded_folders=_written_folders(config),
     )
     found = (
         # Names in a list are not patterns: they may contain brackets or stars.
@@ -60,7 +63,7 @@ def find_images_of(config: CaptionConfig, ignored: Passed | None = None) -> Iter
 def _read_names() -> Iterator[str]:
     if sys.stdin is None:
         raise ConfigError("- reads a list from standard input, but standard input is closed.")
-    return names_of(cast(ReadableBytes, sys.stdin.buffer))
+    return read_name_list(cast(ReadableBytes, sys.stdin.buffer))
 
 
 def _written_folders(config: CaptionConfig) -> frozenset[str]:
@@ -72,7 +75,7 @@ def _written_folders(config: CaptionConfig) -> frozenset[str]:
     return frozenset([os.path.realpath(folder)])
 
 
-def _explain_no_images(config: CaptionConfig, ignored: Passed) -> str:
+def _explain_no_images(config: CaptionConfig, ignored: SkippedCounts) -> str:
     if not config.paths:
         return "No images given. For example: captioning caption holiday/"
     if set(config.paths) == {"-"}:

@@ -15,7 +15,7 @@ from captioning.cli.progress import count_in_background, progress_bar
 from captioning.files import is_special_file
 from captioning.inference.results import one_line
 from captioning.messages import format_count
-from captioning.sources.find import Passed
+from captioning.sources.image_names import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.bulk.job import JobCounts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
 _LISTED_FAILURES = 20
 
 
-def print_plan(config: CaptionConfig, images: Iterable[object], ignored: Passed) -> int:
+def print_plan(config: CaptionConfig, images: Iterable[object], ignored: SkippedCounts) -> int:
     """Print what the run would do, and return the exit code."""
     format_name = resolve_format(config)
     total = format_count(sum(1 for _ in images), "image")
@@ -78,7 +78,7 @@ class RunReport:
         ignored: Number of input files that are not images.
     """
 
-    def __init__(self, config: CaptionConfig, console: Console, ignored: Passed) -> None:
+    def __init__(self, config: CaptionConfig, console: Console, ignored: SkippedCounts) -> None:
         self.config = config
         self.console = console
         self.ignored = ignored

@@ -47,7 +47,9 @@ def run(settings: ScoreConfig) -> int:
         left_out = len(references)
         references = restrict(references, candidates)
         left_out -= len(references)
-        stderr_console().print(f"Left out, without a result: {format_count(left_out, 'annotated image')}")
+        stderr_console().print(
+            f"Left out, without a result: {format_count(left_out, 'annotated image')}"
+        )
     else:
         advice = "Give --subset to score the others alone, or caption the rest."
         refuse_partial(settings.results, candidates, found, advice)

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from captioning.bulk.writers.formats import open_writer
+
 from captioning.inference.results import Caption, CaptionResult
 
 

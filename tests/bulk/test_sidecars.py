@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-
 from captioning.bulk.writers.formats import open_writer
+
 from captioning.bulk.writers.sidecars import SidecarNames
 from captioning.errors import OutputError
 from captioning.inference.results import Caption, CaptionResult

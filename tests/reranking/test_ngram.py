@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from small_captioner import WORDS, small_checkpoint, write_photos
 from small_run import TINY
 
-from captioning.bulk.job import fingerprint
+from captioning.bulk.resume import fingerprint
 from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
 from captioning.cli.search import chosen_search

@@ -66,13 +66,14 @@ class HtmlWriter(FileWriter):
     def _write_end(self) -> None:
         failed = f", {self._failed} could not be read" if self._failed else ""
         self.file.write(
-            f'</main>\n<p class="file">{self._captioned} captioned{failed}.</p>\n'
-            "</body>\n</html>\n"
+            f'</main>\n<p class="file">{self._captioned} captioned{failed}.</p>\n</body>\n</html>\n'
         )
 
 
 def _address_of(file_name: str) -> str:
-    return html.escape(file_name) if "://" in file_name else quote(file_name, errors="surrogateescape")
+    return (
+        html.escape(file_name) if "://" in file_name else quote(file_name, errors="surrogateescape")
+    )
 
 
 def _escape(text: str) -> str:
