@@ -405,9 +405,9 @@ def write_models(folder: Path) -> list[Path]:
             found.append(folder / f"good{number}")
             search = BeamSearch(width=2, forbidden_words=(4,), rerank_weight=1.5)
             said = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]
-            phrases = NgramReranker.learned(torch.randn(2, encoder.feature_size), said, vocabulary)
+            reranker = NgramReranker.fit(torch.randn(2, encoder.feature_size), said, vocabulary)
             kind = torch.float16 if number == 1 else torch.float32
-            whole = Checkpoint(model, vocabulary, search, info, phrases)
+            whole = Checkpoint(model, vocabulary, search, info, reranker)
             save_checkpoint(whole, found[-1], dtype=kind)
     return found
 
@@ -456,9 +456,13 @@ def check_usable(checkpoint: Checkpoint) -> None:
             state = model.start(torch.zeros(1, 3, size, size, dtype=torch.uint8))
             log_probs, _ = model.decoder.step(torch.tensor([checkpoint.vocabulary.bos]), state)
             vector = torch.ones(1, model.encoder.feature_size)
-            agreed = checkpoint.phrases.of(vector)(0, [(4, 5), ()]) if checkpoint.phrases else [0.0]
+            agreed = (
+                checkpoint.reranker.prepare(vector)(0, [(4, 5), ()])
+                if checkpoint.reranker
+                else [0.0]
+            )
         if not all(map(math.isfinite, agreed)):
-            raise AssertionError(f"captions agree with the phrases by {agreed}")
+            raise AssertionError(f"captions agree with the reranker by {agreed}")
         if log_probs.shape != (1, len(checkpoint.vocabulary)):
             raise AssertionError(f"log-probabilities of the shape {tuple(log_probs.shape)}")
 

@@ -25,10 +25,10 @@ from captioning.decoding import SearchMethod
 from captioning.evaluation.evaluate import sweep
 from captioning.evaluation.search_sweep import (
     best_search,
+    fit_reranker,
     for_card,
     in_few_words,
     in_words,
-    learned_phrases,
     searches_for,
 )
 from captioning.features.cache import JoinedCaches
@@ -36,7 +36,7 @@ from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
 from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
-from captioning.reranking.ngram import MOST, NgramReranker
+from captioning.reranking.ngram import MAX_NGRAMS, NgramReranker
 from captioning.text.tokenizer import tokenize
 
 LIMITS = [
@@ -67,7 +67,9 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
         half = Path(folder) / "model"
         save_checkpoint(made, half, dtype=torch.float16)
         checkpoint = load_checkpoint(half)
-        checkpoint = replace(checkpoint, phrases=phrases_of(checkpoint, data, Path(folder)))
+        checkpoint = replace(
+            checkpoint, reranker=fit_default_reranker(checkpoint, data, Path(folder))
+        )
 
         def tried(name: str, how: Sequence[SearchMethod]) -> dict[SearchMethod, Scores]:
             print(name, flush=True)
@@ -99,7 +101,9 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
     print(json.dumps({"bytes": size, **info["scores"]}))
 
 
-def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> NgramReranker | None:
+def fit_default_reranker(
+    checkpoint: Checkpoint, data: Sequence[str], cache: Path
+) -> NgramReranker | None:
     """Learn from the training splits of data sets which phrases a model's v makes likely."""
     splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
@@ -112,7 +116,7 @@ def phrases_of(checkpoint: Checkpoint, data: Sequence[str], cache: Path) -> Ngra
     words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]
     cached_model = CachedModel(checkpoint.model.decoder)
     rows = JoinedCaches(caches)
-    return learned_phrases(cached_model, rows, words, checkpoint.vocabulary, most=MOST)
+    return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=MAX_NGRAMS)
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

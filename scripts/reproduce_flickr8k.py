@@ -115,7 +115,7 @@ class Blend:
         model = blended([each.model for each in models], list(self.shares.values()))
         info = {**last.info, "training": {**training, "runs": runs}}
         # NgramReranker go with one v, and the search that counts them with them.
-        return replace(last, model=model, search=BeamSearch(width=3), info=info, phrases=None)
+        return replace(last, model=model, search=BeamSearch(width=3), info=info, reranker=None)
 
 
 Step = RunConfig | Blend

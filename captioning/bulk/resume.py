@@ -44,8 +44,8 @@ def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
         for name, weight in checkpoint.model.state_dict().items():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        if checkpoint.phrases is not None:
-            digest.update(checkpoint.phrases.digest())
+        if checkpoint.reranker is not None:
+            digest.update(checkpoint.reranker.digest())
     return digest.hexdigest()[:16]
 
 

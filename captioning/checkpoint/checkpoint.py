@@ -5,7 +5,7 @@
     vocabulary.json           words in id order
     preprocessor_config.json  how images become pixels
     generation_config.json    the search and its settings
-    rerank.safetensors       the phrases that v makes likely, where the model has learned them
+    rerank.safetensors       the n-grams that v makes likely, where the model has learned them
     README.md                 the model card
 
 Everything that the model needs is written down, so a later version of this package with other
@@ -46,7 +46,7 @@ _WEIGHTS = "model.safetensors"
 _VOCABULARY = "vocabulary.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
-_PHRASES = "rerank.safetensors"
+_RERANKER = "rerank.safetensors"
 _CARD = "README.md"
 _BEFORE = {
     "top_down": False,
@@ -59,7 +59,7 @@ _BEFORE = {
     "reconstruct": False,
 }
 """Settings of decoders that older models do not name, and what was so before there was a choice."""
-_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _PHRASES, _CARD)
+_FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _RERANKER, _CARD)
 
 _LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
 """What file managers and notebooks leave in folders that are looked at."""
@@ -74,14 +74,14 @@ class Checkpoint:
         vocabulary: The words of the decoder's ids.
         search: How it is decoded unless the caller says otherwise.
         info: How it was made and what it scored; written into ``config.json`` and the card.
-        phrases: Those that v makes likely, for searches that count them; None for none.
+        reranker: N-gram reranking, needed by searches with a ``rerank_weight``; None for none.
     """
 
     model: CaptionModel
     vocabulary: Vocabulary
     search: SearchMethod
     info: dict[str, Any] = field(default_factory=dict)
-    phrases: NgramReranker | None = None
+    reranker: NgramReranker | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -99,11 +99,11 @@ def save_checkpoint(
 
     Raises:
         OutputError: The directory cannot be written, or holds something that is no model.
-        ConfigError: The model's search counts phrases, and it has none.
+        ConfigError: The model's search counts n-grams, and it has none.
     """
-    if checkpoint.search.reranks and checkpoint.phrases is None:
+    if checkpoint.search.reranks and checkpoint.reranker is None:
         raise ConfigError(
-            "The model's search has a rerank_weight, and the model has no phrases: it could not be "
+            "The model's search has a rerank_weight, and the model has no n-grams: it could not be "
             "loaded again. Give it another search, such as BeamSearch(width=3)."
         )
     directory = Path(directory)
@@ -125,11 +125,11 @@ def save_checkpoint(
             _write_json(fresh / _CONFIG, config)
             _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
             _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
-            if checkpoint.phrases is not None:
-                checkpoint.phrases.save(fresh / _PHRASES)
-            phrases = len(checkpoint.phrases or ())
+            if checkpoint.reranker is not None:
+                checkpoint.reranker.save(fresh / _RERANKER)
+            ngrams = len(checkpoint.reranker or ())
             card = model_card(
-                checkpoint.model, len(checkpoint.vocabulary), checkpoint.info, phrases=phrases
+                checkpoint.model, len(checkpoint.vocabulary), checkpoint.info, ngrams=ngrams
             )
             (fresh / _CARD).write_text(card, encoding="utf-8")
             _settle(fresh, directory)
@@ -247,9 +247,9 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
         model = sketch(encoder, decoder, preprocessing, path)
         check_shapes(model, weights)
         fill(model, weights)
-    phrases = _read_phrases(directory / _PHRASES, search, decoder)
+    reranker = _read_reranker(directory / _RERANKER, search, decoder)
     info = config.get("info", {})
-    return Checkpoint(model.to(device).eval(), vocabulary, search, info, phrases)
+    return Checkpoint(model.to(device).eval(), vocabulary, search, info, reranker)
 
 
 def _is_directory(path: Path) -> bool:
@@ -299,7 +299,7 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
     return search
 
 
-def _read_phrases(path: Path, search: SearchMethod, config: DecoderConfig) -> NgramReranker | None:
+def _read_reranker(path: Path, search: SearchMethod, config: DecoderConfig) -> NgramReranker | None:
     if os.path.lexists(path):
         return NgramReranker.load(path, words=config.vocabulary_size, features=config.feature_size)
     if search.reranks:

@@ -6,16 +6,14 @@ from typing import Any
 from captioning.nn.model import CaptionModel
 
 
-def model_card(
-    model: CaptionModel, words: int, info: Mapping[str, Any], *, phrases: int = 0
-) -> str:
+def model_card(model: CaptionModel, words: int, info: Mapping[str, Any], *, ngrams: int = 0) -> str:
     """Return the card, in the Markdown that model hubs read.
 
     Args:
         model: Encoder and decoder.
         words: How many the decoder knows.
         info: How it was made and what it scored, as in ``config.json``.
-        phrases: How many it has learned to expect.
+        ngrams: How many it has learned to expect.
     """
     encoder, decoder = model.encoder, model.decoder.config
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
@@ -31,7 +29,7 @@ def model_card(
         "",
         f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
         f"decoder of {layers}`{decoder.cell}` cells{attention}; the image enters by "
-        f"`{decoder.injection}`. {words} words.{_ranking(phrases)}",
+        f"`{decoder.injection}`. {words} words.{_ranking(ngrams)}",
         "",
         "```python",
         "from captioning import Captioner",
@@ -55,11 +53,11 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _ranking(phrases: int) -> str:
-    if not phrases:
+def _ranking(ngrams: int) -> str:
+    if not ngrams:
         return ""
     return (
-        f" What a beam finds can be ranked by {phrases} phrases that a linear regression on the "
+        f" What a beam finds can be ranked by {ngrams} n-grams that a linear regression on the "
         "image's vector expects."
     )
 

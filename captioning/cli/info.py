@@ -46,7 +46,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         "preprocessing": asdict(encoder.preprocessing),
         "decoder": {**asdict(decoder.config), "parameters": count["decoder"]},
         "search": search_to_json(checkpoint.search),
-        "phrases": {"expected from v": len(checkpoint.phrases or ())},
+        "phrases": {"expected from v": len(checkpoint.reranker or ())},
         **{name: content for name, content in checkpoint.info.items() if isinstance(content, dict)},
     }
 

@@ -213,7 +213,7 @@ def sweep(
         features,
         references,
         vocabulary,
-        phrases=captioner.checkpoint.phrases,
+        reranker=captioner.checkpoint.reranker,
         searches=searches,
         watch=watch,
     )

@@ -32,7 +32,7 @@ RERANKED_SEARCHES: tuple[SearchMethod, ...] = tuple(
     )
     for weight in (3.0, 5.0)
 )
-"""What a model that expects phrases can choose besides."""
+"""Further candidates for a model with n-gram reranking."""
 _NOTHING = 1e-6  # BLEU's smoothing gives less than this where no four words are right
 _CHOSEN = "search"  # stands with the scores in the card of a model whose search was chosen
 
@@ -43,7 +43,7 @@ def try_searches(
     references: Mapping[int, Sequence[str]],
     vocabulary: Vocabulary,
     *,
-    phrases: NgramReranker | None = None,
+    reranker: NgramReranker | None = None,
     searches: Iterable[SearchMethod] = SEARCHES,
     watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
 ) -> dict[SearchMethod, Scores]:
@@ -54,13 +54,13 @@ def try_searches(
         cache: Features of the images.
         references: What people said about the image in each row that counts.
         vocabulary: The decoder's words.
-        phrases: Those that the model expects.
+        reranker: N-gram reranking of the model; needed by searches with a ``rerank_weight``.
         searches: What to try.
         watch: Told each search and its scores as they are found.
     """
     places, table = list(references), {}
     for how in searches:
-        captions = caption_features(cached_model, cache, places, vocabulary, how, phrases=phrases)
+        captions = caption_features(cached_model, cache, places, vocabulary, how, reranker=reranker)
         table[how] = score(dict(zip(places, captions, strict=True)), references)
         watch(how, table[how])
     return table
@@ -82,13 +82,13 @@ def for_card(scores: Scores, name: str) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def learned_phrases(
+def fit_reranker(
     cached_model: CachedModel,
     cache: CacheRows,
     captions: Sequence[Sequence[Sequence[str]]],
     vocabulary: Vocabulary,
     *,
-    most: int,
+    max_ngrams: int,
     batch_size: int = 64,
 ) -> NgramReranker | None:
     """Return what a model's v makes likely, learned from images as they are.
@@ -98,11 +98,12 @@ def learned_phrases(
         cache: Features of the images.
         captions: What people said of each, as words; any beyond the cache's end have no image.
         vocabulary: The decoder's words.
-        most: NgramReranker that are learned.
+        max_ngrams: Number of n-grams to keep.
         batch_size: Images that are looked at together.
 
     Returns:
-        The phrases; None where the captions have none to learn, or the decoder sees no image.
+        The regression. None if the captions share no n-gram with the vocabulary, or if the decoder
+        does not see the image.
     """
     places = [place for place in cache.readable if any(captions[place])]
     if not places or cached_model.decoder.config.injection == "none":
@@ -111,7 +112,7 @@ def learned_phrases(
     vectors = torch.cat([cached_model.encode(cache, some).vector.cpu() for some in rows])
     said = [captions[place] for place in places]
     try:
-        return NgramReranker.learned(vectors, said, vocabulary, most=most)
+        return NgramReranker.fit(vectors, said, vocabulary, max_ngrams=max_ngrams)
     except DataError:  # a run that is over does not fail for this
         return None
 
@@ -146,7 +147,7 @@ def with_best_search(
         cache,
         references,
         checkpoint.vocabulary,
-        phrases=checkpoint.phrases,
+        reranker=checkpoint.reranker,
         searches=searches_for(checkpoint),
         watch=tell,
     )
@@ -165,7 +166,7 @@ def with_best_search(
 
 def searches_for(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
     """Return what a model's search is chosen from."""
-    return SEARCHES if checkpoint.phrases is None else SEARCHES + RERANKED_SEARCHES
+    return SEARCHES if checkpoint.reranker is None else SEARCHES + RERANKED_SEARCHES
 
 
 def has_chosen_search(checkpoint: Checkpoint) -> bool:

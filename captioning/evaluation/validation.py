@@ -37,7 +37,7 @@ def caption_features(
     vocabulary: Vocabulary,
     how: SearchMethod,
     *,
-    phrases: NgramReranker | None = None,
+    reranker: NgramReranker | None = None,
     batch_size: int = 64,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
@@ -49,7 +49,7 @@ def caption_features(
         places: Their rows, in the order of the captions returned.
         vocabulary: The decoder's words.
         how: The search.
-        phrases: What it may count.
+        reranker: N-gram reranking of the model; needed by searches with a ``rerank_weight``.
         batch_size: Images searched together; it changes no caption.
         watch: Told how many images are done, of how many.
     """
@@ -67,7 +67,7 @@ def caption_features(
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
                 banned=banned,
-                agreement=None if phrases is None else phrases.of(features.vector),
+                agreement=None if reranker is None else reranker.prepare(features.vector),
             )
             captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
             watch(len(captions), len(places))

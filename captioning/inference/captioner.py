@@ -182,7 +182,7 @@ class Captioner:
                 where neighbours choose among several.
         """
         counts = isinstance(how, SearchMethod) and how.reranks  # search refuses what is none
-        if counts and self.checkpoint.phrases is None:
+        if counts and self.checkpoint.reranker is None:
             raise ConfigError(
                 "The search has a rerank_weight, and this model has learned no phrases. Set it to "
                 "0, or use a model that was trained with them."
@@ -365,7 +365,7 @@ class Captioner:
     ) -> Sequence[tuple[Caption, ...]]:
         how = self.checkpoint.search if how is None else how
         self.check_search(how)
-        vocabulary, phrases = self.checkpoint.vocabulary, self.checkpoint.phrases
+        vocabulary, reranker = self.checkpoint.vocabulary, self.checkpoint.reranker
         pixels_there = pixels.to(self.device)
         models = [each.model for each in (self.checkpoint, *self.others)]
         seen = [model.encoder(pixels_there) for model in models]
@@ -379,7 +379,7 @@ class Captioner:
             banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
             generator=torch.Generator().manual_seed(self.seed),
             keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
-            agreement=None if phrases is None else phrases.of(seen[0].vector),
+            agreement=None if reranker is None else reranker.prepare(seen[0].vector),
         )
         if self.consensus is not None:
             found = [

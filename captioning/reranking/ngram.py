@@ -28,7 +28,7 @@ from captioning.messages import format_count
 from captioning.metrics.ngrams import ORDER, count_ngrams
 from captioning.text.vocabulary import SPECIALS, Vocabulary
 
-MOST = 6000
+MAX_NGRAMS = 6000
 RIDGE = 0.2
 _AT_ONCE = 8192  # images: 84 MB of 1,280 numbers each
 _LEVELS = 127
@@ -67,13 +67,13 @@ class NgramReranker:
     unseen: float
 
     @classmethod
-    def learned(
+    def fit(
         cls,
         vectors: Float[Tensor, "N D"],
         captions: Sequence[Sequence[Sequence[str]]],
         vocabulary: Vocabulary,
         *,
-        most: int = MOST,
+        max_ngrams: int = MAX_NGRAMS,
         ridge: float = RIDGE,
     ) -> "NgramReranker":
         """Learn from captioned images: ridge regression, solved at once.
@@ -82,7 +82,7 @@ class NgramReranker:
             vectors: v of each image, on the CPU; those that are not finite are left out.
             captions: What people said of each, as words; those without captions are left out.
             vocabulary: The decoder's words. NgramReranker of others are not learned.
-            most: Phrases that are kept: those that are said of more than a third of the images,
+            max_ngrams: Number of n-grams to keep: those of more than a third of the images,
                 and then those that make up most of the captions, by tf-idf.
             ridge: What is added to the diagonal of the unit vectors' matrix of products.
 
@@ -98,7 +98,7 @@ class NgramReranker:
                 f"{format_count(len(spoken), 'such image')}. Give more, or learn none."
             )
         shares = _shares([[list(c) for c in captions[place] if c] for place in spoken])
-        chosen = _largest(shares, vocabulary, most)
+        chosen = _largest(shares, vocabulary, max_ngrams)
         if not chosen:
             raise DataError(
                 "No phrase of the captions is made of the vocabulary's words, so none can be "
@@ -140,7 +140,7 @@ class NgramReranker:
             for place, (phrase, idf) in enumerate(zip(phrases, self.idf.tolist(), strict=True))
         }
 
-    def of(
+    def prepare(
         self, vectors: Float[Tensor, "B D"]
     ) -> Callable[[int, Sequence[Sequence[int]]], list[float]]:
         """Return how far captions, given as ids, agree with what v of their image makes likely.

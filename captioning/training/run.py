@@ -15,7 +15,7 @@ import torch
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import OutputError, TrainingError
-from captioning.evaluation.search_sweep import has_chosen_search, learned_phrases, with_best_search
+from captioning.evaluation.search_sweep import fit_reranker, has_chosen_search, with_best_search
 from captioning.evaluation.validation import caption_features
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
@@ -217,17 +217,17 @@ class _Run:
         if most := self.config.rerank_ngrams:
             train = format_count(len(self.prepared.train.readable), "image")
             self.callback.on_message(f"learning what v makes likely of {train}")
-            phrases = learned_phrases(
+            reranker = fit_reranker(
                 cached_model,
                 self.prepared.train.cache,
                 self.prepared.words,
                 checkpoint.vocabulary,
-                most=most,
+                max_ngrams=most,
             )
-            if phrases is not None:
-                learned = format_count(len(phrases), "n-gram")
+            if reranker is not None:
+                learned = format_count(len(reranker), "n-gram")
                 self.callback.on_message(f"learned {learned} for reranking")
-            checkpoint = replace(checkpoint, phrases=phrases)
+            checkpoint = replace(checkpoint, reranker=reranker)
         chosen = with_best_search(
             checkpoint,
             cached_model,

@@ -40,13 +40,13 @@ def ids(caption, vocabulary=VOCABULARY):
 
 def learned(vectors=None, **settings):
     vectors = torch.eye(4) if vectors is None else vectors
-    return NgramReranker.learned(vectors, SPOKEN, VOCABULARY, **{"ridge": 1e-9, **settings})
+    return NgramReranker.fit(vectors, SPOKEN, VOCABULARY, **{"ridge": 1e-9, **settings})
 
 
 def test_agreement_is_cider_where_v_tells_all():
     # With a v of its own each image's phrases are its captions', and CIDEr-D is CIDEr where no
     # caption is longer than another or holds a phrase twice.
-    agreement = learned().of(3 * torch.eye(4))
+    agreement = learned().prepare(3 * torch.eye(4))
     frequency = DocumentFrequency.build(dict(enumerate(SAID)))
     for image in range(4):
         for caption in ("a red dog runs", "the man sits still", "a cat runs fast", "red is a ball"):
@@ -56,9 +56,9 @@ def test_agreement_is_cider_where_v_tells_all():
 
 
 def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
-    few = learned(most=12)
+    few = learned(max_ngrams=12)
     assert len(few) == 12
-    agreement = few.of(torch.eye(4))
+    agreement = few.prepare(torch.eye(4))
     idf = dict(zip(map(tuple, few.tokens.tolist()), few.idf.tolist(), strict=True))
     expected = few.weights.float() * few.scales[:, None]
     said = (
@@ -90,7 +90,7 @@ def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
 
 
 def test_an_empty_caption_and_one_that_everybody_says_agree_with_nothing():
-    agreement = learned().of(torch.eye(4))
+    agreement = learned().prepare(torch.eye(4))
     assert agreement(0, [(), ids("a"), ids("the")]) == [0.0, 0.0, 0.0]  # about every image
 
 
@@ -99,9 +99,9 @@ def test_weights_are_those_of_ridge_regression(at_once, monkeypatch):
     monkeypatch.setattr("captioning.reranking.ngram._AT_ONCE", at_once)  # images
     torch.manual_seed(0)
     vectors = torch.randn(4, 3)
-    phrases = learned(vectors, ridge=0.3)
+    reranker = learned(vectors, ridge=0.3)
     units = (vectors / vectors.norm(dim=1, keepdim=True)).double().numpy()
-    row = phrases.tokens.tolist().index([*ids("red"), 0, 0, 0])
+    row = reranker.tokens.tolist().index([*ids("red"), 0, 0, 0])
     idf = {1: math.log(4 / 2), "rare": math.log(4)}
     # "red dog runs": a (everybody, 0), red (two images), dog and runs (one)
     first = idf[1] / math.hypot(idf[1], idf["rare"], idf["rare"]) / 2
@@ -111,14 +111,14 @@ def test_weights_are_those_of_ridge_regression(at_once, monkeypatch):
     # ridge regression as least squares with the penalty as further rows
     wide = np.vstack([units, math.sqrt(0.3) * np.eye(3)])
     wanted = np.linalg.lstsq(wide, np.concatenate([target, np.zeros(3)]), rcond=None)[0]
-    found = (phrases.weights[row].float() * phrases.scales[row]).numpy()
+    found = (reranker.weights[row].float() * reranker.scales[row]).numpy()
     assert found == pytest.approx(wanted, abs=np.abs(wanted).max() / 127)
 
 
 def test_the_largest_phrases_of_known_words_are_learned():
     vocabulary = Vocabulary.build([["red", "dog", "runs", "ball"]], min_count=1)
-    phrases = NgramReranker.learned(torch.eye(4), SPOKEN, vocabulary)
-    found = {tuple(vocabulary.words[t] for t in row if t) for row in phrases.tokens.tolist()}
+    reranker = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary)
+    found = {tuple(vocabulary.words[t] for t in row if t) for row in reranker.tokens.tolist()}
     singles = {("red",), ("dog",), ("runs",), ("ball",)}
     assert found == singles | {
         ("red", "dog"),
@@ -128,20 +128,20 @@ def test_the_largest_phrases_of_known_words_are_learned():
     }
     # Said of half the images, so it comes first; then the largest share, 2/3 of two captions.
     for most, words in ((1, {"red"}), (2, {"red", "ball"})):
-        few = NgramReranker.learned(torch.eye(4), SPOKEN, vocabulary, most=most)
+        few = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary, max_ngrams=most)
         assert {vocabulary.words[row[0]] for row in few.tokens.tolist()} == words
         assert few.tokens[:, 1:].sum() == 0
 
 
 def test_images_without_captions_count_for_nothing():
     vectors = torch.cat([torch.eye(4), torch.full((1, 4), 0.5)])
-    found = NgramReranker.learned(vectors, [*SPOKEN, [[]]], VOCABULARY, ridge=1e-9)
+    found = NgramReranker.fit(vectors, [*SPOKEN, [[]]], VOCABULARY, ridge=1e-9)
     assert found.digest() == learned().digest()
 
 
 def test_vectors_that_are_not_finite_count_for_nothing():
     vectors = torch.cat([torch.eye(4), torch.full((1, 4), math.inf)])
-    found = NgramReranker.learned(vectors, [*SPOKEN, [["a", "dog"]]], VOCABULARY, ridge=1e-9)
+    found = NgramReranker.fit(vectors, [*SPOKEN, [["a", "dog"]]], VOCABULARY, ridge=1e-9)
     assert found.digest() == learned().digest()
 
 
@@ -154,27 +154,27 @@ def test_vectors_that_are_not_finite_count_for_nothing():
 )
 def test_too_little_to_learn_from_is_an_error(said, problem):
     with pytest.raises(DataError, match=problem):
-        NgramReranker.learned(torch.eye(2), said, VOCABULARY)
+        NgramReranker.fit(torch.eye(2), said, VOCABULARY)
 
 
 # --- files ------------------------------------------------------------------------------------
 
 
 def test_they_are_read_as_they_were_written(tmp_path):
-    phrases = learned()
-    phrases.save(tmp_path / "rerank.safetensors")
+    reranker = learned()
+    reranker.save(tmp_path / "rerank.safetensors")
     found = NgramReranker.load(tmp_path / "rerank.safetensors", words=len(VOCABULARY), features=4)
-    assert found.digest() == phrases.digest()
+    assert found.digest() == reranker.digest()
     assert found.tokens.dtype == torch.long
 
 
 @pytest.mark.parametrize("part", ["tokens", "weights", "scales", "idf"])
 def test_the_digest_is_of_every_part(part):
-    phrases = learned()
-    changed = getattr(phrases, part).clone()
+    reranker = learned()
+    changed = getattr(reranker, part).clone()
     changed[-1] = changed[-1] + 1
-    assert replace(phrases, **{part: changed}).digest() != phrases.digest()
-    assert replace(phrases, unseen=phrases.unseen + 1).digest() != phrases.digest()
+    assert replace(reranker, **{part: changed}).digest() != reranker.digest()
+    assert replace(reranker, unseen=reranker.unseen + 1).digest() != reranker.digest()
 
 
 def set_to(name, place, value):
@@ -291,9 +291,9 @@ def model(photos):
     with torch.inference_mode():
         vectors = encoder(pixels).vector
     said = [[["a", "red", "dog", "runs"]], [["the", "cat", "sleeps"]], [["a", "man", "sits"]]]
-    phrases = NgramReranker.learned(vectors, said, plain.vocabulary, ridge=1e-6)
+    reranker = NgramReranker.fit(vectors, said, plain.vocabulary, ridge=1e-6)
     how = BeamSearch(width=8, max_length=6, length_penalty=0.5, rerank_weight=20.0)
-    return replace(plain, search=how, phrases=phrases)
+    return replace(plain, search=how, reranker=reranker)
 
 
 def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
@@ -301,7 +301,7 @@ def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
     vocabulary = model.vocabulary
     pixels = torch.stack([captioner.pixels(photo) for photo in photos])
     with torch.inference_mode():
-        agreement = model.phrases.of(model.model.encoder(pixels).vector)
+        agreement = model.reranker.prepare(model.model.encoder(pixels).vector)
     beam = BeamSearch(width=8, n=8, max_length=6, length_penalty=0.5)
     changed = 0
     for image, photo in enumerate(photos):
@@ -325,11 +325,11 @@ def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
 def test_a_model_keeps_its_phrases(model, photos, tmp_path):
     save_checkpoint(model, tmp_path / "model")
     found = load_checkpoint(tmp_path / "model")
-    assert found.phrases.digest() == model.phrases.digest()
+    assert found.reranker.digest() == model.reranker.digest()
     assert found.search == model.search
     assert Captioner(found).caption(photos[0]) == Captioner(model).caption(photos[0])
-    assert f"{len(model.phrases)} phrases" in (tmp_path / "model" / "README.md").read_text()
-    save_checkpoint(replace(found, phrases=None, search=BeamSearch()), tmp_path / "model")
+    assert f"{len(model.reranker)} n-grams" in (tmp_path / "model" / "README.md").read_text()
+    save_checkpoint(replace(found, reranker=None, search=BeamSearch()), tmp_path / "model")
     assert not (tmp_path / "model" / "rerank.safetensors").exists()
 
 
@@ -356,11 +356,11 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
         for weight in other.model.encoder.parameters():
             weight.normal_(0, 0.5)
     captioner = Captioner(model, others=[other])
-    alone = [replace(each, phrases=None, search=BeamSearch()) for each in (model, other)]
+    alone = [replace(each, reranker=None, search=BeamSearch()) for each in (model, other)]
     pixels = torch.stack([captioner.pixels(photo) for photo in photos])
     with torch.inference_mode():
         both = [each.model.encoder(pixels).vector for each in (model, other)]
-    agreement, others = map(model.phrases.of, both)
+    agreement, others = map(model.reranker.prepare, both)
     differing = 0
     how = replace(model.search, rerank_weight=1e3)  # nothing but the agreement counts
     beam = replace(model.search, rerank_weight=0.0, n=8)
@@ -376,7 +376,7 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
 
 
 def test_a_search_is_looked_at_before_the_images_are(model, photos, tmp_path):
-    captioner = Captioner(replace(model, phrases=None, search=BeamSearch()))
+    captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     for ask in (
         lambda: captioner.caption(photos[0], search=model.search),
         lambda: list(captioner.stream(photos, search=model.search, workers=0)),
@@ -397,7 +397,7 @@ def test_neighbours_add_to_what_phrases_say(model, photos):
     consensus = Consensus(vectors[:4], words, options=ConsensusConfig(weight=7.0))
     asking = Captioner(model, consensus=consensus)
     beam = replace(model.search, rerank_weight=0.0, n=8)
-    agreement = model.phrases.of(vectors)
+    agreement = model.reranker.prepare(vectors)
     for image, photo in enumerate(photos):
         every = Captioner(model).captions(photo, search=beam)
         tokens = [tuple(map(model.vocabulary.id, each.words)) for each in every]
@@ -411,7 +411,7 @@ def test_neighbours_add_to_what_phrases_say(model, photos):
 
 
 def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):
-    captioner = Captioner(replace(model, phrases=None, search=BeamSearch()))
+    captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     output = tmp_path / "captions.json"
     with pytest.raises(ConfigError, match="has learned no phrases"):
         evaluate(captioner, f"coco:{TINY}", split="val", search=model.search, output=output)
@@ -419,7 +419,7 @@ def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path
 
 def test_a_model_whose_search_counts_what_it_has_not_is_not_written(model, tmp_path):
     with pytest.raises(ConfigError, match="could not be loaded again"):
-        save_checkpoint(replace(model, phrases=None), tmp_path / "model")
+        save_checkpoint(replace(model, reranker=None), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -432,9 +432,9 @@ def test_no_weight_leaves_a_search_as_it_is(own):
 
 
 def test_models_of_other_phrases_have_other_fingerprints(model):
-    plain = replace(model, phrases=None)
-    other = replace(model.phrases, unseen=1.0)
-    found = {fingerprint([each]) for each in (model, plain, replace(model, phrases=other))}
+    plain = replace(model, reranker=None)
+    other = replace(model.reranker, unseen=1.0)
+    found = {fingerprint([each]) for each in (model, plain, replace(model, reranker=other))}
     assert len(found) == 3
 
 
@@ -448,7 +448,7 @@ def run(*arguments):
 def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
     model, photos, tmp_path, capsys
 ):
-    save_checkpoint(replace(model, phrases=None, search=BeamSearch()), tmp_path / "model")
+    save_checkpoint(replace(model, reranker=None, search=BeamSearch()), tmp_path / "model")
     arguments = ["caption", str(photos[0]), "--model", str(tmp_path / "model")]
     output = tmp_path / "out.jsonl"
     assert run(*arguments, "--rerank-weight", 3, "-o", output) == 2

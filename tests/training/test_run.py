@@ -390,7 +390,7 @@ def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
     checkpoint = load_checkpoint(train(settings, TrainingCallback(said.append)))
     assert "learned 50 n-grams for reranking" in said
     assert sum("phrase weight" in line for line in said) >= 2
-    assert len(checkpoint.phrases) == 50
+    assert len(checkpoint.reranker) == 50
 
 
 @pytest.mark.parametrize("which", ["whole", "fine_tuned", "live"])
@@ -406,8 +406,8 @@ def test_phrases_are_learned_from_what_the_finished_model_sees(which, request):
     with torch.inference_mode():
         vectors = encoder(torch.stack(pixels)).vector
     words = [[tokenize(caption) for caption in image.captions] for image in split.images]
-    wanted = NgramReranker.learned(vectors, words, checkpoint.vocabulary)
-    found = checkpoint.phrases
+    wanted = NgramReranker.fit(vectors, words, checkpoint.vocabulary)
+    found = checkpoint.reranker
     assert torch.equal(found.tokens, wanted.tokens)
     both = [each.weights.float() * each.scales[:, None] for each in (found, wanted)]
     assert (both[0] - both[1]).abs().max() <= 0.03 * both[1].abs().max()  # features have 16 bits
@@ -418,5 +418,5 @@ def test_phrases_are_learned_from_what_the_finished_model_sees(which, request):
 )
 def test_a_model_that_learns_no_phrases(how, tmp_path):
     checkpoint = load_checkpoint(train(replace(config(tmp_path / "run"), **how)))
-    assert checkpoint.phrases is None
+    assert checkpoint.reranker is None
     assert checkpoint.search.rerank_weight == 0
