@@ -32,7 +32,7 @@ def main() -> None:
     captioner = Captioner.from_pretrained(arguments.model)
     rows = []
     for path in arguments.photos:
-        caption = captioner.caption(path)
+        caption = captioner.caption(path).captions[0]
         maps = attention_maps(captioner, path, caption).numpy()
         seen = Image.fromarray(captioner.pixels(path).permute(1, 2, 0).numpy())
         rows.append((seen.resize((SIDE, SIDE)), caption.words, maps))

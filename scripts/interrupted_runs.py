@@ -30,13 +30,13 @@ BATCH = 8
 FORMATS = ("jsonl", "csv", "json", "html", "parquet")
 COUNT_READS = """
 import sys
-from captioning.inference.captioner import Captioner
-real = Captioner._describe_at_once
+from captioning.inference.generation import CaptionGenerator
+real = CaptionGenerator._generate_chunk
 def counted(self, pixels, how):
     with open(sys.argv[1], "a") as file:
         file.write(f"{len(pixels)}\\n")
     return real(self, pixels, how)
-Captioner._describe_at_once = counted
+CaptionGenerator._generate_chunk = counted
 from captioning.cli.main import main
 main(sys.argv[2:])
 """

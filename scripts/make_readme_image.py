@@ -21,7 +21,7 @@ def main() -> None:
     captioner = Captioner.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
         photos = write_samples(Path(folder))[:6]
-        captions = [result.text for result in captioner.stream(photos)]
+        captions = [result.text for result in captioner.caption_files(photos)]
         images = [ImageOps.fit(read_image(photo), (WIDE, HIGH)) for photo in photos]
     rows = -(-len(photos) // COLUMNS)
     size = (COLUMNS * (WIDE + GAP) + GAP, rows * (HIGH + TEXT + GAP) + GAP)

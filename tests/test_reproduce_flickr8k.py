@@ -122,7 +122,7 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     assert {"flickr8k:flickr8k dev, 8 photos", "karpathy:everyday.json dev, 4 photos"} <= {
         key.partition(" (")[2].rstrip(")") for key in scores
     }
-    assert Captioner(shipped).caption(raw / "photos" / "100.png").words
+    assert Captioner(shipped).caption(raw / "photos" / "100.png").captions[0].words
 
     # What is done is not looked at again, on whichever device: Flickr8k's photos are gone.
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")

@@ -106,7 +106,7 @@ class CaptionJob:
         remaining = iter(images)
         for first in remaining:
             segment = self._select_new(chain([first], remaining))
-            for batch in self.captioner.batches(self.loader, segment, search=self.search):
+            for batch in self.captioner.caption_batches(segment, self.loader, search=self.search):
                 self._store(batch)
                 yield self._write_finished()
             yield self._write_finished()

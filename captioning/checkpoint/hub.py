@@ -15,6 +15,19 @@ def model_directory(name: str | Path) -> Path:
     return _download(str(name)) if not directory.is_dir() and _is_hub_id(str(name)) else directory
 
 
+def upload_directory(directory: Path, repo_id: str, *, private: bool) -> str:
+    """Upload a model directory to the hub and return its address there."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    # An earlier version may have an n-gram reranker that this one lacks.
+    address = api.upload_folder(
+        repo_id=repo_id, folder_path=directory, delete_patterns=["*.safetensors"]
+    )
+    return str(address)
+
+
 def _is_hub_id(name: str) -> bool:
     parts = name.split("/")
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))

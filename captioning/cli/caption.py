@@ -77,6 +77,7 @@ def _load_model(
     config: CaptionConfig, console: Console
 ) -> "tuple[Captioner, ImageLoader, SearchMethod]":
     """Load the model, and check the search before any work begins."""
+    from captioning.images.loader import ImageLoader
     from captioning.inference.captioner import Captioner
 
     captioner = add_consensus(
@@ -103,7 +104,8 @@ def _load_model(
     batch_size = config.batch_size
     if batch_size == "auto":
         batch_size = _CPU_BATCH_SIZE if captioner.device.type == "cpu" else _GPU_BATCH_SIZE
-    loader = captioner.reader(
+    loader = ImageLoader(
+        captioner.checkpoint.model.encoder.preprocessing,
         batch_size,
         config.workers,
         config.allow_truncated,

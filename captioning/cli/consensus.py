@@ -41,7 +41,7 @@ def add_consensus(
             announced = done < total
             progress.update(task, completed=done, total=total)
 
-        reranking = captioner.with_consensus(*data, cache=cache, workers=workers, watch=show)
+        reranking = captioner.with_consensus(*data, cache=cache, workers=workers, on_progress=show)
     assert reranking.consensus is not None
     if left_out := reranking.consensus.left_out:
         console.print(

@@ -99,7 +99,7 @@ def evaluate(
     if captioner.consensus is not None:
         _refuse_known(found, captioner.consensus)
     captions, unreadable = {}, {}
-    stream = captioner.stream(
+    stream = captioner.caption_files(
         [image.path for image in found.images],
         search=search,
         batch_size=batch_size,

@@ -84,7 +84,8 @@ def _check_type(source: object) -> None:
         found = "None" if source is None else type(source).__name__
         raise ImageError(
             "One image was expected: a path, the bytes of a file, an open binary file, a Pillow "
-            f"image or a NumPy array; {found} was found. Captioner.caption_batch takes several."
+            f"image or a NumPy array; {found} was found. For several, call the captioner with a "
+            "list: captioner([...])."
         )
 
 

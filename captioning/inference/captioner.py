@@ -1,58 +1,52 @@
-"""The user's object: a model that takes images and gives sentences."""
+"""The captioner: images in, captions out."""
 
-import math
 import os
-import sys
-import zlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.checkpoint.hub import model_directory
-from captioning.decoding import (
-    BeamSearch,
-    EnsembleState,
-    Hypothesis,
-    SearchMethod,
-    ensemble,
-    search,
-)
-from captioning.errors import ConfigError, DataError, ImageError
-from captioning.images.decode import ImageSource, read_image
+from captioning.checkpoint.hub import model_directory, upload_directory
+from captioning.decoding import SearchMethod
+from captioning.errors import ConfigError, DataError
+from captioning.images.decode import ImageSource
 from captioning.images.loader import ImageLoader
 from captioning.images.worker_pool import ImageRef
-from captioning.inference.results import Caption, CaptionResult
-from captioning.nn.model import check_device
+from captioning.inference.display import name_source, table_html
+from captioning.inference.generation import CaptionGenerator
+from captioning.inference.image_batches import caption_in_memory, caption_loaded, read_pixels
+from captioning.inference.results import CaptionResult
+from captioning.nn.device import resolve_device
 from captioning.sources.find import SourceConfig, find_images
-from captioning.text.vocabulary import join_words
 
-if TYPE_CHECKING:  # with it come the scorer and training, which few need
+if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
     from captioning.reranking.consensus import Consensus, ConsensusConfig
 
 DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
+"""Directory of the model that comes with the package."""
 
 
 class Captioner:
-    """Captions images with one model.
+    """Generates captions for images.
+
+        captioner = Captioner.from_pretrained()
+        print(captioner("photo.jpg").text)
 
     Args:
-        checkpoint: The model, as :func:`captioning.load_checkpoint` gives it.
-        others: Further models that choose each word together with it
-            (:func:`captioning.decoding.ensemble`): better captions, each at the cost of its model.
-            NgramReranker are the first one's.
-        seed: Seed of sampling. An image's sampled captions depend on it and on the image alone,
-            not on the images captioned beside or before it.
-        consensus: Captioned images by which the captions of an image's beam are ranked
-            (:meth:`with_consensus`).
+        checkpoint: The model.
+        others: Further models of an ensemble (:func:`captioning.decoding.ensemble`), which averages
+            the models at each word. N-gram reranking uses the first model's.
+        seed: Seed of sampling. Sampled captions depend on the seed and the image only, not on the
+            other images of a batch.
+        consensus: Captioned images for consensus reranking (:meth:`with_consensus`).
 
     Raises:
-        ConfigError: The models have other words or take other pixels than the first.
+        ConfigError: The models differ in vocabulary, preprocessing or device.
     """
 
     def __init__(
@@ -67,35 +61,35 @@ class Captioner:
         self.others = tuple(others)
         self.seed = seed
         self.consensus = consensus
-        for number, other in enumerate(others, 2):
-            _check_member(checkpoint, other, number)
-        self._at_once = sys.maxsize  # images; less after the device's memory has run out
-        self._step = ensemble([each.model.decoder.step for each in (checkpoint, *others)])
+        self._generator = CaptionGenerator(
+            (checkpoint, *self.others), seed=seed, consensus=consensus
+        )
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path | None = None,
         *others: str | Path,
-        device: str = "cpu",
+        device: str = "auto",
         seed: int = 0,
     ) -> "Captioner":
-        """Load a model, or several that choose each word together.
+        """Load a model, or the models of an ensemble.
 
         Args:
-            model: A model directory, the id of one on the Hugging Face hub (``owner/name``), or
-                None for the model that comes with this package.
-            others: Further models, with the same words and the same pixels.
-            device: Where it works: ``cpu``, ``cuda``, ``mps``.
+            model: Model directory, or id of a model on the Hugging Face hub (``owner/name``). None
+                loads the model that comes with the package.
+            others: Further models of an ensemble, with the same vocabulary and preprocessing.
+            device: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available, then MPS, then
+                the CPU.
             seed: Seed of sampling.
 
         Raises:
-            CheckpointError: There is no such model, or it is damaged.
-            ConfigError: There is no such device here, or the models do not go together.
+            CheckpointError: A model does not exist or is damaged.
+            ConfigError: The device is not available, or the models cannot form an ensemble.
         """
-        check_device(device)
+        torch_device = resolve_device(device)
         first, *rest = (
-            load_checkpoint(model_directory(name), device=device)
+            load_checkpoint(model_directory(name), device=torch_device)
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
         return cls(first, others=rest, seed=seed)
@@ -106,26 +100,25 @@ class Captioner:
         split: str = "train",
         cache: str | Path = "features",
         workers: int = 2,
-        options: "ConsensusConfig | None" = None,
-        watch: Callable[[int, int], None] = lambda done, total: None,
+        config: "ConsensusConfig | None" = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Captioner":
-        """Return a captioner that asks captioned images which caption of a beam is best.
+        """Return a captioner that reranks captions by the captions of similar images.
 
-        Captions of diverse beams and of samples are ranked by them too. :meth:`save_pretrained`
-        writes the model alone.
+        The captions found by beam search, diverse beam search or sampling are reranked.
+        :meth:`save_pretrained` does not write the consensus data.
 
         Args:
-            data: Data sets of captioned images, as :func:`captioning.read_captions` names them:
-                those that the model was trained on, say.
-            split: Their split.
-            cache: Directory in which the images' vectors are kept for the next time.
+            data: Captioned data sets, as for :func:`captioning.read_captions`.
+            split: Split of the data sets.
+            cache: Directory of the images' feature vectors, kept for later calls.
             workers: Processes that read images.
-            options: How much they count.
-            watch: Told how many images of a data set have been looked at, of how many.
+            config: Settings of the reranking.
+            on_progress: Called with the images of a data set done so far, and their total.
 
         Raises:
-            DataError: The images cannot be used.
-            ConfigError: No data set was named.
+            DataError: The data sets cannot be used.
+            ConfigError: No data set was given.
         """
         from captioning.reranking.consensus import Consensus
 
@@ -135,8 +128,8 @@ class Captioner:
             split=split,
             cache=cache,
             workers=workers,
-            options=options,
-            watch=watch,
+            options=config,
+            watch=on_progress,
         )
         return Captioner(self.checkpoint, others=self.others, seed=self.seed, consensus=consensus)
 
@@ -144,103 +137,95 @@ class Captioner:
         """Write the model as one directory.
 
         Raises:
-            ConfigError: There are several models.
+            ConfigError: The captioner is an ensemble.
+            OutputError: The directory cannot be written.
         """
         if self.others:
-            raise ConfigError("Several models are no one directory. Save each by itself.")
+            raise ConfigError(
+                f"cannot save an ensemble of {1 + len(self.others)} models as one directory. Save "
+                "each model separately."
+            )
         save_checkpoint(self.checkpoint, directory)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload the model to the Hugging Face hub and return its address there."""
-        import tempfile
-
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            # A model that was there may have phrases, and this one none: they are of another v.
-            return str(
-                api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=Path(folder) / "model",
-                    delete_patterns=["*.safetensors"],
-                )
-            )
+            return upload_directory(Path(folder) / "model", repo_id, private=private)
 
     @property
     def device(self) -> torch.device:
-        """Where the model works."""
-        return self.checkpoint.model.decoder.embedding.weight.device
+        """The device of the model."""
+        return self._generator.device
 
-    def check_search(self, how: SearchMethod) -> None:
-        """Look at a search before it is begun.
+    def check_search(self, search: SearchMethod) -> None:
+        """Check that the model supports a search.
 
         Raises:
-            ConfigError: It counts phrases and the model has learned none, or it finds one caption
-                where neighbours choose among several.
+            ConfigError: The search has a ``rerank_weight`` and the model has no n-gram reranker,
+                or consensus reranking is on and the search returns one caption only.
         """
-        counts = isinstance(how, SearchMethod) and how.reranks  # search refuses what is none
-        if counts and self.checkpoint.reranker is None:
-            raise ConfigError(
-                "The search has a rerank_weight, and this model has learned no phrases. Set it to "
-                "0, or use a model that was trained with them."
-            )
-        if self.consensus is not None:
-            self.consensus.widened(how)
+        self._generator.check_search(search)
 
-    def caption(self, image: ImageSource, *, search: SearchMethod | None = None) -> Caption:
-        """Return the best caption of one image.
+    def caption(self, image: ImageSource, *, search: SearchMethod | None = None) -> CaptionResult:
+        """Caption one image.
 
         Args:
-            image: A path, the bytes of a file, an open file, or a Pillow image.
-            search: How to search; None for the model's own way.
+            image: Path, bytes of a file, open binary file, Pillow image or NumPy array.
+            search: The search, such as ``BeamSearch(width=5)``; None for the model's default.
 
         Raises:
             ImageError: The image cannot be read.
         """
-        return self.captions(image, search=search)[0]
+        pixels, preview = read_pixels(image, self._generator.preprocessing)
+        captions = self._generator.generate(pixels.unsqueeze(0), search)[0]
+        return CaptionResult(name_source(image, "image"), captions, thumbnail=preview)
 
-    def captions(
-        self, image: ImageSource, *, search: SearchMethod | None = None
-    ) -> tuple[Caption, ...]:
-        """Return all captions that the search gives for one image, best first.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageSource, *, search: SearchMethod | None = None, batch_size: int = 16
+    ) -> CaptionResult: ...
 
-        Raises:
-            ImageError: The image cannot be read.
-        """
-        return self._describe(self.pixels(image).unsqueeze(0), search)[0]
-
-    def caption_batch(
+    @overload
+    def __call__(
         self,
-        images: Iterable[ImageSource],
+        images: Sequence[ImageSource],
         *,
         search: SearchMethod | None = None,
         batch_size: int = 16,
-    ) -> list[CaptionResult]:
-        """Return a result for each image, in order; a damaged one gives its error.
+    ) -> list[CaptionResult]: ...
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        search: SearchMethod | None = None,
+        batch_size: int = 16,
+    ) -> CaptionResult | list[CaptionResult]:
+        """Caption one image, or a list of images.
 
         Args:
-            images: Paths, bytes, open files, Pillow images or arrays, mixed as you like.
-            search: How to search; None for the model's own way.
-            batch_size: Images that go through the network together; it changes no caption.
+            images: One image, as for :meth:`caption`, or a list or tuple of images of any kind.
+            search: The search; None for the model's default.
+            batch_size: Images per batch. It does not change the captions.
+
+        Returns:
+            A result, or a list of results in the order of the images. In a list, an image that
+            cannot be read has a result with an ``error``.
 
         Raises:
-            ConfigError: ``batch_size`` is below 1, or ``images`` is one image or name.
+            ImageError: A single image cannot be read.
+            ConfigError: ``batch_size`` is below 1.
         """
-        _refuse_single(images)
+        if not isinstance(images, list | tuple):
+            return self.caption(images, search=search)  # type: ignore[arg-type]
         if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it is at least 1.")
+            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
         results: list[CaptionResult] = []
-        remaining = iter(images)
-        while some := list(islice(remaining, batch_size)):
-            names = [_name(image, len(results) + n) for n, image in enumerate(some)]
-            items = [_tried(self.pixels, image) for image in some]
-            read = [pixels for pixels, _ in items if pixels is not None]
-            found = iter(self._describe(torch.stack(read), search) if read else ())
-            for name, (_, error) in zip(names, items, strict=True):
-                results.append(CaptionResult(name, () if error else next(found), error))
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            names = [name_source(image, f"image {n}") for n, image in enumerate(batch, start)]
+            results += caption_in_memory(self._generator, batch, names, search=search)
         return results
 
     def caption_folder(
@@ -253,186 +238,86 @@ class Captioner:
         batch_size: int = 16,
         workers: int = 2,
     ) -> Iterator[CaptionResult]:
-        """Yield a result for each image of a folder, by name; see :meth:`stream`.
+        """Caption the images of a folder, in natural order of their names.
 
-        Links that lead out of the folder give an error each unless ``follow_links``.
+        Args:
+            folder: The folder.
+            recursive: Include its subfolders.
+            follow_links: Follow links that lead out of the folder; otherwise each is an error.
+            search: The search; None for the model's default.
+            batch_size: Images per batch. It does not change the captions.
+            workers: Processes that read images; 0 reads them in this process.
+
+        Yields:
+            A result for each image; one that cannot be read has an ``error``.
 
         Raises:
-            DataError: There is no such folder.
+            DataError: The folder does not exist.
         """
         if not Path(folder).is_dir():
-            raise DataError(f"{folder} is no folder. Use caption for one image.")
+            raise DataError(
+                f"{os.fspath(folder)!r} is not a folder. Use caption for one image and "
+                "caption_files for several."
+            )
         images = find_images([os.fspath(folder)], SourceConfig(recursive, False, follow_links))
-        return self.stream(images, search=search, batch_size=batch_size, workers=workers)
+        return self.caption_files(images, search=search, batch_size=batch_size, workers=workers)
 
-    def stream(
+    def caption_files(
         self,
-        sources: Iterable[str | Path | ImageRef],
+        paths: Iterable[str | Path | ImageRef],
         *,
         search: SearchMethod | None = None,
         batch_size: int = 16,
         workers: int = 2,
-        allow_truncated: bool = False,
-        time_limit: float = 60.0,
     ) -> Iterator[CaptionResult]:
-        """Yield a result for each file, in order; a damaged one gives its error and no caption.
-
-        Neither the paths nor the images are ever all in memory.
+        """Caption image files, in order; paths and images are read as they are needed.
 
         Args:
-            sources: Paths of images.
-            search: How to search; None for the model's own way.
-            batch_size: Images that go through the network together; it changes no caption.
-            workers: Processes that read and resize images; 0 reads them in this one.
-            allow_truncated: Caption what is there of a file that was cut short.
-            time_limit: Seconds after which a worker gives an image up.
+            paths: Paths of image files.
+            search: The search; None for the model's default.
+            batch_size: Images per batch. It does not change the captions.
+            workers: Processes that read images; 0 reads them in this process.
+
+        Yields:
+            A result for each file; one that cannot be read has an ``error``.
         """
-        _refuse_single(sources)
-        reader = self.reader(batch_size, workers, allow_truncated, time_limit)
-        for batch in self.batches(reader, sources, search=search):
+        if isinstance(paths, str | bytes | os.PathLike):
+            raise ConfigError(
+                f"expected a list of paths, found {paths!r:.80}. Use caption for one image and "
+                "caption_folder for a folder."
+            )
+        loader = ImageLoader(self._generator.preprocessing, batch_size=batch_size, workers=workers)
+        for batch in self.caption_batches(paths, loader, search=search):
             yield from batch
 
-    def reader(
+    def caption_batches(
         self,
-        batch_size: int = 16,
-        workers: int = 2,
-        allow_truncated: bool = False,
-        time_limit: float = 60.0,
-        thumbnail: int = 0,
-    ) -> ImageLoader:
-        """Return what reads images as this model sees them; see :class:`ImageLoader`.
-
-        Raises:
-            ConfigError: A number is out of its range.
-        """
-        return ImageLoader(
-            self.checkpoint.model.encoder.preprocessing,
-            batch_size,
-            workers,
-            allow_truncated,
-            time_limit,
-            thumbnail,
-        )
-
-    def batches(
-        self,
-        reader: ImageLoader,
-        sources: Iterable[str | Path | ImageRef],
+        images: Iterable[str | Path | ImageRef],
+        loader: ImageLoader,
         *,
         search: SearchMethod | None = None,
     ) -> Iterator[tuple[CaptionResult, ...]]:
-        """Yield the results of as many images at a time as the reader has in a batch."""
-        for batch in reader.batches(
-            each if isinstance(each, ImageRef) else os.fsdecode(each) for each in sources
-        ):
-            found = iter(self._describe(batch.pixels, search))
-            yield tuple(
-                CaptionResult(image.name, () if error else next(found), error, small)
-                for image, error, small in zip(
-                    batch.images, batch.errors, batch.thumbnails, strict=True
-                )
-            )
+        """Caption images of a loader and yield the results of one batch at a time.
+
+        Args:
+            images: Paths, or references to images that are not files.
+            loader: Reads the images, with the preprocessing of this model.
+            search: The search; None for the model's default.
+        """
+        return caption_loaded(self._generator, images, loader, search=search)
 
     def pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
-        """Return an image as the model sees it.
+        """Return an image as the encoder expects it.
 
         Raises:
             ImageError: The image cannot be read.
         """
-        preprocessing = self.checkpoint.model.encoder.preprocessing
-        return preprocessing.pixels(read_image(image, shrink_to=preprocessing.size))
+        return read_pixels(image, self._generator.preprocessing)[0]
 
-    def _describe(
-        self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
-    ) -> Sequence[tuple[Caption, ...]]:
-        """Caption images, as many at once as the device has memory for."""
-        found: list[tuple[Caption, ...]] = []
-        while len(found) < len(pixels):
-            some = pixels[len(found) : len(found) + min(self._at_once, len(pixels))]
-            try:
-                found += self._describe_at_once(some, how)
-            except RuntimeError as error:
-                if len(some) == 1 or "out of memory" not in str(error):
-                    raise
-                self._at_once = len(some) // 2
-            if self._at_once < len(pixels) and torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        return found
+    def __repr__(self) -> str:
+        facts = self._generator.describe().items()
+        return f"Captioner({', '.join(f'{name}: {fact}' for name, fact in facts)})"
 
-    @torch.inference_mode()
-    def _describe_at_once(
-        self, pixels: UInt8[Tensor, "B 3 S S"], how: SearchMethod | None
-    ) -> Sequence[tuple[Caption, ...]]:
-        how = self.checkpoint.search if how is None else how
-        self.check_search(how)
-        vocabulary, reranker = self.checkpoint.vocabulary, self.checkpoint.reranker
-        pixels_there = pixels.to(self.device)
-        models = [each.model for each in (self.checkpoint, *self.others)]
-        seen = [model.encoder(pixels_there) for model in models]
-        states = [model.decoder.start(each) for model, each in zip(models, seen, strict=True)]
-        found = search(
-            self._step,
-            EnsembleState(tuple(states)),
-            how if self.consensus is None else self.consensus.widened(how),
-            bos=vocabulary.bos,
-            eos=vocabulary.eos,
-            banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
-            generator=torch.Generator().manual_seed(self.seed),
-            keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
-            agreement=None if reranker is None else reranker.prepare(seen[0].vector),
-        )
-        if self.consensus is not None:
-            found = [
-                self.consensus.ranked(v, each, [vocabulary.decode(one.tokens) for one in each])
-                for v, each in zip(seen[0].vector.cpu(), found, strict=True)
-            ]
-            if isinstance(how, BeamSearch):
-                found = [each[: how.n] for each in found]
-        return [tuple(self._caption(hypothesis) for hypothesis in each) for each in found]
-
-    def _caption(self, found: Hypothesis) -> Caption:
-        words = self.checkpoint.vocabulary.decode(found.tokens)
-        return Caption(
-            text=join_words(words),
-            words=tuple(words),
-            log_prob=found.log_prob if math.isfinite(found.log_prob) else -math.inf,
-            finished=found.finished,
-            word_log_probs=found.token_log_probs[: len(words)],
-        )
-
-
-def _refuse_single(images: object) -> None:
-    if isinstance(images, str | bytes | os.PathLike):
-        raise ConfigError(
-            f"{images!r:.80} is one image or folder, and a list of images was expected. Use "
-            "caption for an image and caption_folder for a folder."
-        )
-
-
-def _name(image: ImageSource, number: int) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-
-
-def _tried(
-    pixels: Callable[[ImageSource], Tensor], image: ImageSource
-) -> tuple[Tensor | None, str]:
-    try:
-        return pixels(image), ""
-    except ImageError as error:
-        return None, str(error)
-
-
-def _check_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
-    """Refuse a model that cannot choose words together with the first."""
-    if other.vocabulary != first.vocabulary:
-        raise ConfigError(
-            f"Model {number} has {len(other.vocabulary)} words and the first "
-            f"{len(first.vocabulary)}, or the same in another order. Models choose words together "
-            "only when their vocabularies are equal: start their runs from one model."
-        )
-    wanted, found = (each.model.encoder.preprocessing for each in (first, other))
-    if found != wanted:
-        raise ConfigError(f"Model {number} takes pixels as {found}, the first as {wanted}.")
-    there, here = (each.model.decoder.embedding.weight.device for each in (first, other))
-    if there != here:
-        raise ConfigError(f"Model {number} is on {here}, the first on {there}. Load both on one.")
+    def _repr_html_(self) -> str:
+        """Return the parts of the model as an HTML table for notebooks."""
+        return table_html("Captioner", self._generator.describe())

@@ -1,18 +1,25 @@
-"""What captioning gives back."""
+"""Results of captioning."""
 
+import math
 from dataclasses import dataclass, field
+from html import escape
+
+from captioning.inference.display import image_html, read_preview
+
+_CAPTIONS_SHOWN, _TEXT_SHOWN = 5, 300  # captions, and characters of a text, in a display
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One sentence about one image.
+    """One caption of one image.
 
     Attributes:
-        text: The sentence, lower case, without a full stop.
+        text: The caption in lower case, without a full stop.
         words: Its words.
-        log_prob: The model's natural log-probability of the whole sentence.
-        finished: Whether the model ended it itself; otherwise it was cut at the longest length.
-        word_log_probs: The log-probability of each word given those before it.
+        log_prob: Natural log-probability of the whole caption, ``<eos>`` included.
+        finished: Whether the model ended the caption itself; False if it was cut at the maximum
+            length.
+        word_log_probs: Log-probability of each word, given the words before it.
     """
 
     text: str
@@ -22,21 +29,21 @@ class Caption:
     word_log_probs: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CaptionResult:
-    """What became of one image: its captions, or why it has none.
+    """The captions of one image, or the reason why it has none.
 
     Attributes:
-        source: The file's path as it was given.
-        captions: Best first; empty where the image could not be read.
-        error: What was wrong with the image; empty where nothing was.
-        thumbnail: A small JPEG of it, where one was asked for.
+        source: Path or name of the image, as it was given.
+        captions: Captions, best first; empty if the image cannot be read.
+        error: Why the image cannot be read; empty if it was captioned.
+        thumbnail: Small JPEG of the image; empty if none was requested.
     """
 
     source: str
     captions: tuple[Caption, ...] = ()
     error: str = ""
-    thumbnail: bytes = field(default=b"", repr=False, compare=False)
+    thumbnail: bytes = field(default=b"", compare=False)
 
     @property
     def ok(self) -> bool:
@@ -48,11 +55,34 @@ class CaptionResult:
         """The best caption, or an empty string."""
         return self.captions[0].text if self.captions else ""
 
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of the best caption, or minus infinity."""
+        return self.captions[0].log_prob if self.captions else -math.inf
+
+    def __repr__(self) -> str:
+        if self.error:
+            return f"CaptionResult({self.source!r:.100}, error={self.error!r:.200})"
+        text = f"{self.text!r:.{_TEXT_SHOWN}}"
+        more = f", {len(self.captions)} captions" if len(self.captions) > 1 else ""
+        return f"CaptionResult({self.source!r:.100}, {text}, log_prob={self.log_prob:.2f}{more})"
+
+    def _repr_html_(self) -> str:
+        """Return a small preview of the image and its captions as HTML for notebooks."""
+        if self.error:
+            return f"<p>{escape(self.source[:100])}: {escape(self.error[:_TEXT_SHOWN])}</p>"
+        image = image_html(self.thumbnail or read_preview(self.source))
+        rows = "".join(
+            f"<li>{escape(caption.text[:_TEXT_SHOWN])} ({caption.log_prob:.2f})</li>"
+            for caption in self.captions[:_CAPTIONS_SHOWN]
+        )
+        return f"<div>{image}<ol>{rows}</ol></div>"
+
 
 def one_line(text: str) -> str:
-    """Return ``text`` with what breaks a line or cannot be shown escaped."""
-    return text if text.isprintable() else "".join(map(_shown, text))
+    """Return ``text`` with line breaks and unprintable characters escaped."""
+    return text if text.isprintable() else "".join(map(_escape_unprintable, text))
 
 
-def _shown(character: str) -> str:
+def _escape_unprintable(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]

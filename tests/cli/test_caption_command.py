@@ -33,6 +33,7 @@ from captioning.cli.stopping import Stopping
 from captioning.datasets import read_captions
 from captioning.images import worker
 from captioning.inference.captioner import Captioner
+from captioning.inference.generation import CaptionGenerator
 from captioning.metadata import read_caption
 
 
@@ -819,7 +820,7 @@ def test_an_error_of_our_own_leaves_the_older_document(
         raise RuntimeError("a defect")
         yield
 
-    monkeypatch.setattr(Captioner, "batches", broken)
+    monkeypatch.setattr(Captioner, "caption_batches", broken)
     words = ["caption", str(photos[0].parent), "-o", str(output), "--model", str(model)]
     with pytest.raises(RuntimeError, match="a defect"):
         cli.main(words)
@@ -831,7 +832,7 @@ def test_a_batch_that_does_not_fit_is_halved(caption, photos, monkeypatch):
     write_photos(photos[0].parent, 9)
     expected = caption(photos[0].parent).out
     sizes = []
-    real = Captioner._describe_at_once
+    real = CaptionGenerator._generate_chunk
 
     def small(self, pixels, how):
         sizes.append(len(pixels))
@@ -839,7 +840,7 @@ def test_a_batch_that_does_not_fit_is_halved(caption, photos, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
         return real(self, pixels, how)
 
-    monkeypatch.setattr(Captioner, "_describe_at_once", small)
+    monkeypatch.setattr(CaptionGenerator, "_generate_chunk", small)
     assert [row["text"] for row in rows(caption(photos[0].parent, "--batch-size", "8").out)] == [
         row["text"] for row in rows(expected)
     ]
@@ -916,17 +917,17 @@ def at_a_terminal(words, *, piped):
 
 def stopped_after(caption, batches, *words):
     """Run the command, and stop it as Ctrl-C does once so many batches are written."""
-    write, seen = Captioner.batches, []
+    write, seen = Captioner.caption_batches, []
 
-    def batches_until(self, reader, sources, **settings):
-        for batch in write(self, reader, sources, **settings):
+    def batches_until(self, images, loader, **settings):
+        for batch in write(self, images, loader, **settings):
             seen.append(batch)
             if len(seen) == batches:
                 signal.raise_signal(signal.SIGINT)
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Captioner, "batches", batches_until)
+        patch.setattr(Captioner, "caption_batches", batches_until)
         return caption(*words)
 
 

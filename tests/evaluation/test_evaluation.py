@@ -169,7 +169,7 @@ def test_other_width_keeps_the_rules_of_the_models_own_search(model, tmp_path, c
 @pytest.mark.parametrize("words", [("--batch-size", 0), ("--workers", -1), ("--beam", 0)])
 def test_settings_that_make_no_sense_are_refused(words, model, capsys):
     assert run("evaluate", model, "--data", f"coco:{TINY}", *words) == 2
-    assert f"it must be at least {0 if '--workers' in words else 1}" in capsys.readouterr().err
+    assert f"at least {0 if '--workers' in words else 1}" in capsys.readouterr().err
 
 
 def test_sweep_over_no_readable_image_is_an_error(checkpoint, tmp_path):
@@ -218,7 +218,7 @@ def test_unwritable_output_is_said_first(checkpoint, tmp_path, monkeypatch):
     def stream(*_, **__):
         pytest.fail("images were captioned first")
 
-    monkeypatch.setattr(captioner, "stream", stream)
+    monkeypatch.setattr(captioner, "caption_files", stream)
     for output in (tmp_path / "file" / "results.json", tmp_path, str(tmp_path)):
         with pytest.raises(OutputError, match="cannot write"):
             evaluate(captioner, f"coco:{TINY}", split="val", output=output, workers=0)

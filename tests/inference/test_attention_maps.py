@@ -50,7 +50,7 @@ def captioner():
 def test_maps_point_where_the_image_is_bright(captioner, corner):
     image = Image.new("RGB", (40, 40))
     image.paste("white", (20 * corner[1], 20 * corner[0], 20 * corner[1] + 20, 20 * corner[0] + 20))
-    caption = captioner.caption(image)
+    caption = captioner.caption(image).captions[0]
     maps = attention_maps(captioner, image, caption)
     assert maps.shape == (len(caption.words), 2, 2)
     torch.testing.assert_close(maps.sum((1, 2)), torch.ones(len(maps)))
@@ -64,7 +64,7 @@ def test_a_word_is_looked_for_after_the_words_before_it(captioner):
         for weight in captioner.checkpoint.model.decoder.parameters():
             weight.normal_(0, 1)
     image = Image.effect_noise((40, 40), 90).convert("RGB")
-    caption = captioner.caption(image)
+    caption = captioner.caption(image).captions[0]
     maps = attention_maps(captioner, image, caption)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     with torch.inference_mode():
@@ -78,7 +78,7 @@ def test_models_without_attention_and_foreign_words_are_refused(captioner):
     from small_captioner import small_checkpoint
 
     image = Image.new("RGB", (40, 40))
-    caption = captioner.caption(image)
+    caption = captioner.caption(image).captions[0]
     with pytest.raises(ConfigError, match="has no attention"):
         attention_maps(Captioner(small_checkpoint()), image, caption)
     foreign = type(caption)("a zebra", ("a", "zebra"), 0.0, finished=True, word_log_probs=())

@@ -39,13 +39,11 @@ def alone(captioner, images):
 def test_what_is_no_list_of_images_is_refused(captioner, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
     for images in ("photos", Path("photos"), b"bytes"):
-        with pytest.raises(ConfigError, match="a list of images was expected"):
-            captioner.caption_batch(images)
-        with pytest.raises(ConfigError, match="a list of images was expected"):
-            list(captioner.stream(images))
+        with pytest.raises(ConfigError, match="expected a list of paths"):
+            list(captioner.caption_files(images))
     for size in (0, -1):
         with pytest.raises(ConfigError, match="batch_size is"):
-            captioner.caption_batch([], batch_size=size)
+            captioner([], batch_size=size)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_what_is_no_image_is_told_from_a_damaged_one(captioner, image, found, mo
     with pytest.raises(ImageError, match=rf"One image was expected: .*; {found} was found") as e:
         captioner.caption(image)
     assert "damaged" not in str(e.value)
-    assert "caption_batch" in str(e.value)
+    assert "captioner([" in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,7 @@ def test_caption_is_the_one_the_network_finds_most_probable(captioner, images):
         every = [(word,) for word in words] + list(itertools.product(words, words))
         best = max(every, key=score)
         how = BeamSearch(width=200, n=200, max_length=2, min_length=1)
-        finished = [c for c in captioner.captions(images[0], search=how) if c.finished]
+        finished = [c for c in captioner.caption(images[0], search=how).captions if c.finished]
         assert finished[0].words == tuple(vocabulary.decode(best))
         assert finished[0].log_prob == pytest.approx(score(best), abs=1e-4)
 
@@ -111,7 +109,7 @@ def test_sources_of_every_kind_get_the_same_caption(captioner, images, alone):
     image = Image.open(path).convert("RGB")
     sources = [path, content, io.BytesIO(content), image, np.asarray(image)]
     assert {captioner.caption(source).text for source in sources} == {alone[0]}
-    many = captioner.caption_batch(sources)
+    many = captioner(sources)
     assert {result.text for result in many} == {alone[0]}
     assert [result.source for result in many] == [path, *(f"image {n}" for n in range(1, 5))]
 
@@ -120,7 +118,7 @@ def test_sources_of_every_kind_get_the_same_caption(captioner, images, alone):
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 100])
 def test_damaged_images_shift_nothing(captioner, images, alone, batch_size, workers):
     """Each image gets the caption that it gets alone, whatever stands beside it."""
-    results = list(captioner.stream(images, batch_size=batch_size, workers=workers))
+    results = list(captioner.caption_files(images, batch_size=batch_size, workers=workers))
     assert [result.source for result in results] == images
     assert [result.text or None for result in results] == alone
     for place, result in enumerate(results):
@@ -140,12 +138,12 @@ def test_folder_is_captioned_in_natural_order(captioner, images, alone, tmp_path
     assert texts == [alone[0], alone[1], alone[10]]
     deep = [r.text for r in captioner.caption_folder(folder, recursive=True, workers=0)]
     assert sorted(deep) == sorted([*texts, alone[8]])
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         captioner.caption_folder(folder / "image1.png")
 
 
 def test_words_and_probabilities_belong_to_the_text(captioner, images):
-    captions = captioner.captions(images[0], search=BeamSearch(width=4, n=4, max_length=6))
+    captions = captioner.caption(images[0], search=BeamSearch(width=4, n=4, max_length=6)).captions
     assert len({caption.text for caption in captions}) == 4
     assert [c.log_prob for c in captions] == sorted((c.log_prob for c in captions), reverse=True)
     for caption in captions:
@@ -156,9 +154,9 @@ def test_words_and_probabilities_belong_to_the_text(captioner, images):
 
 
 def test_search_can_be_chosen_for_each_call(captioner, images):
-    greedy = captioner.caption(images[0], search=Greedy(max_length=2))
+    greedy = captioner.caption(images[0], search=Greedy(max_length=2)).captions[0]
     assert len(greedy.words) <= 2
-    many = captioner.caption_batch(images[:2], search=Sampling(n=3))
+    many = captioner(images[:2], search=Sampling(n=3))
     assert [len(result.captions) for result in many] == [3, 3]
 
 
@@ -198,7 +196,7 @@ def test_default_model_is_the_one_in_the_package(model, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_device_that_is_not_there_is_said(model, device):
-    with pytest.raises(ConfigError, match=f"There is no device '{device}' here"):
+    with pytest.raises(ConfigError, match=f"device '{device}' is not available"):
         Captioner.from_pretrained(model, device=device)
 
 
@@ -206,7 +204,7 @@ def test_models_that_choose_together_say_what_the_mean_finds_best(captioner, mod
     """Two equal models are one; another one changes what is said of some image."""
     path = images[0]
     twice = Captioner.from_pretrained(model, model)
-    assert twice.caption(path).words == captioner.caption(path).words
+    assert twice.caption(path).captions[0].words == captioner.caption(path).captions[0].words
     assert twice.caption(path).log_prob == pytest.approx(captioner.caption(path).log_prob, abs=1e-4)
     other = copy.deepcopy(captioner.checkpoint)
     with torch.no_grad():
@@ -221,9 +219,9 @@ def test_models_that_choose_together_say_what_the_mean_finds_best(captioner, mod
 def test_models_that_do_not_go_together_are_refused(captioner):
     other = copy.deepcopy(captioner.checkpoint)
     words = replace(other, vocabulary=Vocabulary([*other.vocabulary.words[:-1], "zebra"]))
-    with pytest.raises(ConfigError, match="Model 2 has 16 words"):
+    with pytest.raises(ConfigError, match="model 2 of the ensemble has another vocabulary"):
         Captioner(captioner.checkpoint, others=[words])
     preprocessing = other.model.encoder.preprocessing
     other.model.encoder.preprocessing = replace(preprocessing, size=32)
-    with pytest.raises(ConfigError, match="Model 2 takes pixels as"):
+    with pytest.raises(ConfigError, match="model 2 of the ensemble has another preprocessing"):
         Captioner(captioner.checkpoint, others=[other])

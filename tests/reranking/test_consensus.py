@@ -121,15 +121,15 @@ def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner)
     wide = replace(captioner.checkpoint.search, n=4)
     moved = 0
     for image in read_captions(f"coco:{TINY}", split="val").images:
-        beam = alone.captions(image.path, search=wide)
+        beam = alone.caption(image.path, search=wide).captions
         pixels = alone.pixels(image.path).unsqueeze(0)
         with torch.inference_mode():
             vector = alone.checkpoint.model.encoder(pixels).vector[0]
         agreed = captioner.consensus.agreement(vector, [each.words for each in beam])
         best = ranks_highest(beam, agreed)
         assert captioner.caption(image.path).text == best.text
-        assert len(captioner.captions(image.path)) == 1
-        ranked = captioner.captions(image.path, search=wide)
+        assert len(captioner.caption(image.path).captions) == 1
+        ranked = captioner.caption(image.path, search=wide).captions
         assert sorted(each.text for each in ranked) == sorted(each.text for each in beam)
         moved += best.text != beam[0].text
     assert moved
@@ -150,7 +150,7 @@ def test_an_ensemble_asks_by_the_first_models_vectors(captioner, tmp_path):
     for path in write_photos(tmp_path / "photos", 3):
         with torch.inference_mode():
             seen = captioner.checkpoint.model.encoder(both.pixels(path).unsqueeze(0))
-        beam = both.captions(path, search=wide)
+        beam = both.caption(path, search=wide).captions
         agreed = asking.consensus.agreement(seen.vector[0], [each.words for each in beam])
         assert asking.caption(path).text == ranks_highest(beam, agreed).text
 

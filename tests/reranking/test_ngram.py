@@ -305,7 +305,7 @@ def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
     beam = BeamSearch(width=8, n=8, max_length=6, length_penalty=0.5)
     changed = 0
     for image, photo in enumerate(photos):
-        every = captioner.captions(photo, search=beam)
+        every = captioner.caption(photo, search=beam).captions
         words = [tuple(map(vocabulary.id, each.words)) for each in every]
         values = [
             each.log_prob / (len(each.words) + 1) ** 0.5 + 20 * agreed
@@ -313,12 +313,12 @@ def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
             if each.finished
         ]
         best = [each for each in every if each.finished][values.index(max(values))]
-        found = captioner.caption(photo)
+        found = captioner.caption(photo).captions[0]
         assert found.words == best.words
         assert found.log_prob == pytest.approx(best.log_prob)
         changed += found.words != every[0].words
     assert changed
-    together = captioner.caption_batch(photos, batch_size=4)
+    together = captioner(photos, batch_size=4)
     assert [each.text for each in together] == [captioner.caption(photo).text for photo in photos]
 
 
@@ -365,12 +365,12 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
     how = replace(model.search, rerank_weight=1e3)  # nothing but the agreement counts
     beam = replace(model.search, rerank_weight=0.0, n=8)
     for image, photo in enumerate(photos):
-        every = Captioner(alone[0], others=alone[1:]).captions(photo, search=beam)
+        every = Captioner(alone[0], others=alone[1:]).caption(photo, search=beam).captions
         rivals = [each for each in every if each.finished] or every
         words = [tuple(map(model.vocabulary.id, each.words)) for each in rivals]
         values = agreement(image, words)
         differing += values.index(max(values)) != np.argmax(others(image, words))
-        best = captioner.caption(photo, search=how).words
+        best = captioner.caption(photo, search=how).captions[0].words
         assert words[values.index(max(values))] == tuple(map(model.vocabulary.id, best))
     assert differing
 
@@ -379,12 +379,12 @@ def test_a_search_is_looked_at_before_the_images_are(model, photos, tmp_path):
     captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     for ask in (
         lambda: captioner.caption(photos[0], search=model.search),
-        lambda: list(captioner.stream(photos, search=model.search, workers=0)),
+        lambda: list(captioner.caption_files(photos, search=model.search, workers=0)),
         lambda: sweep(
             captioner, f"coco:{TINY}", split="val", searches=[model.search], cache=tmp_path
         ),
     ):
-        with pytest.raises(ConfigError, match="has learned no phrases"):
+        with pytest.raises(ConfigError, match="has no n-gram reranker"):
             ask()
     assert not list(tmp_path.iterdir())
 
@@ -399,7 +399,7 @@ def test_neighbours_add_to_what_phrases_say(model, photos):
     beam = replace(model.search, rerank_weight=0.0, n=8)
     agreement = model.reranker.prepare(vectors)
     for image, photo in enumerate(photos):
-        every = Captioner(model).captions(photo, search=beam)
+        every = Captioner(model).caption(photo, search=beam).captions
         tokens = [tuple(map(model.vocabulary.id, each.words)) for each in every]
         near = consensus.agreement(vectors[image], [each.words for each in every])
         values = [
@@ -407,13 +407,13 @@ def test_neighbours_add_to_what_phrases_say(model, photos):
             for each, phrases, others in zip(every, agreement(image, tokens), near, strict=True)
         ]
         best = max(range(len(every)), key=lambda k: (every[k].finished, values[k]))
-        assert asking.caption(photo).words == every[best].words
+        assert asking.caption(photo).captions[0].words == every[best].words
 
 
 def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):
     captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     output = tmp_path / "captions.json"
-    with pytest.raises(ConfigError, match="has learned no phrases"):
+    with pytest.raises(ConfigError, match="has no n-gram reranker"):
         evaluate(captioner, f"coco:{TINY}", split="val", search=model.search, output=output)
 
 
@@ -452,7 +452,7 @@ def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
     arguments = ["caption", str(photos[0]), "--model", str(tmp_path / "model")]
     output = tmp_path / "out.jsonl"
     assert run(*arguments, "--rerank-weight", 3, "-o", output) == 2
-    assert "has learned no phrases" in capsys.readouterr().err
+    assert "has no n-gram reranker" in capsys.readouterr().err
     assert not output.exists()
     assert run(*arguments, "--rerank-weight", 0) == 0
 

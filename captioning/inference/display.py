@@ -1,0 +1,50 @@
+"""What notebooks show of captioners and results."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping
+from html import escape
+
+from PIL import Image
+
+from captioning.errors import ImageError
+from captioning.images.decode import ImageSource, read_image
+
+_PREVIEW_SIDE = 240  # pixels
+
+
+def make_preview(image: Image.Image) -> bytes:
+    """Return a small JPEG of an RGB image."""
+    small = image.copy()
+    small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=78)
+    return buffer.getvalue()
+
+
+def read_preview(path: str) -> bytes:
+    """Return a small JPEG of an image file; empty if there is none that can be read."""
+    try:
+        return make_preview(read_image(path, shrink_to=_PREVIEW_SIDE))
+    except ImageError:
+        return b""
+
+
+def image_html(jpeg: bytes) -> str:
+    """Return an ``img`` element with the image inside; empty for no image."""
+    data = base64.b64encode(jpeg).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{data}" alt="">' if jpeg else ""
+
+
+def table_html(title: str, facts: Mapping[str, str]) -> str:
+    """Return a table with a row for each fact."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(fact)}</td></tr>" for name, fact in facts.items()
+    )
+    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+
+
+def name_source(image: ImageSource, otherwise: str) -> str:
+    """Return the path of an image, or ``otherwise`` if it has none."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else otherwise

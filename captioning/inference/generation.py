@@ -1,0 +1,185 @@
+"""Caption generation: a batch of pixels in, captions with log-probabilities out."""
+
+import math
+import sys
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.decoding import (
+    BeamSearch,
+    EnsembleState,
+    Hypothesis,
+    SearchMethod,
+    ensemble,
+    search,
+)
+from captioning.errors import ConfigError
+from captioning.images.preprocessing import Preprocessing
+from captioning.inference.results import Caption
+from captioning.text.vocabulary import join_words
+
+if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
+    from captioning.reranking.consensus import Consensus
+
+
+class CaptionGenerator:
+    """Encoder, decoder, search and reranking for batches of pixels.
+
+    Args:
+        checkpoints: One model, or the models of an ensemble. The first one provides the
+            vocabulary, the default search and n-gram reranking.
+        seed: Seed of sampling.
+        consensus: Captioned images for consensus reranking.
+
+    Raises:
+        ConfigError: The models of an ensemble differ in vocabulary, preprocessing or device.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        seed: int = 0,
+        consensus: "Consensus | None" = None,
+    ) -> None:
+        for number, checkpoint in enumerate(checkpoints[1:], 2):
+            _check_ensemble_member(checkpoints[0], checkpoint, number)
+        self._first = checkpoints[0]
+        self._models = [checkpoint.model for checkpoint in checkpoints]
+        self._step = ensemble([model.decoder.step for model in self._models])
+        self._seed = seed
+        self._consensus = consensus
+        self._max_batch = sys.maxsize  # images; lowered when the device runs out of memory
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the models."""
+        return self._first.model.decoder.embedding.weight.device
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the models."""
+        return self._first.model.encoder.preprocessing
+
+    def describe(self) -> dict[str, str]:
+        """Return the parts of the models, for displays."""
+        decoder = self._first.model.decoder.config
+        return {
+            "encoder": self._first.model.encoder.config.name,
+            "decoder": decoder.cell + (" with attention" if decoder.attention else ""),
+            "vocabulary": f"{decoder.vocabulary_size:,} words",
+            "search": f"{self._first.search!r:.300}",
+            "models": str(len(self._models)),
+            "device": str(self.device),
+        }
+
+    def check_search(self, method: SearchMethod) -> None:
+        """Check that the model supports a search.
+
+        Raises:
+            ConfigError: The search has a ``rerank_weight`` and the model has no n-gram reranker,
+                or consensus reranking is on and the search returns one caption only.
+        """
+        # search() itself refuses an object that is not a search.
+        reranks = isinstance(method, SearchMethod) and method.reranks
+        if reranks and self._first.reranker is None:
+            raise ConfigError(
+                "The search has a rerank_weight, but this model has no n-gram reranker. Set "
+                "rerank_weight to 0, or use a model that has one."
+            )
+        if self._consensus is not None:
+            self._consensus.widened(method)
+
+    def generate(
+        self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod | None = None
+    ) -> list[tuple[Caption, ...]]:
+        """Return the captions of each image, best first.
+
+        If the device runs out of memory, this batch and all later ones are split.
+
+        Args:
+            pixels: Images as the encoder expects them.
+            method: The search; None for the model's default.
+        """
+        method = self._first.search if method is None else method
+        captions: list[tuple[Caption, ...]] = []
+        while len(captions) < len(pixels):
+            chunk = pixels[len(captions) :][: self._max_batch]
+            try:
+                captions += self._generate_chunk(chunk, method)
+            except RuntimeError as error:
+                if len(chunk) == 1 or "out of memory" not in str(error):
+                    raise
+                self._max_batch = len(chunk) // 2
+            if self._max_batch < len(pixels) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return captions
+
+    @torch.inference_mode()
+    def _generate_chunk(
+        self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod
+    ) -> list[tuple[Caption, ...]]:
+        self.check_search(method)
+        vocabulary, reranker = self._first.vocabulary, self._first.reranker
+        pixels_on_device = pixels.to(self.device)
+        features = [model.encoder(pixels_on_device) for model in self._models]
+        states = [
+            model.decoder.start(seen) for model, seen in zip(self._models, features, strict=True)
+        ]
+        beams = search(
+            self._step,
+            EnsembleState(tuple(states)),
+            method if self._consensus is None else self._consensus.widened(method),
+            bos=vocabulary.bos,
+            eos=vocabulary.eos,
+            banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
+            generator=torch.Generator().manual_seed(self._seed),
+            keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
+            agreement=None if reranker is None else reranker.prepare(features[0].vector),
+        )
+        if self._consensus is not None:
+            beams = [
+                self._consensus.ranked(v, beam, [vocabulary.decode(h.tokens) for h in beam])
+                for v, beam in zip(features[0].vector.cpu(), beams, strict=True)
+            ]
+            if isinstance(method, BeamSearch):
+                beams = [beam[: method.n] for beam in beams]
+        return [tuple(self._caption_from(hypothesis) for hypothesis in beam) for beam in beams]
+
+    def _caption_from(self, hypothesis: Hypothesis) -> Caption:
+        words = self._first.vocabulary.decode(hypothesis.tokens)
+        return Caption(
+            text=join_words(words),
+            words=tuple(words),
+            log_prob=hypothesis.log_prob if math.isfinite(hypothesis.log_prob) else -math.inf,
+            finished=hypothesis.finished,
+            word_log_probs=hypothesis.token_log_probs[: len(words)],
+        )
+
+
+def _check_ensemble_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
+    """Refuse a model that cannot be averaged with the first one."""
+    if other.vocabulary != first.vocabulary:
+        raise ConfigError(
+            f"model {number} of the ensemble has another vocabulary ({len(other.vocabulary)} "
+            f"words) than model 1 ({len(first.vocabulary)} words). Use models that were trained "
+            "from the same model."
+        )
+    expected, found = (each.model.encoder.preprocessing for each in (first, other))
+    if found != expected:
+        raise ConfigError(
+            f"model {number} of the ensemble has another preprocessing than model 1: {found} "
+            f"instead of {expected}. Use models with the same preprocessing."
+        )
+    devices = [each.model.decoder.embedding.weight.device for each in (first, other)]
+    if devices[0] != devices[1]:
+        raise ConfigError(
+            f"model {number} of the ensemble is on {devices[1]} and model 1 on {devices[0]}. Load "
+            "both on one device."
+        )
