@@ -403,7 +403,7 @@ def write_models(folder: Path) -> list[Path]:
             model = CaptionModel(encoder, Decoder(shape)).eval()
             info = {"name": "Tiny", "training": {"epochs": 1}, "limits": ["All."]}
             found.append(folder / f"good{number}")
-            search = BeamSearch(width=2, forbidden_words=(4,), rerank_weight=1.5)
+            search = BeamSearch(width=2, forbidden_words=("a",), rerank_weight=1.5)
             said = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]
             reranker = NgramReranker.fit(torch.randn(2, encoder.feature_size), said, vocabulary)
             kind = torch.float16 if number == 1 else torch.float32

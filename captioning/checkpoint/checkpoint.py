@@ -32,6 +32,7 @@ from captioning.checkpoint.model_card import model_card
 from captioning.checkpoint.stored_weights import check_shapes, fill, sketch
 from captioning.checkpoint.weights_file import StoredWeights, open_weights
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
+from captioning.decoding.constraints import TokenConstraints
 from captioning.errors import CheckpointError, ConfigError, OutputError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder_config import DecoderConfig
@@ -290,12 +291,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
     content = read_json(path)
     search: SearchMethod = translated(lambda: search_from_json(content), path)
-    for word in (*search.forbidden_words, *search.required_words):
-        if word >= len(vocabulary):
-            raise CheckpointError(
-                f"{path} speaks of the word {word}, and the vocabulary has {len(vocabulary)}. "
-                "The files belong to different models."
-            )
+    translated(lambda: TokenConstraints.resolve(search, vocabulary), path)
     return search
 
 

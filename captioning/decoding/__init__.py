@@ -1,8 +1,11 @@
-"""Search for captions, given only a step function: it knows no images and no words."""
+"""Search for captions, given only a step function.
 
-from captioning.decoding.ensemble import EnsembleState, ensemble
-from captioning.decoding.hypothesis import Hypothesis, RerankFunction, SearchState, Step
+The search methods are imported here because they do not need torch. The search itself is in
+:mod:`captioning.decoding.search`.
+"""
+
 from captioning.decoding.methods import (
+    METHODS,
     BeamSearch,
     DiverseBeamSearch,
     Greedy,
@@ -11,21 +14,14 @@ from captioning.decoding.methods import (
     search_from_json,
     search_to_json,
 )
-from captioning.decoding.search import search
 
 __all__ = [
+    "METHODS",
     "BeamSearch",
     "DiverseBeamSearch",
-    "EnsembleState",
     "Greedy",
-    "Hypothesis",
-    "RerankFunction",
     "Sampling",
     "SearchMethod",
-    "SearchState",
-    "Step",
-    "ensemble",
-    "search",
     "search_from_json",
     "search_to_json",
 ]

@@ -1,4 +1,4 @@
-"""Several models that choose each word together."""
+"""Ensembles: several models that choose each word together."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from captioning.decoding.hypothesis import SearchState, Step
 
 @dataclass(frozen=True)
 class EnsembleState:
-    """Where each row stands in every model.
+    """The state of the same rows in every model.
 
     Attributes:
-        states: One for each model, of the same rows.
+        states: One state per model.
     """
 
     states: tuple[SearchState, ...]
@@ -26,7 +26,7 @@ class EnsembleState:
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """The device of the first model's state."""
         return getattr(self.states[0], "device", torch.device("cpu"))
 
     def select(self, rows: Int[Tensor, " M"]) -> "EnsembleState":
@@ -35,23 +35,23 @@ class EnsembleState:
 
 
 def ensemble(steps: Sequence[Step]) -> Step:
-    """Return a step whose probabilities are the mean of those of several models.
+    """Return a step function whose probabilities are the mean of those of several models.
 
-    Vinyals et al. (2015), section 4.3.2, score with such ensembles.
+    Source: Vinyals et al. (2015), section 4.3.2.
 
     Args:
-        steps: Of models with the same vocabulary. The state that the new step takes is an
-            :class:`EnsembleState` of theirs, in the same order.
+        steps: Step functions of models with the same vocabulary. The returned function takes an
+            :class:`EnsembleState` of their states, in the same order.
     """
 
     def step(
         tokens: Int[Tensor, " N"], state: EnsembleState
     ) -> tuple[Float[Tensor, "N V"], EnsembleState]:
-        found = [one(tokens, own) for one, own in zip(steps, state.states, strict=True)]
-        after = EnsembleState(tuple(own for _, own in found))
-        if len(found) == 1:
-            return found[0][0], after
-        log_probs = torch.stack([each for each, _ in found])
-        return torch.logsumexp(log_probs, 0) - math.log(len(found)), after
+        outputs = [one(tokens, own) for one, own in zip(steps, state.states, strict=True)]
+        new_state = EnsembleState(tuple(own for _, own in outputs))
+        if len(outputs) == 1:
+            return outputs[0][0], new_state
+        log_probs = torch.stack([model_log_probs for model_log_probs, _ in outputs])
+        return torch.logsumexp(log_probs, 0) - math.log(len(outputs)), new_state
 
     return step

@@ -1,4 +1,4 @@
-"""What search asks of a decoder, and what it gives back."""
+"""The interface between search and decoder: state, step function and hypotheses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @runtime_checkable
 class SearchState(Protocol):
-    """Where each row under search stands; only the step function knows what is in it.
+    """The decoder state of each row under search; only the step function reads its content.
 
-    A state that is not on the CPU has a ``device``, on which the search then runs.
+    A state that is not on the CPU has a ``device``, and the search runs on that device.
     """
 
     def __len__(self) -> int:
@@ -20,17 +20,16 @@ class SearchState(Protocol):
         ...
 
     def select(self, rows: Int[Tensor, " M"]) -> "SearchState":
-        """Return the state of ``rows``, which may repeat some and leave others out."""
+        """Return the state of ``rows``; a row may occur several times or not at all."""
         ...
 
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """``step(tokens (N,), state) -> (log_probs (N, V), state)``: reads one token per row and returns
-the natural log-probabilities of the next. It must not change the state that it is given."""
+the natural log-probabilities of the next token. It must not change the state it receives."""
 
 RerankFunction = Callable[[int, Sequence[tuple[int, ...]]], Sequence[float]]
-"""``agreement(image, captions)``: how far some captions, as ids, agree with what is known otherwise
-of the image at that place."""
+"""``rerank(image, captions)``: scores captions, given as token ids, of one image of the batch."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,14 @@ class Hypothesis:
     """One caption found by search.
 
     Attributes:
-        tokens: The words' ids, without ``<bos>`` and ``<eos>``.
-        log_prob: The model's natural log-probability of the caption, ``<eos>`` included where the
-            caption is finished; temperature, penalties and constraints do not enter it.
-        score: What the hypotheses of one image are ranked by: ``log_prob``, or its
-            length-normalised form under beam search, with the agreement where that counts.
-        finished: Whether ``<eos>`` was reached. A caption that is still going after ``max_length``
-            words is cut there.
-        token_log_probs: The log-probability of each token given those before it, ``<eos>``
-            included where the caption is finished; they sum to ``log_prob``.
+        tokens: Token ids, without ``<bos>`` and ``<eos>``.
+        log_prob: Natural log-probability of the caption under the model, including ``<eos>`` if
+            the caption is finished. Temperature, penalties and constraints do not change it.
+        score: Rank of the hypothesis among those of its image: ``log_prob``, or under beam search
+            its length-normalised form plus the weighted score of n-gram reranking.
+        finished: Whether ``<eos>`` was reached before ``max_length`` words.
+        token_log_probs: Log-probability of each token given those before it, including ``<eos>``
+            if the caption is finished. They sum to ``log_prob``.
     """
 
     tokens: tuple[int, ...]

@@ -1,261 +1,227 @@
-"""The ways to search, as values: what each does, and its settings."""
+"""Search methods as values: what each does, and its settings.
 
-from dataclasses import asdict, dataclass, fields
+This module does not import torch: the command line derives its search flags from these classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from captioning.errors import ConfigError
-from captioning.messages import suggest
-
-MOST = {
-    **{"max_length": 10_000, "width": 10_000, "groups": 1000, "n": 100_000},
-    **{"length_penalty": 20, "strength": 1e6, "temperature": 1e6, "rerank_weight": 1e3},
-}
-"""Beyond these, memory or the range of 32-bit numbers ends before a search does."""
-LEAST_TEMPERATURE = 1e-6
+from captioning.errors import ConfigError, SearchError
+from captioning.json_data import choice_from_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchMethod:
-    """The wishes that every way of searching honours. Words are given by their ids."""
+    """The settings that all search methods share.
+
+    Blocking repeated n-grams follows Paulus et al. (2018), section 2.5. Greedy and beam search
+    meet ``required_words`` by a grid beam search (Hokamp & Liu 2017): one beam for each number of
+    required words in a hypothesis, so that hypotheses with more of them are not pushed out by
+    those with fewer. Sampling draws one of the missing words where a caption would end too early.
+    """
 
     min_length: int = 1
-    """Words at least; ``<eos>`` is not offered before."""
+    """Minimum number of words (0 or more)."""
     max_length: int = 20
-    """Words at most; a caption that is still going then is cut."""
+    """Maximum number of words; longer captions are cut off."""
     no_repeat_ngram: int = 0
-    """No sequence of this many words occurs twice in a caption (Paulus et al. 2018, section 2.5);
-    0 for no such rule."""
+    """Block repeated n-grams of this size (0: off)."""
     no_double_word: bool = False
-    """No word comes twice in a row, nor with one other word between: not "a man sitting sitting on
-    a bench", not "a boy wearing sunglasses and sunglasses", and so not "side by side" either."""
-    forbidden_words: tuple[int, ...] = ()
-    """Words that never occur."""
-    required_words: tuple[int, ...] = ()
-    """Words that all occur. Greedy and beam search run a grid beam search (Hokamp & Liu 2017): one
-    beam for each number of required words met so far, so that a caption does not lose to those that
-    have yet to say them. Sampling: where a caption would end too soon, one of the words that it
-    lacks is drawn in place of ``<eos>``."""
+    """Block a word that equals one of the two words before it."""
+    forbidden_words: tuple[str, ...] = ()
+    """Words that no caption contains."""
+    required_words: tuple[str, ...] = ()
+    """Words that every caption contains."""
 
     def __post_init__(self) -> None:
-        self._check_counts(min_length=0, max_length=1, no_repeat_ngram=0)
+        _check_ranges(self, min_length=(0, 10_000), max_length=(1, 10_000))
+        _check_ranges(self, no_repeat_ngram=(0, 10_000))
         if not isinstance(self.no_double_word, bool):
-            raise ConfigError(f"no_double_word is {self.no_double_word!r}; it is true or false.")
-        for name, most in MOST.items():
-            value: Any = getattr(self, name, None)
-            if _is_number(value) and value > most:
-                raise ConfigError(f"{name} is {value}; it is at most {most}.")
+            raise ConfigError(
+                f"no_double_word is {self.no_double_word!r}; it must be True or False."
+            )
         if self.min_length > self.max_length:
             raise ConfigError(
-                f"min_length is {self.min_length} and max_length {self.max_length}; "
-                "no caption is both as long and as short. Lower min_length or raise max_length."
+                f"min_length is {self.min_length}, but max_length is {self.max_length}. "
+                "Lower min_length or raise max_length."
             )
+        self._check_words()
+
+    def _check_words(self) -> None:
         for name in ("forbidden_words", "required_words"):
-            for word in getattr(self, name):
-                if not _is_integer(word) or word < 0:
-                    raise ConfigError(
-                        f"{name} holds {word!r}; at this level words are ids, whole numbers from "
-                        "0. Look them up with Vocabulary.id."
-                    )
-        if both := sorted(set(self.forbidden_words) & set(self.required_words)):
+            words = getattr(self, name)
+            if not isinstance(words, tuple) or not all(isinstance(w, str) and w for w in words):
+                raise ConfigError(f"{name} is {words!r}; it must be a tuple such as ('dog',).")
+        required = set(self.required_words)
+        if both := sorted(required.intersection(self.forbidden_words)):
+            raise ConfigError(f"{', '.join(both)}: both required and forbidden. Remove one.")
+        if len(required) < len(self.required_words):
+            raise ConfigError(f"required_words repeats a word: {', '.join(self.required_words)}.")
+        if len(required) > self.max_length:
             raise ConfigError(
-                f"Words {both} are both required and forbidden. Take them out of one of the lists."
-            )
-        if len(set(self.required_words)) < len(self.required_words):
-            raise ConfigError(
-                f"required_words holds a word twice: {list(self.required_words)}. Name each once."
-            )
-        if len(self.required_words) > self.max_length:
-            raise ConfigError(
-                f"{len(self.required_words)} words are required, but max_length is "
-                f"{self.max_length}. Raise max_length or require fewer words."
+                f"{len(required)} words are required, but max_length is {self.max_length}. "
+                "Raise max_length or require fewer words."
             )
 
     @property
     def reranks(self) -> bool:
-        """Whether it ranks by phrases, which a model has to have learned."""
+        """Whether the search needs a model with n-gram reranking."""
         return False
-
-    def _check_counts(self, **least: int) -> None:
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not _is_integer(value) or value < bound:
-                raise ConfigError(f"{name} is {value!r}; it is a whole number, at least {bound}.")
-
-    def _check_number(self, name: str, allowed: bool, wanted: str) -> None:
-        if not allowed:
-            raise ConfigError(f"{name} is {getattr(self, name)!r}; it is {wanted}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(SearchMethod):
-    """The most probable word at each step: beam search of width 1."""
+    """Take the most probable word at each step: beam search of width 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeamSearch(SearchMethod):
-    """Keep the best few beginnings at each step.
+    """Keep the most probable hypotheses at each step.
 
-    At each step, an image's ``width`` unfinished hypotheses are continued by every word and by
-    ``<eos>``, and the candidates are ranked by log-probability. The best ``width`` of those that
-    end in a word go on; those that end in ``<eos>`` are finished if they are among the best
-    ``width`` of all. The image is done when its ``n`` best finished hypotheses score at least as
-    high as any unfinished one still can.
+    At each step, the ``width`` active hypotheses of an image are extended by every word and by
+    ``<eos>``, and the candidates are ranked by log-probability. The best ``width`` candidates that
+    end in a word stay active. Candidates that end in ``<eos>`` are finished if they are among the
+    best ``width`` of all. The search of an image stops when no active hypothesis can still score
+    higher than the ``n`` best finished ones.
 
-    A finished hypothesis of log-probability L and T words scores ``L / (T + 1)**length_penalty``,
-    ``<eos>`` counted (Wu et al. 2016, section 7, with plain length in place of (5 + T) / 6). With
-    ``rerank_weight`` the ``width`` best are ranked anew at the end, by that score and the weight
-    times their agreement.
+    A finished hypothesis with log-probability L and T words scores ``L / (T + 1)**length_penalty``,
+    where ``<eos>`` counts as a word (Wu et al. 2016, section 7, with the plain length in place of
+    (5 + T) / 6). With ``rerank_weight``, the best ``width`` hypotheses are ranked again at the end
+    by this score plus ``rerank_weight`` times their n-gram score.
     """
 
     width: int = 3
-    """Unfinished hypotheses kept for each image."""
+    """Beam width: active hypotheses per image (1 or more)."""
     length_penalty: float = 0.0
-    """The exponent of the length: 0 ranks by log-probability, which favours short captions; 1 ranks
-    by the mean log-probability per word."""
+    """Exponent of the length by which log-probabilities are divided (0 or more). 0 prefers short
+    captions; 1 ranks by the mean log-probability per word."""
     n: int = 1
-    """Captions returned for each image, best first."""
+    """Number of captions per image, best first."""
     rerank_weight: float = 0.0
-    """What the agreement with the phrases that an image makes likely counts in the ranking of what
-    the beam found (:class:`captioning.reranking.ngram.NgramReranker`); a model has to have learned
-    them."""
+    """Weight of n-gram reranking (0: off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts(width=1, n=1)
-        self._check_number(
-            "rerank_weight",
-            _is_number(self.rerank_weight) and self.rerank_weight >= 0,
-            "a finite number, at least 0",
-        )
-        penalty = self.length_penalty
-        self._check_number(
-            "length_penalty", _is_number(penalty) and penalty >= 0, "a finite number, at least 0"
-        )
+        _check_ranges(self, width=(1, 10_000), n=(1, 10_000))
+        _check_ranges(self, length_penalty=(0, 20), rerank_weight=(0, 1000))
         if self.n > self.width:
             raise ConfigError(
-                f"n is {self.n} and width {self.width}; a beam gives at most as many captions as "
-                "it is wide. Raise width or lower n."
+                f"n is {self.n}, but width is {self.width}: a beam yields at most width captions. "
+                "Raise width or lower n."
             )
 
     @property
     def reranks(self) -> bool:
-        """Whether phrases weigh anything in the ranking."""
+        """Whether the search needs a model with n-gram reranking."""
         return self.rerank_weight > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiverseBeamSearch(SearchMethod):
-    """Several beam searches that avoid each other's words (Vijayakumar et al. 2018).
+    """Run several beam searches that avoid each other's words (Vijayakumar et al. 2018).
 
-    The groups take each step one after the other. A group ranks a word lower by ``strength`` for
-    each hypothesis of the groups before it that has just chosen the same word (Hamming diversity).
-    This moves the choice alone: hypotheses keep the model's log-probability, and the first group
-    is plain beam search. Each group returns its best caption.
+    At each step the groups are extended one after the other. A group ranks a word lower by
+    ``strength`` for each hypothesis of an earlier group that has just been extended by the same
+    word (Hamming diversity). Only the ranking changes: hypotheses keep the log-probability of the
+    model, and the first group is plain beam search. Each group yields its best caption.
     """
 
     groups: int = 3
-    """Beam searches, and captions returned for each image, best first."""
+    """Number of beam searches; each yields one caption."""
     strength: float = 0.5
-    """What it costs, in nats, to choose the word of another group."""
+    """Penalty, in nats, for a word that an earlier group chose at the same step (0 or more)."""
     width: int = 1
-    """Unfinished hypotheses kept by each group."""
+    """Beam width of each group (1 or more)."""
     length_penalty: float = 0.0
-    """As in beam search."""
+    """Exponent of the length by which log-probabilities are divided (0 or more)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts(groups=1, width=1)
-        for name in ("strength", "length_penalty"):
-            value = getattr(self, name)
-            self._check_number(
-                name, _is_number(value) and value >= 0, "a finite number, at least 0"
-            )
+        _check_ranges(self, groups=(1, 1000), width=(1, 10_000))
+        _check_ranges(self, strength=(0, 1_000_000), length_penalty=(0, 20))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(SearchMethod):
-    """Draw each word at random from what the model thinks comes next.
+    """Draw each word at random from the model's distribution.
 
-    The probabilities are first raised to the power ``1 / temperature`` and normalised, then cut to
-    the ``top_k`` most probable words (Fan et al. 2018), then to the fewest whose share of what is
-    left is at least ``top_p`` (Holtzman et al. 2020).
+    The probabilities are raised to the power ``1 / temperature`` and normalised, then reduced to
+    the ``top_k`` most probable words (Fan et al. 2018), then to the smallest set of words that has
+    at least the share ``top_p`` of the remaining probability (Holtzman et al. 2020).
     """
 
     temperature: float = 1.0
-    """Below 1 sharpens the distribution, above 1 flattens it."""
+    """Temperature: below 1 sharpens the distribution, above 1 flattens it."""
     top_k: int = 0
-    """Draw from this many most probable words; 0 for all."""
+    """Sample from this many most probable words (0: all)."""
     top_p: float = 1.0
-    """Draw from the most probable words that together have this probability; 1 for all."""
+    """Sample from the most probable words with this total probability (above 0, at most 1)."""
     n: int = 1
-    """Captions drawn for each image; they are returned by falling log-probability."""
+    """Number of captions per image, most probable first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts(top_k=0, n=1)
-        self._check_number(
-            "temperature",
-            _is_number(self.temperature) and self.temperature > 0,
-            "a finite number above 0; use Greedy for the most probable words",
-        )
-        if self.temperature < LEAST_TEMPERATURE:
-            raise ConfigError(
-                f"temperature is {self.temperature}; it is at least {LEAST_TEMPERATURE}. "
-                "Use Greedy for the most probable words."
-            )
-        self._check_number(
-            "top_p",
-            _is_number(self.top_p) and 0 < self.top_p <= 1,
-            "a number above 0 and at most 1",
-        )
+        # Below the lower bound, logits divided by the temperature overflow 32-bit floats.
+        _check_ranges(self, temperature=(1e-6, 1_000_000), top_k=(0, 1_000_000), top_p=(0, 1))
+        _check_ranges(self, n=(1, 100_000))
+        if self.top_p == 0:
+            raise ConfigError("top_p is 0; it must be above 0. Use Greedy for the best word.")
 
 
 METHODS: dict[str, type[SearchMethod]] = {
     "greedy": Greedy,
-    "beam_search": BeamSearch,
-    "diverse_beam_search": DiverseBeamSearch,
+    "beam": BeamSearch,
+    "diverse": DiverseBeamSearch,
     "sampling": Sampling,
 }
+"""The search methods by name, in files and on the command line."""
 
 
-def search_to_json(how: SearchMethod) -> dict[str, Any]:
-    """Return ``how`` as what JSON can hold: the name under ``"method"``, and every setting."""
-    name = next(name for name, kind in METHODS.items() if type(how) is kind)
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(how).items()}
+def check_method(method: object) -> None:
+    """Check that an argument is a search method.
+
+    Raises:
+        SearchError: It is something else, such as a class or a name.
+    """
+    if not isinstance(method, tuple(METHODS.values())):
+        kinds = ", ".join(kind.__name__ for kind in METHODS.values())
+        raise SearchError(
+            f"search is {method!r:.80}; it must be one of {kinds}, such as BeamSearch(width=5)."
+        )
+
+
+def search_to_json(method: SearchMethod) -> dict[str, Any]:
+    """Return a search as JSON data: its name under ``"method"``, and every setting."""
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(method).items()}
+    name = next(name for name, kind in METHODS.items() if type(method) is kind)
     return {"method": name, **settings}
 
 
-def search_from_json(content: dict[str, Any]) -> SearchMethod:
-    """Return the search that :func:`search_to_json` wrote; a setting left out has its default.
+def search_from_json(content: Mapping[str, Any], *, source: str = "search") -> SearchMethod:
+    """Return the search that :func:`search_to_json` wrote; missing settings get their defaults.
+
+    Args:
+        content: A JSON object.
+        source: Its origin, for error messages.
 
     Raises:
-        ConfigError: The method or a setting is unknown, or a value makes no sense.
+        ConfigError: The method or a setting is unknown, or a value is out of range.
     """
-    name = content.get("method")
-    if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(
-            f"The search method is {name!r}; it is one of {', '.join(METHODS)}."
-            f"{suggest(str(name), METHODS)}"
-        )
-    kind = METHODS[name]
-    known = [entry.name for entry in fields(kind)]
-    settings = {key: value for key, value in content.items() if key != "method"}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(
-                f"{key!r} is no setting of {name}; there are {', '.join(known)}."
-                f"{suggest(key, known)}"
-            )
-    for key in {"forbidden_words", "required_words"} & set(settings):
-        if not isinstance(settings[key], list | tuple):
-            raise ConfigError(f"{key} is {settings[key]!r}; it is a list of word ids.")
-        settings[key] = tuple(settings[key])
-    return kind(**settings)
+    return choice_from_json(content, METHODS, tag="method", source=source)
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _check_ranges(method: SearchMethod, **ranges: tuple[int | float, int | float]) -> None:
+    """Check numbers against inclusive ranges; fields with an integer default hold integers.
 
+    The upper bounds are where memory or the range of 32-bit floats ends.
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    Raises:
+        ConfigError: A value is not a number of the right type, or out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value, whole = getattr(method, name), isinstance(getattr(type(method), name), int)
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise ConfigError(f"{name} is {value!r}; it must be {kind} from {low:,} to {high:,}.")

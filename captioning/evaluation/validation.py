@@ -8,7 +8,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.datasets.batches import CaptionDataset
-from captioning.decoding import SearchMethod, search
+from captioning.decoding import SearchMethod
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
 from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.losses import cross_entropy
@@ -54,7 +56,7 @@ def caption_features(
         watch: Told how many images are done, of how many.
     """
     decoder = cached_model.decoder
-    banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
+    constraints = TokenConstraints.resolve(how, vocabulary)
     captions: list[str] = []
     with _evaluating(cached_model):
         for start in range(0, len(places), batch_size):
@@ -64,10 +66,8 @@ def caption_features(
                 decoder.step,
                 decoder.start(features),
                 how,
-                bos=vocabulary.bos,
-                eos=vocabulary.eos,
-                banned=banned,
-                agreement=None if reranker is None else reranker.prepare(features.vector),
+                constraints,
+                rerank=None if reranker is None else reranker.prepare(features.vector),
             )
             captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
             watch(len(captions), len(places))

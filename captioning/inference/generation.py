@@ -11,14 +11,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.checkpoint.checkpoint import Checkpoint
-from captioning.decoding import (
-    BeamSearch,
-    EnsembleState,
-    Hypothesis,
-    SearchMethod,
-    ensemble,
-    search,
-)
+from captioning.decoding import BeamSearch, SearchMethod
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.ensemble import EnsembleState, ensemble
+from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
 from captioning.inference.results import Caption
@@ -83,12 +80,13 @@ class CaptionGenerator:
         """Check that the model supports a search.
 
         Raises:
-            ConfigError: The search has a ``rerank_weight`` and the model has no n-gram reranker,
-                or consensus reranking is on and the search returns one caption only.
+            SearchError: ``method`` is not a search method.
+            ConfigError: The search names a word that the model does not know, has a
+                ``rerank_weight`` although the model has no n-gram reranker, or returns only one
+                caption although consensus reranking is on.
         """
-        # search() itself refuses an object that is not a search.
-        reranks = isinstance(method, SearchMethod) and method.reranks
-        if reranks and self._first.reranker is None:
+        TokenConstraints.resolve(method, self._first.vocabulary)
+        if method.reranks and self._first.reranker is None:
             raise ConfigError(
                 "The search has a rerank_weight, but this model has no n-gram reranker. Set "
                 "rerank_weight to 0, or use a model that has one."
@@ -136,12 +134,10 @@ class CaptionGenerator:
             self._step,
             EnsembleState(tuple(states)),
             method if self._consensus is None else self._consensus.widened(method),
-            bos=vocabulary.bos,
-            eos=vocabulary.eos,
-            banned=(vocabulary.pad, vocabulary.bos, vocabulary.unk),
+            TokenConstraints.resolve(method, vocabulary),
             generator=torch.Generator().manual_seed(self._seed),
             keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
-            agreement=None if reranker is None else reranker.prepare(features[0].vector),
+            rerank=None if reranker is None else reranker.prepare(features[0].vector),
         )
         if self._consensus is not None:
             beams = [

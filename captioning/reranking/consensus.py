@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
-from captioning.decoding import BeamSearch, Greedy, Hypothesis, SearchMethod
+from captioning.decoding import BeamSearch, Greedy, SearchMethod
+from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError
 from captioning.features.extraction import cache_features
 from captioning.messages import check_minimum, format_count
@@ -176,7 +177,7 @@ class Consensus:
         if isinstance(how, Greedy) or getattr(how, "n", 2) < 2:
             raise ConfigError(
                 "The search finds one caption, and neighbours choose among several. Give a wider "
-                "beam: --beam 8, or BeamSearch(width=8)."
+                "beam: --width 8, or BeamSearch(width=8)."
             )
         return how
 

@@ -10,6 +10,8 @@ from captioning.errors import VocabularyError
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
+NEVER_GENERATED = tuple(SPECIALS.index(special) for special in (PAD, BOS, UNK))
+"""Ids that no caption may contain; ``<eos>`` ends a caption."""
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode's categories of what moves a terminal, breaks a line, or is half a character."""
 _CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})

@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from captioning.datasets.batches import mirror_words
-from captioning.decoding import Greedy, Hypothesis, Sampling, search
+from captioning.decoding import Greedy, Sampling
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.search import search
 from captioning.metrics.bleu import bleu_rows, bleu_table
 from captioning.metrics.ngrams import count_ngrams
 from captioning.metrics.reward import CiderReward
@@ -17,7 +20,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
-from captioning.text.vocabulary import EOS, Vocabulary
+from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
 from captioning.training.config import SelfCriticalConfig
 
 _BLEU_4 = 3
@@ -70,7 +73,6 @@ class SelfCritical:
         self.cider = CiderReward(self.references)
         self.sides = mirror_words(vocabulary)
         self.hide = Dropout(config.feature_dropout)
-        self.banned = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
 
     def loss(
         self,
@@ -151,16 +153,9 @@ class SelfCritical:
     def _search(
         self, decoder: Decoder, features: Features, how: Sampling | Greedy
     ) -> list[Hypothesis]:
-        vocabulary = self.vocabulary
+        constraints = TokenConstraints.resolve(how, self.vocabulary)
         with torch.no_grad():
-            found = search(
-                decoder.step,
-                decoder.start(features),
-                how,
-                bos=vocabulary.bos,
-                eos=vocabulary.eos,
-                banned=self.banned,
-            )
+            found = search(decoder.step, decoder.start(features), how, constraints)
         return [caption for captions in found for caption in captions]
 
     def _log_probs(
@@ -181,6 +176,6 @@ class SelfCritical:
         each = torch.arange(len(features), device=device)
         image = each.repeat_interleave(len(captions) // len(features))
         logits = decoder(features, packed, image).float()
-        never = torch.tensor(self.banned, device=device)
+        never = torch.tensor(NEVER_GENERATED, device=device)
         log_probs = torch.log_softmax(logits.index_fill(1, never, -torch.inf), 1)
         return log_probs.gather(1, targets.data.to(device).unsqueeze(1)).squeeze(1), caption

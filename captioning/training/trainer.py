@@ -26,7 +26,7 @@ from captioning.nn.losses import (
     reconstruction_error,
 )
 from captioning.nn.split_encoder import EncoderTail
-from captioning.text.vocabulary import BOS, PAD, SPECIALS, UNK
+from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
 from captioning.training.callback import EpochSummary, Progress
 from captioning.training.config import TrainingConfig
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
@@ -34,7 +34,6 @@ from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCritical
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
-_NEVER_SAID = (SPECIALS.index(PAD), _BOS, _UNK)
 _LARGEST_EXPONENT = 700.0  # of what a float can hold
 
 
@@ -230,7 +229,7 @@ class Trainer:
             with torch.no_grad():
                 logits = self.cached_model.decoder.teach(features, inputs, image).logits
             chance = config.scheduled_sampling * self.position.step / self.steps
-            inputs = apply_scheduled_sampling(inputs, logits, chance, banned=_NEVER_SAID)
+            inputs = apply_scheduled_sampling(inputs, logits, chance, banned=NEVER_GENERATED)
         if config.word_dropout:
             inputs = apply_word_dropout(inputs, config.word_dropout, unknown=_UNK, first=_BOS)
         return inputs

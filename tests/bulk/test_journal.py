@@ -108,7 +108,7 @@ def test_of_searches_only_what_differs_is_named(tmp_path):
     ):
         Journal(tmp_path / "j", narrow)
     drawn = {**settings, "search": search_to_json(Sampling(max_length=9))}
-    told = r"settings: search\.method was 'beam_search' and is now 'sampling'\. Give the same"
+    told = r"settings: search\.method was 'beam' and is now 'sampling'\. Give the same"
     with pytest.raises(ConfigError, match=told):
         Journal(tmp_path / "j", drawn)
 

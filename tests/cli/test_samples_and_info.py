@@ -57,7 +57,7 @@ def test_samples_go_into_no_file(tmp_path):
 def test_info_says_what_is_in_a_model(model, capsys):
     assert run("info", model) == 0
     shown = capsys.readouterr().out
-    for part in ("timm:test_resnet", "beam_search", "lstm", "parameters"):
+    for part in ("timm:test_resnet", "beam", "lstm", "parameters"):
         assert part in shown
 
 

@@ -3,98 +3,111 @@
 import itertools
 
 import pytest
+import torch
 from tree_decoder import BOS, EOS, TreeDecoder
 
-from captioning.decoding import (
-    BeamSearch,
-    DiverseBeamSearch,
-    Greedy,
-    Hypothesis,
-    SearchMethod,
-    search,
-)
+from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
 
 WORDS = (3, 4, 5)
 
 
-def run(tree, how: SearchMethod, images=(0,), **options) -> list[list[Hypothesis]]:
-    return search(tree.step, tree.start(images), how, bos=BOS, eos=EOS, banned=(0,), **options)
-
-
-def every_caption(tree, image, *, longest, shortest=1, words=WORDS):
-    """Every finished caption with its log-probability, the most probable first."""
-    captions = {
+def enumerate_captions(tree, image, *, max_length):
+    """Return the log-probability of every finished caption."""
+    return {
         caption: tree.log_prob(image, caption)
-        for length in range(shortest, longest + 1)
-        for caption in itertools.product(words, repeat=length)
+        for length in range(1, max_length + 1)
+        for caption in itertools.product(WORDS, repeat=length)
     }
-    return dict(sorted(captions.items(), key=lambda item: -item[1]))
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.5])
-def test_a_beam_wide_enough_finds_exactly_the_best_captions(penalty):
+def test_beam_search_wide_enough_equals_enumeration(penalty):
     tree = TreeDecoder(seed=1)
     images = (0, 1, 2)
-    how = BeamSearch(width=200, n=60, max_length=4, length_penalty=penalty)
-    for image, found in zip(images, run(tree, how, images), strict=True):
-        captions = every_caption(tree, image, longest=4)
+    method = BeamSearch(width=200, n=60, max_length=4, length_penalty=penalty)
+    for image, hypotheses in zip(images, tree.search(method, images), strict=True):
+        captions = enumerate_captions(tree, image, max_length=4)
         scores = {c: p / (len(c) + 1) ** penalty for c, p in captions.items()}
         best = sorted(scores, key=lambda c: -scores[c])[:60]
-        assert [h.tokens for h in found] == best
-        for hypothesis in found:
+        assert [h.tokens for h in hypotheses] == best
+        for hypothesis in hypotheses:
             assert hypothesis.finished
             assert hypothesis.score == pytest.approx(scores[hypothesis.tokens], abs=1e-5)
             assert hypothesis.log_prob == pytest.approx(captions[hypothesis.tokens], abs=1e-5)
 
 
-def list_beam_search(tree, image, how: BeamSearch):
-    """The rule of ``BeamSearch``'s docstring, for one image, with lists.
+def has_double_word(tokens):
+    return any(word in tokens[max(t - 2, 0) : t] for t, word in enumerate(tokens))
 
-    Hypotheses that hold equally many of the required words compete with each other alone.
+
+@pytest.mark.parametrize(
+    ("settings", "required", "is_allowed"),
+    [
+        ({}, (3, 5), lambda caption: {3, 5} <= set(caption)),
+        ({"no_double_word": True}, (), lambda caption: not has_double_word(caption)),
+    ],
+    ids=["required", "no_double_word"],
+)
+def test_beam_search_constrained_equals_enumeration(settings, required, is_allowed):
+    tree = TreeDecoder(seed=5)
+    method = BeamSearch(width=200, n=10, max_length=4, **settings)
+    for image, hypotheses in enumerate(tree.search(method, (0, 1), required=required)):
+        captions = enumerate_captions(tree, image, max_length=4)
+        allowed = {c: p for c, p in captions.items() if is_allowed(c)}
+        best = sorted(allowed, key=lambda c: -allowed[c])[:10]
+        assert [h.tokens for h in hypotheses] == best
+        assert [h.log_prob for h in hypotheses] == pytest.approx([allowed[c] for c in best])
+
+
+def list_beam_search(tree, image, method: BeamSearch, required: set[int]):
+    """Beam search as its docstring describes it, for one image, with lists.
+
+    Hypotheses compete only with those that contain as many of the required words.
     """
-    required, limit, penalty = set(how.required_words), how.max_length, how.length_penalty
-    live, finished = [((), 0.0)], []
+    limit, penalty = method.max_length, method.length_penalty
+    active, finished = [((), 0.0)], []
     for length in range(limit + 1):
         words_next, ends_next = [], []
-        for words, log_prob in live:
+        for words, log_prob in active:
             after = tree.distribution(image, words)
             words_next += [((*words, w), log_prob + after[w].item()) for w in WORDS]
             if length and required <= set(words):
                 ends_next.append(((*words, EOS), log_prob + after[EOS].item()))
-        before, live = live, []
+        before, active = active, []
         for count in range(len(required) + 1):
             bank = [c for c in words_next if len(required & set(c[0])) == count]
-            live += sorted(bank, key=lambda c: -c[1])[: how.width]
+            active += sorted(bank, key=lambda c: -c[1])[: method.width]
         whole = [c for c in words_next if required <= set(c[0])] + ends_next
-        best = sorted(whole, key=lambda c: -c[1])[: how.width]
+        best = sorted(whole, key=lambda c: -c[1])[: method.width]
         finished += [(w[:-1], p, p / len(w) ** penalty) for w, p in best if w[-1] == EOS]
-        finished = sorted(finished, key=lambda f: -f[2])[: how.n]
-        reach = max(p for _, p in live) / (limit + 1) ** penalty
-        if len(finished) == how.n and finished[-1][2] >= reach:
+        finished = sorted(finished, key=lambda f: -f[2])[: method.n]
+        bound = max(p for _, p in active) / (limit + 1) ** penalty
+        if len(finished) == method.n and finished[-1][2] >= bound:
             return [(words, p, True) for words, p, _ in finished]
     cut = [(w, p, False) for w, p in sorted(before, key=lambda c: -c[1]) if required <= set(w)]
-    return ([(words, p, True) for words, p, _ in finished] + cut)[: how.n]
+    return ([(words, p, True) for words, p, _ in finished] + cut)[: method.n]
 
 
 @pytest.mark.parametrize(("width", "n"), [(1, 1), (2, 1), (3, 3), (5, 2)])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("required", [(), (4,), (5, 3)])
-def test_a_narrow_beam_follows_the_documented_rule(width, n, penalty, required):
+def test_beam_search_narrow_follows_its_docstring(width, n, penalty, required):
     tree = TreeDecoder(seed=2)
     images = tuple(range(12))
-    how = BeamSearch(
-        width=width, n=n, max_length=6, length_penalty=penalty, required_words=required
-    )
-    for image, found in zip(images, run(tree, how, images), strict=True):
-        expected = list_beam_search(tree, image, how)
+    method = BeamSearch(width=width, n=n, max_length=6, length_penalty=penalty)
+    hypotheses = tree.search(method, images, required=required)
+    for image, found in zip(images, hypotheses, strict=True):
+        expected = list_beam_search(tree, image, method, set(required))
         assert [(h.tokens, h.finished) for h in found] == [(w, f) for w, _, f in expected]
         assert [h.log_prob for h in found] == pytest.approx([p for _, p, _ in expected], abs=1e-5)
 
 
-def test_greedy_takes_the_most_probable_word_at_each_step():
+def test_greedy_takes_most_probable_word_at_each_step():
     tree = TreeDecoder(seed=3)
     images = tuple(range(20))
-    for image, (found,) in zip(images, run(tree, Greedy(max_length=5), images), strict=True):
+    for image, (found,) in zip(images, tree.search(Greedy(max_length=5), images), strict=True):
         words, log_prob, token = (), 0.0, None
         while token != EOS and len(words) <= 5:
             after = tree.distribution(image, words)
@@ -108,35 +121,67 @@ def test_greedy_takes_the_most_probable_word_at_each_step():
         assert found.log_prob == pytest.approx(log_prob, abs=1e-5)
 
 
-def test_greedy_is_beam_search_of_width_one():
+def test_beam_search_width_one_equals_greedy():
     tree = TreeDecoder(seed=4)
     images = tuple(range(20))
-    assert run(tree, Greedy(), images) == run(tree, BeamSearch(width=1), images)
+    assert tree.search(Greedy(), images) == tree.search(BeamSearch(width=1), images)
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("method", "required"),
     [
-        Greedy(max_length=6),
-        BeamSearch(width=3, n=3, max_length=6, length_penalty=0.5),
-        BeamSearch(width=2, max_length=6, required_words=(4, 5)),
-        DiverseBeamSearch(groups=3, width=2, max_length=6),
+        (Greedy(max_length=6), ()),
+        (BeamSearch(width=3, n=3, max_length=6, length_penalty=0.5), ()),
+        (BeamSearch(width=2, max_length=6), (4, 5)),
+        (DiverseBeamSearch(groups=3, width=2, max_length=6), ()),
     ],
 )
-def test_an_image_alone_gives_what_it_gives_in_a_batch(how):
+def test_search_of_one_image_equals_search_of_batch(method, required):
     tree = TreeDecoder(seed=5)
-    together = run(tree, how, tuple(range(9)))
-    alone = [run(tree, how, (image,))[0] for image in range(9)]
-    assert together == alone
-    assert len({found[0].tokens for found in alone}) > 3
+    batch = tree.search(method, range(9), required=required)
+    assert batch == [tree.search(method, (i,), required=required)[0] for i in range(9)]
+    assert len({hypotheses[0].tokens for hypotheses in batch}) > 3
 
 
-def test_each_token_log_probability_is_that_of_the_token_after_its_prefix():
+def test_token_log_probs_match_decoder():
     tree = TreeDecoder(seed=6)
-    for image, found in enumerate(run(tree, BeamSearch(width=4, n=4, max_length=4), (0, 1, 2))):
+    method = BeamSearch(width=4, n=4, max_length=4)
+    for image, found in enumerate(tree.search(method, (0, 1, 2))):
         for hypothesis in found:
-            tokens = (*hypothesis.tokens, EOS) if hypothesis.finished else hypothesis.tokens
-            expected = [
-                tree.distribution(image, tokens[:t])[token].item() for t, token in enumerate(tokens)
-            ]
+            expected = tree.token_log_probs(image, hypothesis)
             assert hypothesis.token_log_probs == pytest.approx(expected, abs=1e-6)
+
+
+def test_diverse_search_without_strength_equals_beam_search():
+    tree = TreeDecoder(seed=2, size=12)
+    diverse = tree.search(DiverseBeamSearch(width=2, strength=0.0), range(10))
+    assert diverse == [[best] * 3 for (best,) in tree.search(BeamSearch(width=2), range(10))]
+
+
+def test_diverse_search_strong_groups_start_differently():
+    tree = TreeDecoder(seed=2, size=12)
+    greedy = tree.search(Greedy(), range(10))
+    diverse = tree.search(DiverseBeamSearch(strength=9.0), range(10))
+    for (best,), groups in zip(greedy, diverse, strict=True):
+        assert len({h.tokens[0] for h in groups}) == 3
+        assert best in groups  # the first group is plain search
+
+
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        (0.6, [3, 3, 4]),  # log(0.6 / 0.3) = 0.69 lies between 0.6 and twice that
+        (0.7, [3, 3, 4]),  # the third group pays 0.7 for either word, so the first wins again
+        (2.0, [3, 4, 5]),  # log(0.6 / 0.1) = 1.79
+    ],
+)
+def test_diverse_search_pays_strength_per_repeated_word(strength, words):
+    def step(tokens, state):
+        first = torch.tensor([0.0, 0.0, 0.0, 0.6, 0.3, 0.1]).log()
+        last = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).log()
+        return torch.stack([first if t == BOS else last for t in tokens.tolist()]), state
+
+    method = DiverseBeamSearch(groups=3, strength=strength)
+    state = TreeDecoder(seed=0).start((0,))
+    (found,) = search(step, state, method, TokenConstraints(BOS, EOS))
+    assert [h.tokens[0] for h in found] == words

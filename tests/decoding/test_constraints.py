@@ -1,33 +1,34 @@
-"""The wishes that all ways of searching honour, checked on what comes out."""
-
-import itertools
+"""The constraints of all search methods, checked on the captions found."""
 
 import pytest
 import torch
 from tree_decoder import BOS, EOS, PAD, TreeDecoder
 
-from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling, search
-from captioning.errors import SearchError
+from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling, SearchMethod
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
+from captioning.errors import ConfigError, SearchError
+from captioning.text.vocabulary import Vocabulary
 
-METHODS = [
-    (Greedy, {}),
-    (BeamSearch, {"width": 3, "n": 3}),
-    (DiverseBeamSearch, {"groups": 3, "width": 2}),
-    (Sampling, {"n": 3}),
-    (Sampling, {"n": 3, "top_p": 0.8}),
-]
-each_method = pytest.mark.parametrize(("method", "settings"), METHODS)
+each_method = pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (Greedy, {}),
+        (BeamSearch, {"width": 3, "n": 3}),
+        (DiverseBeamSearch, {"groups": 3, "width": 2}),
+        (Sampling, {"n": 3}),
+        (Sampling, {"n": 3, "top_p": 0.8}),
+    ],
+)
 IMAGES = range(10)
 
 
-def captions(method, settings, *, size=8, banned=(PAD,), seed=1, **wishes):
-    """All hypotheses found for ten images."""
-    tree = TreeDecoder(seed=seed, size=size)
-    how = method(**settings, **wishes)
+def find(kind, settings, *, size=8, banned=(PAD,), required=(), **rules):
+    """Return all hypotheses for ten images."""
+    tree = TreeDecoder(seed=1, size=size)
     generator = torch.Generator().manual_seed(0)
-    found = search(
-        tree.step, tree.start(IMAGES), how, bos=BOS, eos=EOS, banned=banned, generator=generator
-    )
+    method = kind(**settings, **rules)
+    found = tree.search(method, IMAGES, banned=banned, required=required, generator=generator)
     assert len(found) == len(IMAGES)
     expected = settings.get("groups", settings.get("n", 1))
     assert all(len(hypotheses) == expected for hypotheses in found)
@@ -35,196 +36,175 @@ def captions(method, settings, *, size=8, banned=(PAD,), seed=1, **wishes):
 
 
 @each_method
-def test_banned_tokens_never_occur(method, settings):
-    for found in captions(method, settings, banned=(PAD, 3)):
-        assert not {PAD, BOS, EOS, 3} & set(found.tokens)
+def test_search_banned_tokens_never_occur(kind, settings):
+    free = {token for h in find(kind, settings) for token in h.tokens}
+    assert {4, 6} <= free
+    assert not {PAD, BOS, EOS} & free
+    tokens = {token for h in find(kind, settings, banned=(PAD, 4, 6)) for token in h.tokens}
+    assert tokens <= {3, 5, 7}
 
 
 @each_method
-def test_forbidden_words_never_occur(method, settings):
-    words = {w for h in captions(method, settings, forbidden_words=(4, 6)) for w in h.tokens}
-    assert words <= {3, 5, 7}
-    assert {4, 6} <= {w for h in captions(method, settings) for w in h.tokens}
-
-
-@each_method
-def test_captions_are_as_long_and_as_short_as_wished(method, settings):
-    lengths = [len(h.tokens) for h in captions(method, settings, min_length=4, max_length=6)]
+def test_search_length_limits_hold(kind, settings):
+    lengths = [len(h.tokens) for h in find(kind, settings, min_length=4, max_length=6)]
     assert min(lengths) == 4
     assert max(lengths) == 6
-    free = [len(h.tokens) for h in captions(method, settings)]
+    free = [len(h.tokens) for h in find(kind, settings)]
     assert min(free) < 4
     assert max(free) > 6
 
 
 @each_method
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_no_ngram_occurs_twice(method, settings, n):
+def test_search_no_repeat_ngram_holds(kind, settings, n):
     def repeats(hypothesis):
         ngrams = [hypothesis.tokens[i : i + n] for i in range(len(hypothesis.tokens) - n + 1)]
         return len(set(ngrams)) < len(ngrams)
 
-    wishes = {"size": {1: 14, 2: 8, 3: 6}[n], "min_length": 8, "max_length": 9}
-    if n == 3 or method is not Greedy:
-        assert any(repeats(h) for h in captions(method, settings, **wishes))
-    assert not any(repeats(h) for h in captions(method, settings, no_repeat_ngram=n, **wishes))
-
-
-def has_double_word(tokens):
-    return any(word in tokens[max(place - 2, 0) : place] for place, word in enumerate(tokens))
+    options = {"size": {1: 14, 2: 8, 3: 6}[n], "min_length": 8, "max_length": 9}
+    if n == 3 or kind is not Greedy:
+        assert any(repeats(h) for h in find(kind, settings, **options))
+    assert not any(repeats(h) for h in find(kind, settings, no_repeat_ngram=n, **options))
 
 
 @each_method
 @pytest.mark.parametrize("required", [(), (4, 6)])
-def test_no_word_comes_twice_in_a_row_nor_with_one_between(method, settings, required):
-    wishes = {"min_length": 6, "max_length": 8, "required_words": required}
-    assert any(has_double_word(h.tokens) for h in captions(method, settings, **wishes))
-    found = captions(method, settings, no_double_word=True, **wishes)
-    assert not any(has_double_word(h.tokens) for h in found)
-    later = [
-        one == other for h in found for one, other in zip(h.tokens, h.tokens[3:], strict=False)
-    ]
-    assert any(later)  # then it may come again
+def test_search_no_double_word_holds(kind, settings, required):
+    def repeats(tokens, gaps):
+        return any(a == b for gap in gaps for a, b in zip(tokens, tokens[gap:], strict=False))
+
+    options = {"min_length": 6, "max_length": 8, "required": required}
+    assert any(repeats(h.tokens, (1, 2)) for h in find(kind, settings, **options))
+    found = find(kind, settings, no_double_word=True, **options)
+    assert not any(repeats(h.tokens, (1, 2)) for h in found)
+    assert any(repeats(h.tokens, (3,)) for h in found)
 
 
 @each_method
-def test_required_words_all_occur(method, settings):
-    free = captions(method, settings)
-    assert not all({4, 6, 7} <= set(h.tokens) for h in free)
-    for found in captions(method, settings, required_words=(4, 6, 7)):
-        assert {4, 6, 7} <= set(found.tokens)
-    for found in captions(method, settings, required_words=(4, 6, 7), max_length=3):
-        assert sorted(found.tokens) == [4, 6, 7]
+def test_search_required_words_all_occur(kind, settings):
+    required = (4, 6, 7)
+    assert not all(set(required) <= set(h.tokens) for h in find(kind, settings))
+    for hypothesis in find(kind, settings, required=required):
+        assert set(required) <= set(hypothesis.tokens)
+    for hypothesis in find(kind, settings, required=required, max_length=3):
+        assert sorted(hypothesis.tokens) == [4, 6, 7]
 
 
-@pytest.mark.parametrize(
-    ("wishes", "meets"),
-    [
-        ({"required_words": (3, 5)}, lambda caption: {3, 5} <= set(caption)),
-        ({"no_double_word": True}, lambda caption: not has_double_word(caption)),
-    ],
-    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
-)
-def test_a_beam_wide_enough_finds_the_best_captions_that_meet_a_wish(wishes, meets):
-    tree = TreeDecoder(seed=5)
-    how = BeamSearch(width=200, n=10, max_length=4, **wishes)
-    found = search(tree.step, tree.start((0, 1)), how, bos=BOS, eos=EOS, banned=(PAD,))
-    for image, hypotheses in enumerate(found):
-        allowed = {
-            caption: tree.log_prob(image, caption)
-            for length in range(1, 5)
-            for caption in itertools.product((3, 4, 5), repeat=length)
-            if meets(caption)
-        }
-        best = sorted(allowed, key=lambda c: -allowed[c])[:10]
-        assert [h.tokens for h in hypotheses] == best
-        assert [h.log_prob for h in hypotheses] == pytest.approx([allowed[c] for c in best])
+@each_method
+def test_search_leaves_step_output_unchanged(kind, settings):
+    outputs, copies = {}, {}
+
+    def step(tokens, state):  # returns one tensor at every step, as a lookup table may
+        if len(tokens) not in outputs:
+            outputs[len(tokens)] = torch.randn(len(tokens), 8).log_softmax(1)
+            copies[len(tokens)] = outputs[len(tokens)].clone()
+        return outputs[len(tokens)], state
+
+    method = kind(**settings, min_length=3, no_repeat_ngram=2)
+    search(step, TreeDecoder(seed=0).start((0, 1)), method, TokenConstraints(BOS, EOS, (), (5,)))
+    assert all(torch.equal(outputs[rows], copies[rows]) for rows in outputs)
 
 
-def test_search_stops_when_all_images_are_done():
-    """A table in which the word after t words is certain to be the last shows each call."""
-    for longest in (1, 3, 6):
-        calls = []
+@pytest.mark.parametrize("method", [Greedy(), BeamSearch(width=2), Sampling()])
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_search_stops_when_all_images_are_done(method, length):
+    calls = []
 
-        def step(tokens, state, longest=longest, calls=calls):
-            calls.append(len(tokens))
-            row = torch.full((5,), -20.0)
-            row[EOS if len(calls) > longest else 3] = 0.0
-            return row.expand(len(tokens), 5).log_softmax(1), state
+    def step(tokens, state):
+        calls.append(len(tokens))
+        row = torch.full((5,), -20.0)
+        row[EOS if len(calls) > length else 3] = 0.0
+        return row.expand(len(tokens), 5).log_softmax(1), state
 
-        state = TreeDecoder(seed=0).start((0, 1))
-        for how in (Greedy(), BeamSearch(width=2), Sampling()):
-            calls.clear()
-            (best, *_), _ = search(step, state, how, bos=BOS, eos=EOS)
-            assert len(best.tokens) == longest
-            assert len(calls) == longest + 1
+    state = TreeDecoder(seed=0).start((0, 1))
+    (best, *_), _ = search(step, state, method, TokenConstraints(BOS, EOS))
+    assert len(best.tokens) == length
+    assert len(calls) == length + 1
 
 
-def test_a_cut_caption_says_that_it_is_unfinished():
+@pytest.mark.parametrize("method", [Greedy(max_length=4), BeamSearch(max_length=4)])
+def test_search_cut_caption_is_unfinished(method):
     def step(tokens, state):
         row = torch.tensor([-20.0, -20.0, -20.0, 0.0, -1.0])
         return row.expand(len(tokens), 5).log_softmax(1), state
 
     state = TreeDecoder(seed=0).start((0,))
-    for how in (Greedy(max_length=4), BeamSearch(max_length=4)):
-        ((best,),) = search(step, state, how, bos=BOS, eos=EOS)
-        assert best.tokens == (3, 3, 3, 3)
-        assert not best.finished
-        assert len(best.token_log_probs) == 4
+    ((best,),) = search(step, state, method, TokenConstraints(BOS, EOS))
+    assert best.tokens == (3, 3, 3, 3)
+    assert not best.finished
+    assert len(best.token_log_probs) == 4
 
 
-def test_groups_of_no_strength_are_the_same_and_of_strength_differ():
-    tree = TreeDecoder(seed=2, size=12)
-
-    def found(how):
-        return search(tree.step, tree.start(IMAGES), how, bos=BOS, eos=EOS, banned=(PAD,))
-
-    same, plain = found(DiverseBeamSearch(width=2, strength=0.0)), found(BeamSearch(width=2))
-    assert same == [[best] * 3 for (best,) in plain]
-    for (best,), groups in zip(
-        found(Greedy()), found(DiverseBeamSearch(strength=9.0)), strict=True
-    ):
-        assert len({h.tokens[0] for h in groups}) == 3
-        assert best in groups  # the first group is plain search
+@pytest.mark.parametrize("kind", [BeamSearch, Sampling])
+def test_search_without_possible_caption_is_refused(kind):
+    with pytest.raises(SearchError, match="image 0 of the batch: no caption meets"):
+        TreeDecoder(seed=0).search(kind(), banned=(PAD, 3, 4, 5))
 
 
-def test_groups_choose_as_the_penalty_says():
-    """Three words of known probability: what the second group takes first is arithmetic."""
-
-    def step(tokens, state):
-        first = torch.tensor([0.0, 0.0, 0.0, 0.6, 0.3, 0.1]).log()
-        last = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).log()
-        return torch.stack([first if t == BOS else last for t in tokens.tolist()]), state
-
-    def words(strength):
-        how = DiverseBeamSearch(groups=3, strength=strength)
-        (found,) = search(step, TreeDecoder(seed=0).start((0,)), how, bos=BOS, eos=EOS)
-        return [h.tokens[0] for h in found]
-
-    assert words(0.6) == [3, 3, 4]  # log(0.6 / 0.3) = 0.69 lies between 0.6 and twice that
-    assert words(0.7) == [3, 3, 4]  # the third group pays 0.7 for either, and 3 is again the better
-    assert words(2.0) == [3, 4, 5]  # log(0.6 / 0.1) = 1.79
+@pytest.mark.parametrize(
+    ("method", "constraints", "message"),
+    [
+        (Greedy(), {"required": (99,)}, "token 99, but the model has 6 words"),
+        (Greedy(max_length=1), {"required": (3, 4)}, "2 tokens are required, but max_length is 1"),
+        (Greedy(required_words=("dog",)), {}, "constraints lack words"),
+        (Greedy(forbidden_words=("dog", "cat")), {}, "constraints lack words"),
+        (SearchMethod(), {}, "search is SearchMethod.*; it must be one of Greedy, BeamSearch"),
+    ],
+)
+def test_search_contradictory_constraints_are_refused(method, constraints, message):
+    with pytest.raises(SearchError, match=message):
+        TreeDecoder(seed=0).search(method, **constraints)
 
 
-def test_wishes_that_cannot_be_met_are_named():
-    tree = TreeDecoder(seed=0)
-    state = tree.start((0,))
-    for how in (BeamSearch(forbidden_words=(3, 4, 5)), Sampling(forbidden_words=(3, 4, 5))):
-        with pytest.raises(SearchError, match="No caption of image 0 of the batch meets"):
-            search(tree.step, state, how, bos=BOS, eos=EOS, banned=(PAD,))
-    with pytest.raises(SearchError, match="Token 99 is named in the search, but the model has 6"):
-        search(tree.step, state, Greedy(required_words=(99,)), bos=BOS, eos=EOS)
-    with pytest.raises(SearchError, match=r"Required words \[0\] are special tokens"):
-        search(tree.step, state, Greedy(required_words=(0,)), bos=BOS, eos=EOS, banned=(PAD,))
-    with pytest.raises(SearchError, match="end token 2 is forbidden"):
-        search(tree.step, state, Greedy(forbidden_words=(EOS,)), bos=BOS, eos=EOS)
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        ({"banned": (EOS,)}, "end token 2 is banned"),
+        ({"banned": (PAD,), "required": (PAD,)}, r"required tokens \[0\] are never generated"),
+        ({"required": (4, 4)}, "repeat one"),
+    ],
+)
+def test_token_constraints_contradictory_are_refused(constraints, message):
+    with pytest.raises(SearchError, match=message):
+        TokenConstraints(BOS, EOS, **constraints)
 
 
-def test_a_step_function_that_gives_nonsense_is_found_out():
+def test_token_constraints_resolve_words_to_ids():
+    vocabulary = Vocabulary.build([["dog", "cat", "man"]], min_count=1)
+    method = Greedy(required_words=("dog", "cat"), forbidden_words=("man",))
+    constraints = TokenConstraints.resolve(method, vocabulary)
+    assert constraints.required == (vocabulary.id("dog"), vocabulary.id("cat"))
+    special = (vocabulary.pad, vocabulary.bos, vocabulary.unk)
+    assert constraints.banned == (*special, vocabulary.id("man"))
+    assert (constraints.bos, constraints.eos) == (vocabulary.bos, vocabulary.eos)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"required_words": ("Dog",)}, "required_words: .* does not know 'Dog'.*mean 'dog'"),
+        ({"forbidden_words": ("dog", "mann", "x")}, "forbidden_words: .*'mann', 'x'.*mean 'man'"),
+        ({"required_words": ("<unk>",)}, "does not know '<unk>'"),
+    ],
+)
+def test_token_constraints_unknown_words_are_refused(words, message):
+    vocabulary = Vocabulary.build([["dog", "cat", "man"]], min_count=1)
+    with pytest.raises(ConfigError, match=message):
+        TokenConstraints.resolve(Greedy(**words), vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (torch.zeros(6), r"shape \(6,\); \(1, words\) was expected"),
+        (torch.full((1, 6), torch.nan), "NaN"),
+    ],
+)
+def test_search_invalid_step_output_is_refused(output, message):
     state = TreeDecoder(seed=0).start((0,))
-    with pytest.raises(SearchError, match=r"shape \(6,\) for 1 rows"):
-        search(lambda t, s: (torch.zeros(6), s), state, Greedy(), bos=BOS, eos=EOS)
-    with pytest.raises(SearchError, match="not numbers"):
-        search(lambda t, s: (torch.full((1, 6), torch.nan), s), state, Greedy(), bos=BOS, eos=EOS)
+    with pytest.raises(SearchError, match=message):
+        search(lambda tokens, s: (output, s), state, Greedy(), TokenConstraints(BOS, EOS))
 
 
-@each_method
-def test_what_the_step_function_returns_is_left_as_it_was(method, settings):
-    """One tensor returned at every step, as a table of numbers may."""
-    kept = {}
-
-    def step(tokens, state):
-        if len(tokens) not in kept:
-            kept[len(tokens)] = torch.randn(len(tokens), 8).log_softmax(1)
-        returned.setdefault(len(tokens), kept[len(tokens)].clone())
-        return kept[len(tokens)], state
-
-    returned = {}
-    how = method(**settings, min_length=3, required_words=(5,), no_repeat_ngram=2)
-    search(step, TreeDecoder(seed=0).start((0, 1)), how, bos=BOS, eos=EOS)
-    assert all(torch.equal(kept[rows], returned[rows]) for rows in kept)
-
-
-def test_no_images_give_no_captions():
-    tree = TreeDecoder(seed=0)
-    assert search(tree.step, tree.start(()), Greedy(), bos=BOS, eos=EOS) == []
+def test_search_without_images_returns_nothing():
+    assert TreeDecoder(seed=0).search(Greedy(), ()) == []

@@ -1,11 +1,16 @@
-"""A decoder in which every prefix of every image has a distribution of its own.
+"""A decoder whose distribution depends on the image and on the whole prefix.
 
-The state names the prefix, so a hypothesis that inherits the state of another is found out.
+The state names the prefix, so a hypothesis that continues with the state of another one is seen.
 """
 
 from dataclasses import dataclass
 
 import torch
+
+from captioning.decoding import SearchMethod
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.search import search
 
 PAD, BOS, EOS = 0, 1, 2
 
@@ -28,14 +33,12 @@ class TreeState:
 class TreeDecoder:
     def __init__(self, *, seed: int, size: int = 6, sharpness: float = 1.5) -> None:
         self.seed, self.size, self.sharpness = seed, size, sharpness
-        self.calls = 0
-        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+        self._distributions: dict[tuple[int, ...], torch.Tensor] = {}
 
     def start(self, images) -> TreeState:
         return TreeState(((),) * len(images), tuple(images))
 
     def step(self, tokens, state):
-        self.calls += 1
         prefixes = tuple(
             (*prefix, token) for prefix, token in zip(state.prefixes, tokens.tolist(), strict=True)
         )
@@ -48,14 +51,23 @@ class TreeDecoder:
 
     def distribution(self, image: int, words: tuple[int, ...]) -> torch.Tensor:
         key = (image, *words)
-        if key not in self._known:
+        if key not in self._distributions:
             generator = torch.Generator().manual_seed(abs(hash((self.seed, *key))) % 2**62)
             logits = torch.randn(self.size, generator=generator) * self.sharpness
-            self._known[key] = logits.log_softmax(0)
-        return self._known[key]
+            self._distributions[key] = logits.log_softmax(0)
+        return self._distributions[key]
+
+    def token_log_probs(self, image: int, hypothesis: Hypothesis) -> list[float]:
+        tokens = (*hypothesis.tokens, EOS) if hypothesis.finished else hypothesis.tokens
+        return [
+            self.distribution(image, tokens[:t])[token].item() for t, token in enumerate(tokens)
+        ]
 
     def log_prob(self, image: int, words: tuple[int, ...]) -> float:
-        tokens = (*words, EOS)
-        return sum(
-            self.distribution(image, tokens[:t])[token].item() for t, token in enumerate(tokens)
-        )
+        return sum(self.token_log_probs(image, Hypothesis(words, 0.0, 0.0, True, ())))
+
+    def search(
+        self, method: SearchMethod, images=(0,), *, banned=(PAD,), required=(), **options
+    ) -> list[list[Hypothesis]]:
+        constraints = TokenConstraints(BOS, EOS, tuple(banned), tuple(required))
+        return search(self.step, self.start(images), method, constraints, **options)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
-from captioning.decoding import BeamSearch, search
+from captioning.decoding import BeamSearch
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import INJECTIONS, DecoderConfig, DecoderOptions
@@ -137,7 +139,7 @@ def test_the_image_is_projected_once_per_image(monkeypatch):
     assert calls == [4]
     decoder(features.select(torch.arange(2)), packed(CAPTIONS), torch.tensor([0, 0, 1, 1]))
     assert calls == [4, 2]
-    search(decoder.step, decoder.start(features), BeamSearch(), bos=1, eos=EOS)
+    search(decoder.step, decoder.start(features), BeamSearch(), TokenConstraints(1, EOS))
     assert calls == [4, 2, 4]
 
 
@@ -148,7 +150,7 @@ def test_search_finds_the_same_caption_for_an_image_alone_and_in_a_batch(injecti
 
     def words(rows):
         state = decoder.start(features.select(torch.tensor(rows)))
-        found = search(decoder.step, state, how, bos=1, eos=EOS, banned=(0, 3))
+        found = search(decoder.step, state, how, TokenConstraints(1, EOS, banned=(0, 3)))
         return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
 
     together = words(list(range(8)))
@@ -237,7 +239,9 @@ def test_a_decoder_learns_one_batch_by_heart(attention):
         loss.backward()
         optimizer.step()
     assert loss < 0.05
-    found = search(decoder.eval().step, decoder.start(features), BeamSearch(), bos=1, eos=EOS)
+    found = search(
+        decoder.eval().step, decoder.start(features), BeamSearch(), TokenConstraints(1, EOS)
+    )
     assert [list(best.tokens) for (best,) in found] == [caption[1:] for caption in CAPTIONS]
 
 

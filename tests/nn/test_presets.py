@@ -9,7 +9,9 @@ import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.decoding import BeamSearch, search
+from captioning.decoding import BeamSearch
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.nn import Decoder, DecoderOptions, Encoder, EncoderConfig, Features
 from captioning.nn.model import CaptionModel
@@ -299,7 +301,9 @@ def test_one_batch_is_learned_by_heart(name):
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
     assert loss < 0.1
-    found = search(decoder.eval().step, decoder.start(features), BeamSearch(), bos=1, eos=EOS)
+    found = search(
+        decoder.eval().step, decoder.start(features), BeamSearch(), TokenConstraints(1, EOS)
+    )
     assert [list(best.tokens) for (best,) in found] == [caption[1:] for caption in captions]
 
 
@@ -319,7 +323,8 @@ def test_a_beam_wide_enough_finds_exactly_the_best_captions(name):
     }
     how = BeamSearch(width=40, n=12, length_penalty=0.0, max_length=2)
     banned = tuple(word for word in range(V) if word not in (*allowed, EOS))
-    (found,) = search(decoder.step, decoder.start(features), how, bos=1, eos=EOS, banned=banned)
+    constraints = TokenConstraints(1, EOS, banned)
+    (found,) = search(decoder.step, decoder.start(features), how, constraints)
     assert [best.tokens for best in found] == sorted(likely, key=lambda c: -likely[c])
 
 

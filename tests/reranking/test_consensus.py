@@ -14,7 +14,8 @@ from small_captioner import small_checkpoint, write_photos
 
 from captioning.cli.main import main
 from captioning.datasets import read_captions
-from captioning.decoding import BeamSearch, Greedy, Hypothesis, Sampling
+from captioning.decoding import BeamSearch, Greedy, Sampling
+from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError, ScoreError
 from captioning.evaluation.evaluate import evaluate, sweep
 from captioning.inference.captioner import Captioner
@@ -271,4 +272,4 @@ def test_a_folder_is_captioned_with_consensus_and_gone_on_with_the_same_ones(
     assert caption("--consensus-data", f"coco:{TINY}", photos[0]) == 2
     assert "Name the photos first" in capsys.readouterr().err
     assert caption(photos[0], *where[2:], *asked, "--beam", 1) == 2
-    assert "Give a wider beam: --beam 8" in capsys.readouterr().err
+    assert "Give a wider beam: --width 8" in capsys.readouterr().err

@@ -15,7 +15,10 @@ from captioning.bulk.resume import fingerprint
 from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
 from captioning.cli.search import chosen_search
-from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Hypothesis, Sampling, search
+from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.search import search
 from captioning.errors import CheckpointError, ConfigError, DataError, SearchError
 from captioning.evaluation.evaluate import evaluate, sweep
 from captioning.inference.captioner import Captioner
@@ -240,7 +243,7 @@ def step(tokens, state):
 
 
 def found_by(how, agreement):
-    return search(step, Coin(), how, bos=0, eos=1, agreement=agreement)
+    return search(step, Coin(), how, TokenConstraints(0, 1), rerank=agreement)
 
 
 def test_a_beam_is_ranked_by_its_score_and_the_agreement():

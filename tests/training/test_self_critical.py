@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from captioning.datasets.batches import CaptionDataset
-from captioning.decoding import Hypothesis
+from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError
 from captioning.features.cache import FeatureCache
 from captioning.metrics import score
