@@ -16,7 +16,6 @@ PENDING: set[str] = {
     "cli/caption.py",
     "cli/caption.py:run",
     "cli/search.py:chosen_search",
-    "decoding/search.py:search",
     "evaluation/evaluate.py:evaluate",
     "evaluation/validation.py:caption_features",
     "features/extraction.py:cache_features",

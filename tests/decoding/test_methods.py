@@ -78,7 +78,7 @@ def test_search_from_json_bad_content_is_refused(content, message):
         (Sampling, {"temperature": 0.0}, "temperature is 0.0"),
         (Sampling, {"temperature": float("inf")}, "temperature is inf"),
         (Sampling, {"top_k": -1}, "top_k is -1"),
-        (Sampling, {"top_p": 0.0}, "top_p is 0.0; it must be above 0"),
+        (Sampling, {"top_p": 0.0}, "top_p is 0; it must be above 0"),
         (Sampling, {"top_p": 1.5}, "top_p is 1.5"),
         (Sampling, {"n": 10**9}, "n is 1000000000"),
     ],
