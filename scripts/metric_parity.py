@@ -25,7 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from captioning.cli.references import find_references
-from captioning.metrics import read_results, score
+from captioning.datasets import read_results
+from captioning.metrics import score
 from captioning.text.tokenizer import PUNCTUATION, tokenize, tokenize_lines
 
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from captioning.metrics import read_references, read_results, score
+from captioning.datasets import read_references, read_results
+from captioning.metrics import score
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

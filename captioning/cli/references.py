@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 
 from captioning.cli.progress import stderr_console
 from captioning.datasets import READERS, read_captions
-from captioning.errors import ScoreError
-from captioning.messages import format_count
-from captioning.metrics.results import (
-    NamedResult,
+from captioning.datasets.coco_results import (
+    FileResult,
     read_annotations,
-    read_named_results,
+    read_file_results,
     read_results,
 )
+from captioning.errors import ScoreError
+from captioning.messages import format_count
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find_candidates(path: Path, references: References) -> dict[int, str]:
     Raises:
         ScoreError: The results cannot be used, or are of none of the references' images.
     """
-    named = read_named_results(path)
+    named = read_file_results(path)
     if named is None or _go_by_id(named, references):
         return read_results(path)
     spoken = {each.file: each.caption for each in named if each.caption is not None}
@@ -141,7 +141,7 @@ def refuse_partial(
     )
 
 
-def _go_by_id(named: Sequence[NamedResult], references: References) -> bool:
+def _go_by_id(named: Sequence[FileResult], references: References) -> bool:
     """Whether the ids say which images these are; where they contradict the names, too."""
     ids = [each.image_id for each in named if each.image_id is not None]
     if not ids:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from captioning.metrics import DocumentFrequency, Scores, diversity, shuffled
+from captioning.metrics import DocumentFrequency, Scores, measure_diversity, score_shuffled
 
 _FEWEST = 2  # images that can be shuffled
 
@@ -26,7 +26,7 @@ class Report:
     def table(self) -> str:
         """Return a table to read; scores times 100, with 95 % bootstrap intervals."""
         lines = self.scores.table(self.scores.intervals()).splitlines()
-        variety = diversity(self.captions, training=self.training)
+        variety = measure_diversity(self.captions, training=self.training)
         parts = ["\n".join(lines[:-1]), variety.table()]
         if len(self.captions) >= _FEWEST:
             other = self._shuffled()
@@ -43,7 +43,7 @@ class Report:
         content = {
             **self.scores.as_dict(),
             "intervals": intervals,
-            "diversity": diversity(self.captions, training=self.training).as_dict(),
+            "diversity": measure_diversity(self.captions, training=self.training).as_dict(),
             "signature": self.signature,
         }
         if len(self.captions) >= _FEWEST:
@@ -51,7 +51,9 @@ class Report:
         return json.dumps(content, indent=2)
 
     def _shuffled(self) -> Scores:
-        return shuffled(self.captions, self.references, document_frequency=self.document_frequency)
+        return score_shuffled(
+            self.captions, self.references, document_frequency=self.document_frequency
+        )
 
 
 def _main(scores: Scores) -> dict[str, float]:

@@ -9,10 +9,10 @@ import tyro
 from captioning.cli.progress import stderr_console
 from captioning.cli.references import find_candidates, find_references, refuse_partial
 from captioning.cli.report import Report
+from captioning.datasets.coco_results import select_references
 from captioning.messages import format_count
 from captioning.metrics import DocumentFrequency, score
 from captioning.metrics.java import check_java
-from captioning.metrics.results import restrict
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def run(settings: ScoreConfig) -> int:
     candidates, references = find_candidates(settings.results, found), dict(found.captions)
     if settings.subset:
         left_out = len(references)
-        references = restrict(references, candidates)
+        references = select_references(references, candidates)
         left_out -= len(references)
         stderr_console().print(
             f"Left out, without a result: {format_count(left_out, 'annotated image')}"

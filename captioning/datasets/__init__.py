@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from captioning.datasets.coco import read_coco
+from captioning.datasets.coco_results import read_references, read_results, write_results
 from captioning.datasets.flickr8k import read_flickr8k
 from captioning.datasets.karpathy import read_karpathy
 from captioning.datasets.reading import DatasetSpec, normalize_split
@@ -36,8 +37,11 @@ __all__ = [
     "CaptionedImage",
     "Problems",
     "read_captions",
+    "read_references",
+    "read_results",
     "read_text_captions",
     "shorten_spec",
+    "write_results",
 ]
 
 READERS: dict[str, Callable[[DatasetSpec], CaptionSplit]] = {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.datasets.coco_results import write_results
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.search_sweep import try_searches
@@ -15,7 +16,6 @@ from captioning.inference.captioner import Captioner
 from captioning.messages import format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
-from captioning.metrics.results import write_results
 from captioning.reranking.consensus import Consensus
 
 

@@ -12,7 +12,7 @@ from captioning.evaluation.validation import caption_features
 from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.metrics import Scores, score
-from captioning.metrics.scores import NAMES
+from captioning.metrics.scores import SCORE_NAMES
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.vocabulary import Vocabulary
 
@@ -78,7 +78,7 @@ def in_words(how: SearchMethod) -> str:
 
 def for_card(scores: Scores, name: str) -> dict[str, float]:
     """Return scores for the card, of the images that are called ``name`` there."""
-    return {f"{NAMES[key]} ({name})": round(value, 4) for key, value in scores.values.items()}
+    return {f"{SCORE_NAMES[key]} ({name})": round(value, 4) for key, value in scores.values.items()}
 
 
 @torch.inference_mode()

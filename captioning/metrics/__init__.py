@@ -1,4 +1,6 @@
-"""Scores of captions, equal to the official ones and without Java.
+"""Caption metrics: BLEU, ROUGE-L and CIDEr-D without Java, METEOR and SPICE with Java.
+
+The scores equal those of pycocoevalcap.
 
 scores = score(candidates, references)       # {id: caption}, {id: [caption, ...]}
 print(scores.table(scores.intervals()))
@@ -8,12 +10,11 @@ print(compare(ours, theirs, references).table())
 from captioning.metrics.bleu import BleuCounts
 from captioning.metrics.cider import DocumentFrequency
 from captioning.metrics.comparison import Comparison, Difference, compare
-from captioning.metrics.diversity import Diversity, diversity, shuffled
+from captioning.metrics.diversity import Diversity, measure_diversity, score_shuffled
 from captioning.metrics.java import check_java
 from captioning.metrics.resampling import Interval
-from captioning.metrics.results import read_references, read_results, restrict, write_results
 from captioning.metrics.reward import CiderReward
-from captioning.metrics.rouge import rouge_l
+from captioning.metrics.rouge import compute_rouge_l
 from captioning.metrics.scores import Scores, score
 
 __all__ = [
@@ -27,12 +28,8 @@ __all__ = [
     "Scores",
     "check_java",
     "compare",
-    "diversity",
-    "read_references",
-    "read_results",
-    "restrict",
-    "rouge_l",
+    "compute_rouge_l",
+    "measure_diversity",
     "score",
-    "shuffled",
-    "write_results",
+    "score_shuffled",
 ]

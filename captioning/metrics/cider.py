@@ -1,10 +1,10 @@
-"""CIDEr-D: cosine of tf-idf n-gram vectors, with counts clipped and lengths compared.
+"""CIDEr-D: cosine similarity of tf-idf n-gram vectors with clipped counts and a length penalty.
 
 Vedantam et al. (2015), CIDEr: consensus-based image description evaluation. "CIDEr" in published
-tables is CIDEr-D: for n = 1 to 4, candidate c and reference r of the same image,
+tables is CIDEr-D. For n = 1 to 4, candidate c and reference r of the same image,
 
     CIDEr-D_n(c, r) = 10 exp(-(l_c - l_r)^2 / (2 sigma^2)) min(g_c, g_r) . g_r / (|g_c| |g_r|)
-    g(w) = count of w * (log(images) - log(max(1, images whose references hold w)))
+    g(w) = count of w * (log(images) - log(max(1, images whose references contain w)))
 
 averaged over n and the references, with sigma = 6.
 """
@@ -12,6 +12,7 @@ averaged over n and the references, with sigma = 6.
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from captioning.errors import ScoreError
+from captioning.json_data import parse_json
 from captioning.messages import format_count
 from captioning.metrics.ngrams import (
     ORDER,
     ImageId,
     NgramCounts,
     count_ngrams,
-    split_at_blanks,
+    split_at_spaces,
 )
 from captioning.text.tokenizer import tokenize
 
@@ -35,44 +37,52 @@ _FORMAT = "captioning document frequency 1"
 
 
 @dataclass(frozen=True)
-class DocumentFrequency:
-    """In how many images' references each n-gram stands: what makes a word worth its weight.
+class _FrequencyFile:
+    format: str
+    name: str
+    images: int
+    counts: dict[str, int]
 
-    CIDEr usually takes it from the evaluated references themselves. For a small set that is
-    arbitrary; a fixed table from a large set (COCO's, say) gives scores that can be compared, but
-    only with scores under the same table.
+
+@dataclass(frozen=True)
+class DocumentFrequency:
+    """For each n-gram, the number of images whose references contain it.
+
+    CIDEr usually counts over the references of the evaluated images, which is unreliable for small
+    sets. A table of a large data set gives scores that are comparable with each other, but not
+    with scores under another table.
     """
 
     images: int
-    """Images counted."""
+    """Number of images."""
     counts: Mapping[tuple[str, ...], int]
-    """For each n-gram of 1 to 4 words, the images of which a reference holds it."""
+    """For each n-gram of 1 to 4 words, the images with at least one reference that contains it."""
     name: str = "custom"
-    """Stands in the signature."""
+    """Name of the table in the signature of the scores."""
 
     def __post_init__(self) -> None:
         if self.images < 2:
             raise ScoreError(
-                f"A document frequency over {format_count(self.images, 'image')} weighs every word "
-                "alike. Count it over the references of many images."
+                f"A document frequency over {format_count(self.images, 'image')} gives all words "
+                "the same weight. Count over the references of at least two images."
             )
 
     @classmethod
     def build(
         cls, references: Mapping[ImageId, Sequence[str | Sequence[str]]], *, name: str = "custom"
     ) -> "DocumentFrequency":
-        """Count over the captions of each image, each a sentence or the list of its words."""
+        """Count over the references of each image, given as sentences or lists of words."""
         captions = [
-            split_at_blanks(tokenize(caption)) if isinstance(caption, str) else caption
+            split_at_spaces(tokenize(caption)) if isinstance(caption, str) else caption
             for of_image in references.values()
             for caption in of_image
         ]
-        image = np.repeat(
+        image_index = np.repeat(
             np.arange(len(references)), [len(of_image) for of_image in references.values()]
         )
         counts: dict[tuple[str, ...], int] = {}
         for n, table in enumerate(count_ngrams(captions), start=1):
-            frequency = document_frequency(table, image)
+            frequency = _count_images(table, image_index)
             for (caption, word), count in zip(
                 table.first.tolist(), frequency.tolist(), strict=True
             ):
@@ -80,7 +90,7 @@ class DocumentFrequency:
         return cls(len(references), counts, name)
 
     def save(self, path: Path | str) -> None:
-        """Write the table as JSON, compressed where the name ends in ``.gz``."""
+        """Write the table as JSON, compressed if the name of the file ends in ``.gz``."""
         path = Path(path)
         content = {
             "format": _FORMAT,
@@ -93,77 +103,71 @@ class DocumentFrequency:
 
     @classmethod
     def load(cls, path: Path | str) -> "DocumentFrequency":
-        """Read what :meth:`save` wrote.
+        """Read a table that :meth:`save` wrote.
 
         Raises:
-            ScoreError: The file is no such table.
+            ScoreError: The file cannot be read, or is not a document frequency file.
         """
         path = Path(path)
+        advice = "Write a file with DocumentFrequency.build(references).save(path)."
         try:
-            raw = path.read_bytes()
-            content = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
-            counts = {tuple(ngram.split(" ")): int(n) for ngram, n in content["counts"].items()}
-            return cls(int(content["images"]), counts, str(content["name"]))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ScoreError(
-                f"{path} cannot be read as a document frequency file: {error}. "
-                "Write one with DocumentFrequency.build(references).save(path)."
-            ) from error
+            text = path.read_bytes()
+            text = gzip.decompress(text) if path.suffix == ".gz" else text
+        except (OSError, EOFError, zlib.error) as error:
+            raise ScoreError(f"cannot read {path}: {error}. {advice}") from error
+        content = parse_json(
+            text, _FrequencyFile, source=str(path), require_all=True, error=ScoreError
+        )
+        if content.format != _FORMAT:
+            raise ScoreError(f"{path}: expected the format {_FORMAT!r}, found {content.format!r}.")
+        counts = {tuple(ngram.split(" ")): count for ngram, count in content.counts.items()}
+        return cls(content.images, counts, content.name)
 
 
-def document_frequency(
-    table: NgramCounts, image: Int[np.ndarray, " captions"]
-) -> Int[np.ndarray, " ngrams"]:
-    """Return in how many images' captions each n-gram of ``table`` stands."""
-    distinct = max(len(table.first), 1)
-    pairs = np.unique(image[table.captions] * distinct + table.ngrams)
-    return np.bincount(pairs % distinct, minlength=len(table.first))
-
-
-def cider_d(
+def compute_cider_d(
     captions: Sequence[Sequence[str]],
     ngrams: list[NgramCounts],
-    image: Int[np.ndarray, " captions"],
-    images: int,
+    image_index: Int[np.ndarray, " captions"],
+    image_count: int,
     frequency: DocumentFrequency | None,
 ) -> Float[np.ndarray, " images"]:
-    """Return CIDEr-D of each image's candidate.
+    """Return CIDEr-D of the candidate of each image.
 
     Args:
-        captions: First one candidate for each image, then all references.
-        ngrams: Their n-grams.
-        image: The place of the image that each caption belongs to.
-        images: How many images there are.
-        frequency: A fixed table, or None to count over the references.
+        captions: Words of one candidate per image, then of all references.
+        ngrams: N-grams of these captions.
+        image_index: Index of the image of each caption.
+        image_count: Number of images.
+        frequency: Document frequencies. None counts them over the references.
     """
-    lengths = np.array([max(len(caption) - 1, 0) for caption in captions])  # bigrams, officially
+    lengths = np.array([max(len(caption) - 1, 0) for caption in captions])  # number of bigrams
     total = np.zeros(len(captions))
     for n, table in enumerate(ngrams, start=1):
         if frequency is None:
-            idf = _idf_of_references(table, image, images)
+            known = _count_images(table, image_index, table.captions >= image_count)
+            idf = math.log(image_count) - np.log(np.maximum(known, 1))
         else:
-            idf = _idf_of_table(table, captions, n, frequency)
-        total += _cosines(table, table.counts * idf[table.ngrams], image, images)
-    delta = lengths - lengths[image]
+            idf = _look_up_idf(table, captions, n, frequency)
+        total += _clipped_cosines(table, table.counts * idf[table.ngrams], image_index, image_count)
+    delta = lengths - lengths[image_index]
     total *= np.exp(-(delta**2) / (2 * SIGMA**2))
-    of = image[images:]
-    sums = np.bincount(of, total[images:], images)
-    return 10 * sums / (ORDER * np.bincount(of, minlength=images))
+    owner = image_index[image_count:]
+    sums = np.bincount(owner, total[image_count:], image_count)
+    return 10 * sums / (ORDER * np.bincount(owner, minlength=image_count))
 
 
-def _idf_of_references(
-    table: NgramCounts, image: Int[np.ndarray, " captions"], images: int
-) -> Float[np.ndarray, " ngrams"]:
-    reference = table.captions >= images
+def _count_images(
+    table: NgramCounts,
+    image_index: Int[np.ndarray, " captions"],
+    rows: np.ndarray | slice = slice(None),
+) -> Int[np.ndarray, " ngrams"]:
+    """Return the number of images in which each n-gram occurs, counted over ``rows`` of a table."""
     distinct = max(len(table.first), 1)
-    pairs = np.unique(image[table.captions[reference]] * distinct + table.ngrams[reference])
-    known = np.bincount(pairs % distinct, minlength=len(table.first))
-    return math.log(images) - np.log(np.maximum(known, 1))
+    pairs = np.unique(image_index[table.captions[rows]] * distinct + table.ngrams[rows])
+    return np.bincount(pairs % distinct, minlength=len(table.first))
 
 
-def _idf_of_table(
+def _look_up_idf(
     table: NgramCounts, captions: Sequence[Sequence[str]], n: int, frequency: DocumentFrequency
 ) -> Float[np.ndarray, " ngrams"]:
     known = np.array(
@@ -176,24 +180,24 @@ def _idf_of_table(
     return math.log(frequency.images) - np.log(np.maximum(known, 1))
 
 
-def _cosines(
+def _clipped_cosines(
     table: NgramCounts,
     weights: Float[np.ndarray, " rows"],
-    image: Int[np.ndarray, " captions"],
-    images: int,
+    image_index: Int[np.ndarray, " captions"],
+    image_count: int,
 ) -> Float[np.ndarray, " captions"]:
     """Return the clipped cosine of each caption with the candidate of its image."""
-    norms = np.sqrt(np.bincount(table.captions, weights**2, len(image)))
+    norms = np.sqrt(np.bincount(table.captions, weights**2, len(image_index)))
     distinct = max(len(table.first), 1)
-    key = image[table.captions] * distinct + table.ngrams
-    of_candidate = table.captions < images
-    keys = key[of_candidate]
+    key = image_index[table.captions] * distinct + table.ngrams
+    is_candidate = table.captions < image_count
+    keys = key[is_candidate]
     if not len(keys):
-        return np.zeros(len(image))
-    place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-    both = keys[place] == key
-    candidate, reference = weights[of_candidate][place[both]], weights[both]
+        return np.zeros(len(image_index))
+    position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+    shared = keys[position] == key
+    candidate, reference = weights[is_candidate][position[shared]], weights[shared]
     clipped = np.minimum(candidate, reference) * reference
-    products = np.bincount(table.captions[both], clipped, len(image))
-    scale = norms * norms[image]
-    return np.divide(products, scale, out=np.zeros(len(image)), where=scale > 0)
+    products = np.bincount(table.captions[shared], clipped, len(image_index))
+    scale = norms * norms[image_index]
+    return np.divide(products, scale, out=np.zeros(len(image_index)), where=scale > 0)

@@ -1,4 +1,4 @@
-"""METEOR and SPICE, which exist in Java only: an extra that is checked before any work starts."""
+"""METEOR and SPICE, which exist only in Java: an optional dependency."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from captioning.errors import ScoreError
 
 METRICS = ("meteor", "spice")
-_MEMORY = {"meteor": 2, "spice": 8}  # GiB of heap that pycocoevalcap asks Java for
+_HEAP_GIB = {"meteor": 2, "spice": 8}  # heap size with which pycocoevalcap starts Java
 _FILES = {
     "meteor": ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"),
     "spice": (
@@ -25,66 +25,69 @@ _FILES = {
 
 
 def check_java(metrics: Sequence[str]) -> None:
-    """Make sure that ``metrics`` can be computed here: package, Java, files and memory.
+    """Check that the package, Java, all files and enough memory are available.
 
-    Call it before captioning starts: a missing file is found in a second and not after hours.
+    Call this before captioning, which may take hours.
+
+    Args:
+        metrics: Any of :data:`METRICS`.
 
     Raises:
-        ScoreError: Something is missing; the message says what and how to get it.
+        ScoreError: Something is missing; the message says how to get it.
     """
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown:
-        raise ScoreError(f"{unknown[0]!r} is no metric in Java. There are {' and '.join(METRICS)}.")
-    root = _package()
+        raise ScoreError(f"{unknown[0]!r} is not a Java metric. Use {' or '.join(METRICS)}.")
+    root = _find_package()
     if shutil.which("java") is None:
         raise ScoreError(
-            f"{' and '.join(metrics)} cannot run without Java, and no 'java' was found on the "
+            f"{' and '.join(metrics)} cannot run without Java, and there is no 'java' on the "
             "PATH. Install a Java runtime (Debian: apt install default-jre-headless; conda: "
             "conda install openjdk)."
         )
     for metric in metrics:
         for name in _FILES[metric]:
             if not (root / name).is_file():
-                how = (
-                    "Download Stanford CoreNLP once with: "
+                advice = (
+                    "Download Stanford CoreNLP once: "
                     "python -m pycocoevalcap.spice.get_stanford_models"
                     if "corenlp" in name
-                    else "Install it again: pip install --force-reinstall pycocoevalcap"
+                    else "Install the package again: pip install --force-reinstall pycocoevalcap"
                 )
-                raise ScoreError(f"{metric} needs {root / name}, which is not there. {how}")
+                raise ScoreError(f"{metric} needs {root / name}, which does not exist. {advice}")
         _check_memory(metric)
 
 
-def _package() -> Path:
+def _find_package() -> Path:
     spec = find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         raise ScoreError(
-            "METEOR and SPICE come with pycocoevalcap, which is not installed. "
-            "Install it with: pip install 'captioning[java-metrics]'"
+            "METEOR and SPICE need pycocoevalcap, which is not installed. Install it: "
+            "pip install 'captioning[java-metrics]'"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _check_memory(metric: str) -> None:
-    heap = _MEMORY[metric]
-    started = subprocess.run(
+    heap = _HEAP_GIB[metric]
+    java = subprocess.run(
         ["java", f"-Xmx{heap}G", "-version"], capture_output=True, text=True, check=False
     )
-    if started.returncode:
+    if java.returncode:
         raise ScoreError(
-            f"{metric} asks Java for {heap} GiB of memory, and Java does not start with it: "
-            f"{(started.stderr or started.stdout).strip()[:200]}"
+            f"{metric} starts Java with {heap} GiB of memory, which fails: "
+            f"{(java.stderr or java.stdout).strip()[:200]}"
         )
     available = _available_memory()
     if available is not None and available < heap * 2**30:
         raise ScoreError(
-            f"{metric} may use {heap} GiB of memory, and {available / 2**30:.1f} GiB are free. "
-            "Close other programs, or leave this metric out."
+            f"{metric} may use {heap} GiB of memory, but only {available / 2**30:.1f} GiB are "
+            "free. Close other programs, or omit this metric."
         )
 
 
 def _available_memory() -> int | None:
-    """Return the free memory in bytes, or None where the system does not tell."""
+    """Return the free memory in bytes, or None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -95,39 +98,39 @@ def _available_memory() -> int | None:
     return None
 
 
-def java_scores(
+def compute_java_scores(
     metrics: Sequence[str],
     words: Sequence[Sequence[str]],
-    image: Int[np.ndarray, " captions"],
-    images: int,
+    image_index: Int[np.ndarray, " captions"],
+    image_count: int,
 ) -> dict[str, tuple[float, Float[np.ndarray, " images"]]]:
-    """Return each metric's corpus score and its score of each image.
+    """Return the corpus score and the score of each image for each metric.
 
     Args:
-        metrics: Out of :data:`METRICS`; see :func:`check_java`.
-        words: Tokenized captions: first one candidate for each image, then all references.
-        image: The place of the image that each caption belongs to.
-        images: How many images there are.
+        metrics: Any of :data:`METRICS`; call :func:`check_java` first.
+        words: Words of one candidate per image, then of all references.
+        image_index: Index of the image of each caption.
+        image_count: Number of images.
     """
-    candidates = {i: [" ".join(words[i])] for i in range(images)}
-    references: dict[int, list[str]] = {i: [] for i in range(images)}
-    for i, caption in zip(image[images:].tolist(), words[images:], strict=True):
+    candidates = {i: [" ".join(words[i])] for i in range(image_count)}
+    references: dict[int, list[str]] = {i: [] for i in range(image_count)}
+    for i, caption in zip(image_index[image_count:].tolist(), words[image_count:], strict=True):
         references[i].append(" ".join(caption))
     scorers: dict[str, Callable[[Any, Any], tuple[float, np.ndarray]]] = {
-        "meteor": _meteor,
-        "spice": _spice,
+        "meteor": _compute_meteor,
+        "spice": _compute_spice,
     }
     return {metric: scorers[metric](references, candidates) for metric in metrics}
 
 
-def _meteor(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
+def _compute_meteor(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
     from pycocoevalcap.meteor.meteor import Meteor
 
     corpus, values = Meteor().compute_score(references, candidates)
     return float(corpus), np.array(values)
 
 
-def _spice(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
+def _compute_spice(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
     from pycocoevalcap.spice.spice import Spice
 
     corpus, values = Spice().compute_score(references, candidates)

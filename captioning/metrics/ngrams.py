@@ -1,4 +1,4 @@
-"""Counting n-grams of many captions at once."""
+"""N-gram counts of many captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,34 +8,34 @@ import numpy as np
 from jaxtyping import Int
 
 ORDER = 4
-"""The longest n-grams that BLEU and CIDEr look at."""
+"""Length of the longest n-grams that BLEU and CIDEr use."""
 
 ImageId = Any
-"""Any hashable value. A mapping's keys are invariant: ``Mapping[Hashable, str]`` would refuse a
-``dict[int, str]``."""
+"""Any hashable value. Keys of a mapping are invariant: ``Mapping[Hashable, str]`` would not accept
+a ``dict[int, str]``."""
 
 
-def split_at_blanks(words: list[str]) -> list[str]:
-    """Split words at the blanks inside them, as the official BLEU and CIDEr (not ROUGE) do."""
+def split_at_spaces(words: list[str]) -> list[str]:
+    """Split words at the spaces inside them, as the official BLEU and CIDEr (not ROUGE) do."""
     text = " ".join(words)
     return words if text.isascii() else text.split()
 
 
 @dataclass(frozen=True)
 class NgramCounts:
-    """How often each n-gram of one length stands in each caption.
+    """Counts of the n-grams of one length in each caption.
 
-    Rows are sorted by caption and then by n-gram; an n-gram that a caption lacks has no row.
+    Rows are sorted by caption and then by n-gram. N-grams with a count of zero have no row.
     """
 
     captions: Int[np.ndarray, " rows"]
-    """The caption's place in the list that was counted."""
+    """Index of the caption."""
     ngrams: Int[np.ndarray, " rows"]
-    """The n-gram's number, the same for all captions counted together."""
+    """Number of the n-gram, shared by all captions."""
     counts: Int[np.ndarray, " rows"]
-    """How often the caption holds the n-gram, one or more."""
+    """Occurrences of the n-gram in the caption, at least one."""
     first: Int[np.ndarray, "distinct 2"]
-    """For each n-gram number, one place (caption, word) where it begins."""
+    """For each n-gram number, one position (caption, word) where the n-gram begins."""
 
 
 def count_ngrams(captions: Sequence[Sequence[str]]) -> list[NgramCounts]:
@@ -45,36 +45,36 @@ def count_ngrams(captions: Sequence[Sequence[str]]) -> list[NgramCounts]:
         captions: Captions as lists of words.
 
     Returns:
-        One table for each n-gram length.
+        One table for each length of n-grams.
     """
     lengths = np.array([len(caption) for caption in captions], dtype=np.int64)
-    numbers: dict[str, int] = {}
+    word_ids: dict[str, int] = {}
     flat = np.array(
-        [numbers.setdefault(word, len(numbers)) for caption in captions for word in caption],
+        [word_ids.setdefault(word, len(word_ids)) for caption in captions for word in caption],
         dtype=np.int64,
     )
     owner = np.repeat(np.arange(len(captions)), lengths)
-    place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    left = lengths[owner] - place  # words from here to the caption's end
+    position = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    remaining = lengths[owner] - position  # words from here to the end of the caption
     tables = []
     ids = flat
     for n in range(1, ORDER + 1):
         if n > 1:
-            # An n-gram is an (n-1)-gram and a word; numbering anew keeps the product small.
-            longer = left[: len(ids)] >= n
-            ids = np.where(longer, ids * len(numbers) + np.roll(flat, 1 - n)[: len(ids)], -1)
-        inside = left >= n
+            # An n-gram is an (n-1)-gram and a word. Renumbering keeps the product small.
+            longer = remaining[: len(ids)] >= n
+            ids = np.where(longer, ids * len(word_ids) + np.roll(flat, 1 - n)[: len(ids)], -1)
+        inside = remaining >= n
         distinct, first, renumbered = np.unique(ids[inside], return_index=True, return_inverse=True)
         ids = np.full(len(flat), -1)
         ids[inside] = renumbered
-        tables.append(_counts(owner[inside], place[inside], renumbered, len(distinct), first))
+        tables.append(_count(owner[inside], position[inside], renumbered, len(distinct), first))
     return tables
 
 
-def _counts(
-    owner: Int[np.ndarray, " places"],
-    place: Int[np.ndarray, " places"],
-    ngrams: Int[np.ndarray, " places"],
+def _count(
+    owner: Int[np.ndarray, " positions"],
+    position: Int[np.ndarray, " positions"],
+    ngrams: Int[np.ndarray, " positions"],
     distinct: int,
     first: Int[np.ndarray, " distinct"],
 ) -> NgramCounts:
@@ -83,5 +83,5 @@ def _counts(
         captions=keys // max(distinct, 1),
         ngrams=keys % max(distinct, 1),
         counts=counts,
-        first=np.stack([owner[first], place[first]], axis=1),
+        first=np.stack([owner[first], position[first]], axis=1),
     )

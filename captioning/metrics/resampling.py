@@ -1,4 +1,4 @@
-"""How far scores depend on the images that happened to be drawn."""
+"""Bootstrap intervals and resampled scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from captioning.errors import ScoreError
-from captioning.metrics.bleu import bleu_table
+from captioning.metrics.bleu import compute_bleu
 
 _BLEU_COLUMNS = [
     *(f"guess_{n}" for n in range(1, 5)),
@@ -20,71 +20,72 @@ _BLEU_COLUMNS = [
 
 @dataclass(frozen=True)
 class Interval:
-    """A bootstrap interval."""
+    """A bootstrap confidence interval."""
 
     low: float
     high: float
     confidence: float
 
 
-def bootstrap(
+def bootstrap_intervals(
     per_image: pd.DataFrame,
     values: Mapping[str, float],
     confidence: float,
     samples: int,
     seed: int,
 ) -> dict[str, Interval]:
-    """Return the interval of each score named in ``values``; see ``Scores.intervals``."""
-    weights = draws(len(per_image), samples, seed)
+    """Return the interval of each score in ``values`` (see :meth:`Scores.intervals`)."""
+    weights = draw_weights(len(per_image), samples, seed)
     tail = (1 - confidence) / 2
     intervals = {}
-    for name, sampled in resampled(per_image, list(values), weights).items():
+    for name, sampled in resample_scores(per_image, list(values), weights).items():
         low, high = np.quantile(sampled, [tail, 1 - tail])
         intervals[name] = Interval(float(low), float(high), confidence)
     return intervals
 
 
-def draws(images: int, samples: int, seed: int) -> Int[np.ndarray, "samples images"]:
-    """Return how often each image is drawn in each bootstrap sample.
+def draw_weights(images: int, samples: int, seed: int) -> Int[np.ndarray, "samples images"]:
+    """Return the number of times that each bootstrap sample contains each image.
 
     Raises:
-        ScoreError: There is to be no sample, or the seed is below zero.
+        ScoreError: ``samples`` is smaller than 1, or ``seed`` is negative.
     """
     if samples < 1 or seed < 0:
         raise ScoreError(
-            f"samples is {samples} and seed {seed}; samples is at least 1 and seed at least 0."
+            f"samples is {samples} and seed is {seed}; samples must be at least 1 and seed at "
+            "least 0."
         )
     generator = np.random.default_rng(seed)
     return generator.multinomial(images, np.full(images, 1 / images), size=samples)
 
 
-def resampled(
+def resample_scores(
     per_image: pd.DataFrame, names: list[str], weights: Int[np.ndarray, "samples images"]
 ) -> dict[str, Float[np.ndarray, " samples"]]:
-    """Return each score of each sample.
+    """Return the corpus scores of each sample.
 
     Args:
-        per_image: The table of ``Scores``.
-        names: Columns to score.
-        weights: How often each image counts in each sample.
+        per_image: The table of :class:`~captioning.metrics.Scores`.
+        names: Names of the scores.
+        weights: Number of times that each sample contains each image.
     """
-    weight = weights.astype(np.float64)
-    counts = np.rint(weight @ per_image[_BLEU_COLUMNS].to_numpy(np.float64))  # float BLAS is fast
-    bleu = bleu_table(counts.astype(np.int64))
-    found = {}
+    weight = weights.astype(np.float64)  # the product of floats is faster than that of integers
+    counts = np.rint(weight @ per_image[_BLEU_COLUMNS].to_numpy(np.float64))
+    bleu = compute_bleu(counts.astype(np.int64))
+    scores = {}
     for name in names:
         if name.startswith("bleu_"):
-            found[name] = bleu[:, int(name[-1]) - 1]
+            scores[name] = bleu[:, int(name[-1]) - 1]
         else:
-            found[name] = weight @ per_image[name].to_numpy(np.float64) / weight.sum(axis=1)
-    return found
+            scores[name] = weight @ per_image[name].to_numpy(np.float64) / weight.sum(axis=1)
+    return scores
 
 
-def swapped(
-    a: pd.DataFrame, b: pd.DataFrame, names: list[str], chosen: Int[np.ndarray, "samples images"]
+def swap_scores(
+    a: pd.DataFrame, b: pd.DataFrame, names: list[str], swap: Int[np.ndarray, "samples images"]
 ) -> dict[str, Float[np.ndarray, " samples"]]:
-    """Return ``a - b`` of each score after swapping the images where ``chosen`` is 1."""
+    """Return ``a - b`` of each score after exchanging the images where ``swap`` is 1."""
     both = pd.concat([a, b], ignore_index=True)
-    left = resampled(both, names, np.concatenate([1 - chosen, chosen], axis=1))
-    right = resampled(both, names, np.concatenate([chosen, 1 - chosen], axis=1))
+    left = resample_scores(both, names, np.concatenate([1 - swap, swap], axis=1))
+    right = resample_scores(both, names, np.concatenate([swap, 1 - swap], axis=1))
     return {name: left[name] - right[name] for name in names}

@@ -1,7 +1,7 @@
-"""ROUGE-L: how long a common subsequence the candidate shares with its references.
+"""ROUGE-L: longest common subsequence of a candidate and its references.
 
-Lin (2004), ROUGE: a package for automatic evaluation of summaries; beta 1.2 and the best precision
-and recall taken separately over the references, as in the official caption scorer.
+Lin (2004), ROUGE: a package for automatic evaluation of summaries. As in pycocoevalcap, beta is
+1.2, and the best precision and the best recall may come from different references.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 BETA = 1.2
 
 
-def rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def compute_rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Return ROUGE-L of one candidate, between 0 and 1.
 
     ``F = (1 + beta^2) P R / (R + beta^2 P)`` with ``P`` the largest ``LCS / len(candidate)`` and
@@ -17,17 +17,17 @@ def rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> fl
 
     Args:
         candidate: Words of the candidate.
-        references: Words of each reference, one or more.
+        references: Words of each reference; at least one reference.
     """
-    # The official scorer sees one empty word in an empty caption: two empty captions agree.
+    # pycocoevalcap reads an empty caption as one empty word, so that two empty captions agree.
     candidate = candidate or ("",)
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for i, word in enumerate(candidate):
-        places[word] = places.get(word, 0) | 1 << i
+        positions[word] = positions.get(word, 0) | 1 << i
     precision = recall = 0.0
     for words in references:
         reference = words or ("",)
-        common = _common_length(places, len(candidate), reference)
+        common = _common_length(positions, len(candidate), reference)
         precision = max(precision, common / len(candidate))
         recall = max(recall, common / len(reference))
     if not precision:
@@ -35,16 +35,16 @@ def rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> fl
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-def _common_length(places: dict[str, int], length: int, reference: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, a row of the table in one integer.
+def _common_length(positions: dict[str, int], length: int, reference: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence.
 
-    Hyyrö (2004), Bit-parallel LCS-length computation revisited: a bit of ``row`` is 0 where the
-    table grows by one.
+    Hyyrö (2004), Bit-parallel LCS-length computation revisited: ``row`` is one row of the dynamic
+    programming table, with a zero bit at each position where the table increases by one.
     """
-    row = everything = (1 << length) - 1
+    row = mask = (1 << length) - 1
     for word in reference:
-        found = places.get(word)
-        if found:
-            both = row & found
-            row = ((row + both) | (row - both)) & everything
+        matches = positions.get(word)
+        if matches:
+            both = row & matches
+            row = ((row + both) | (row - both)) & mask
     return length - row.bit_count()

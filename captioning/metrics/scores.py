@@ -1,4 +1,4 @@
-"""Scores of captions: BLEU, ROUGE-L and CIDEr-D, and all that a reader needs to trust them."""
+"""Scores of captions with their intervals, notes and signature."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,21 +10,22 @@ import numpy as np
 import pandas as pd
 
 from captioning.errors import ScoreError
-from captioning.metrics.bleu import BleuCounts, bleu_rows, bleu_table, counts_of
-from captioning.metrics.cider import DocumentFrequency, cider_d
-from captioning.metrics.inputs import (
+from captioning.metrics.bleu import BleuCounts, compute_bleu, count_bleu
+from captioning.metrics.cider import DocumentFrequency, compute_cider_d
+from captioning.metrics.java import check_java, compute_java_scores
+from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_spaces
+from captioning.metrics.resampling import Interval, bootstrap_intervals
+from captioning.metrics.rouge import compute_rouge_l
+from captioning.metrics.score_inputs import (
     Candidates,
     References,
-    as_candidates,
-    as_references,
-    check_pair,
+    check_pairing,
+    normalize_candidates,
+    normalize_references,
 )
-from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_blanks
-from captioning.metrics.resampling import Interval, bootstrap
-from captioning.metrics.rouge import rouge_l
 from captioning.text.tokenizer import tokenize_lines
 
-NAMES = {
+SCORE_NAMES = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",
     "bleu_3": "BLEU-3",
@@ -34,16 +35,15 @@ NAMES = {
     "meteor": "METEOR",
     "spice": "SPICE",
 }
-"""The scores, and how tables print them."""
+"""Names of the scores in tables."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """What :func:`score` found.
+    """Result of :func:`score`.
 
-    Attributes lie between 0 and 1, but CIDEr between 0 and 10; tables print them times 100. A
-    notebook shows the table. Two of these are equal where they are the same object; compare what
-    they hold by :attr:`values` or :attr:`per_image`.
+    Scores are between 0 and 1, CIDEr between 0 and 10. Tables show them times 100. Two results are
+    equal only if they are the same object; compare their :attr:`values` or :attr:`per_image`.
     """
 
     bleu_1: float
@@ -52,27 +52,26 @@ class Scores:
     bleu_4: float
     rouge_l: float
     cider: float | None
-    """None where it is undefined; :attr:`notes` says why."""
+    """None if undefined; :attr:`notes` says why."""
     counts: BleuCounts
     """The counts behind BLEU."""
     per_image: pd.DataFrame
-    """One row for each image, indexed by its id: the caption, its length in words, every score,
-    and the counts behind its BLEU."""
+    """One row per image, indexed by image id: caption, length in words, scores, BLEU counts."""
     signature: str
-    """Every choice that moves a number, on one line."""
+    """All choices that affect the scores, on one line."""
     notes: tuple[str, ...] = ()
-    """What a reader must know, in plain words: undefined scores, empty captions."""
+    """Remarks about undefined scores and empty captions."""
     meteor: float | None = None
-    """Only where asked for (see :mod:`captioning.metrics.java`)."""
+    """None if not requested (see :mod:`captioning.metrics.java`)."""
     spice: float | None = None
-    """Only where asked for (see :mod:`captioning.metrics.java`)."""
+    """None if not requested (see :mod:`captioning.metrics.java`)."""
 
     def __repr__(self) -> str:
         return self.table()
 
     def _repr_html_(self) -> str:
         """Return the scores, times 100, as an HTML table for notebooks."""
-        columns = {NAMES[name]: f"{100 * value:.2f}" for name, value in self.values.items()}
+        columns = {SCORE_NAMES[name]: f"{100 * value:.2f}" for name, value in self.values.items()}
         if self.cider is None:
             columns["CIDEr"] = "n/a"
         head = "".join(f"<th>{name}</th>" for name in columns)
@@ -86,39 +85,39 @@ class Scores:
 
     @property
     def values(self) -> dict[str, float]:
-        """The defined corpus scores by their names."""
-        found = {name: getattr(self, name) for name in NAMES}
-        return {name: value for name, value in found.items() if value is not None}
+        """The defined corpus scores by name."""
+        values = {name: getattr(self, name) for name in SCORE_NAMES}
+        return {name: value for name, value in values.items() if value is not None}
 
     def intervals(
         self, *, confidence: float = 0.95, samples: int = 1000, seed: int = 0
     ) -> dict[str, Interval]:
-        """Return a bootstrap interval for each score but METEOR.
+        """Return a bootstrap interval for each score except METEOR.
 
-        METEOR of a corpus follows from sums that its Java keeps to itself, not from its scores of
-        single images.
-
-        Images are drawn with replacement and their counts summed anew. The document frequencies of
-        CIDEr stay those of the whole set. Koehn (2004), Statistical significance tests for machine
-        translation evaluation.
+        Images are drawn with replacement, and their counts are added. CIDEr keeps the document
+        frequencies of the whole set. METEOR of a corpus cannot be computed from the METEOR scores
+        of its images. Koehn (2004), Statistical significance tests for machine translation
+        evaluation.
 
         Args:
-            confidence: Share of the samples inside the interval.
-            samples: Bootstrap samples.
-            seed: Of the draws.
+            confidence: Share of the samples inside the interval, between 0 and 1.
+            samples: Number of bootstrap samples (1 or more).
+            seed: Seed of the random samples (0 or more).
 
         Raises:
-            ScoreError: ``confidence`` is not between 0 and 1, or ``samples`` below 1.
+            ScoreError: An argument is out of range.
         """
         if not 0 < confidence < 1:
-            raise ScoreError(f"confidence is {confidence}; it is between 0 and 1, such as 0.95.")
-        summed = {name: value for name, value in self.values.items() if name != "meteor"}
-        return bootstrap(self.per_image, summed, confidence, samples, seed)
+            raise ScoreError(
+                f"confidence is {confidence}; it must be between 0 and 1, such as 0.95."
+            )
+        values = {name: value for name, value in self.values.items() if name != "meteor"}
+        return bootstrap_intervals(self.per_image, values, confidence, samples, seed)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the per-image table as plain values, for JSON."""
+        """Return everything except the per-image table as plain values, for JSON."""
         return {
-            "scores": {name: getattr(self, name) for name in NAMES if name in self.values}
+            "scores": {name: getattr(self, name) for name in SCORE_NAMES if name in self.values}
             | ({"cider": None} if self.cider is None else {}),
             "bleu_counts": {
                 "guess": list(self.counts.guess),
@@ -132,14 +131,14 @@ class Scores:
         }
 
     def table(self, intervals: Mapping[str, Interval] | None = None) -> str:
-        """Return the scores, times 100 as people print them, as a table to read.
+        """Return the scores, times 100, as a text table.
 
         Args:
-            intervals: What :meth:`intervals` gave, to be printed beside the scores.
+            intervals: Result of :meth:`intervals`, to be shown next to the scores.
         """
         lines = []
         for name, value in self.values.items():
-            line = f"{NAMES[name]:<8} {100 * value:6.2f}"
+            line = f"{SCORE_NAMES[name]:<8} {100 * value:6.2f}"
             if intervals and name in intervals:
                 low, high = intervals[name].low, intervals[name].high
                 line += f"   [{100 * low:.2f}, {100 * high:.2f}]"
@@ -160,122 +159,127 @@ def score(
 ) -> Scores:
     """Score one caption for each image against its references.
 
-    The numbers are those of pycocoevalcap 1.2 on the same captions, its Stanford tokenizer
-    included, but need no Java.
+    The scores equal those of pycocoevalcap 1.2 with its Stanford tokenizer, without Java.
 
     Args:
-        candidates: A caption for each image id: a mapping, or a column of a table whose index
-            holds the ids. A caption may be a list of that one caption, as pycocoevalcap has it.
-        references: One or more captions for each of the same ids, as a mapping or a column.
-        document_frequency: Weigh CIDEr's words by this table and not by the references given.
-        java: Further metrics out of ``"meteor"`` and ``"spice"``, which need Java.
+        candidates: A caption for each image id: a mapping, or a pandas Series with the ids as
+            index. As in pycocoevalcap, a caption may be a list of that one caption.
+        references: One or more captions for each of the same ids, as a mapping or a Series.
+        document_frequency: Word frequencies for CIDEr. None counts them over the references.
+        java: Further metrics that need Java: ``"meteor"``, ``"spice"``.
 
     Raises:
-        ScoreError: One of the two is no mapping, the ids differ, an image has no reference or
-            more than one candidate, or there is nothing to score.
+        ScoreError: An argument is not a mapping, the ids differ, an image does not have exactly
+            one candidate or has no reference, or there are no images.
     """
-    candidates, references = as_candidates(candidates), as_references(references)
-    check_pair(candidates, references)
+    candidates, references = normalize_candidates(candidates), normalize_references(references)
+    check_pairing(candidates, references)
     if java:
-        from captioning.metrics.java import check_java
-
         check_java(java)
     ids = list(references)
     counts = [len(references[i]) for i in ids]
     words = tokenize_lines([candidates[i] for i in ids])
     words += tokenize_lines([caption for i in ids for caption in references[i]])
-    image = np.concatenate([np.arange(len(ids)), np.repeat(np.arange(len(ids)), counts)])
-    scores = _scored(words, image, ids, candidates, document_frequency)
+    image_index = np.concatenate([np.arange(len(ids)), np.repeat(np.arange(len(ids)), counts)])
+    scores = _score_words(words, image_index, ids, candidates, document_frequency)
     if java:
-        from captioning.metrics.java import java_scores
-
-        whole = [[_printable(word) for word in caption] for caption in words]
-        scores = _with_java(scores, java_scores(java, whole, image, len(ids)))
+        printable = [[_replace_surrogates(word) for word in caption] for caption in words]
+        java_scores = compute_java_scores(java, printable, image_index, len(ids))
+        scores = _add_java_scores(scores, java_scores)
     return scores
 
 
-def _scored(
+def _score_words(
     words: list[list[str]],
-    image: np.ndarray,
+    image_index: np.ndarray,
     ids: list[Hashable],
     candidates: Mapping[ImageId, str],
     frequency: DocumentFrequency | None,
 ) -> Scores:
-    images = len(ids)
-    split = [split_at_blanks(caption) for caption in words]
+    n = len(ids)
+    split = [split_at_spaces(caption) for caption in words]
     ngrams = count_ngrams(split)
-    rows = bleu_rows(ngrams, np.array([len(caption) for caption in split]), image, images)
-    starts = np.searchsorted(image[images:], np.arange(images + 1)) + images
-    rouge = np.array([rouge_l(words[i], words[starts[i] : starts[i + 1]]) for i in range(images)])
-    defined = images > 1 or frequency is not None
-    cider = cider_d(split, ngrams, image, images, frequency) if defined else np.full(images, np.nan)
-    bleu = bleu_table(rows)
+    rows = count_bleu(ngrams, np.array([len(caption) for caption in split]), image_index, n)
+    starts = np.searchsorted(image_index[n:], np.arange(n + 1)) + n
+    rouge = np.array(
+        [compute_rouge_l(words[i], words[starts[i] : starts[i + 1]]) for i in range(n)]
+    )
+    has_cider = n > 1 or frequency is not None
+    cider = np.full(n, np.nan)
+    if has_cider:
+        cider = compute_cider_d(split, ngrams, image_index, n, frequency)
+    bleu = compute_bleu(rows)
     table = pd.DataFrame(
-        {"caption": [_printable(candidates[i]) for i in ids], "length": rows[:, 8]}
-        | {f"bleu_{n + 1}": bleu[:, n] for n in range(4)}
+        {"caption": [_replace_surrogates(candidates[i]) for i in ids], "length": rows[:, 8]}
+        | {f"bleu_{k + 1}": bleu[:, k] for k in range(4)}
         | {"rouge_l": rouge, "cider": cider}
-        | {f"guess_{n + 1}": rows[:, n] for n in range(4)}
-        | {f"correct_{n + 1}": rows[:, 4 + n] for n in range(4)}
+        | {f"guess_{k + 1}": rows[:, k] for k in range(4)}
+        | {f"correct_{k + 1}": rows[:, 4 + k] for k in range(4)}
         | {"reference_length": rows[:, 9]},
         index=pd.Index(ids, name="image_id", tupleize_cols=False),
     )
-    corpus = counts_of(rows.sum(axis=0))
-    notes = _notes(defined, rows[:, 8], ids)
+    counts = BleuCounts.from_row(rows.sum(axis=0))
     return Scores(
-        *corpus.bleu(),
+        *counts.bleu(),
         rouge_l=float(rouge.mean()),
-        cider=float(cider.mean()) if defined else None,
-        counts=corpus,
+        cider=float(cider.mean()) if has_cider else None,
+        counts=counts,
         per_image=table,
-        signature=_signature(image, images, frequency),
-        notes=notes,
+        signature=_build_signature(np.bincount(image_index[n:]), frequency),
+        notes=_build_notes(has_cider, rows[:, 8], ids),
     )
 
 
-def _printable(text: str) -> str:
-    """Return ``text`` with a ``?`` for each half of a character, which no table of texts holds."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates by ``?``, because pandas and Java cannot hold them."""
     return text.encode(errors="replace").decode()
 
 
-def _notes(cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, ...]:
+def _build_notes(has_cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, ...]:
     notes = []
-    if not cider:
+    if not has_cider:
         notes.append(
-            "CIDEr is undefined for one image: it weighs words by their frequency among images. "
-            "Score more images, or give a document frequency file."
+            "CIDEr is undefined for one image, because it weighs words by their frequency among "
+            "images. Score more images, or give a document frequency file."
         )
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         notes.append(
             f"Candidates without words: {len(empty):,} of {len(ids):,} (such as image "
-            f"{ids[empty[0]]!r}). Each is scored as it is, which is 0."
+            f"{ids[empty[0]]!r}). Their scores are 0."
         )
     return tuple(notes)
 
 
-def _signature(image: np.ndarray, images: int, frequency: DocumentFrequency | None) -> str:
-    references = np.bincount(image[images:])
-    low, high = int(references.min()), int(references.max())
+def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency | None) -> str:
+    low, high = int(reference_counts.min()), int(reference_counts.max())
     try:
-        ours = version("captioning")
+        package_version = version("captioning")
     except PackageNotFoundError:
-        ours = "unknown"
+        package_version = "unknown"
     idf = f"{frequency.name},{frequency.images}images" if frequency else "references"
     return "|".join(
         [
-            f"images:{images}",
+            f"images:{len(reference_counts)}",
             f"refs:{low}" if low == high else f"refs:{low}-{high}",
             "tok:ptb-3.4.1-lower-nopunct",
             "bleu:corpus,closest,eps1e-15/1e-9",
             "rouge-l:beta1.2",
             f"cider:D,n4,sigma6,idf={idf}",
-            f"captioning:{ours}",
+            f"captioning:{package_version}",
         ]
     )
 
 
-def _with_java(scores: Scores, found: Mapping[str, tuple[float, np.ndarray]]) -> Scores:
-    table = scores.per_image.assign(**{name: values for name, (_, values) in found.items()})
-    signature = scores.signature + "".join(f"|{name}:pycocoevalcap" for name in found)
-    meteor, spice = (found[name][0] if name in found else None for name in ("meteor", "spice"))
-    return replace(scores, per_image=table, signature=signature, meteor=meteor, spice=spice)
+def _add_java_scores(scores: Scores, java_scores: Mapping[str, tuple[float, np.ndarray]]) -> Scores:
+    columns = {name: values for name, (_, values) in java_scores.items()}
+    signature = scores.signature + "".join(f"|{name}:pycocoevalcap" for name in java_scores)
+    corpus = {name: value for name, (value, _) in java_scores.items()}
+    per_image = scores.per_image.assign(**columns)
+    return replace(
+        scores,
+        per_image=per_image,
+        signature=signature,
+        meteor=corpus.get("meteor"),
+        spice=corpus.get("spice"),
+    )

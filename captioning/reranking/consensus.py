@@ -20,7 +20,7 @@ from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError
 from captioning.features.extraction import cache_features
 from captioning.messages import check_minimum, format_count
-from captioning.metrics.ngrams import split_at_blanks
+from captioning.metrics.ngrams import split_at_spaces
 from captioning.metrics.reward import CiderReward
 from captioning.nn.encoder import Encoder
 from captioning.text.tokenizer import tokenize
@@ -230,5 +230,5 @@ class Consensus:
 
 
 def _words(split: CaptionSplit, place: int) -> list[list[str]]:
-    found = [split_at_blanks(tokenize(caption)) for caption in split.images[place].captions]
+    found = [split_at_spaces(tokenize(caption)) for caption in split.images[place].captions]
     return [words for words in found if words]

@@ -20,7 +20,7 @@ from captioning.evaluation.validation import caption_features
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
 from captioning.metrics import score
-from captioning.metrics.scores import NAMES
+from captioning.metrics.scores import SCORE_NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.split_encoder import cut
 from captioning.training.callback import EpochSummary, TrainingCallback
@@ -265,7 +265,7 @@ class _Run:
     def _scores(self, captions: dict[int, str]) -> dict[str, float]:
         references = {place: list(self.prepared.validation.captions[place]) for place in captions}
         scores = score(captions, references)
-        return {NAMES[name]: value for name, value in scores.values.items()}
+        return {SCORE_NAMES[name]: value for name, value in scores.values.items()}
 
     def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
         """Log an epoch, and keep its model when it is the best so far."""

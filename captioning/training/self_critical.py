@@ -13,7 +13,7 @@ from captioning.decoding import Greedy, Sampling
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.search import search
-from captioning.metrics.bleu import bleu_rows, bleu_table
+from captioning.metrics.bleu import compute_bleu, count_bleu
 from captioning.metrics.ngrams import count_ngrams
 from captioning.metrics.reward import CiderReward
 from captioning.nn.decoder import Decoder
@@ -148,7 +148,9 @@ class SelfCritical:
         owner = np.arange(len(captions))
         image = np.concatenate([owner, np.repeat(owner, [len(those) for those in references])])
         lengths = np.array([len(caption) for caption in words])
-        return bleu_table(bleu_rows(count_ngrams(words), lengths, image, len(captions)))[:, _BLEU_4]
+        return compute_bleu(count_bleu(count_ngrams(words), lengths, image, len(captions)))[
+            :, _BLEU_4
+        ]
 
     def _search(
         self, decoder: Decoder, features: Features, how: Sampling | Greedy

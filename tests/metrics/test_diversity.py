@@ -1,70 +1,73 @@
-"""Diversity by hand-counted examples, and the warnings in plain words."""
+"""Diversity of captions, and the shuffled-image baseline."""
+
+import re
 
 import pandas as pd
 import pytest
-from made_captions import captions
+from made_captions import make_captions
 
 from captioning.errors import ScoreError
-from captioning.metrics import diversity, score, shuffled
+from captioning.metrics import measure_diversity, score, score_shuffled
 
 
-def test_the_figures_are_those_counted_by_hand():
-    found = diversity(
+def test_diversity_equals_counts_by_hand():
+    result = measure_diversity(
         {1: "a dog runs", 2: "A dog runs.", 3: "a <unk> sits"}, training=["a dog runs", "a cat"]
     )
-    assert (found.captions, found.distinct, found.vocabulary) == (3, 2, 5)
-    assert found.novel == pytest.approx(1 / 3)
-    assert found.mean_length == pytest.approx(3)
-    assert found.distinct_1 == pytest.approx(5 / 9)
-    assert found.distinct_2 == pytest.approx(4 / 6)
-    assert found.unknown == pytest.approx(1 / 9)
-    assert "<unk> stands 1 time in the captions" in found.warnings[0]
-    assert found.as_dict()["distinct"] == 2
-    assert "2 of 3" in found.table()
-    assert "not in the train split  33.3 %" in found.table()
-    assert "1 word\n" in diversity({1: "dog"}).table()
+    assert (result.captions, result.distinct, result.vocabulary) == (3, 2, 5)
+    assert result.novel == pytest.approx(1 / 3)
+    assert result.mean_length == pytest.approx(3)
+    assert result.distinct_1 == pytest.approx(5 / 9)
+    assert result.distinct_2 == pytest.approx(4 / 6)
+    assert result.unknown == pytest.approx(1 / 9)
+    assert result.as_dict()["distinct"] == 2
+    assert "2 of 3" in result.table()
+    assert "not in the train split  33.3 %" in result.table()
+    assert "1 word\n" in measure_diversity({1: "dog"}).table()
 
 
-def test_a_collapse_is_said_in_plain_words():
-    found = diversity(dict.fromkeys(range(50), "a man on a bench"))
-    assert "collapsed: 50 images share 1 caption," in found.warnings[0]
-    assert "'a man on a bench'" in found.warnings[0]
+@pytest.mark.parametrize(
+    ("captions", "warning"),
+    [
+        (["a man on a bench"] * 50, "collapsed: 50 images share 1 caption, .*'a man on a bench'"),
+        ([f"a dog dog {i}" for i in range(5)], "5 of 5 captions repeat a word.*--no-double-word"),
+        (["a <unk> sits"], "<unk> occurs 1 time"),
+        ([f"a dog sees {i} cats" for i in range(50)], None),
+    ],
+)
+def test_diversity_warns_of_broken_captions(captions, warning):
+    warnings = measure_diversity(dict(enumerate(captions))).warnings
+    assert len(warnings) == (warning is not None)
+    assert all(re.search(warning, text) for text in warnings)
 
 
-def test_varied_captions_are_not_warned_about():
-    assert diversity({i: f"a dog sees {i} cats" for i in range(50)}).warnings == ()
+def test_score_shuffled_drops_only_for_captions_of_the_image():
+    _, references = make_captions(1, 40)
+    specific = {i: r[0] for i, r in references.items()}
+    generic = dict.fromkeys(references, "a dog sits on the grass")
+    baseline = score_shuffled(specific, references)
+    assert baseline.cider < 0.5 * score(specific, references).cider
+    assert baseline.signature.endswith("shuffled:seed0")
+    generic_baseline = score_shuffled(generic, references).cider
+    assert generic_baseline == pytest.approx(score(generic, references).cider)
 
 
-def test_repetition_is_said():
-    found = diversity({i: f"a dog dog {i}" for i in range(5)})
-    assert "A word is repeated at once in 5 of 5 captions" in found.warnings[0]
-    assert "no_double_word (on the command line --no-double-word)" in found.warnings[0]
-
-
-def test_shuffling_hurts_who_looks_and_not_who_does_not():
-    _, references = captions(1, 40)
-    looks = {i: r[0] for i, r in references.items()}
-    blind = dict.fromkeys(references, "a dog sits on the grass")
-    assert shuffled(looks, references).cider < 0.5 * score(looks, references).cider
-    assert shuffled(blind, references).cider == pytest.approx(score(blind, references).cider)
-    assert shuffled(looks, references).signature.endswith("shuffled:seed0")
-
-
-def test_diversity_and_the_shuffle_take_what_score_takes():
-    said, references = captions(1, 6)
-    for given in (pd.Series(said), {i: [caption] for i, caption in said.items()}):
-        assert diversity(given) == diversity(said)
-        assert shuffled(given, references).values == shuffled(said, references).values
-
-
-def test_no_image_keeps_its_caption():
+def test_score_shuffled_moves_every_caption():
     names = {i: f"word{chr(97 + i)}" for i in range(20)}
-    moved = shuffled(names, {i: [name] for i, name in names.items()}, seed=3)
-    assert moved.rouge_l == 0
+    references = {i: [name] for i, name in names.items()}
+    assert score_shuffled(names, references, seed=3).rouge_l == 0
 
 
-def test_what_cannot_be_measured_is_said():
+def test_diversity_and_baseline_accept_what_score_accepts():
+    captions, references = make_captions(1, 6)
+    for given in (pd.Series(captions), {i: [caption] for i, caption in captions.items()}):
+        assert measure_diversity(given) == measure_diversity(captions)
+        baseline = score_shuffled(captions, references)
+        assert score_shuffled(given, references).values == baseline.values
+
+
+def test_diversity_and_baseline_refuse_too_few_captions():
     with pytest.raises(ScoreError, match="no captions to measure"):
-        diversity({})
-    with pytest.raises(ScoreError, match="1 image cannot be shuffled"):
-        shuffled({1: "a"}, {1: ["a"]})
+        measure_diversity({})
+    with pytest.raises(ScoreError, match="cannot shuffle 1 image"):
+        score_shuffled({1: "a"}, {1: ["a"]})

@@ -1,0 +1,229 @@
+"""Results and annotations in the file formats of the COCO caption task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from captioning.errors import OutputError, ScoreError
+from captioning.files import write_atomic
+from captioning.messages import format_count
+
+_RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
+_REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """Caption of an image that is identified by its file.
+
+    Attributes:
+        file: File name, with folders if the results have them.
+        caption: None if the image could not be captioned.
+        image_id: None for JSON Lines.
+    """
+
+    file: str
+    caption: str | None
+    image_id: int | None
+
+
+def read_results(path: Path | str) -> dict[int, str]:
+    """Read one caption for each image id from a COCO results file.
+
+    Raises:
+        ScoreError: The file cannot be read, an id is not an integer or is repeated, or a caption
+            is missing.
+    """
+    path = Path(path)
+    entries = _load_json(
+        path,
+        f"A results file is one list: {_RESULTS}. Write one with captioning evaluate, or with "
+        "captioning caption -o results.json, where the images are named by their ids (42.jpg).",
+    )
+    if not isinstance(entries, list) or not entries:
+        raise ScoreError(f"{path} has no list of captions. A results file is {_RESULTS}.")
+    captions: dict[int, str] = {}
+    repeated = []
+    for i, entry in enumerate(entries):
+        image, caption = _parse_entry(path, i, entry, _RESULTS)
+        if image in captions:
+            repeated.append(image)
+        captions[image] = caption
+    if repeated:
+        raise ScoreError(
+            f"{path} has more than one caption for {format_count(len(set(repeated)), 'image')} "
+            f"(such as {repeated[0]}). Keep one caption per image."
+        )
+    return captions
+
+
+def read_file_results(path: Path | str) -> list[FileResult] | None:
+    """Read results that name the files of the images, as ``captioning caption`` writes them.
+
+    Returns:
+        A result for each row of a JSON Lines or COCO results file. None if the rows do not name
+        files; :func:`read_results` then reads the file or explains what is wrong.
+
+    Raises:
+        ScoreError: A line is not JSON, or a caption is not a string.
+    """
+    path = Path(path)
+    rows = _load_rows(path)
+    if not rows or not all(
+        isinstance(row, dict) and isinstance(row.get("file_name"), str) for row in rows
+    ):
+        return None
+    results = []
+    for number, row in enumerate(rows, 1):
+        caption, image = row.get("caption"), row.get("image_id")
+        if not isinstance(caption, str) and (caption is not None or "error" not in row):
+            raise ScoreError(
+                f"{path}: the caption of row {number} is {caption!r}, not a string. Write the "
+                "file again: captioning caption IMAGES -o results.jsonl"
+            )
+        results.append(FileResult(row["file_name"], caption, image if _is_id(image) else None))
+    return results
+
+
+def read_references(path: Path | str) -> dict[int, list[str]]:
+    """Read the references of each image id from a COCO annotations file.
+
+    A plain list of the same entries is also accepted. Images without captions are left out.
+
+    Raises:
+        ScoreError: The file cannot be read, an id is not an integer, or a caption is missing.
+    """
+    return read_annotations(path)[0]
+
+
+def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple[str, int]]]:
+    """Read the references of each image id, and the file name and id of each named image.
+
+    Raises:
+        ScoreError: As for :func:`read_references`.
+    """
+    path = Path(path)
+    content = _load_json(path, f"To use it as references, name it as a data set: jsonl:{path}")
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise ScoreError(f"{path} has no captions. An annotations file is {_REFERENCES}.")
+    references: dict[int, list[str]] = {}
+    for i, entry in enumerate(entries):
+        image, caption = _parse_entry(path, i, entry, _REFERENCES)
+        references.setdefault(image, []).append(caption)
+    images = content.get("images") if isinstance(content, dict) else None
+    files = [
+        (image["file_name"], image["id"])
+        for image in (images if isinstance(images, list) else [])
+        if isinstance(image, dict)
+        and isinstance(image.get("file_name"), str)
+        and _is_id(image.get("id"))
+        and image["id"] in references
+    ]
+    return references, files
+
+
+def write_results(captions: Mapping[Any, str], path: Path | str) -> None:
+    """Write one caption for each image id as a COCO results file, atomically.
+
+    Lone surrogates, which occur in badly scraped text, are written as JSON escapes.
+
+    Raises:
+        ScoreError: An id is not an integer.
+        OutputError: The file cannot be written.
+    """
+    wrong = [image for image in captions if not _is_id(image)]
+    if wrong:
+        raise ScoreError(
+            f"Image id {wrong[0]!r} is not an integer, as the COCO format requires. Number the "
+            "images, and keep a list of their names."
+        )
+    entries = [{"image_id": int(image), "caption": text} for image, text in captions.items()]
+    text = json.dumps(entries, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(entries)
+    try:
+        write_atomic(Path(path), text)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error}. Check that the path is writable and has free space."
+        ) from error
+
+
+def select_references(
+    references: Mapping[int, Sequence[str]], candidates: Mapping[int, str]
+) -> dict[int, Sequence[str]]:
+    """Return the references of the images that have a candidate, in the order of references."""
+    return {image: captions for image, captions in references.items() if image in candidates}
+
+
+def _load_json(path: Path, jsonl_advice: str) -> Any:
+    text = ""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text)
+    except FileNotFoundError as error:
+        raise ScoreError(f"{path} does not exist. Give the path of a file of captions.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        if _looks_like_jsonl(text.splitlines()):
+            raise ScoreError(f"{path} is a JSON Lines file. {jsonl_advice}") from error
+        raise ScoreError(f"cannot read {path} as JSON: {error}.") from error
+
+
+def _load_rows(path: Path) -> list[Any]:
+    """Return the entries of a JSON list or the rows of JSON Lines, or an empty list.
+
+    Raises:
+        ScoreError: A line is not JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return []
+    with suppress(ValueError, RecursionError):
+        content = json.loads(text)
+        return content if isinstance(content, list) else [content]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not _looks_like_jsonl([line for _, line in lines]):
+        return []
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ScoreError(
+                f"{path}, line {number}: not valid JSON ({error}). If the run that wrote the file "
+                "was interrupted, repeat its captioning caption command to complete it."
+            ) from error
+    return rows
+
+
+def _looks_like_jsonl(lines: Sequence[str]) -> bool:
+    """Return whether the first two lines begin with an object."""
+    return [line[:1] for line in lines[:2]] == ["{", "{"]
+
+
+def _is_id(image: object) -> bool:
+    return isinstance(image, Integral) and not isinstance(image, bool)
+
+
+def _parse_entry(path: Path, index: int, entry: object, example: str) -> tuple[int, str]:
+    expected = f"Expected a file like {example}."
+    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
+        raise ScoreError(f"{path}: entry {index} is {entry!r:.80}. {expected}")
+    image, caption = entry["image_id"], entry["caption"]
+    if not _is_id(image):
+        raise ScoreError(
+            f"{path}: image_id of entry {index} is {image!r}, not an integer. {expected}"
+        )
+    if not isinstance(caption, str):
+        raise ScoreError(
+            f"{path}: caption of entry {index} is {caption!r}, not a string. {expected}"
+        )
+    return image, caption
