@@ -33,8 +33,8 @@ def main() -> None:
     candidates, references = load(args.captions)
 
     def ours() -> float:
-        tokenizer._chunk_words.cache_clear()
-        tokenizer._last_words.cache_clear()
+        tokenizer._split_chunk.cache_clear()
+        tokenizer._split_last_chunk.cache_clear()
         return score(candidates, references).cider
 
     both = {"ours": ours, "pycocoevalcap": lambda: official(candidates, references)}

@@ -1,24 +1,24 @@
-"""Which characters the Stanford PTB tokenizer 3.4.1 takes for letters, digits and signs.
+"""Character classes of the Stanford PTB tokenizer 3.4.1.
 
-The ranges are frozen on purpose: that tokenizer knows Unicode 6.2, and Python's ``unicodedata``
-grows with every release, so asking it would make scores depend on the version of Python. All are
-hexadecimal code points of the basic plane; characters beyond it reach the tokenizer as pairs of
-surrogates, which are no letters.
+The tokenizer implements Unicode 6.2. Python's ``unicodedata`` follows newer versions, with which
+scores would depend on the version of Python, so the ranges are fixed here. They are hexadecimal
+code points of the basic plane. Characters beyond it reach the tokenizer as pairs of surrogates,
+which are not letters.
 
-The ranges state which characters that program treats alike. They were generated from its compiled
-character classes, and hold none of its text.
+The ranges were generated from the compiled character classes of the tokenizer and contain none of
+its text.
 """
 
 
-def _characters(ranges: str) -> str:
-    """Turn ``"41-5A AA"`` into the inside of a regular expression's character class."""
+def _to_character_class(ranges: str) -> str:
+    """Convert ranges such as ``"41-5A AA"`` to the inside of a regular expression's ``[]``."""
     text = ""
     for span in ranges.split():
         text += "-".join(f"\\u{int(code, 16):04x}" for code in span.split("-"))
     return text
 
 
-LETTERS = _characters(
+LETTERS = _to_character_class(
     """
     41-5A 61-7A AA B5 BA C0-D6 D8-F6 F8-2C1 2C6-2D1 2E0-2E4 2EC 2EE 370-374 376-377 37A-37D 386
     388-38A 38C 38E-3A1 3A3-3F5 3F7-481 48A-527 531-556 559 561-587 5D0-5EA 5F0-5F2 620-64A
@@ -55,9 +55,9 @@ LETTERS = _characters(
     FE76-FEFC FF21-FF3A FF41-FF5A FF66-FFBE FFC2-FFC7 FFCA-FFCF FFD2-FFD7 FFDA-FFDC
     """
 )
-"""Unicode's letters (category L)."""
+"""Letters (Unicode category L)."""
 
-MARKS = _characters(
+MARKS = _to_character_class(
     """
     2C2-2C5 2D2-2DF 2E5-2EB 2ED 2EF-36F 375 378-379 384-385 3F6 483-487 55A-55F 591-5BD 5BF
     5C1-5C2 5C4-5C5 5C7 615-61A 64B-65E 670 6D6-6E4 6E7-6ED 6FD-6FE 70F 711 730-74C 7A6-7B0
@@ -66,9 +66,9 @@ MARKS = _characters(
     D46-D48 E31 E34-E3A E47-E4E EB1 EB4-EBC EC8-ECD
     """
 )
-"""Accents, vowel signs and the like, which stand inside a word as letters do."""
+"""Accents, vowel signs and similar characters, which occur inside words like letters."""
 
-FOREIGN_DIGITS = _characters(
+FOREIGN_DIGITS = _to_character_class(
     """
     660-669 6F0-6F9 7C0-7C9 966-96F 9E6-9EF A66-A6F AE6-AEF B66-B6F BE6-BEF C66-C6F CE6-CEF
     D66-D6F E50-E59 ED0-ED9 F20-F29 1040-1049 1090-1099 17E0-17E9 1810-1819 1946-194F 19D0-19D9
@@ -78,7 +78,7 @@ FOREIGN_DIGITS = _characters(
 )
 """Decimal digits other than 0 to 9."""
 
-SIGNS = _characters(
+SIGNS = _to_character_class(
     """
     25 A1 A6-A9 AC AE-B1 B4 B6-B8 BF D7 F7 37E 387 589 5BE 5C0 5C3 5C6 5F3-5F4 600-603 606-60A 60C
     614 61B 61E-61F 66A 66D 6D4 700-70D 7F6-7F8 964-965 E4F 1FBD 2016-2017 2020-2023 2030-2038
@@ -87,4 +87,4 @@ SIGNS = _characters(
     FF1A-FF20 FF3B-FF40 FF5B-FF65
     """
 )
-"""Signs that are always a word of their own."""
+"""Signs that always form their own word."""

@@ -1,11 +1,12 @@
-"""What the Stanford PTB tokenizer 3.4.1 takes for one word: a list of rules, tried at each place.
+"""Rules of the Stanford PTB tokenizer 3.4.1, which divide text into words.
 
-A rule is a regular expression and a :class:`Kind`. Group 1 is the word; what the expression asks
-for behind it is context that belongs to the next word. The rule whose whole match (context
-included) is longest wins, and of equally long ones the first: **the order counts**.
+A rule is a regular expression and a :class:`Kind`. Group 1 is the word; text after the group is
+context that belongs to the next word. At each position, the rule with the longest match (context
+included) applies, and the first of several equally long ones: **the order matters**.
 
-``(?i:...)`` may be written in any case, all else only as it stands. Within a rule longer
-alternatives stand before their own beginnings, because Python takes the first that fits.
+``(?i:...)`` matches in any case, everything else is case-sensitive. Within a rule, longer
+alternatives come before their own prefixes, because Python takes the first alternative that
+matches.
 """
 
 import re
@@ -16,34 +17,34 @@ from captioning.text.ptb_characters import FOREIGN_DIGITS, LETTERS, MARKS, SIGNS
 
 
 class Kind(Enum):
-    """What becomes of the text that a rule found."""
+    """How the text of a match is normalized."""
 
-    PLAIN = auto()  # stays as it is
-    WORD = auto()  # loses soft hyphens
-    OPENING = auto()  # a quote that opens
-    CLOSING = auto()  # a quote that closes, or an apostrophe
-    TAG = auto()  # its blanks become non-breaking
-    SMILEY = auto()  # its parentheses are spelled out
-    PHONE = auto()  # its parentheses are spelled out, its blanks become non-breaking
-    ACRONYM = auto()  # a single letter loses its period
-    AMPERSAND = auto()  # ``&amp;`` becomes ``&``
-    SIGN = auto()  # has a name, such as ``cents`` or ``-LRB-``
-    DASH = auto()  # becomes two hyphens
-    HYPHENS = auto()  # three or four become two
-    ELLIPSIS = auto()  # becomes three dots
-    NOTHING = auto()  # gives no word: blanks, and what the tokenizer does not know
+    PLAIN = auto()  # unchanged
+    WORD = auto()  # remove soft hyphens
+    OPENING = auto()  # opening quote
+    CLOSING = auto()  # closing quote or apostrophe
+    TAG = auto()  # make spaces non-breaking
+    SMILEY = auto()  # replace parentheses by their names
+    PHONE = auto()  # replace parentheses by their names, make spaces non-breaking
+    ACRONYM = auto()  # remove the period of a single letter
+    AMPERSAND = auto()  # replace ``&amp;`` by ``&``
+    SIGN = auto()  # replace by a name, such as ``cents`` or ``-LRB-``
+    DASH = auto()  # replace by two hyphens
+    HYPHENS = auto()  # replace three or four by two
+    ELLIPSIS = auto()  # replace by three periods
+    SKIP = auto()  # no word: spaces and unknown characters
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of word."""
+    """A pattern of words and their normalization."""
 
     pattern: re.Pattern[str]
     kind: Kind
 
 
-def _any(words: str) -> str:
-    """Return the expression for one of ``words`` in any case."""
+def _ignore_case(words: str) -> str:
+    """Return an expression that matches one of ``words`` in any case."""
     return f"(?i:{'|'.join(words.split())})"
 
 
@@ -54,16 +55,16 @@ _LD = f"[{LETTERS}0-9{FOREIGN_DIGITS}]"
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
 _BLANK = r"[ \t\xa0\u2000-\u200a\u3000\r\n\v\f\x85\u2028\u2029]"
 _MID_SENTENCE = r"[,;:\u3001]"
-_APOSTROPHE = rf"(?:['\x92\u2019]|{_any('&apos;')})"
+_APOSTROPHE = rf"(?:['\x92\u2019]|{_ignore_case('&apos;')})"
 _LIKE_APOSTROPHE = rf"(?:{_APOSTROPHE}|[`\x91\u2018\u201b])"
 _QUOTE = rf"(?:[`\x91-\x94\xab\xbb\u2018-\u201f\u2039\u203a]{{1,2}}|''|{_APOSTROPHE})"
-_DOUBLE_QUOTE = rf"(?:\"|{_any('&quot;')})"
+_DOUBLE_QUOTE = rf"(?:\"|{_ignore_case('&quot;')})"
 
-# Words. A letter may be an HTML entity; a period between letters does not end a word.
-_WORD_L = rf"(?:[{LETTERS}{MARKS}\xad]|&[aeiouAEIOU]{_any('acute grave uml')};)"
+# Words. A letter may be an HTML entity. A period between letters does not end a word.
+_WORD_L = rf"(?:[{LETTERS}{MARKS}\xad]|&[aeiouAEIOU]{_ignore_case('acute grave uml')};)"
 _WORD_LD = rf"(?:{_WORD_L}|{_D})"
 _WORD = rf"{_WORD_L}{_WORD_LD}*(?:[.!?]{_WORD_L}{_WORD_LD}*)*"
-_CLITIC = rf"{_APOSTROPHE}(?:[msdMSD]|{_any('re ve ll')})"
+_CLITIC = rf"{_APOSTROPHE}(?:[msdMSD]|{_ignore_case('re ve ll')})"
 _NEGATED = r"[A-Za-z\xad]*[A-MO-Za-mo-z]\xad*"
 _NEGATION = rf"(?i:n){_LIKE_APOSTROPHE}(?i:t)"
 _WITH_APOSTROPHE = "|".join(
@@ -71,10 +72,10 @@ _WITH_APOSTROPHE = "|".join(
         rf"{_APOSTROPHE}(?i:n){_APOSTROPHE}?",
         rf"[A-HJ-XZn]{_LIKE_APOSTROPHE}{_L}{{2,}}",
         rf"[lLdDjJ]{_APOSTROPHE}",
-        rf"{_any('dunkin somethin ol')}{_APOSTROPHE}",
-        rf"{_APOSTROPHE}{_any('em till? cause [2-9]0s')}",
+        rf"{_ignore_case('dunkin somethin ol')}{_APOSTROPHE}",
+        rf"{_APOSTROPHE}{_ignore_case('em till? cause [2-9]0s')}",
         rf"{_L}+[aeiouyAEIOUY]{_LIKE_APOSTROPHE}[aeiouA-Z]{_L}*",
-        _any(r"cont'd\.? nor'easter c'mon e'er s'mores ev'ry li'l nat'l"),
+        _ignore_case(r"cont'd\.? nor'easter c'mon e'er s'mores ev'ry li'l nat'l"),
         rf"(?i:o){_LIKE_APOSTROPHE}(?i:o)",
     ]
 )
@@ -82,15 +83,15 @@ _WITH_APOSTROPHE = "|".join(
 # Words with hyphens, slashes and ampersands
 _ELIDED = rf"(?:[dDoOlL]{_LIKE_APOSTROPHE}{_LD})"
 _THING = rf"{_ELIDED}?{_LD}+(?:[-_\u058a\u2010\u2011]{_ELIDED}?{_LD}+)*"
-_COUNTRIES = _any(r"u\.s\.-u\.k u\.s\.-u\.s\.s\.r (?:canada|sino|korean|eu|japan|non)-u\.s")
+_COUNTRIES = _ignore_case(r"u\.s\.-u\.k u\.s\.-u\.s\.s\.r (?:canada|sino|korean|eu|japan|non)-u\.s")
 _INITIALS = rf"(?:{_COUNTRIES}|[A-Za-z](?:\.[A-Za-z])+)"
 _ACRONYM = rf"(?:{_INITIALS}|[A-Za-z])"
 _HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9\xad]+))+"
 _SLASH_PART = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
-_FIRM = rf"[A-Z]+(?:(?:[+&]|{_any('&amp;')})[A-Z]+)+"
+_FIRM = rf"[A-Z]+(?:(?:[+&]|{_ignore_case('&amp;')})[A-Z]+)+"
 _FIXED = "|".join(
     [
-        _any(r"-[rl][rcs]b- c\.d\.s pro- anti- s(?:&|&amp;)p-500 s(?:&|&amp;)ls"),
+        _ignore_case(r"-[rl][rcs]b- c\.d\.s pro- anti- s(?:&|&amp;)p-500 s(?:&|&amp;)ls"),
         rf"(?i:cap){_APOSTROPHE}(?i:n)",
         rf"(?i:c){_APOSTROPHE}(?i:est)",
     ]
@@ -109,29 +110,41 @@ _PHONE = (
 )
 _DOTTED_PHONE = r"(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 
-# Abbreviations: those that may end a sentence, those that do not, those known before numbers
+# Abbreviations that may end a sentence, that do not end one, and that come before numbers
 _ABBREVIATION = "|".join(
     [
-        _any("jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri"),
-        _any("ala ariz calif colo conn ct dak fla ga ind kans? ky md mich minn mo mont neb nev"),
-        _any("okla penn tenn va vt wisc? wyo inc cos? corp ltd plc bancorp rt bhd assn univ"),
-        _any(r"intl sys tel est ext sq [js]r bros (?:ed|ph)\.d esq bldg blvd rd etc al seq"),
+        _ignore_case("jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri"),
+        _ignore_case(
+            "ala ariz calif colo conn ct dak fla ga ind kans? ky md mich minn mo mont neb nev"
+        ),
+        _ignore_case(
+            "okla penn tenn va vt wisc? wyo inc cos? corp ltd plc bancorp rt bhd assn univ"
+        ),
+        _ignore_case(
+            r"intl sys tel est ext sq [js]r bros (?:ed|ph)\.d esq bldg blvd rd etc al seq"
+        ),
         r"A(?i:z|rk)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)",
         r"(?i:pp?t)[ye](?i:s?)",
     ]
 )
 _TITLE = "|".join(
     [
-        _any("mr mrs ms drs? profs? sens? reps? attys? lt col gen messrs govs? adm rev maj sgt"),
-        _any("cpl pvt capt ste? ave pres lieut hon brig co?mdr pfc spc supts? det mt ft adj adv"),
-        _any("asst assoc ens insp mlle mme msgr sfc vs alex wm jos cie cf treas ph invt elec"),
-        _any(r"natl dept a\.k\.a"),
+        _ignore_case(
+            "mr mrs ms drs? profs? sens? reps? attys? lt col gen messrs govs? adm rev maj sgt"
+        ),
+        _ignore_case(
+            "cpl pvt capt ste? ave pres lieut hon brig co?mdr pfc spc supts? det mt ft adj adv"
+        ),
+        _ignore_case(
+            "asst assoc ens insp mlle mme msgr sfc vs alex wm jos cie cf treas ph invt elec"
+        ),
+        _ignore_case(r"natl dept a\.k\.a"),
         r"M(?i:iss)|(?i:m)[ft](?i:g)",
         _ACRONYM,
     ]
 )
-_BEFORE_NUMBER = _any("ca figs? prop nos? art bldg pp op")
-# A word in capitals here begins a sentence, so that an initial before it ended one.
+_BEFORE_NUMBER = _ignore_case("ca figs? prop nos? art bldg pp op")
+# Words that begin a sentence, so that the period of an initial before them ends a sentence.
 _STARTERS = "|".join(
     [
         "A(?i:dditionally|ccording|bout|fter|n|s|t|)",
@@ -142,32 +155,35 @@ _STARTERS = "|".join(
     ]
 )
 
-# The web
+# Web addresses, files and smileys
 _NAME = r"[A-Za-z][A-Za-z0-9_:.-]*"
 _ATTRIBUTE = rf"{_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?"
 _TAG = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_NAME}|{_NAME}(?: +(?:{_ATTRIBUTE})?)* */?) *>"
 _URL_END = r"[^ \t\n\f\r\"<>|.!?(){},-]"
 _URL_PATH = rf"(?:/[^ \t\n\f\r\"<>|()]+{_URL_END})?"
-_URL = rf"{_any('https?')}://[^ \t\n\f\r\"<>|(){{}}]+{_URL_END}"
+_URL = rf"{_ignore_case('https?')}://[^ \t\n\f\r\"<>|(){{}}]+{_URL_END}"
 _WWW = rf"(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}{_URL_PATH}"
-# From the comma to the underscore: the original's slip keeps capitals and digits out, too.
-_SITE = rf"(?:[^ \t\n\f\r\"`'<>|.!?(){{}},-_$]+\.)+{_any('com net org edu')}{_URL_PATH}"
+# The range from comma to underscore is a mistake of the original: it also excludes capitals and
+# digits.
+_SITE = rf"(?:[^ \t\n\f\r\"`'<>|.!?(){{}},-_$]+\.)+{_ignore_case('com net org edu')}{_URL_PATH}"
 _MAIL_PART = r"[^ \t\n\f\r\"<>|(){}.\xa0]+"
 _MAIL = (
-    rf"(?:{_any('&lt;')}|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|(){{}}\xa0]*"
-    rf"@(?:{_MAIL_PART}\.)*{_MAIL_PART}(?:{_any('&gt;')}|>)?"
+    rf"(?:{_ignore_case('&lt;')}|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|(){{}}\xa0]*"
+    rf"@(?:{_MAIL_PART}\.)*{_MAIL_PART}(?:{_ignore_case('&gt;')}|>)?"
 )
 _FILE_ENDING = "|".join(
     [
-        _any("bat bmp class cgi cpp c dll docx? exe gif gz html? h jar java jpe?g mov mp3 pdf"),
-        _any("php pl png ppt ps py sql tar txt wav xml x zip"),
+        _ignore_case(
+            "bat bmp class cgi cpp c dll docx? exe gif gz html? h jar java jpe?g mov mp3 pdf"
+        ),
+        _ignore_case("php pl png ppt ps py sql tar txt wav xml x zip"),
     ]
 )
 _FILE = rf"{_WORD_LD}+(?:\.{_WORD_LD}+)*\.(?:{_FILE_ENDING})"
 _SMILEY = r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]]"
 _FACE = "|".join(
     [
-        r"[\^x=~<>]\.\[\^(?i:x)=[^<]*<>\]",  # a slip of the original in what should be x.x
+        r"[\^x=~<>]\.\[\^(?i:x)=[^<]*<>\]",  # mistake of the original, meant as x.x
         r"[-\^x=~<>']_[-\^x=~<>']",
         r"\([-\^x=~<>'][_.]?[-\^x=~<>']\)",
         r"\([\^x=~<>']-[\^x=~<>'`]\)",
@@ -179,9 +195,9 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (r"((?i:can(?=not)|'t(?=was)))(?i:not|was)", Kind.PLAIN),
     (r"((?i:'t(?=is)|(?:gon|wan)(?=na)|got(?=ta)|(?:lem|gim)(?=me)))(?i:is|na|ta|me)", Kind.PLAIN),
     (rf"({_TAG})", Kind.TAG),
-    (rf"({_any('&md; &mdash; &ndash;')}|[\x96\x97\u2013-\u2015])", Kind.DASH),
-    (rf"({_any('&amp;')})", Kind.AMPERSAND),
-    (rf"({_any('&(?:ht|tl|ur|lr|qc|ql|qr|odq|cdq|[#][0-9]+);')})", Kind.PLAIN),
+    (rf"({_ignore_case('&md; &mdash; &ndash;')}|[\x96\x97\u2013-\u2015])", Kind.DASH),
+    (rf"({_ignore_case('&amp;')})", Kind.AMPERSAND),
+    (rf"({_ignore_case('&(?:ht|tl|ur|lr|qc|ql|qr|odq|cdq|[#][0-9]+);')})", Kind.PLAIN),
     (rf"({_WORD}){_CLITIC}", Kind.WORD),
     (rf"({_NEGATED}){_NEGATION}", Kind.WORD),
     (rf"({_WORD})", Kind.WORD),
@@ -218,8 +234,8 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (rf"({_DOTTED_PHONE})", Kind.PHONE),
     (rf"({_DOUBLE_QUOTE})[A-Za-z0-9$]", Kind.OPENING),
     (rf"({_DOUBLE_QUOTE})", Kind.CLOSING),
-    (r"(\x7f)", Kind.NOTHING),
-    (rf"([<>]|{_any('&lt; &gt;')})", Kind.SIGN),
+    (r"(\x7f)", Kind.SKIP),
+    (rf"([<>]|{_ignore_case('&lt; &gt;')})", Kind.SIGN),
     (rf"({_SMILEY})[^A-Za-z0-9]", Kind.SMILEY),
     (rf"({_FACE})", Kind.SMILEY),
     (r"([{}\[\]()])", Kind.SIGN),
@@ -239,9 +255,9 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (rf"({_QUOTE})", Kind.CLOSING),
     (r"(<<|>>)", Kind.PLAIN),
     (rf"([+&~^|\\\u207a\u207b\u208a\u208b\u2044\u24b6-\u24cf{SIGNS}])", Kind.PLAIN),
-    (rf"(\0|{_SPACE}+|[\u200b\u200e\u200f\ufeff]|{_any('&nbsp;')})", Kind.NOTHING),
-    (r"(\r\n|[^\n]|\n)", Kind.NOTHING),
+    (rf"(\0|{_SPACE}+|[\u200b\u200e\u200f\ufeff]|{_ignore_case('&nbsp;')})", Kind.SKIP),
+    (r"(\r\n|[^\n]|\n)", Kind.SKIP),
 )
 
 RULES = tuple(Rule(re.compile(pattern), kind) for pattern, kind in _TABLE)
-"""All rules, in their order."""
+"""All rules, in order of priority."""

@@ -1,11 +1,11 @@
-"""Captions to words, exactly as the official scorer splits them, but without Java.
+"""PTB tokenizer: the words of the official caption scorer, without Java.
 
-The scores of this field are computed on the words of the Stanford PTB tokenizer 3.4.1 as
-pycocoevalcap 1.2 calls it: ``-preserveLines -lowerCase``, with a fixed list of punctuation dropped
-afterwards. :func:`tokenize` gives the same words for a caption that stands alone on its line.
+Caption scores are computed on the words of the Stanford PTB tokenizer 3.4.1 as pycocoevalcap 1.2
+calls it: with ``-preserveLines -lowerCase``, followed by removal of a fixed list of punctuation.
+:func:`tokenize` returns the same words for a caption that is alone in its file.
 
-One oddity of the original is kept, because scores depend on it: brackets become the words
-``-lrb-`` and ``-rrb-``, since lower case hides them from the punctuation list.
+Brackets become the words ``-lrb-`` and ``-rrb-``, as in pycocoevalcap: in lower case they do not
+match the list of punctuation.
 """
 
 import re
@@ -17,20 +17,22 @@ from captioning.text.ptb_rules import RULES, Kind
 PUNCTUATION = frozenset(
     "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split()  # noqa: SIM905
 )
-"""What pycocoevalcap drops after tokenizing."""
+"""Words that pycocoevalcap removes after tokenizing."""
 
-# No rule looks from a chunk like these past the blank behind it (from a number: past the letter
-# behind that blank), so that its words can be remembered. The same holds for a last word and its
-# period.
+# The words of these chunks can be cached: no rule looks beyond the space that follows them (or
+# beyond the letter after that space, if the chunk is a number). The same holds for a last word and
+# its period.
 _WORDS = r"[A-Za-z]+(?:[-'][A-Za-z]+)*"
 _CHUNKS = rf"(?:{_WORDS}'?,?|[-,:;&\"']|[0-9]+(?= [A-Za-z]))"
 _CHUNK = re.compile(rf"{_CHUNKS}(?= )")
 _PLAIN = re.compile(rf"(?:{_CHUNKS} +)*(?:{_WORDS})? *\.? *")
 
-# Letters alone are one word, but for these.
+# All other chunks of letters are one word.
 _SPLIT_WORDS = frozenset(["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"])
-# After a last word like these it matters what the next line begins with.
-_LEANS_ON_NEXT = re.compile(r"(?:[A-Za-z]|ca|nos?|figs?|prop|art|bldg|pp|op)\.?", re.IGNORECASE)
+# After these last words, the words depend on the beginning of the next line.
+_DEPENDS_ON_NEXT_LINE = re.compile(
+    r"(?:[A-Za-z]|ca|nos?|figs?|prop|art|bldg|pp|op)\.?", re.IGNORECASE
+)
 _LOOKAHEAD = 64
 
 _SIGNS = {
@@ -50,34 +52,33 @@ _QUOTES = (
 
 
 def tokenize(caption: str) -> list[str]:
-    """Return the words of one caption, in lower case and without punctuation.
+    """Split a caption into lower-case words without punctuation.
 
     >>> tokenize("A man's dog, grey and wet, can't swim.")
     ['a', 'man', "'s", 'dog', 'grey', 'and', 'wet', 'ca', "n't", 'swim']
 
     Args:
-        caption: Any text. Line breaks count as blanks.
+        caption: Any text. Line breaks count as spaces.
 
     Returns:
-        The words; none for a caption without any. A word may hold a non-breaking blank
-        (``"1 1/2"`` is one word).
+        The words. A word may contain a non-breaking space: ``"1 1/2"`` is one word.
     """
     return _tokenize(caption.replace("\n", " "), "")
 
 
 def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
-    """Return the words of many captions, as if they stood line by line in one file.
+    """Split many captions into words, as if they were the lines of one file.
 
-    This is how pycocoevalcap calls the original, whose lexer looks over the line end: a caption
-    that ends in ``"reads K."`` keeps the period in its last word, unless the next caption begins
-    with a word such as ``The``. Scores that must equal the official ones take this function; all
-    else takes :func:`tokenize`.
+    pycocoevalcap writes such a file, and its lexer looks beyond the end of a line: a caption that
+    ends in ``"reads K."`` keeps the period in its last word, unless the next caption begins with a
+    word such as ``The``. Use this function for scores that must equal the official ones, and
+    :func:`tokenize` for everything else.
 
     Args:
-        captions: Captions in the order in which the official scorer would write them.
+        captions: Captions in the order in which the official scorer writes them.
 
     Returns:
-        The words of each caption, as :func:`tokenize` gives them.
+        The words of each caption.
     """
     words: list[list[str]] = []
     following = ""
@@ -91,80 +92,77 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
 def _tokenize(line: str, following: str) -> list[str]:
     if _PLAIN.fullmatch(line):
         *chunks, last = line.rstrip(" ").split(" ")
-        if not _LEANS_ON_NEXT.fullmatch(last):
+        if not _DEPENDS_ON_NEXT_LINE.fullmatch(last):
             plain: list[str] = []
             for chunk in chunks:
-                plain += _chunk_words(chunk)
-            plain += _last_words(last)
+                plain += _split_chunk(chunk)
+            plain += _split_last_chunk(last)
             return plain
     text = f"{line}\n{following[:_LOOKAHEAD]}\n"
     if line.isascii() or max(line) <= "\uffff":
-        return _without_punctuation(_words(text, len(line)))
-    # The original reads UTF-16: a character beyond the basic plane is two of its letters.
-    units = _units(line)
-    words = _words(f"{units}\n{_units(following[:_LOOKAHEAD])}\n", len(units))
-    return _without_punctuation([_whole(word) for word in words])
+        return _remove_punctuation(_split_words(text, len(line)))
+    # The original reads UTF-16: a character beyond the basic plane is two characters for it.
+    units = _split_surrogates(line)
+    words = _split_words(f"{units}\n{_split_surrogates(following[:_LOOKAHEAD])}\n", len(units))
+    return _remove_punctuation([_join_surrogates(word) for word in words])
 
 
-def _without_punctuation(words: list[str]) -> list[str]:
-    """Drop punctuation as pycocoevalcap does, which first strips the joined words."""
+def _remove_punctuation(words: list[str]) -> list[str]:
+    """Remove punctuation like pycocoevalcap, which first strips the joined words."""
     stripped = " ".join(words).rstrip()
     return [word for word in stripped.split(" ") if word and word not in PUNCTUATION]
 
 
 @lru_cache(maxsize=1 << 16)
-def _chunk_words(chunk: str) -> tuple[str, ...]:
-    """Return the words of a chunk that a blank follows."""
+def _split_chunk(chunk: str) -> tuple[str, ...]:
+    """Return the words of a chunk that is followed by a space."""
     if chunk.isalpha() and chunk.lower() not in _SPLIT_WORDS:
         return (chunk.lower(),)
-    return tuple(_without_punctuation(_words(chunk + " ", len(chunk))))
+    return tuple(_remove_punctuation(_split_words(chunk + " ", len(chunk))))
 
 
 @lru_cache(maxsize=1 << 16)
-def _last_words(chunk: str) -> tuple[str, ...]:
+def _split_last_chunk(chunk: str) -> tuple[str, ...]:
     """Return the words of a chunk at the end of its line."""
-    return tuple(_without_punctuation(_words(chunk + "\n", len(chunk))))
+    return tuple(_remove_punctuation(_split_words(chunk + "\n", len(chunk))))
 
 
-def _words(text: str, stop: int) -> list[str]:
-    """Return the words, some punctuation included, that begin before ``stop``.
-
-    What stands behind ``stop`` is the context in which they are read.
-    """
+def _split_words(text: str, stop: int) -> list[str]:
+    """Return the words and punctuation that begin before ``stop``; later text is context."""
     words: list[str] = []
-    start, blank = 0, False
+    start, after_space = 0, False
     while start < stop:
-        if blank and (chunk := _CHUNK.match(text, start)):
-            words += _chunk_words(chunk[0])
+        if after_space and (chunk := _CHUNK.match(text, start)):
+            words += _split_chunk(chunk[0])
             start = chunk.end()
             continue
-        end, word = _longest(text, start)
-        blank = text[start] == " "
+        end, word = _find_longest_match(text, start)
+        after_space = text[start] == " "
         start = end
         if word:
             words.append(word.lower())
     return words
 
 
-def _longest(text: str, start: int) -> tuple[int, str]:
-    """Return where the word at ``start`` ends, and that word as it is written in the end."""
-    longest, found, kind = start, None, Kind.NOTHING
+def _find_longest_match(text: str, start: int) -> tuple[int, str]:
+    """Return the end of the word at ``start``, and its normalized text."""
+    end, best, kind = start, None, Kind.SKIP
     for rule in RULES:
         match = rule.pattern.match(text, start)
-        if match and match.end() > longest:
-            longest, found, kind = match.end(), match, rule.kind
-    if found is None:
+        if match and match.end() > end:
+            end, best, kind = match.end(), match, rule.kind
+    if best is None:
         return start + 1, ""
-    return found.end(1), _written(found[1], kind)
+    return best.end(1), _normalize(best[1], kind)
 
 
-def _written(text: str, kind: Kind) -> str:
-    """Return the word that stands for ``text``."""
+def _normalize(text: str, kind: Kind) -> str:
+    """Return the normalized text of a match."""
     match kind:
         case Kind.WORD:
             text = text.replace("\xad", "") or "-"
         case Kind.OPENING | Kind.CLOSING:
-            text = _quote(text, opening=kind is Kind.OPENING)
+            text = _normalize_quotes(text, opening=kind is Kind.OPENING)
         case Kind.TAG | Kind.PHONE | Kind.SMILEY:
             text = text.replace(" ", "\xa0")
             if kind is not Kind.TAG:
@@ -181,13 +179,13 @@ def _written(text: str, kind: Kind) -> str:
             text = "--" if len(text) in (3, 4) else text
         case Kind.ELLIPSIS:
             text = "..."
-        case Kind.NOTHING:
+        case Kind.SKIP:
             text = ""
     return text
 
 
-def _quote(text: str, *, opening: bool) -> str:
-    """Write quotes as the Penn Treebank does: ``` `` ``` opens and ``''`` closes."""
+def _normalize_quotes(text: str, *, opening: bool) -> str:
+    """Write quotes as in the Penn Treebank: ``` `` ``` opens and ``''`` closes."""
     text = re.sub("&apos;|'", "`" if opening else "'", text)
     text = re.sub('"|&quot;', "``" if opening else "''", text)
     for pattern, written in _QUOTES:
@@ -195,12 +193,12 @@ def _quote(text: str, *, opening: bool) -> str:
     return text
 
 
-def _units(text: str) -> str:
-    """Write each character beyond the basic plane as a pair of surrogates."""
+def _split_surrogates(text: str) -> str:
+    """Replace each character beyond the basic plane by a pair of surrogates."""
     code = text.encode("utf-16-le", "surrogatepass")
     return "".join(chr(int.from_bytes(code[i : i + 2], "little")) for i in range(0, len(code), 2))
 
 
-def _whole(word: str) -> str:
-    """Join pairs of surrogates to the characters that they stand for."""
+def _join_surrogates(word: str) -> str:
+    """Replace each pair of surrogates by its character."""
     return word.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
