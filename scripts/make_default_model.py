@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.datasets import read_captions, shorten_spec
 from captioning.decoding import SearchMethod
 from captioning.evaluation.evaluate import sweep
@@ -28,7 +29,6 @@ from captioning.evaluation.search_sweep import (
     fit_reranker,
     for_card,
     in_few_words,
-    in_words,
     searches_for,
 )
 from captioning.features.cache import JoinedCaches
@@ -39,17 +39,16 @@ from captioning.metrics import Scores
 from captioning.reranking.ngram import MAX_NGRAMS, NgramReranker
 from captioning.text.tokenizer import tokenize
 
-LIMITS = [
+LIMITS = (
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
     "is rare there it takes for something common; drawings and text are beyond it. It counts badly "
     "and guesses colours, sexes and relations. Do not use it where a wrong caption does harm, and "
     "do not describe people to others with it unread.",
-    "",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013) and the photos of COCO "
     "(Lin et al. 2014) are for research and education; none of them is in this file. COCO's "
     "captions are CC BY 4.0. The encoder's weights began as EfficientNet-Lite2, trained on "
     "ImageNet by Google (Apache-2.0).",
-]
+)
 
 
 def main() -> None:
@@ -86,19 +85,19 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
         best = best_search(table)
         print(f"chosen: {best}")
         scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
-    info = {
-        "name": "The default captioner: EfficientNet-Lite2 and an attentive LSTM",
-        "training": checkpoint.info["training"],
-        "scores": {
-            "search": in_words(best),
-            **{key: value for name in data for key, value in described(name, scores[name]).items()},
-            "signature": table[best].signature,
+    info = ModelInfo(
+        name="The default captioner: EfficientNet-Lite2 and an attentive LSTM",
+        training=checkpoint.info.training,
+        scores={
+            key: value for name in data for key, value in described(name, scores[name]).items()
         },
-        "limits": LIMITS,
-    }
+        signature=table[best].signature,
+        search_chosen=True,
+        limits=LIMITS,
+    )
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
     size = sum(path.stat().st_size for path in output.iterdir())
-    print(json.dumps({"bytes": size, **info["scores"]}))
+    print(json.dumps({"bytes": size, **info.scores}))
 
 
 def fit_default_reranker(

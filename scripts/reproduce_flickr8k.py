@@ -110,10 +110,11 @@ class Blend:
                 "one model."
             )
         mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
-        training = last.info["training"]
-        runs = [*training["runs"], f"the mean of weights {mixed}"]
+        training = last.info.training
+        assert training is not None  # every training run writes it
+        runs = (*training.runs, f"the mean of weights {mixed}")
         model = blended([each.model for each in models], list(self.shares.values()))
-        info = {**last.info, "training": {**training, "runs": runs}}
+        info = replace(last.info, training=replace(training, runs=runs), search_chosen=False)
         # NgramReranker go with one v, and the search that counts them with them.
         return replace(last, model=model, search=BeamSearch(width=3), info=info, reranker=None)
 

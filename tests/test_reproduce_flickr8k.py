@@ -113,12 +113,12 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     output = ("--output", tmp_path / "model")
     run(monkeypatch, script, *words, *output, "--at-once", 3)
     shipped = load_checkpoint(tmp_path / "model")
-    history = shipped.info["training"]["runs"]
+    history = shipped.info.training.runs
     assert len(history) == 5  # decoder, the last live run, mean, the last reward, last
     assert "0.333333 live_0 + 0.333333 live_1 + 0.333333 live_2" in history[2]
     assert "0.65 mean + 0.2 reward_0 + 0.15 reward_1" in history[4]
     assert "kettle" in shipped.vocabulary
-    scores = shipped.info["scores"]
+    scores = shipped.info.scores
     assert {"flickr8k:flickr8k dev, 8 photos", "karpathy:everyday.json dev, 4 photos"} <= {
         key.partition(" (")[2].rstrip(")") for key in scores
     }

@@ -20,21 +20,23 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from captioning.checkpoint.json_files import read_json, read_settings, translated
+from captioning.checkpoint.json_files import translated
 from captioning.checkpoint.model_card import model_card
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.checkpoint.stored_weights import check_shapes, fill, sketch
 from captioning.checkpoint.weights_file import StoredWeights, open_weights
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
 from captioning.decoding.constraints import TokenConstraints
 from captioning.errors import CheckpointError, ConfigError, OutputError
 from captioning.images.preprocessing import Preprocessing
+from captioning.json_data import read_json
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
@@ -49,21 +51,28 @@ _PREPROCESSOR = "preprocessor_config.json"
 _GENERATION = "generation_config.json"
 _RERANKER = "rerank.safetensors"
 _CARD = "README.md"
-_BEFORE = {
-    "top_down": False,
-    "recurrent_dropout": 0.0,
-    "layers": 1,
-    "factored": False,
-    "multimodal": False,
-    "deep_output": False,
-    "embedding_layers": 1,
-    "reconstruct": False,
-}
-"""Settings of decoders that older models do not name, and what was so before there was a choice."""
 _FILES = (_CONFIG, _WEIGHTS, _VOCABULARY, _PREPROCESSOR, _GENERATION, _RERANKER, _CARD)
 
 _LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
 """What file managers and notebooks leave in folders that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Content of ``config.json``."""
+
+    format: Literal["captioning"] = "captioning"
+    format_version: int = FORMAT_VERSION
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    info: ModelInfo
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"format_version is {self.format_version}, this package reads {FORMAT_VERSION}. "
+                "Update it: pip install -U captioning"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Checkpoint:
     model: CaptionModel
     vocabulary: Vocabulary
     search: SearchMethod
-    info: dict[str, Any] = field(default_factory=dict)
+    info: ModelInfo = field(default_factory=ModelInfo)
     reranker: NgramReranker | None = None
 
 
@@ -109,13 +118,11 @@ def save_checkpoint(
         )
     directory = Path(directory)
     _refuse_foreign(directory)
-    config = {
-        "format": "captioning",
-        "format_version": FORMAT_VERSION,
-        "encoder": asdict(checkpoint.model.encoder.config),
-        "decoder": asdict(checkpoint.model.decoder.config),
-        "info": checkpoint.info,
-    }
+    config = ModelConfig(
+        encoder=checkpoint.model.encoder.config,
+        decoder=checkpoint.model.decoder.config,
+        info=checkpoint.info,
+    )
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -123,14 +130,18 @@ def save_checkpoint(
         try:
             save_file(_weights(checkpoint.model, dtype), fresh / _WEIGHTS, {"format": "pt"})
             checkpoint.vocabulary.save(fresh / _VOCABULARY)
-            _write_json(fresh / _CONFIG, config)
+            _write_json(fresh / _CONFIG, asdict(config))
             _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
             _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
             if checkpoint.reranker is not None:
                 checkpoint.reranker.save(fresh / _RERANKER)
             ngrams = len(checkpoint.reranker or ())
             card = model_card(
-                checkpoint.model, len(checkpoint.vocabulary), checkpoint.info, ngrams=ngrams
+                checkpoint.model,
+                len(checkpoint.vocabulary),
+                checkpoint.info,
+                checkpoint.search,
+                ngrams=ngrams,
             )
             (fresh / _CARD).write_text(card, encoding="utf-8")
             _settle(fresh, directory)
@@ -233,14 +244,11 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
             "Train one with `captioning train`, or name no model to use the default one."
         )
     path = directory / _CONFIG
-    config = _read_config(path)
-    encoder = read_settings(EncoderConfig, config.get("encoder"), path, part="encoder")
-    decoder = read_settings(
-        DecoderConfig, config.get("decoder"), path, part="decoder", before=_BEFORE
-    )
+    config = read_json(path, ModelConfig, require_all=True, error=CheckpointError)
+    encoder, decoder = config.encoder, config.decoder
     prepare = directory / _PREPROCESSOR
-    preprocessing = read_settings(Preprocessing, read_json(prepare), prepare)
-    words = read_json(directory / _VOCABULARY)
+    preprocessing = read_json(prepare, Preprocessing, require_all=True, error=CheckpointError)
+    words = read_json(directory / _VOCABULARY, dict, error=CheckpointError)
     vocabulary = translated(lambda: Vocabulary.from_json(words), directory / _VOCABULARY)
     search = _read_search(directory / _GENERATION, vocabulary)
     with open_weights(directory / _WEIGHTS) as weights:
@@ -249,8 +257,7 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
         check_shapes(model, weights)
         fill(model, weights)
     reranker = _read_reranker(directory / _RERANKER, search, decoder)
-    info = config.get("info", {})
-    return Checkpoint(model.to(device).eval(), vocabulary, search, info, reranker)
+    return Checkpoint(model.to(device).eval(), vocabulary, search, config.info, reranker)
 
 
 def _is_directory(path: Path) -> bool:
@@ -260,36 +267,8 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Return what ``config.json`` holds, its version and its information looked at."""
-    config = read_json(path)
-    version = config.get("format_version")
-    if config.get("format") != "captioning" or type(version) is not int or version < 1:
-        raise CheckpointError(
-            f"{path} is not of this package: it has no "
-            '"format": "captioning" and format_version. Give the directory of another model.'
-        )
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path.parent} has format version {version}, this package reads up to "
-            f"{FORMAT_VERSION}. Update it: pip install -U captioning."
-        )
-    info = config.get("info", {})
-    parts = {"training": dict, "scores": dict, "limits": list}
-    for name, kind in (("info", dict), *parts.items()):
-        value = info if name == "info" else info.get(name, kind())
-        if not isinstance(value, kind):
-            raise CheckpointError(
-                f"{path}: {name} is no JSON {'array' if kind is list else 'object'}. "
-                "Copy the model again."
-            )
-    if not all(isinstance(line, str) for line in info.get("limits", [])):
-        raise CheckpointError(f"{path}: limits holds more than strings. Copy the model again.")
-    return config
-
-
 def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
-    content = read_json(path)
+    content = read_json(path, dict, error=CheckpointError)
     search: SearchMethod = translated(lambda: search_from_json(content), path)
     translated(lambda: TokenConstraints.resolve(search, vocabulary), path)
     return search

@@ -1,66 +1,101 @@
-"""The README of a model directory: what the model is, what it was trained on, what it scores."""
+"""The model card: the README of a model directory."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
+from captioning.decoding import SearchMethod, search_to_json
 from captioning.nn.model import CaptionModel
 
 
-def model_card(model: CaptionModel, words: int, info: Mapping[str, Any], *, ngrams: int = 0) -> str:
-    """Return the card, in the Markdown that model hubs read.
+def model_card(
+    model: CaptionModel,
+    words: int,
+    info: ModelInfo,
+    search: SearchMethod,
+    *,
+    ngrams: int = 0,
+) -> str:
+    """Return the model card, in the Markdown that model hubs read.
 
     Args:
         model: Encoder and decoder.
-        words: How many the decoder knows.
-        info: How it was made and what it scored, as in ``config.json``.
-        ngrams: How many it has learned to expect.
+        words: Number of words in the vocabulary.
+        info: How the model was trained and what it scored.
+        search: The model's own search.
+        ngrams: Number of n-grams of its reranker.
     """
-    encoder, decoder = model.encoder, model.decoder.config
-    layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
-    attention = " with soft attention over the grid" if decoder.attention else ""
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "library_name: captioning",
-        "pipeline_tag: image-to-text",
-        "---",
-        "",
-        f"# {info.get('name', 'An image captioner')}",
-        "",
-        f"`{encoder.config.name}` at {encoder.preprocessing.size} pixels, then a "
-        f"decoder of {layers}`{decoder.cell}` cells{attention}; the image enters by "
-        f"`{decoder.injection}`. {words} words.{_ranking(ngrams)}",
-        "",
-        "```python",
-        "from captioning import Captioner",
-        "",
-        'captioner = Captioner.from_pretrained("this directory")',
-        'print(captioner.caption("photo.jpg").text)',
-        "```",
-        "",
-        "## Made from",
-        "",
-        *(f"- {key}: {_plain(value)}" for key, value in info.get("training", {}).items()),
-        "",
-        "## Scores",
-        "",
-        *(f"- {key}: {value}" for key, value in info.get("scores", {}).items()),
-        "",
-        "## Limits",
-        "",
-        *info.get("limits", ["It describes what its training photos show, and guesses the rest."]),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _ranking(ngrams: int) -> str:
-    if not ngrams:
-        return ""
-    return (
-        f" What a beam finds can be ranked by {ngrams} n-grams that a linear regression on the "
-        "image's vector expects."
+    return "\n".join(
+        [
+            "---",
+            "license: apache-2.0",
+            "library_name: captioning",
+            "pipeline_tag: image-to-text",
+            "---",
+            "",
+            f"# {info.name}",
+            "",
+            _architecture(model, words, ngrams),
+            "",
+            "```python",
+            "from captioning import Captioner",
+            "",
+            'captioner = Captioner.from_pretrained("this directory")',
+            'print(captioner.caption("photo.jpg").text)',
+            "```",
+            "",
+            *_training(info.training),
+            "## Search",
+            "",
+            *(
+                f"- {name}: {value}"
+                for name, value in search_to_json(search).items()
+                if value != []
+            ),
+            "",
+            *_scores(info),
+            "## Limits",
+            "",
+            "\n\n".join(info.limits),
+            "",
+        ]
     )
 
 
-def _plain(value: object) -> str:
-    return "; then ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _architecture(model: CaptionModel, words: int, ngrams: int) -> str:
+    encoder, decoder = model.encoder, model.decoder.config
+    layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
+    attention = " with soft attention over the grid" if decoder.attention else ""
+    reranking = (
+        f" Hypotheses are reranked by {ngrams} n-grams, predicted from the image by linear "
+        "regression."
+    )
+    return (
+        f"Encoder: `{encoder.config.name}` at {encoder.preprocessing.size} pixels. Decoder: "
+        f"{layers}`{decoder.cell}` cells{attention}; image injection: `{decoder.injection}`. "
+        f"Vocabulary: {words} words.{reranking if ngrams else ''}"
+    )
+
+
+def _training(training: TrainingInfo | None) -> list[str]:
+    if training is None:
+        return []
+    return [
+        "## Training",
+        "",
+        f"- data: {training.data}",
+        f"- epochs: {training.epochs}",
+        f"- seed: {training.seed}",
+        f"- torch: {training.torch}",
+        *(f"- run {number}: {run}" for number, run in enumerate(training.runs, 1)),
+        "",
+    ]
+
+
+def _scores(info: ModelInfo) -> list[str]:
+    if not info.scores:
+        return []
+    return [
+        "## Scores",
+        "",
+        *(f"- {name}: {value}" for name, value in info.scores.items()),
+        *([f"- signature: {info.signature}"] if info.signature else []),
+        "",
+    ]

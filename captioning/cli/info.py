@@ -32,6 +32,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     """Return what ``captioning info`` prints, by section."""
     checkpoint = Captioner.from_pretrained(model).checkpoint
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
+    info = checkpoint.info
     count = {
         name: sum(weight.numel() for weight in part.parameters())
         for name, part in (("encoder", encoder), ("decoder", decoder))
@@ -46,8 +47,9 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         "preprocessing": asdict(encoder.preprocessing),
         "decoder": {**asdict(decoder.config), "parameters": count["decoder"]},
         "search": search_to_json(checkpoint.search),
-        "phrases": {"expected from v": len(checkpoint.reranker or ())},
-        **{name: content for name, content in checkpoint.info.items() if isinstance(content, dict)},
+        "reranking": {"n-grams": len(checkpoint.reranker or ())},
+        "training": {} if info.training is None else asdict(info.training),
+        "scores": dict(info.scores),
     }
 
 

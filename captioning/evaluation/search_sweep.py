@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint
-from captioning.decoding import BeamSearch, SearchMethod, search_to_json
+from captioning.decoding import BeamSearch, SearchMethod
 from captioning.errors import DataError
 from captioning.evaluation.validation import caption_features
 from captioning.features.cache import CacheRows
@@ -34,7 +34,6 @@ RERANKED_SEARCHES: tuple[SearchMethod, ...] = tuple(
 )
 """Further candidates for a model with n-gram reranking."""
 _NOTHING = 1e-6  # BLEU's smoothing gives less than this where no four words are right
-_CHOSEN = "search"  # stands with the scores in the card of a model whose search was chosen
 
 
 def try_searches(
@@ -69,11 +68,6 @@ def try_searches(
 def best_search(table: Mapping[SearchMethod, Scores]) -> SearchMethod:
     """Return the search whose captions score best, by the sum of CIDEr and BLEU-4."""
     return max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
-
-
-def in_words(how: SearchMethod) -> str:
-    """Return a search's settings for the card."""
-    return ", ".join(f"{name} {value}" for name, value in search_to_json(how).items() if value)
 
 
 def for_card(scores: Scores, name: str) -> dict[str, float]:
@@ -156,22 +150,14 @@ def with_best_search(
         say("No search finds a caption that scores, so the model's own stays as it is.")
         return checkpoint
     say(f"The model's own search is now {in_few_words(best)}.")
-    scores = {
-        **checkpoint.info.get("scores", {}),
-        _CHOSEN: in_words(best),
-        **for_card(table[best], name),
-    }
-    return replace(checkpoint, search=best, info={**checkpoint.info, "scores": scores})
+    scores = {**checkpoint.info.scores, **for_card(table[best], name)}
+    info = replace(checkpoint.info, scores=scores, search_chosen=True)
+    return replace(checkpoint, search=best, info=info)
 
 
 def searches_for(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
     """Return what a model's search is chosen from."""
     return SEARCHES if checkpoint.reranker is None else SEARCHES + RERANKED_SEARCHES
-
-
-def has_chosen_search(checkpoint: Checkpoint) -> bool:
-    """Whether the model's search was chosen by the scores of its captions."""
-    return _CHOSEN in checkpoint.info.get("scores", {})
 
 
 def in_few_words(how: SearchMethod) -> str:

@@ -156,8 +156,7 @@ def _language(
 
 
 def _history(start: Checkpoint) -> tuple[str, ...]:
-    runs = start.info.get("training", {}).get("runs", [])
-    return tuple(str(run) for run in runs)
+    return () if start.info.training is None else start.info.training.runs
 
 
 def _read(data: str, name: str, callback: TrainingCallback) -> CaptionSplit:

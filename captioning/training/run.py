@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import OutputError, TrainingError
-from captioning.evaluation.search_sweep import fit_reranker, has_chosen_search, with_best_search
+from captioning.evaluation.search_sweep import fit_reranker, with_best_search
 from captioning.evaluation.validation import caption_features
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
@@ -204,7 +205,7 @@ class _Run:
         if not count:
             return
         checkpoint = load_checkpoint(model, device=self.config.device)
-        if has_chosen_search(checkpoint):
+        if checkpoint.info.search_chosen:
             self.callback.on_message("its search was chosen before, and stays, as do its phrases")
             return
         name = self.config.validation_split
@@ -296,19 +297,19 @@ class _Run:
 
     def _checkpoint(self, summary: EpochSummary, scores: dict[str, float]) -> Checkpoint:
         config = self.config
-        info = {
-            "training": {
-                "data": describe_data(config, self.prepared),
-                "epochs": summary.epoch,
-                "seed": config.training.seed,
-                "torch": torch.__version__,
-                "runs": [*self.prepared.history, describe_run(config, summary)],
-            },
-            "scores": {
+        info = ModelInfo(
+            training=TrainingInfo(
+                data=describe_data(config, self.prepared),
+                epochs=summary.epoch,
+                seed=config.training.seed,
+                torch=torch.__version__,
+                runs=(*self.prepared.history, describe_run(config, summary)),
+            ),
+            scores={
                 f"{name} (greedy, {config.validation_split})": round(value, 4)
                 for name, value in scores.items()
             },
-        }
+        )
         trained = self.trainer.trained
         encoder = self.prepared.encoder
         if trained.tail is not None:

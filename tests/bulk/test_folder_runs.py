@@ -161,7 +161,7 @@ def test_a_model_of_the_hub_is_downloaded_and_loaded(captioner, tmp_path, monkey
         return str(tmp_path / "cached")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert Captioner.from_pretrained("owner/name").checkpoint.info["name"] == "Small"
+    assert Captioner.from_pretrained("owner/name").checkpoint.info.name == "Small"
     assert asked == ["owner/name"]
 
 

@@ -98,17 +98,18 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     earned = {how: each.scores.cider + each.scores.bleu_4 for how, each in found.items()}
     assert earned[checkpoint.search] == pytest.approx(max(earned.values()), abs=1e-4)
     assert max(earned.values()) > min(earned.values())
-    card = checkpoint.info["scores"]
+    card = checkpoint.info.scores
     value = found[checkpoint.search].scores.cider
     assert card["CIDEr (val, 8 images)"] == pytest.approx(value, abs=1e-4)
-    assert f"width {checkpoint.search.width}" in card["search"]
+    assert checkpoint.info.search_chosen
+    assert f"width {checkpoint.search.width}" in (model / "README.md").read_text()
 
 
 def test_search_is_chosen_once_and_by_as_many_images_as_asked(tmp_path):
     settings = replace(config(tmp_path / "run"), search_images=0)
     checkpoint = load_checkpoint(train(settings))
     assert checkpoint.search == BeamSearch(width=3)
-    assert "search" not in checkpoint.info["scores"]
+    assert not checkpoint.info.search_chosen
     said = []
     model = train(replace(settings, search_images=3), TrainingCallback(said.append))
     assert "choosing the search on 3 images of val" in said
@@ -118,7 +119,7 @@ def test_search_is_chosen_once_and_by_as_many_images_as_asked(tmp_path):
     captions = {image: found.captions[image] for image in spread}
     alone = score(captions, {image: found.references[image] for image in spread})
     assert alone.cider > 0
-    card = checkpoint.info["scores"]
+    card = checkpoint.info.scores
     assert card["CIDEr (val, 3 images)"] == pytest.approx(alone.cider, abs=1e-4)
     written = (model / "config.json").stat().st_mtime_ns
     train(replace(settings, search_images=5), TrainingCallback(said.append))
@@ -168,7 +169,7 @@ def test_live_rewards_train_the_cnn_too(whole, tmp_path):
     before, after = weights(whole), weights(model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("encoder.network.layer4.") for name in moved)
-    runs = load_checkpoint(model).info["training"]["runs"]
+    runs = load_checkpoint(model).info.training.runs
     assert runs[-1].endswith("parts of the images drawn anew each time")
 
 
@@ -177,7 +178,7 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
     reward = replace(settings.training, objective="self_critical", captions_per_image=5)
     model = train(replace(settings, training=reward))
     rewards = [row["reward"] for row in log_of(model)]
-    first, second = load_checkpoint(model).info["training"]["runs"]
+    first, second = load_checkpoint(model).info.training.runs
     assert "teacher forcing, epoch" in first
     assert "CIDEr-D as the reward, epoch 1 of 1, the decoder alone" in second
     card = (model / "README.md").read_text()
@@ -223,8 +224,8 @@ def test_best_epoch_is_kept_with_its_scores(whole):
     rows = [row for row in log_of(whole) if row["split"] == "val"]
     best = max(rows, key=lambda row: float(row["CIDEr"]))
     info = load_checkpoint(whole).info
-    assert info["training"]["epochs"] == int(best["epoch"])
-    assert info["scores"]["CIDEr (greedy, val)"] == pytest.approx(float(best["CIDEr"]), abs=1e-4)
+    assert info.training.epochs == int(best["epoch"])
+    assert info.scores["CIDEr (greedy, val)"] == pytest.approx(float(best["CIDEr"]), abs=1e-4)
     assert str(TINY.parent) not in (whole / "config.json").read_text()  # no path of this machine
 
 
@@ -364,7 +365,7 @@ def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
         found = evaluate(captioner, data, split="val", search=Greedy(), workers=0).scores
         expected = f"{name}: BLEU-4 {found.bleu_4:.3f}, CIDEr {found.cider:.3f}"
         assert expected in lines
-    data = load_checkpoint(model).info["training"]["data"]
+    data = load_checkpoint(model).info.training.data
     assert data.startswith("coco:tiny + jsonl:{split}.jsonl + text.txt, split train:")
     again = train(replace(mixture, output=tmp_path / "again"))
     expected, other = weights(model), weights(again)
