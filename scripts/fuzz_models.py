@@ -39,6 +39,7 @@ import torch
 import torchvision
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing
@@ -401,7 +402,7 @@ def write_models(folder: Path) -> list[Path]:
             )
             shape = options.sized(vocabulary_size=8, feature_size=encoder.feature_size)
             model = CaptionModel(encoder, Decoder(shape)).eval()
-            info = {"name": "Tiny", "training": {"epochs": 1}, "limits": ["All."]}
+            info = ModelInfo(name="Tiny", scores={"BLEU-4": 0.1}, limits=("All.",))
             found.append(folder / f"good{number}")
             search = BeamSearch(width=2, forbidden_words=("a",), rerank_weight=1.5)
             said = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]

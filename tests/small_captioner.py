@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
@@ -32,7 +33,7 @@ def small_checkpoint() -> Checkpoint:
             for weight in decoder.parameters():
                 weight.normal_(0, 1.5)  # far from even, so that images make a difference
         model = CaptionModel(encoder, decoder).eval()
-    return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=8), {"name": "Small"})
+    return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=8), ModelInfo(name="Small"))
 
 
 def write_photos(folder, count, *, size=(48, 40), ending="jpg", start=1, name="photo"):

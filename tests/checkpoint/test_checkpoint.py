@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError, OutputError
 from captioning.images.preprocessing import Preprocessing
@@ -41,7 +42,7 @@ def small_checkpoint(**settings):
     shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
     model = CaptionModel(encoder, Decoder(shape)).eval()
     search = BeamSearch(width=2, length_penalty=0.7)
-    return Checkpoint(model, vocabulary, search, {"name": "Small", "scores": {"BLEU-4": 0.1}})
+    return Checkpoint(model, vocabulary, search, ModelInfo(name="Small", scores={"BLEU-4": 0.1}))
 
 
 @pytest.fixture(scope="module")

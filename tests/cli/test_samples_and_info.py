@@ -6,6 +6,7 @@ from PIL import Image
 from small_captioner import small_checkpoint
 
 from captioning.checkpoint.checkpoint import save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
 from captioning.cli import main as cli
 from captioning.cli import samples
 from captioning.cli.info import describe
@@ -72,13 +73,14 @@ def test_info_as_json_is_json_and_counts_every_weight(model, capsys):
 
 
 def test_info_sends_a_terminal_no_control_characters(tmp_path, capsys):
-    info = {"training": {"data\x1b[31m": "evil\x1b]0;title\x07"}}
+    training = TrainingInfo(data="evil\x1b]0;title\x07", epochs=1, seed=0, torch="2")
+    info = ModelInfo(training=training, scores={"BLEU\x1b[31m": 0.5})
     save_checkpoint(replace(small_checkpoint(), info=info), tmp_path / "model")
     with pytest.raises(SystemExit):
         cli.main(["info", str(tmp_path / "model")])
     told = capsys.readouterr().out
     assert "\x1b" not in told
-    assert "data\\x1b[31m" in told
+    assert "BLEU\\x1b[31m" in told
 
 
 def test_info_of_what_is_no_model_says_so(tmp_path, capsys):

@@ -9,6 +9,7 @@ import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
@@ -338,7 +339,7 @@ def test_what_is_saved_is_what_is_loaded(name, tmp_path):
         shape.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
     )
     model = CaptionModel(encoder, decoder).eval()
-    saved = Checkpoint(model, vocabulary, BeamSearch(), {"name": name})
+    saved = Checkpoint(model, vocabulary, BeamSearch(), ModelInfo(name=name))
     save_checkpoint(saved, tmp_path / "model", dtype=torch.float32)
     loaded = load_checkpoint(tmp_path / "model").model.decoder
     assert loaded.config == decoder.config

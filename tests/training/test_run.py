@@ -102,7 +102,7 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     value = found[checkpoint.search].scores.cider
     assert card["CIDEr (val, 8 images)"] == pytest.approx(value, abs=1e-4)
     assert checkpoint.info.search_chosen
-    assert f"width {checkpoint.search.width}" in (model / "README.md").read_text()
+    assert f"width: {checkpoint.search.width}" in (model / "README.md").read_text()
 
 
 def test_search_is_chosen_once_and_by_as_many_images_as_asked(tmp_path):
@@ -182,7 +182,7 @@ def test_self_critical_run_starts_from_a_model_and_logs_its_reward(whole, tmp_pa
     assert "teacher forcing, epoch" in first
     assert "CIDEr-D as the reward, epoch 1 of 1, the decoder alone" in second
     card = (model / "README.md").read_text()
-    assert f"- runs: {first}; then {second}" in card
+    assert f"- run 1: {first}\n- run 2: {second}\n" in card
     assert float(rewards[0]) > 0
     assert rewards[1] == ""
     assert load_checkpoint(model).vocabulary == load_checkpoint(whole).vocabulary
