@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from captioning.cli.references import find_references
+from captioning.cli.references import load_references
 from captioning.datasets import read_results
 from captioning.metrics import score
 from captioning.text.tokenizer import PUNCTUATION, tokenize, tokenize_lines
@@ -75,7 +75,8 @@ def main() -> None:
 
     worst = max(compare_scores(images, draw))
     if args.results:
-        candidates, references = read_results(args.results), find_references(args.data, args.split)
+        candidates = read_results(args.results)
+        references = dict(load_references(args.data, args.split).captions)
         corpus, image = score_difference(candidates, references)
         print(f"{len(references):>5} images, {args.results.name} "
               f"corpus {corpus:.1e}, per image {image:.1e}")  # fmt: skip

@@ -1,6 +1,6 @@
-"""Compare two systems' captions of the same images: is one better, or is it chance?
+"""Compare the captions of two systems for the same images, with significance tests.
 
-Paired bootstrap and approximate randomisation, with p-values.
+The tests are the paired bootstrap and approximate randomisation.
 """
 
 from dataclasses import dataclass
@@ -9,45 +9,38 @@ from typing import Annotated
 
 import tyro
 
-from captioning.cli.references import find_candidates, find_references, refuse_partial
+from captioning.cli.references import load_candidates, load_references, require_complete
 from captioning.messages import check_minimum
 from captioning.metrics import compare
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Compare two systems' captions of the same images."""
+    """Compare the captions of two systems for the same images."""
 
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
-    """Results of one system, as ``captioning score`` reads them."""
+    """Results of system A, in a format of captioning score."""
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
-    """Results of the other."""
+    """Results of system B."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
-    """COCO annotations: {"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}, or a data set
-    such as ``flickr8k:DIR``."""
+    """COCO annotations file, or a data set such as flickr8k:DIR."""
     split: str = "val"
-    """Of a data set of references."""
+    """Split of the data set of references."""
     samples: int = 1000
-    """Samples of each test."""
+    """Samples of each test (1 or more)."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the samples (0 or more)."""
 
     def __post_init__(self) -> None:
         check_minimum(self, samples=1, seed=0)
 
 
-def run(settings: CompareConfig) -> int:
-    """Compare, and return the exit code."""
-    references = find_references(settings.references, settings.split)
-    a, b = (find_candidates(path, references) for path in (settings.a, settings.b))
-    for path, candidates in ((settings.a, a), (settings.b, b)):
-        refuse_partial(path, candidates, references, "Caption the rest.")
-    found = compare(
-        a,
-        b,
-        references.captions,
-        samples=settings.samples,
-        seed=settings.seed,
-    )
-    print(f"A: {settings.a}\nB: {settings.b}\n\n{found.table()}")  # noqa: T201
+def run(config: CompareConfig) -> int:
+    """Compare the captions, print a table, and return the exit code."""
+    references = load_references(config.references, config.split)
+    a, b = (load_candidates(path, references) for path in (config.a, config.b))
+    for path, candidates in ((config.a, a), (config.b, b)):
+        require_complete(path, candidates, references, "Caption the rest.")
+    comparison = compare(a, b, references.captions, samples=config.samples, seed=config.seed)
+    print(f"A: {config.a}\nB: {config.b}\n\n{comparison.table()}")  # noqa: T201
     return 0

@@ -1,8 +1,9 @@
-"""The command line: each command's settings become its flags.
+"""Entry point of the command line.
 
-A command is a module in :mod:`captioning.cli` with a frozen settings class, and a function
-``run(settings) -> exit code``. Only the module of the command that was asked for is imported.
-A module may also have ``take_preset(words) -> (other words, settings to begin with)``.
+Each command is a module of :mod:`captioning.cli` with a frozen config dataclass, whose fields
+become the flags, and a function ``run(config) -> exit code``. Only the module of the requested
+command is imported. A module may define ``take_preset(words) -> (remaining words, config)`` to
+change the defaults of the flags.
 """
 
 import importlib
@@ -18,51 +19,63 @@ from captioning.messages import suggest
 
 class _Command(NamedTuple):
     module: str
-    settings: str
+    config: str
     summary: str
 
 
 _COMMANDS = {
-    "caption": _Command("caption", "CaptionConfig", "caption photos and folders"),
+    "caption": _Command("caption", "CaptionConfig", "caption images and folders"),
     "merge": _Command("merge", "MergeConfig", "merge the partitions of a run"),
     "convert": _Command("convert", "ConvertConfig", "convert captions to another file format"),
-    "samples": _Command("samples", "SamplesConfig", "write sample photos into a folder"),
-    "train": _Command("train", "RunConfig", "train a model on captioned photos"),
-    "evaluate": _Command("evaluate", "EvaluateConfig", "caption a split and score it"),
-    "score": _Command("score", "ScoreConfig", "score anybody's captions"),
-    "compare": _Command("compare", "CompareConfig", "say which of two systems is better"),
-    "info": _Command("info", "InfoConfig", "say what is in a model directory"),
+    "samples": _Command("samples", "SamplesConfig", "copy sample images into a folder"),
+    "train": _Command("train", "RunConfig", "train a model on captioned images"),
+    "evaluate": _Command("evaluate", "EvaluateConfig", "caption a split and score the captions"),
+    "score": _Command("score", "ScoreConfig", "score a file of captions"),
+    "compare": _Command("compare", "CompareConfig", "compare the captions of two systems"),
+    "info": _Command("info", "InfoConfig", "show what a model directory contains"),
 }
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``captioning`` with the words of the command line, and exit."""
+    """Run ``captioning`` with the given arguments (default: those of the process), and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be beyond its encoding
+        # File names may contain characters that the encoding of stdout does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
         _flush()
     except CaptioningError as error:
-        print(f"captioning: {error}", file=sys.stderr)  # noqa: T201
+        _print_error(str(error))
         code = WRONG_USAGE if isinstance(error, ConfigError) else SOME_FAILED
     except KeyboardInterrupt:
-        print("captioning: interrupted", file=sys.stderr)  # noqa: T201
+        _print_error("interrupted")
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has exited
         code = SOME_FAILED
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}. Is it there, is there room, and the right?"
-        unnamed = f"The results cannot be written: {error}"  # on standard output
-        print(f"captioning: {named if error.filename else unnamed}", file=sys.stderr)  # noqa: T201
+        _print_error(_describe_os_error(error))
         code = SOME_FAILED
-    _drop_unwritten()
+    _discard_unwritten()
     raise SystemExit(code)
 
 
-def _drop_unwritten() -> None:
-    """Keep Python from trying once more, at its end, what standard output has refused."""
+def _print_error(message: str) -> None:
+    print(f"captioning: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _describe_os_error(error: OSError) -> str:
+    if error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Check that the path exists, is writable, and "
+            "has free space."
+        )
+    return f"cannot write to standard output: {error}"
+
+
+def _discard_unwritten() -> None:
+    """Discard output that stdout refused, so that Python does not write it again at exit."""
     try:
         _flush()
     except OSError:
@@ -70,7 +83,7 @@ def _drop_unwritten() -> None:
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # as it is where standard output was closed
+    if sys.stdout is not None:  # None if the process was started with a closed stdout
         sys.stdout.flush()
 
 
@@ -85,9 +98,7 @@ def _run(words: list[str]) -> int:
         return DONE
     name = words[0]
     if name not in _COMMANDS:
-        raise ConfigError(
-            f"There is no command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}"
-        )
+        raise ConfigError(f"unknown command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}")
     import tyro
 
     command = _COMMANDS[name]
@@ -95,15 +106,15 @@ def _run(words: list[str]) -> int:
     words, default = words[1:], None
     if hasattr(module, "take_preset"):
         words, default = module.take_preset(words)
-    settings = tyro.cli(
-        getattr(module, command.settings),
+    config = tyro.cli(
+        getattr(module, command.config),
         prog=f"captioning {name}",
         description=module.__doc__,
         args=words,
         default=default,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return int(module.run(settings))
+    return int(module.run(config))
 
 
 def _overview() -> str:
@@ -112,10 +123,10 @@ def _overview() -> str:
         [
             "usage: captioning COMMAND ...",
             "",
-            "Caption photos with a CNN and a recurrent decoder.",
+            "Caption images with a CNN encoder and a recurrent decoder.",
             "",
             *lines,
             "",
-            "captioning COMMAND --help lists the command's settings.",
+            "captioning COMMAND --help lists the flags of a command.",
         ]
     )

@@ -1,66 +1,59 @@
-"""Where score and compare find what people said, and which caption is of which image."""
+"""Load references and results, and match results to the images of the references."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captioning.cli.progress import stderr_console
-from captioning.datasets import READERS, read_captions
-from captioning.datasets.coco_results import (
-    FileResult,
-    read_annotations,
-    read_file_results,
-    read_results,
-)
+from captioning.datasets import READERS, read_captions, read_results
+from captioning.datasets.coco_results import FileResult, read_annotations, read_file_results
 from captioning.errors import ScoreError
 from captioning.messages import format_count
 
 
 @dataclass(frozen=True)
 class References:
-    """What people said.
+    """References of images that are identified by id or by file name.
 
     Attributes:
-        name: What they were asked for by.
-        captions: Of each image, by its id.
-        files: For each name of a file, the ids and whole paths of the images that have it.
+        name: Name for messages.
+        captions: References of each image id.
+        files: For each file name, the ids and paths of the images with this name.
     """
 
     name: str
     captions: Mapping[int, Sequence[str]]
     files: Mapping[str, Mapping[int, PurePosixPath]]
 
-    def image_of(self, file: str) -> int | None:
-        """Return the id of the image that a file is of; None for none.
+    def find_image(self, file: str) -> int | None:
+        """Return the id of the image with the given file name, or None.
 
-        Where several have its name, it is the one with most of the same folders before it.
+        If several images have this name, the path with most folders in common is chosen.
 
         Raises:
-            ScoreError: It may be of several.
+            ScoreError: Several images fit equally well.
         """
         path = PurePosixPath(file)
         owners = self.files.get(path.name, {})
         if len(owners) < 2:
             return next(iter(owners), None)
-        alike = {key: _same_end(path, other) for key, other in owners.items()}
-        most = max(alike.values())
-        best = [key for key in owners if alike[key] == most]
+        shared = {key: _count_shared_parts(path, other) for key, other in owners.items()}
+        best = [key for key in owners if shared[key] == max(shared.values())]
         if len(best) > 1:
             raise ScoreError(
-                f"{file} may be {owners[best[0]]} or {owners[best[1]]} of {self.name}. Name the "
-                "photos with their folders when you have them captioned, or give results with the "
-                "images' ids."
+                f"{file} may be {owners[best[0]]} or {owners[best[1]]} of {self.name}. Caption the "
+                "images with their folders in the path, or give results with image ids."
             )
         return best[0]
 
 
-def find_references(name: str, split: str) -> References:
-    """Return the references of each image.
+def load_references(name: str, split: str) -> References:
+    """Load the references of each image.
 
     Args:
-        name: A COCO annotations file, or a data set as ``captioning evaluate`` names it
-            (``flickr8k:DIR``), whose image ids are those of the results that it writes.
-        split: Of the data set.
+        name: COCO annotations file, or a data set such as ``flickr8k:DIR``. The ids of a data set
+            are those in the results of ``captioning evaluate``.
+        split: Split of the data set.
 
     Raises:
         ScoreError: The file cannot be used.
@@ -71,118 +64,121 @@ def find_references(name: str, split: str) -> References:
         images = read_captions(name, split=split).images
         captions = {image.image_id: image.captions for image in images}
         files = [(image.path.as_posix(), image.image_id) for image in images]
-        return References(f"{name}, {split}", captions, _by_name(files))
+        return References(f"{name}, {split}", captions, _group_by_name(files))
     captions, files = read_annotations(name)
-    return References(name, captions, _by_name(files))
+    return References(name, captions, _group_by_name(files))
 
 
-def find_candidates(path: Path, references: References) -> dict[int, str]:
-    """Return the caption of each image that is in results.
+def load_candidates(path: Path, references: References) -> dict[int, str]:
+    """Load one caption for each image id from a results file.
 
-    Ids count where every one is of the references. Results with other ids or none, as ``captioning
-    caption`` writes them of files that are not called by COCO's ids, are matched by the files'
-    names; captions of other files are left out then, which is told.
+    The ids in the file are used if all of them occur in the references. Otherwise, results that
+    name files, such as those of ``captioning caption``, are matched by file name. Captions of
+    other files are then ignored, with a message.
 
     Raises:
-        ScoreError: The results cannot be used, or are of none of the references' images.
+        ScoreError: The results cannot be used, or match none of the references.
     """
-    named = read_file_results(path)
-    if named is None or _go_by_id(named, references):
+    results = read_file_results(path)
+    if results is None or _are_ids_valid(results, references):
         return read_results(path)
-    spoken = {each.file: each.caption for each in named if each.caption is not None}
-    if not spoken:
-        raise ScoreError(
-            f"None of the {format_count(len(named), 'photo')} in {path} has a caption."
-        )
-    owners = {file: references.image_of(file) for file in spoken}
-    found: dict[int, str] = {}
-    for file, image in owners.items():
-        if image in found:
+    captions = {result.file: result.caption for result in results if result.caption is not None}
+    if not captions:
+        raise ScoreError(f"{path} has no captions for {format_count(len(results), 'image')}.")
+    candidates: dict[int, str] = {}
+    first = None
+    for file, caption in captions.items():
+        image = references.find_image(file)
+        if image is None:
+            continue
+        if image in candidates:
             raise ScoreError(
-                f"{path} has more than one caption for one image of {references.name}, {file} the "
-                "last of them. Keep one caption for each image."
+                f"{path} has more than one caption for an image of {references.name}, such as "
+                f"{file}. Keep one caption per image."
             )
-        if image is not None:
-            found[image] = spoken[file]
-    if not found:
-        raise ScoreError(_nothing_matches(path, spoken, references))
-    first = next(file for file, image in owners.items() if image is not None)
+        candidates[image] = caption
+        first = first or file
+    if not candidates:
+        raise ScoreError(_describe_no_match(path, list(captions), references))
     console = stderr_console()
-    console.print(f"{path}: matched by the names of files, such as {first}")
-    if others := len(spoken) - len(found):
+    console.print(f"{path}: matched by file name, such as {first}")
+    if ignored := len(captions) - len(candidates):
         console.print(
-            f"Left out of {path}, as not in {references.name}: {format_count(others, 'file')}"
+            f"Ignored {format_count(ignored, 'file')} of {path} that {references.name} does not "
+            "contain."
         )
-    return found
+    return candidates
 
 
-def refuse_partial(
+def require_complete(
     path: Path, candidates: Mapping[int, str], references: References, advice: str
 ) -> None:
-    """Say which images have no caption.
+    """Check that either all images of the references have a candidate, or none.
 
     Args:
-        path: The results.
-        candidates: Their captions.
-        references: What people said.
-        advice: What can be done about it.
+        path: File of the candidates, for messages.
+        candidates: Captions by image id.
+        references: References of the same images.
+        advice: What to do about missing captions, for messages.
 
     Raises:
-        ScoreError: Some images have one and others none.
+        ScoreError: Only some of the images have a caption.
     """
-    lacking = [image for image in references.captions if image not in candidates]
-    if not lacking or len(lacking) == len(references.captions):
+    missing = [image for image in references.captions if image not in candidates]
+    if not missing or len(missing) == len(references.captions):
         return
     names = {key: path for owners in references.files.values() for key, path in owners.items()}
-    first = names[lacking[0]].name if lacking[0] in names else lacking[0]
+    first = names[missing[0]].name if missing[0] in names else missing[0]
     raise ScoreError(
-        f"{path} has no caption for {format_count(len(lacking), 'image')} of the "
+        f"{path} has no caption for {format_count(len(missing), 'image')} of the "
         f"{len(references.captions):,} of {references.name} (such as {first}). {advice}"
     )
 
 
-def _go_by_id(named: Sequence[FileResult], references: References) -> bool:
-    """Whether the ids say which images these are; where they contradict the names, too."""
-    ids = [each.image_id for each in named if each.image_id is not None]
+def _are_ids_valid(results: Sequence[FileResult], references: References) -> bool:
+    """Return whether the ids identify the images.
+
+    That is the case if all ids are known. If only some are known, but one of these contradicts the
+    file name, matching by file name would be wrong too.
+    """
+    ids = [result.image_id for result in results if result.image_id is not None]
     if not ids:
         return False
     if all(image in references.captions for image in ids):
         return True
     return any(
-        each.image_id in references.captions
-        and references.image_of(each.file) not in (None, each.image_id)
-        for each in named
+        result.image_id in references.captions
+        and references.find_image(result.file) not in (None, result.image_id)
+        for result in results
     )
 
 
-def _nothing_matches(path: Path, spoken: Mapping[str, str], references: References) -> str:
-    first = next(iter(spoken))
+def _describe_no_match(path: Path, files: Sequence[str], references: References) -> str:
     if not references.files:
         return (
-            f"{path} says by the files' names what its captions are of, such as {first}, and "
-            f"{references.name} names no files. Give the data set (coco:DIR), or results with the "
-            'images\' ids: [{"image_id": 1, "caption": "a dog"}, ...].'
+            f"{path} identifies images by file name, such as {files[0]}, but {references.name} "
+            "has no file names. Give the data set (coco:DIR), or results with image ids: "
+            '[{"image_id": 1, "caption": "a dog"}, ...].'
         )
     return (
-        f"None of the {format_count(len(spoken), 'file')} that {path} names, such as "
-        f"{first}, is among "
-        f"the images of {references.name}. Is it another split?"
+        f"{references.name} contains none of the {format_count(len(files), 'file')} of {path}, "
+        f"such as {files[0]}. Check the split."
     )
 
 
-def _by_name(files: Iterable[tuple[str, int]]) -> dict[str, dict[int, PurePosixPath]]:
-    found: dict[str, dict[int, PurePosixPath]] = {}
+def _group_by_name(files: Iterable[tuple[str, int]]) -> dict[str, dict[int, PurePosixPath]]:
+    groups: dict[str, dict[int, PurePosixPath]] = {}
     for file, image in files:
         path = PurePosixPath(file)
-        found.setdefault(path.name, {})[image] = path
-    return found
+        groups.setdefault(path.name, {})[image] = path
+    return groups
 
 
-def _same_end(one: PurePosixPath, other: PurePosixPath) -> int:
-    """Return how many parts at their ends are the same."""
+def _count_shared_parts(one: PurePosixPath, other: PurePosixPath) -> int:
+    """Return the number of parts that are equal at the ends of two paths."""
     count = 0
-    for mine, theirs in zip(reversed(one.parts), reversed(other.parts), strict=False):
-        if mine != theirs:
+    for a, b in zip(reversed(one.parts), reversed(other.parts), strict=False):
+        if a != b:
             break
         count += 1
     return count

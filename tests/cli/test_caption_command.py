@@ -886,7 +886,7 @@ def test_a_reader_that_leaves_and_a_full_device_end_the_run_without_a_traceback(
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr.startswith("captioning: The results cannot be written")
+    assert ran.stderr.startswith("captioning: cannot write to standard output")
     assert ran.stderr.count("\n") == 1
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()

@@ -236,7 +236,7 @@ def test_evaluate_and_score_print_the_same_numbers(model, tmp_path, capsys):
     assert scored["scores"] == evaluated["scores"]
     assert scored["intervals"] == evaluated["intervals"]
     assert scored["diversity"]["captions"] == 8
-    assert set(scored["shuffled"]) == {"BLEU-4", "CIDEr"}
+    assert set(scored["shuffled_image_baseline"]) == {"BLEU-4", "CIDEr"}
 
 
 def test_tables_are_printed_times_100(model, tmp_path, capsys):
@@ -250,7 +250,7 @@ def test_tables_are_printed_times_100(model, tmp_path, capsys):
     table = capsys.readouterr().out
     assert "BLEU-4   100.00" in table
     assert "distinct captions" in table
-    assert "with the images shuffled" in table
+    assert "Shuffled-image baseline" in table
 
 
 def test_score_of_some_images_has_to_be_asked_for(tmp_path, capsys):
