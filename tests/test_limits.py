@@ -15,7 +15,6 @@ PENDING: set[str] = {
     "checkpoint/checkpoint.py",
     "cli/caption.py",
     "cli/caption.py:run",
-    "cli/search.py:chosen_search",
     "evaluation/evaluate.py:evaluate",
     "evaluation/validation.py:caption_features",
     "features/extraction.py:cache_features",

@@ -25,7 +25,7 @@ from captioning.cli.caption_inputs import find_images_of, require_images
 from captioning.cli.caption_report import RunReport, print_plan, show_progress
 from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import stderr_console
-from captioning.cli.search import chosen_search
+from captioning.cli.search_flags import apply_flags
 from captioning.cli.stopping import Stopping
 from captioning.files import resolve_link
 from captioning.sources.image_names import SkippedCounts
@@ -87,19 +87,7 @@ def _load_model(
         workers=config.workers,
         console=console,
     )
-    search = chosen_search(
-        captioner.checkpoint.search,
-        sample=config.sample,
-        beam=config.beam,
-        captions=config.captions,
-        length_penalty=config.length_penalty,
-        no_repeat_ngram=config.no_repeat_ngram,
-        no_double_word=config.no_double_word,
-        rerank_weight=config.rerank_weight,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-    )
+    search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
     batch_size = config.batch_size
     if batch_size == "auto":

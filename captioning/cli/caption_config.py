@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from captioning.bulk.partition import Partition
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, writes_per_image
+from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
 from captioning.messages import check_minimum
 from captioning.sources.archives import is_archive
@@ -99,40 +100,9 @@ class CaptionConfig:
     """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
 
     # Search
-    captions: Annotated[int, tyro.conf.arg(aliases=["--n"])] = 1
-    """Captions per image (1 or more)."""
-    beam: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own search)"),
-    ] = None
-    """Beam width (1 or more)."""
-    length_penalty: Annotated[
-        float | None,
-        tyro.conf.arg(metavar="NUMBER", help_behavior_hint="(default: the model's own)"),
-    ] = None
-    """Exponent of the length by which beam search divides scores: 0 prefers short captions, 1 long
-    ones."""
-    no_repeat_ngram: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own)")
-    ] = None
-    """Block repeated n-grams of this size (0: off)."""
-    no_double_word: bool = False
-    """Block a word that occurred among the last two words; many models do so by default."""
-    rerank_weight: Annotated[
-        float | None,
-        tyro.conf.arg(metavar="NUMBER", help_behavior_hint="(default: the model's own)"),
-    ] = None
-    """Weight of n-gram reranking of the captions that beam search finds (0: off)."""
-    sample: bool = False
-    """Sample captions instead of searching for the most probable ones."""
-    temperature: float = 1.0
-    """Softmax temperature of --sample (above 0); higher values give more varied captions."""
-    top_k: int = 0
-    """Sample only from this many most probable words (0: all); needs --sample."""
-    top_p: float = 1.0
-    """Sample only from the most probable words up to this total probability; needs --sample."""
+    search: Annotated[SearchFlags, tyro.conf.arg(name="")] = field(default_factory=SearchFlags)
     seed: int = 0
-    """Random seed of --sample."""
+    """Random seed of sampling (0 or more)."""
 
     # Image loading
     batch_size: Literal["auto"] | int = "auto"
@@ -151,17 +121,12 @@ def check_config(config: CaptionConfig) -> None:
     Raises:
         ConfigError: A value is out of range, or two flags exclude each other.
     """
-    _check_search(config)
-    check_minimum(config, captions=1, workers=0)
+    check_minimum(config, workers=0)
     if config.batch_size != "auto":
         check_minimum(config, batch_size=1)
     if config.limit is not None:
         check_minimum(config, limit=1)
-    if config.consensus_data and not config.paths:
-        raise ConfigError(
-            "No images given: everything after --consensus-data is a data set. Name the images "
-            f"first: captioning caption IMAGES --consensus-data {config.consensus_data[0]}"
-        )
+    _check_order(config)
     if config.overwrite and config.append:
         raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
     if not 0 <= config.seed < 2**63:
@@ -170,16 +135,20 @@ def check_config(config: CaptionConfig) -> None:
     _check_images_are_files(config)
 
 
-def _check_search(config: CaptionConfig) -> None:
-    if config.sample:
-        for name in ("beam", "length_penalty", "rerank_weight"):
-            if getattr(config, name) is not None:
-                flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} is for beam search. Remove it, or remove --sample.")
-        if config.consensus_data:
-            raise ConfigError("--consensus-data needs beam search. Remove it, or remove --sample.")
-    elif config.temperature != 1.0 or config.top_k != 0 or config.top_p != 1.0:
-        raise ConfigError("--temperature, --top-k and --top-p need --sample. Add --sample.")
+def _check_order(config: CaptionConfig) -> None:
+    """Refuse a command whose images were read as the values of a flag before them."""
+    words = config.search
+    lists = {
+        "--consensus-data": config.consensus_data,
+        "--required-words": words.required_words,
+        "--forbidden-words": words.forbidden_words,
+    }
+    for flag, values in lists.items():
+        if values and not config.paths:
+            raise ConfigError(
+                f"No images given: everything after {flag} belongs to this flag. Name the images "
+                f"first: captioning caption IMAGES {flag} {values[0]}"
+            )
 
 
 def _check_images_are_files(config: CaptionConfig) -> None:

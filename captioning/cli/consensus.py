@@ -27,7 +27,7 @@ def add_consensus(
     """
     if not data:
         return captioner
-    with progress_bar(console, unit="photos/s") as progress:
+    with progress_bar(console, unit="images/s") as progress:
         task = progress.add_task("extracting features", total=None)
         announced = False  # once per data set
 

@@ -157,7 +157,7 @@ def test_other_width_keeps_the_rules_of_the_models_own_search(model, tmp_path, c
     settings = json.loads(path.read_text()) | {"no_repeat_ngram": 1, "min_length": 4}
     path.write_text(json.dumps(settings))
     data = ("--data", f"coco:{TINY}", "-o", tmp_path / "r.json", "--workers", 0)
-    assert run("evaluate", tmp_path / "model", *data, "--beam", 4, "--json") == 0
+    assert run("evaluate", tmp_path / "model", *data, "--width", 4, "--json") == 0
     signature = json.loads(capsys.readouterr().out)["signature"]
     assert "width=4" in signature
     for entry in json.loads((tmp_path / "r.json").read_text()):
@@ -166,7 +166,7 @@ def test_other_width_keeps_the_rules_of_the_models_own_search(model, tmp_path, c
         assert len(set(words)) == len(words)
 
 
-@pytest.mark.parametrize("words", [("--batch-size", 0), ("--workers", -1), ("--beam", 0)])
+@pytest.mark.parametrize("words", [("--batch-size", 0), ("--workers", -1)])
 def test_settings_that_make_no_sense_are_refused(words, model, capsys):
     assert run("evaluate", model, "--data", f"coco:{TINY}", *words) == 2
     assert f"at least {0 if '--workers' in words else 1}" in capsys.readouterr().err

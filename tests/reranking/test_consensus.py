@@ -209,7 +209,7 @@ def test_signature_names_the_neighbours_and_images_do_not_ask_themselves(caption
 def test_command_asks_neighbours(tmp_path, capsys):
     captioner = Captioner(small_checkpoint())
     captioner.save_pretrained(tmp_path / "model")
-    data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--beam", "4")
+    data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--width", "4")
     places = ("-o", str(tmp_path / "r.json"), "--cache", str(tmp_path / "features"))
     with pytest.raises(SystemExit) as caught:
         main(
@@ -260,16 +260,16 @@ def test_a_folder_is_captioned_with_consensus_and_gone_on_with_the_same_ones(
     assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
     assert "Extracting features of 32 images" in capsys.readouterr().err
     assert caption(photos[0].parent, *where) == 2
-    assert "neighbours was 'neighbours:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
+    assert "was 'neighbours:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
     assert caption(photos[0].parent, *where, *asked) == 0
     assert "Extracting" not in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [captioner.caption(photo).text for photo in photos]
     alone = Captioner(captioner.checkpoint)
     assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
-    assert caption(photos[0], "--consensus-data", f"coco:{TINY}", "--sample") == 2
-    assert "Leave --sample out" in capsys.readouterr().err
+    assert caption(photos[0], *where[2:], *asked, "--search", "sampling") == 2
+    assert "The search finds one caption" in capsys.readouterr().err
     assert caption("--consensus-data", f"coco:{TINY}", photos[0]) == 2
-    assert "Name the photos first" in capsys.readouterr().err
-    assert caption(photos[0], *where[2:], *asked, "--beam", 1) == 2
+    assert "Name the images first" in capsys.readouterr().err
+    assert caption(photos[0], *where[2:], *asked, "--width", 1) == 2
     assert "Give a wider beam: --width 8" in capsys.readouterr().err

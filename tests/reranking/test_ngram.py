@@ -14,8 +14,7 @@ from small_run import TINY
 from captioning.bulk.resume import fingerprint
 from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
-from captioning.cli.search import chosen_search
-from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
+from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.search import search
@@ -426,14 +425,6 @@ def test_a_model_whose_search_counts_what_it_has_not_is_not_written(model, tmp_p
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("own", [Greedy(), Sampling(), DiverseBeamSearch(), BeamSearch(width=4)])
-def test_no_weight_leaves_a_search_as_it_is(own):
-    assert chosen_search(own, rerank_weight=0.0) == own
-    beam = chosen_search(own, rerank_weight=2.0)
-    assert isinstance(beam, BeamSearch)
-    assert beam.rerank_weight == 2.0
-
-
 def test_models_of_other_phrases_have_other_fingerprints(model):
     plain = replace(model, reranker=None)
     other = replace(model.reranker, unseen=1.0)
@@ -470,8 +461,6 @@ def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, c
         said = capsys.readouterr().out
         for photo in photos:
             assert captioner.caption(photo, search=how).text in said
-    assert run(*arguments, "--rerank-weight", 1, "--sample") == 2
-    assert "--rerank-weight belongs" in capsys.readouterr().err
 
 
 def test_the_small_model_has_the_words_that_are_used_here():

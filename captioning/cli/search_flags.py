@@ -1,0 +1,98 @@
+"""Search flags of the command line, derived from the fields of the search methods."""
+
+import ast
+import inspect
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from captioning.decoding import METHODS, BeamSearch, SearchMethod
+from captioning.errors import ConfigError
+
+_METAVARS = {int: "INT", float: "NUMBER", bool: "{True,False}", tuple[str, ...]: "WORD ..."}
+_SHARED = tuple(field.name for field in fields(SearchMethod))
+
+
+def _add_flags(cls: type) -> type:
+    """Add an optional field for each setting of each search method, with its text as help."""
+    names = Literal[tuple(METHODS)]  # type: ignore[valid-type]
+    cls.__annotations__["search"] = _optional(names, "Search method.", f"{{{','.join(METHODS)}}}")
+    for method in (SearchMethod, *METHODS.values()):
+        texts = _field_texts(method)
+        for field in fields(method):
+            if field.name in cls.__annotations__:
+                continue
+            methods = "" if field.name in _SHARED else f" For {_methods_with(field.name)} search."
+            help_text = texts[field.name] + methods
+            annotation = _optional(field.type, help_text, _METAVARS[field.type])
+            cls.__annotations__[field.name] = annotation
+            setattr(cls, field.name, None)
+    return cls
+
+
+def _optional(kind: Any, help_text: str, metavar: str) -> Any:
+    hint = "(default: the model's own)"
+    argument = tyro.conf.arg(help=help_text, metavar=metavar, help_behavior_hint=hint)
+    return Annotated[kind | None, argument]
+
+
+def _field_texts(cls: type) -> dict[str, str]:
+    """Return the text under each field of a dataclass, which Python keeps only in the source."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+def _methods_with(setting: str) -> str:
+    """Return the names of the search methods that have a setting."""
+    *others, last = [name for name, method in METHODS.items() if hasattr(method, setting)]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+@dataclass(frozen=True)
+@_add_flags
+class SearchFlags:
+    """The search flags of a command. None stands for the setting of the model's own search."""
+
+    search: str | None = None
+
+
+def apply_flags(own: SearchMethod, flags: SearchFlags) -> SearchMethod:
+    """Return the model's own search with the changes that the flags name.
+
+    Another search method keeps the settings that all methods share. ``--n`` without ``--width``
+    widens a beam if necessary.
+
+    Args:
+        own: The search of the model.
+        flags: The flags of the command line.
+
+    Raises:
+        ConfigError: The search method does not have one of the settings, or a value is bad.
+    """
+    given: dict[str, Any] = {
+        field.name: value
+        for field in fields(flags)
+        if field.name != "search" and (value := getattr(flags, field.name)) is not None
+    }
+    method = type(own) if flags.search is None else METHODS[flags.search]
+    for setting in given:
+        if not hasattr(method, setting):
+            name = next(name for name in METHODS if METHODS[name] is method)
+            raise ConfigError(
+                f"--{setting.replace('_', '-')} is not a setting of {name} search. Remove it, or "
+                f"choose another --search: {_methods_with(setting)}."
+            )
+    base = own
+    if method is not type(own):
+        base = method(**{setting: getattr(own, setting) for setting in _SHARED})
+    if isinstance(base, BeamSearch) and "n" in given and "width" not in given:
+        given["width"] = max(base.width, given["n"])
+    return replace(base, **given)
