@@ -1,7 +1,7 @@
-"""Draw the tiny captioned set of data/tiny: 48 images of coloured things, five captions each.
+"""Generate the tiny data set data/tiny: 48 drawn images of coloured things, five captions each.
 
-Nothing in it is taken from anywhere: the images are drawn, the captions written by a grammar,
-both from one seed. It serves tests and first tries; its layout is that of the COCO captions.
+A fixed seed determines the images and the captions, which a grammar writes. The data set is for
+tests and first steps, and has the layout of COCO captions.
 
     python scripts/make_tiny.py data/tiny
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIZE, SCALE, SEED = 96, 4, 2015  # pixels a side, drawn larger by SCALE for smooth edges
+SIZE, SCALE, SEED = 96, 4, 2015  # width in pixels; drawn SCALE times larger for smooth edges
 SPLITS = {"train": 32, "val": 8, "test": 8}
 
 COLOURS = {
@@ -34,7 +34,7 @@ _Choice = tuple[str, str, int, str]
 
 @dataclass(frozen=True)
 class Place:
-    """A background: its two colours from top to bottom, where they meet, and its words."""
+    """A background: its colours above and below the horizon, and its words."""
 
     top: tuple[int, int, int]
     bottom: tuple[int, int, int]
@@ -90,7 +90,7 @@ THINGS: dict[str, Callable[[ImageDraw.ImageDraw, Box, tuple[int, int, int]], Non
 
 @dataclass(frozen=True)
 class Scene:
-    """What one image shows."""
+    """Content of an image."""
 
     thing: str
     colour: str
@@ -100,49 +100,49 @@ class Scene:
     size: str
 
 
-def make_scenes(chance: random.Random, number: int) -> list[Scene]:
-    """Return different scenes in which every thing, colour, number and place comes often."""
-    every = list(product(THINGS, COLOURS, NUMBERS, PLACES))
-    chance.shuffle(every)
+def make_scenes(rng: random.Random, number: int) -> list[Scene]:
+    """Return distinct scenes in which things, colours, numbers and places are balanced."""
+    candidates = list(product(THINGS, COLOURS, NUMBERS, PLACES))
+    rng.shuffle(candidates)
     chosen: list[_Choice] = []
     while len(chosen) < number:
-        chosen.append(min(every, key=lambda scene: _familiarity(scene, chosen)))
-        every.remove(chosen[-1])
+        chosen.append(min(candidates, key=lambda scene: _count_shared(scene, chosen)))
+        candidates.remove(chosen[-1])
     return [
-        Scene(*scene, chance.choice(("left", "middle", "right")), chance.choice(("big", "small")))
+        Scene(*scene, rng.choice(("left", "middle", "right")), rng.choice(("big", "small")))
         for scene in chosen
     ]
 
 
-def _familiarity(scene: _Choice, chosen: list[_Choice]) -> int:
+def _count_shared(scene: _Choice, chosen: list[_Choice]) -> int:
     return sum(part in other for other in chosen for part in scene)
 
 
-def draw_scene(scene: Scene, chance: random.Random) -> Image.Image:
-    """Draw a scene at ``SIZE`` pixels a side."""
+def draw_scene(scene: Scene, rng: random.Random) -> Image.Image:
+    """Draw a scene as a square image of width ``SIZE``."""
     side = SIZE * SCALE
     place = PLACES[scene.place]
     image = Image.new("RGB", (side, side), place.top)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, place.horizon * side, side, side), fill=place.bottom)
-    _decorate(draw, scene.place, side, chance)
+    _decorate(draw, scene.place, side, rng)
     width = side * (0.3 if scene.size == "big" else 0.2)
     for number in range(scene.number):
-        x = side * _centre(scene, number) - width / 2
-        y = side * (0.72 + chance.uniform(-0.05, 0.05)) - width / 2
+        x = side * _find_centre(scene, number) - width / 2
+        y = side * (0.72 + rng.uniform(-0.05, 0.05)) - width / 2
         THINGS[scene.thing](draw, (x, y, x + width, y + width), COLOURS[scene.colour])
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
-def _centre(scene: Scene, number: int) -> float:
+def _find_centre(scene: Scene, number: int) -> float:
     if scene.number == 1:
         return {"left": 0.22, "middle": 0.5, "right": 0.78}[scene.side]
     return 0.5 + (number - (scene.number - 1) / 2) * 0.32
 
 
-def _decorate(draw: ImageDraw.ImageDraw, place: str, side: int, chance: random.Random) -> None:
-    """Add what makes the place itself: a cloud, a sail, stars and a moon, a window."""
-    x = chance.uniform(0.1, 0.6) * side
+def _decorate(draw: ImageDraw.ImageDraw, place: str, side: int, rng: random.Random) -> None:
+    """Draw the details of a place: a cloud, a sail, a moon with stars, or a window."""
+    x = rng.uniform(0.1, 0.6) * side
     if place == "grass":
         for shift in (0.0, 0.08, 0.16):
             box = (x + shift * side, 0.1 * side, x + (shift + 0.16) * side, 0.22 * side)
@@ -154,14 +154,14 @@ def _decorate(draw: ImageDraw.ImageDraw, place: str, side: int, chance: random.R
     elif place == "night":
         draw.ellipse((x, 0.08 * side, x + 0.16 * side, 0.24 * side), fill=(240, 240, 200))
         for _ in range(12):
-            sx, sy = chance.uniform(0, side), chance.uniform(0, 0.5 * side)
+            sx, sy = rng.uniform(0, side), rng.uniform(0, 0.5 * side)
             draw.ellipse((sx, sy, sx + SCALE, sy + SCALE), fill="white")
     else:
         draw.rectangle((x, 0.1 * side, x + 0.28 * side, 0.4 * side), fill=(170, 214, 246))
 
 
 def write_captions(scene: Scene) -> list[str]:
-    """Describe a scene in five ways."""
+    """Return five captions of a scene."""
     place = PLACES[scene.place]
     colour, size, sized = scene.colour, scene.size, NUMBERS[scene.number]
     if scene.number == 1:
@@ -185,7 +185,7 @@ def _plural(thing: str) -> str:
 
 
 def write_split(directory: Path, split: str, scenes: dict[int, Scene]) -> None:
-    """Write a split's images and its COCO caption file."""
+    """Write the images and the COCO caption file of a split."""
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, scene in scenes.items():
@@ -204,7 +204,7 @@ def write_split(directory: Path, split: str, scenes: dict[int, Scene]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path, help="where images/ and annotations/ are written")
+    parser.add_argument("directory", type=Path, help="output folder")
     directory = parser.parse_args().directory
     for name in ("images", "annotations"):
         (directory / name).mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
 # ruff: noqa: RUF001 (characters that look alike are the point here)
-"""Are our words and scores those of pycocoevalcap? Needs Java and the extra ``java-metrics``.
+"""Compare words and scores with pycocoevalcap. Needs Java and the extra ``java-metrics``.
 
     python scripts/metric_parity.py captions.json Flickr8k.token.txt more.tsv.gz
     python scripts/metric_parity.py Flickr8k.token.txt --results captions.json --data flickr8k:DIR
 
-Takes caption files (COCO annotations, Flickr8k tokens, or lines of ``id<TAB>caption``), and prints
+Reads caption files (COCO annotations, Flickr8k tokens, or lines of ``id<TAB>caption``), and prints
 
-1. how many captions the two tokenizers read differently, file by file, and how many of a set of
-   captions made to be hard (``--fuzz`` of them, mutated from real ones and put together);
-2. the largest difference of any score, corpus and per image, in several situations.
+1. the number of captions that the two tokenizers split differently, for each file and for
+   generated hard captions (``--fuzz`` of them, mutated from real ones or joined from pieces);
+2. the largest difference of any score, for the corpus and for single images, in several cases.
 """
 
 import argparse
@@ -45,10 +45,12 @@ JOINTS = ["", " ", " ", " ", "-", "'", ".", ",", "/", "\u00a0", "&", ")", '"']
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("captions", nargs="+", type=Path, help="caption files")
-    parser.add_argument("--fuzz", type=int, default=100_000, help="hard captions to make")
-    parser.add_argument("--results", type=Path, help="a model's captions, as evaluate writes them")
-    parser.add_argument("--data", help="with --results: whose captions, such as flickr8k:DIR")
-    parser.add_argument("--split", default="val", help="with --results: the split of --data")
+    parser.add_argument(
+        "--fuzz", type=int, default=100_000, help="number of hard captions to generate"
+    )
+    parser.add_argument("--results", type=Path, help="results file of captioning evaluate")
+    parser.add_argument("--data", help="data set of --results, such as flickr8k:DIR")
+    parser.add_argument("--split", default="val", help="split of --data")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if shutil.which("java") is None or find_spec("pycocoevalcap") is None:
@@ -57,27 +59,27 @@ def main() -> None:
     images: dict[object, list[str]] = {}
     total = different = 0
     for path in args.captions:
-        captions = list(read(path))
+        captions = list(read_captions(path))
         for image, caption in captions:
             images.setdefault((path.name, image), []).append(caption)
-        found = differences([caption for _, caption in captions])
+        found = find_differences([caption for _, caption in captions])
         print(f"{path.name}: {len(captions)} captions, {len(found)} differences")
-        show(found)
+        print_differences(found)
         total, different = total + len(captions), different + len(found)
     print(f"all files: {total} captions, {different} differences")
 
-    draw = random.Random(args.seed)
+    rng = random.Random(args.seed)
     real = [caption for captions in images.values() for caption in captions]
-    hard = [hard_caption(draw, real) for _ in range(args.fuzz)]
-    found = differences(hard, alone=True)
-    print(f"made to be hard: {len(hard)} captions, {len(found)} differences")
-    show(found)
+    hard = [make_hard_caption(rng, real) for _ in range(args.fuzz)]
+    found = find_differences(hard, alone=True)
+    print(f"generated: {len(hard)} captions, {len(found)} differences")
+    print_differences(found)
 
-    worst = max(compare_scores(images, draw))
+    worst = max(compare_scores(images, rng))
     if args.results:
         candidates = read_results(args.results)
         references = dict(load_references(args.data, args.split).captions)
-        corpus, image = score_difference(candidates, references)
+        corpus, image = largest_difference(candidates, references)
         print(f"{len(references):>5} images, {args.results.name} "
               f"corpus {corpus:.1e}, per image {image:.1e}")  # fmt: skip
         worst = max(worst, corpus, image)
@@ -86,8 +88,8 @@ def main() -> None:
                       "largest_score_difference": worst}))  # fmt: skip
 
 
-def read(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield image and caption of each line or entry of a file."""
+def read_captions(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the image and the caption of each line or entry of a file."""
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     if text.startswith("{"):
@@ -100,8 +102,8 @@ def read(path: Path) -> Iterator[tuple[str, str]]:
                 yield image.split("#")[0], caption
 
 
-def official_words(captions: list[str]) -> list[list[str]]:
-    """Ask Java, with all captions in one file as pycocoevalcap writes it."""
+def tokenize_officially(captions: list[str]) -> list[list[str]]:
+    """Tokenize with Java, all captions in one file as pycocoevalcap writes it."""
     folder = Path(next(iter(find_spec("pycocoevalcap").submodule_search_locations))) / "tokenizer"
     with tempfile.NamedTemporaryFile("wb") as file:
         file.write("\n".join(caption.replace("\n", " ") for caption in captions).encode())
@@ -115,61 +117,63 @@ def official_words(captions: list[str]) -> list[list[str]]:
     return [[w for w in ln.rstrip().split(" ") if w and w not in PUNCTUATION] for ln in lines]
 
 
-def differences(captions: list[str], *, alone: bool = False) -> list[tuple[str, list, list]]:
-    """Return captions that are read differently; ``alone`` keeps neighbours from mattering."""
+def find_differences(captions: list[str], *, alone: bool = False) -> list[tuple[str, list, list]]:
+    """Return the captions with different words. ``alone`` tokenizes them independently."""
     if alone:
-        theirs = official_words([line for caption in captions for line in (caption, "x x")])[::2]
+        theirs = tokenize_officially([line for caption in captions for line in (caption, "x x")])[
+            ::2
+        ]
         ours = [tokenize(caption) for caption in captions]
     else:
-        theirs, ours = official_words(captions), tokenize_lines(captions)
+        theirs, ours = tokenize_officially(captions), tokenize_lines(captions)
     return [row for row in zip(captions, theirs, ours, strict=True) if row[1] != row[2]]
 
 
-def show(found: list[tuple[str, list, list]]) -> None:
+def print_differences(found: list[tuple[str, list, list]]) -> None:
     for caption, theirs, ours in sorted(found, key=lambda row: len(row[0]))[:10]:
         print(f"  {caption!r}\n    official {theirs}\n    ours     {ours}")
 
 
-def hard_caption(draw: random.Random, real: list[str]) -> str:
-    """Make one caption out of hard words, or mutate a real one."""
-    if draw.random() < 0.5:
-        words = draw.choice(real).split(" ")
-        for _ in range(draw.randint(1, 3)):
-            words.insert(draw.randint(0, len(words)), draw.choice(HARD))
+def make_hard_caption(rng: random.Random, real: list[str]) -> str:
+    """Return a caption joined from hard words, or a mutated real caption."""
+    if rng.random() < 0.5:
+        words = rng.choice(real).split(" ")
+        for _ in range(rng.randint(1, 3)):
+            words.insert(rng.randint(0, len(words)), rng.choice(HARD))
         letters = list(" ".join(words))
-        for _ in range(draw.randint(0, 2)):
-            letters[draw.randrange(len(letters))] = draw.choice("'-.,/&$#@:;()\"!?0 %~*_Aé’“")
+        for _ in range(rng.randint(0, 2)):
+            letters[rng.randrange(len(letters))] = rng.choice("'-.,/&$#@:;()\"!?0 %~*_Aé’“")
         return "".join(letters)
-    pieces = [draw.choice(HARD) + draw.choice(JOINTS) for _ in range(draw.randint(1, 8))]
+    pieces = [rng.choice(HARD) + rng.choice(JOINTS) for _ in range(rng.randint(1, 8))]
     return "".join(pieces)
 
 
-def compare_scores(images: dict[object, list[str]], draw: random.Random) -> Iterator[float]:
-    """Yield the largest score difference of each situation, and print it."""
+def compare_scores(images: dict[object, list[str]], rng: random.Random) -> Iterator[float]:
+    """Yield the largest score difference of each case, and print it."""
     several = [key for key, captions in images.items() if len(captions) > 1]
     words = [word for key in several[:200] for word in images[key][0].split()]
     for n in (1, 2, 1000):
         ids = several[:n]
         references = {key: images[key] for key in ids}
-        situations = {
+        cases = {
             "human against human": (
                 {key: images[key][0] for key in ids},
                 {key: images[key][1:] for key in ids},
             ),
             "random words": (
-                {key: " ".join(draw.choices(words, k=draw.randint(1, 15))) for key in ids},
+                {key: " ".join(rng.choices(words, k=rng.randint(1, 15))) for key in ids},
                 references,
             ),
             "empty candidates": (dict.fromkeys(ids, ""), references),
         }
-        for name, (candidates, truth) in situations.items():
-            corpus, image = score_difference(candidates, truth)
+        for name, (candidates, truth) in cases.items():
+            corpus, image = largest_difference(candidates, truth)
             print(f"{len(ids):>5} images, {name:<20} corpus {corpus:.1e}, per image {image:.1e}")
             yield max(corpus, image)
 
 
-def score_difference(candidates: dict, references: dict) -> tuple[float, float]:
-    """Return the largest difference of a corpus score, and of a score of one image."""
+def largest_difference(candidates: dict, references: dict) -> tuple[float, float]:
+    """Return the largest difference of a corpus score and of a score of one image."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -177,9 +181,9 @@ def score_difference(candidates: dict, references: dict) -> tuple[float, float]:
     ids = list(references)
     found = {
         key: [" ".join(words)]
-        for key, words in zip(ids, official_words([candidates[k] for k in ids]), strict=True)
+        for key, words in zip(ids, tokenize_officially([candidates[k] for k in ids]), strict=True)
     }
-    flat = iter(official_words([caption for key in ids for caption in references[key]]))
+    flat = iter(tokenize_officially([caption for key in ids for caption in references[key]]))
     truth = {key: [" ".join(next(flat)) for _ in references[key]] for key in ids}
     bleu, bleus = Bleu(4).compute_score(truth, found, verbose=0)
     rouge, rouges = Rouge().compute_score(truth, found)
@@ -187,7 +191,7 @@ def score_difference(candidates: dict, references: dict) -> tuple[float, float]:
     ours = score(candidates, references)
     corpus = image = 0.0
     for name, one, many in zip(NAMES, [*bleu, rouge, cider], [*bleus, rouges, ciders], strict=True):
-        if getattr(ours, name) is None:  # CIDEr of one image: theirs is 0, ours is undefined
+        if getattr(ours, name) is None:  # CIDEr of one image, which pycocoevalcap defines as 0
             continue
         corpus = max(corpus, abs(getattr(ours, name) - one))
         image = max(image, *(abs(a - b) for a, b in zip(ours.per_image[name], many, strict=True)))
