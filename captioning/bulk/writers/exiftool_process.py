@@ -1,0 +1,283 @@
+"""One exiftool process that reads and writes tags of images, through PyExifTool.
+
+exiftool reads its arguments from a pipe, one per line. A file name with a newline would become
+several arguments there, and one with a leading dash an option. Therefore exiftool never receives
+a user's file name: each image is reached through a symbolic link with a plain ASCII name in a
+private temporary folder, and new files are written into that folder. For the same reason, values
+to be written are passed as files.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from captioning.errors import ConfigError, OutputError
+
+_INSTALL = (
+    "Install exiftool (apt install libimage-exiftool-perl, or brew install exiftool) and "
+    'PyExifTool (pip install "captioning[embed]"), or write .xmp files: --format xmp.'
+)
+_POLL_SECONDS = 0.02
+_START_SECONDS = 60.0
+_PLAIN_PATH = re.compile(r"[\w./:\\~+-][\w ./:\\~+-]*", re.ASCII)
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}", re.ASCII)
+_SUFFIXES = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"))
+
+
+class ExifTool:
+    """A running exiftool that restarts if it dies.
+
+    Args:
+        time_limit: Seconds after which a command is given up and its process killed.
+
+    Raises:
+        ConfigError: exiftool or PyExifTool is not installed, or does not work.
+    """
+
+    def __init__(self, time_limit: float = 60.0) -> None:
+        self.time_limit = time_limit
+        self.version = _require_exiftool()
+        self._folder = tempfile.TemporaryDirectory(prefix="captioning-")
+        if not _PLAIN_PATH.fullmatch(self._folder.name):
+            folder = self._folder.name
+            self.close()
+            raise ConfigError(
+                f"exiftool cannot use the temporary folder {folder!r}: its path has special "
+                "characters. Set TMPDIR to another folder."
+            )
+        self._tool = self._start()
+
+    def read_tags(self, path: Path, tags: Sequence[str]) -> dict[str, list[str]]:
+        """Return the values of tags as text, by names such as ``XMP-dc:Description``.
+
+        Most tags have one value. Text that is not UTF-8 is decoded as Windows-1252.
+
+        Args:
+            path: An image.
+            tags: Options of exiftool, such as ``-XMP-dc:Description``.
+
+        Raises:
+            OutputError: The file cannot be read by exiftool.
+        """
+        with self._linked(path) as link:
+            # -b marks strings that are not UTF-8; IPTC without a stated encoding is passed as is.
+            output = self._run("-j", "-G1", "-b", "-charset", "iptc=UTF8", *tags, link)
+        try:
+            (found,) = json.loads(output, parse_int=str, parse_float=str)
+        except ValueError:
+            raise OutputError(f"exiftool {self.version} reports: {self._last_error()}") from None
+        values = {
+            name: value if isinstance(value, list) else [value] for name, value in found.items()
+        }
+        return {name: [_decode_value(item) for item in value] for name, value in values.items()}
+
+    @contextmanager
+    def write_copy(
+        self, path: Path, values: Sequence[tuple[str, str]], options: Sequence[str] = ()
+    ) -> Iterator[Path]:
+        """Write a copy of an image with new tags; yield its path, which is valid in this context.
+
+        Args:
+            path: The image, which is only read.
+            values: Pairs of a tag, such as ``XMP-dc:Description``, and its text.
+            options: Further options of exiftool.
+
+        Raises:
+            OutputError: exiftool cannot write this file.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        try:
+            arguments = list(options)
+            for number, (tag, value) in enumerate(values):
+                file = folder / f"value-{number}.txt"
+                file.write_bytes(value.encode("utf-8"))
+                arguments.append(f"-{tag}<={file}")
+            with self._linked(path) as link:
+                copy = folder / f"copy{Path(link).suffix}"
+                self._run(*arguments, "-o", str(copy), link)
+            if self._tool.last_status != 0 or not copy.is_file() or not copy.stat().st_size:
+                raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
+            yield copy
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the process and remove the temporary folder."""
+        if hasattr(self, "_tool"):
+            self._kill()
+        with suppress(OSError):
+            self._folder.cleanup()
+
+    @contextmanager
+    def _linked(self, path: Path) -> Iterator[str]:
+        """Yield a plain path to an image: a link, or a copy on systems without links."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        link = folder / f"image{_suffix_for(path)}"
+        try:
+            target = os.path.realpath(path)
+            try:
+                link.symlink_to(target)
+            except (OSError, NotImplementedError):
+                shutil.copyfile(target, link)
+            yield str(link)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self, *arguments: str) -> str:
+        """Run one command and return its standard output.
+
+        If the process dies, the command is repeated once in a new process: Ctrl-C in a terminal
+        also ends exiftool, while the run still finishes its batch.
+        """
+        for _ in range(2):
+            started = time.monotonic()
+            if self._tool is None:
+                self._tool = self._start()
+            try:
+                with _watch(self._tool, self.time_limit):
+                    return str(self._tool.execute(*arguments))
+            except BaseException as error:
+                self._kill()  # its answer would be read as the answer to the next command
+                if not isinstance(error, Exception):
+                    raise
+            if time.monotonic() - started > self.time_limit:
+                raise OutputError(f"exiftool did not finish within {self.time_limit:g} seconds.")
+        raise OutputError("exiftool crashes on this file.")
+
+    def _last_error(self) -> str:
+        lines = str(self._tool.last_stderr if self._tool else "").splitlines()
+        errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+        text = (errors or lines or ["unknown error"])[0]
+        return text.partition(f" - {self._folder.name}")[0].strip().rstrip(".") + "."
+
+    def _start(self) -> Any:
+        import exiftool
+
+        # An empty config file: settings of the user must not change what is written.
+        tool = exiftool.ExifTool(common_args=[], config_file="", encoding="utf-8")
+        try:
+            with _watch(tool, _START_SECONDS):
+                tool.run()
+        except Exception as error:
+            raise ConfigError(f"exiftool does not start: {error}. {_INSTALL}") from error
+        return tool
+
+    def _kill(self) -> None:
+        tool, self._tool = self._tool, None
+        process = None if tool is None else tool._process
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with suppress(OSError):
+                pipe.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns about the process that ended
+            _ = tool.running  # notices the end, so that its destructor does not talk to the process
+
+    def __enter__(self) -> "ExifTool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _watch(tool: Any, time_limit: float) -> Iterator[None]:
+    """Make a command of PyExifTool fail if its process dies or exceeds the time limit.
+
+    PyExifTool 0.5.6 reads an answer until its end mark, for ever if the process has died. Here the
+    pipes of a dead process are replaced by a file that cannot be read, which ends that loop with
+    an OSError.
+    """
+    finished = threading.Event()
+    deadline = time.monotonic() + time_limit
+
+    def watch() -> None:
+        while not finished.wait(_POLL_SECONDS):
+            process = tool._process
+            if process is None:
+                continue
+            if time.monotonic() > deadline:
+                process.kill()
+            if process.poll() is not None:
+                break
+        else:
+            return
+        unreadable = os.open(os.devnull, os.O_WRONLY)
+        try:
+            for pipe in (process.stdout, process.stderr):
+                os.dup2(unreadable, pipe.fileno())
+        finally:
+            os.close(unreadable)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def _require_exiftool() -> str:
+    """Return the version of exiftool.
+
+    Raises:
+        ConfigError: exiftool or PyExifTool is missing, or exiftool does not work.
+    """
+    try:
+        import exiftool  # noqa: F401
+    except ImportError:
+        raise ConfigError(f"--format embed needs PyExifTool. {_INSTALL}") from None
+    path = shutil.which("exiftool")
+    if path is None:
+        raise ConfigError(f"--format embed needs exiftool. {_INSTALL}")
+    try:
+        found = subprocess.run(
+            [path, "-ver"], capture_output=True, text=True, timeout=_START_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"exiftool does not work: {error}. {_INSTALL}") from error
+    return found.stdout.strip()
+
+
+def _suffix_for(path: Path) -> str:
+    """Return the extension that fits a file's content; exiftool refuses files with a wrong one."""
+    head = b""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(4)
+    for signature, suffix in _SUFFIXES:
+        if head.startswith(signature):
+            return suffix
+    suffix = path.suffix.lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else ".tif"
+
+
+def _decode_value(value: object) -> str:
+    """Return a JSON value of exiftool as text."""
+    if isinstance(value, bool):  # exiftool writes the texts "true" and "false" without quotes
+        return str(value).lower()
+    text = str(value)
+    if text.startswith("base64:"):
+        with suppress(ValueError):
+            return base64.b64decode(text.removeprefix("base64:"), validate=True).decode("cp1252")
+    return text

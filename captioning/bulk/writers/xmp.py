@@ -1,0 +1,290 @@
+"""The description in XMP sidecar files, as photo programs read and write them.
+
+Only ``dc:description`` changes: its position is found with Expat and the new text is spliced into
+the bytes of the file, so that prefixes, comments and padding of other programs stay as they are.
+Standard: XMP specification part 1 (ISO 16684-1).
+"""
+
+import codecs
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+from captioning.errors import OutputError
+from captioning.files import is_special_file, replace_atomic, resolve_link
+
+MAX_XMP_BYTES = 16 * 1024 * 1024
+"""Largest XMP file that is read, in bytes."""
+
+_SEPARATOR = "\x01"  # XML text cannot contain it
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_DC = "http://purl.org/dc/elements/1.1/"
+_XML = "http://www.w3.org/XML/1998/namespace"
+_ROOT = (_RDF, "RDF")
+_ITEM = (_RDF, "li")
+_DESCRIPTION = (_DC, "description")
+_NOT_IN_XML = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAG = re.compile(rb"<(?:[^<>\"']|\"[^\"]*\"|'[^']*')*>")
+_HEADER = re.compile(rb"\s*<\?xpacket\s+begin=.*?\?>", re.DOTALL)  # old ones are not UTF-8
+_EMPTY = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>""".encode()
+_DEFAULT_MODE = 0o644
+
+_Name = tuple[str, str]
+"""Namespace and local name."""
+_Splice = tuple[int, int, bytes]
+"""Start, end and replacement of a range of bytes."""
+
+
+def clean_caption(caption: str) -> str:
+    """Return a caption without characters that XML does not allow, with line feeds as line ends.
+
+    Raises:
+        OutputError: No text is left.
+    """
+    text = _NOT_IN_XML.sub("", caption.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    if not text:
+        raise OutputError(f"the caption {caption!r} contains no text.")
+    return text
+
+
+def read_xmp_caption(path: Path) -> str | None:
+    """Return ``dc:description`` of an .xmp file: the default language, else any other.
+
+    Raises:
+        OutputError: The file cannot be read or is not valid XMP.
+    """
+    try:
+        scan = _scan(_decode_packet(_read_file(path))[1])
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read '{path}': {_reason(error)}") from error
+    for description in scan.descriptions:
+        items = sorted(description.items, key=lambda item: item.language != "x-default")
+        texts = ["".join(item.text).strip() for item in items]
+        texts.append("".join(description.text).strip())
+        if text := next(filter(None, texts), None):
+            return text
+    return next(filter(None, scan.attribute_texts), None)
+
+
+def write_xmp_caption(path: Path, caption: str) -> None:
+    """Write ``dc:description`` into an .xmp file, which is created if it does not exist.
+
+    Everything else in the file stays, including descriptions in other languages.
+
+    Raises:
+        OutputError: The file is not valid XMP or cannot be written. It is unchanged.
+    """
+    caption = clean_caption(caption)
+    try:
+        path = resolve_link(path)
+        exists = path.exists()
+        packet = _with_description(_read_file(path) if exists else _EMPTY, caption)
+        mode = stat.S_IMODE(path.stat().st_mode) if exists else _DEFAULT_MODE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomic(path, packet, mode=mode)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"cannot write '{path}': {_reason(error)} Repair the file or move it away."
+        ) from error
+
+
+def _read_file(path: Path) -> bytes:
+    if path.is_dir() or is_special_file(path):
+        raise OutputError("it is a folder or a device.")
+    size = path.stat().st_size
+    if size > MAX_XMP_BYTES:
+        raise OutputError(f"it has {size:,} bytes; the limit for XMP is {MAX_XMP_BYTES:,}.")
+    return path.read_bytes()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OutputError):
+        return str(error)
+    return f"{getattr(error, 'strerror', None) or error}."
+
+
+def _with_description(packet: bytes, caption: str) -> bytes:
+    header, data, encoding = _decode_packet(packet)
+    scan = _scan(data)
+    splices = list(scan.attributes)
+    for number, old in enumerate(scan.descriptions):
+        kept = b"".join(data[item.start : item.end] for item in old.items if item.is_translation)
+        new = b"" if number else _format_description(caption, kept)
+        splices.append((old.start, old.end, new))
+    if not scan.descriptions:
+        node = f'<rdf:Description xmlns:rdf="{_RDF}" rdf:about={quoteattr(scan.about)}>\n'
+        element = _format_description(caption)
+        splices.append(scan.append_node(node.encode() + element + b"\n</rdf:Description>\n"))
+    for start, end, new in sorted(splices, reverse=True):
+        data = data[:start] + new + data[end:]
+    return header + data.decode().encode(encoding)
+
+
+def _decode_packet(packet: bytes) -> tuple[bytes, bytes, str]:
+    """Return the packet header, the XML as UTF-8, and the encoding of the file."""
+    header, encoding = b"", "utf-8"
+    if packet.startswith((codecs.BOM_UTF16_LE, b"<\0")):
+        encoding = "utf-16-le"
+    elif packet.startswith((codecs.BOM_UTF16_BE, b"\0<")):
+        encoding = "utf-16-be"
+    else:
+        found = _HEADER.match(packet)
+        header = found.group() if found else b""
+        packet = packet[len(header) :].rstrip(b"\0")
+    try:
+        return header, packet.decode(encoding).encode(), encoding
+    except UnicodeError as error:
+        raise OutputError(f"it is not {encoding} ({error}).") from error
+
+
+def _format_description(caption: str, translations: bytes = b"") -> bytes:
+    """Return a ``dc:description`` element that declares its own prefixes."""
+    start = f'<dc:description xmlns:dc="{_DC}"><rdf:Alt xmlns:rdf="{_RDF}">'
+    item = f'<rdf:li xml:lang="x-default">{escape(caption)}</rdf:li>'
+    return (start + item).encode() + translations + b"</rdf:Alt></dc:description>"
+
+
+@dataclass
+class _Item:
+    """The description in one language, and its byte range."""
+
+    language: str
+    start: int
+    end: int = 0
+    text: list[str] = field(default_factory=list)
+
+    @property
+    def is_translation(self) -> bool:
+        return self.language not in ("", "x-default")
+
+
+@dataclass
+class _Description:
+    """A ``dc:description`` element, and its byte range."""
+
+    start: int
+    end: int = 0
+    text: list[str] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
+
+
+@dataclass
+class _Scan:
+    """Expat handlers that collect the descriptions of a packet."""
+
+    data: bytes
+    parser: expat.XMLParserType
+    path: list[tuple[_Name, int, bytes]] = field(default_factory=list)
+    """Open elements from ``rdf:RDF`` on: name, position, start tag."""
+    root: tuple[int, int, bytes] | None = None
+    """Positions of the end tag and the start tag of ``rdf:RDF``, and its start tag."""
+    about: str = ""
+    descriptions: list[_Description] = field(default_factory=list)
+    attributes: list[_Splice] = field(default_factory=list)
+    """Removals of ``dc:description`` attributes, the short form that RDF allows."""
+    attribute_texts: list[str] = field(default_factory=list)
+
+    def start(self, full_name: str, attributes: dict[str, str]) -> None:
+        name = _split_name(full_name)
+        if not self.path and (name != _ROOT or self.root is not None):
+            return
+        position = self.parser.CurrentByteIndex
+        tag = _TAG.match(self.data, position)
+        if tag is None:
+            raise OutputError(f"its XMP is damaged: a tag at byte {position} does not end.")
+        self.path.append((name, position, tag.group()))
+        if len(self.path) == 2:
+            self._read_attributes(position, tag.group(), attributes)
+        elif len(self.path) == 3 and name == _DESCRIPTION:
+            self.descriptions.append(_Description(position))
+        elif self._at_item():
+            language = attributes.get(f"{_XML}{_SEPARATOR}lang{_SEPARATOR}xml", "").lower()
+            self.descriptions[-1].items.append(_Item(language, position))
+
+    def end(self, full_name: str) -> None:
+        if not self.path:
+            return
+        name, position, tag = self.path[-1]
+        if tag.endswith(b"/>"):
+            end = position + len(tag)
+        else:
+            end = self.data.index(b">", self.parser.CurrentByteIndex) + 1
+        if len(self.path) == 1:
+            self.root = (self.parser.CurrentByteIndex, position, tag)
+        elif len(self.path) == 3 and name == _DESCRIPTION:
+            self.descriptions[-1].end = end
+        elif self._at_item():
+            self.descriptions[-1].items[-1].end = end
+        self.path.pop()
+
+    def characters(self, text: str) -> None:
+        if len(self.path) == 3 and self.path[2][0] == _DESCRIPTION:
+            self.descriptions[-1].text.append(text)
+        elif self._at_item():
+            self.descriptions[-1].items[-1].text.append(text)
+
+    def refuse_doctype(self, *_: object) -> None:
+        raise OutputError("its XMP declares a document type, which XMP does not use.")
+
+    def append_node(self, node: bytes) -> _Splice:
+        """Return the splice that adds a node at the end of ``rdf:RDF``."""
+        assert self.root is not None
+        end, position, tag = self.root
+        if not tag.endswith(b"/>"):
+            return end, end, node
+        name = tag[1:-2].split()[0]
+        opened = tag[:-2] + b">\n" + node + b"</" + name + b">"
+        return position, position + len(tag), opened
+
+    def _at_item(self) -> bool:
+        """Return whether the current element is one language of a description."""
+        names = [name for name, _, _ in self.path]
+        return len(names) == 5 and names[2] == _DESCRIPTION and names[4] == _ITEM
+
+    def _read_attributes(self, position: int, tag: bytes, attributes: dict[str, str]) -> None:
+        for full_name, value in attributes.items():
+            if _split_name(full_name) in ((_RDF, "about"), ("", "about")):
+                self.about = self.about or value
+            if _split_name(full_name) == _DESCRIPTION:
+                prefix = full_name.split(_SEPARATOR)[2].encode()
+                pattern = rb"\s+" + re.escape(prefix) + rb":description\s*=\s*(\"[^\"]*\"|'[^']*')"
+                self.attribute_texts.append(value.strip())
+                self.attributes += [
+                    (position + match.start(), position + match.end(), b"")
+                    for match in re.finditer(pattern, tag)
+                ]
+
+
+def _split_name(full_name: str) -> _Name:
+    parts = full_name.split(_SEPARATOR)
+    return (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
+
+
+def _scan(data: bytes) -> _Scan:
+    """Parse XML without a document type, so that entities cannot expand.
+
+    Raises:
+        OutputError: It is not valid XML, or not XMP.
+    """
+    parser = expat.ParserCreate("utf-8", _SEPARATOR)
+    parser.namespace_prefixes = True
+    scan = _Scan(data, parser)
+    parser.StartElementHandler = scan.start
+    parser.EndElementHandler = scan.end
+    parser.CharacterDataHandler = scan.characters
+    parser.StartDoctypeDeclHandler = scan.refuse_doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise OutputError(f"its XMP is damaged: {error}.") from error
+    if scan.root is None:
+        raise OutputError("its XMP has no rdf:RDF element.")
+    return scan
