@@ -58,7 +58,7 @@ def run(config: CaptionConfig) -> int:
     with (
         Stopping() as stopping,
         show_progress(config, console, lambda: find_images_of(config)) as on_progress,
-        open_writer(resolve_format(config), config.output) as writer,
+        open_writer(resolve_format(config), config.output, keep_time=config.keep_time) as writer,
     ):
         job = CaptionJob(captioner, loader, search, _job_output(config, writer, journal))
         for rows in job.run(images):

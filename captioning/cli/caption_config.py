@@ -72,6 +72,8 @@ class CaptionConfig:
     append: bool = False
     """Append to existing captions of an image (txt, caption, xmp, embed); without it, images that
     have captions are skipped."""
+    keep_time: bool = False
+    """Keep the modification time of images that captions are embedded in."""
     prefix: str = ""
     """Text before each caption, including a space if you want one."""
     suffix: str = ""
@@ -129,6 +131,8 @@ def check_config(config: CaptionConfig) -> None:
     _check_order(config)
     if config.overwrite and config.append:
         raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
+    if config.keep_time and resolve_format(config) != "embed":
+        raise ConfigError("--keep-time needs --format embed. Add it, or remove --keep-time.")
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2**63 - 1.")
     partition_of(config)

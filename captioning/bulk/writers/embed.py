@@ -10,8 +10,10 @@ import re
 import stat
 from pathlib import Path
 
+from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.exiftool_process import ExifTool
 from captioning.bulk.writers.original_files import OriginalFile
+from captioning.bulk.writers.sidecars import CaptionFileWriter
 from captioning.bulk.writers.xmp import clean_caption
 from captioning.errors import OutputError
 from captioning.files import replace_atomic
@@ -42,6 +44,52 @@ _ADVICE = "Write an .xmp file instead: --format xmp."
 
 _Tags = dict[str, list[str]]
 """Values by tag name, as :meth:`ExifTool.read_tags` returns them."""
+
+
+class EmbedWriter(CaptionFileWriter):
+    """Captions inside the images, or inside copies of them in another folder.
+
+    Args:
+        folder: Folder of the copies; None to change the images in place.
+        keep_time: Keep the modification time of images.
+
+    Raises:
+        ConfigError: exiftool or PyExifTool is not installed.
+        OutputError: The folder cannot be created.
+    """
+
+    def __init__(self, folder: Path | None, *, keep_time: bool = False) -> None:
+        super().__init__(folder, "")
+        self.in_place = folder is None
+        self._embedder = CaptionEmbedder(keep_time=keep_time)
+
+    def has_caption(self, image: str) -> bool:
+        """Return whether an image has a description, or its copy exists."""
+        if not self.in_place:
+            return self._path_for(image).is_file()
+        try:
+            return bool(self.read_captions(image))
+        except OutputError:
+            return False
+
+    def read_captions(self, image: str) -> list[str]:
+        """Return the lines of the description in an image."""
+        path = Path(image)
+        return (self._embedder.read_caption(path) or "").splitlines() if path.is_file() else []
+
+    def close(self, *, keep_longer: bool = False) -> None:
+        """End exiftool."""
+        self._embedder.close()
+
+    def abandon(self) -> None:
+        """End exiftool."""
+        self._embedder.close()
+
+    def _path_for(self, image: str) -> Path:
+        return Path(image) if self.in_place else super()._path_for(image)
+
+    def _write_file(self, row: CaptionRow, path: Path) -> None:
+        self._embedder.embed(Path(row.image), path, "\n".join(row.captions))
 
 
 class CaptionEmbedder:

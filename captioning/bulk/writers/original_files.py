@@ -72,7 +72,10 @@ class OriginalFile:
                 file.flush()
                 os.fsync(file.fileno())
             self._copy_attributes(temporary)
-            os.utime(temporary, ns=None if modified_ns is None else (modified_ns, modified_ns))
+            if modified_ns is None:
+                os.utime(temporary)
+            else:
+                os.utime(temporary, ns=(modified_ns, modified_ns))
             self._check_unchanged()
             temporary.replace(self.path)
         except OutputError:

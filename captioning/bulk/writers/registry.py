@@ -6,11 +6,12 @@ from pathlib import Path
 from captioning.bulk.writers.base import ImageWriter, Writer
 from captioning.bulk.writers.coco import CocoWriter
 from captioning.bulk.writers.csv import CsvWriter
+from captioning.bulk.writers.embed import EmbedWriter
 from captioning.bulk.writers.files import FileWriter
 from captioning.bulk.writers.html import HtmlWriter
 from captioning.bulk.writers.jsonl import JsonLinesWriter
 from captioning.bulk.writers.parquet import ParquetWriter
-from captioning.bulk.writers.sidecars import EmbeddingWriter, SidecarWriter, XmpWriter
+from captioning.bulk.writers.sidecars import SidecarWriter, XmpWriter
 from captioning.bulk.writers.text import TextWriter
 from captioning.errors import ConfigError
 from captioning.messages import suggest
@@ -27,7 +28,7 @@ _IMAGE_WRITERS: dict[str, Callable[[Path | None], ImageWriter]] = {
     "txt": lambda folder: SidecarWriter(folder, ".txt"),
     "caption": lambda folder: SidecarWriter(folder, ".caption"),
     "xmp": lambda folder: XmpWriter(folder, ".xmp"),
-    "embed": EmbeddingWriter,
+    "embed": EmbedWriter,
 }
 FORMATS = (*_FILE_WRITERS, *_IMAGE_WRITERS)
 """Names of all formats. Those of :func:`writes_per_image` make one output per image."""
@@ -46,18 +47,21 @@ def writes_per_image(format_name: str) -> bool:
     return format_name in _IMAGE_WRITERS
 
 
-def open_writer(format_name: str, output: Path | None) -> Writer:
+def open_writer(format_name: str, output: Path | None, *, keep_time: bool = False) -> Writer:
     """Open the writer of a format.
 
     Args:
         format_name: One of :data:`FORMATS`.
         output: A file, or a folder if the format makes one output per image. None stands for
             standard output, or for the folder of each image.
+        keep_time: Keep the modification time of images (format ``embed``).
 
     Raises:
         ConfigError: The format does not exist, or needs a package that is not installed.
         OutputError: The output cannot be written.
     """
+    if format_name == "embed":
+        return EmbedWriter(output, keep_time=keep_time)
     if format_name in _IMAGE_WRITERS:
         return _IMAGE_WRITERS[format_name](output)
     if format_name in _FILE_WRITERS:

@@ -1,109 +1,110 @@
-"""A file for each image: a small text, an ``.xmp`` file, or the photo with its caption in it."""
+"""One small file per image, such as ``photo.txt`` or ``photo.xmp``."""
 
 import os
 from collections import Counter
 from pathlib import Path
 
 from captioning.bulk.writers.base import CaptionRow, ImageWriter
+from captioning.bulk.writers.xmp import read_xmp_caption, write_xmp_caption
 from captioning.errors import OutputError
 from captioning.files import replace_atomic
-from captioning.metadata import embed_caption, read_caption, write_xmp_sidecar
-from captioning.sources.find import is_image_name
+from captioning.sources.image_names import is_image_name
 
-_LARGEST_TEXT = 1 << 20  # bytes; what is larger was not written by us
+_MAX_TEXT_BYTES = 1 << 20  # a larger file is not a caption file
 
 
-class SidecarNames:
-    """Gives each image the path of its own file; asked in the order of the inputs.
+class OutputPaths:
+    """Assigns a file of its own to each image, without collisions.
 
-    ``a.jpg`` gives ``a.txt``. Where its folder also has ``a.png``, they give ``a.jpg.txt`` and
-    ``a.png.txt``, whichever of them are captioned. Where images of one name come from several
-    folders into one, or from archives, the second's is numbered.
+    ``a.jpg`` gets ``a.txt``. If the folder also has ``a.png``, they get ``a.jpg.txt`` and
+    ``a.png.txt``, whichever of them are captioned. Images of equal name that share an output folder
+    are numbered in input order.
 
     Args:
-        folder: Where the files go; None for beside each image.
-        ending: ``.txt``, say; nothing for names like those of the images.
+        folder: Folder of the files; None for the folder of each image.
+        suffix: Suffix of the files, such as ``.txt``; empty to keep the image's file name.
     """
 
-    def __init__(self, folder: Path | None, ending: str) -> None:
+    def __init__(self, folder: Path | None, suffix: str) -> None:
         self.folder = folder
-        self.ending = ending
-        self._home: str | None = None
-        self._odd: dict[str, str] = {}
+        self.suffix = suffix
+        self._image_folder: str | None = None
+        self._long_names: dict[str, str] = {}
         self._owners: dict[int, int] = {}
 
-    def path_for(self, source: str) -> Path:
-        """Return where the caption of ``source`` goes."""
-        home, name = os.path.split(source)
-        if home != self._home:
-            self._home, self._odd = home, _odd_names(home, self.ending)
-        short = self._odd.get(name, _stem(name) + self.ending) if self.ending else name
-        path = (Path(home) if self.folder is None else self.folder) / short
-        owner, number = hash(source), 1
-        while self._owners.setdefault(_key(path), owner) != owner:
+    def path_for(self, image: str) -> Path:
+        """Return the file of an image; call it in input order."""
+        image_folder, name = os.path.split(image)
+        if image_folder != self._image_folder:
+            self._image_folder = image_folder
+            self._long_names = _find_long_names(image_folder, self.suffix)
+        file_name = name
+        if self.suffix:
+            file_name = self._long_names.get(name, _stem(name) + self.suffix)
+        path = (Path(image_folder) if self.folder is None else self.folder) / file_name
+        owner, number = hash(image), 1
+        while self._owners.setdefault(_collision_key(path), owner) != owner:
             number += 1
             path = path.with_name(self._numbered(name, number))
         return path
 
     def _numbered(self, name: str, number: int) -> str:
-        if not self.ending:
+        if not self.suffix:
             return f"{_stem(name)}-{number}{os.path.splitext(name)[1]}"  # noqa: PTH122
-        return f"{name}{f'-{number}' if number > 2 else ''}{self.ending}"
+        return f"{name}{f'-{number}' if number > 2 else ''}{self.suffix}"
 
 
-def _odd_names(home: str, ending: str) -> dict[str, str]:
-    """Return the names of files of a folder's images that would otherwise share one."""
+def _find_long_names(folder: str, suffix: str) -> dict[str, str]:
+    """Return the file names of those images in a folder whose stems are equal."""
     try:
-        names = sorted(name for name in os.listdir(home or ".") if is_image_name(name))  # noqa: PTH208
+        names = sorted(name for name in os.listdir(folder or ".") if is_image_name(name))  # noqa: PTH208
     except (OSError, ValueError):
         return {}
-    sharing = Counter(_stem(name).casefold() for name in names)
-    taken = {stem for stem, count in sharing.items() if count == 1}
-    odd: dict[str, str] = {}
+    counts = Counter(_stem(name).casefold() for name in names)
+    taken = {stem for stem, count in counts.items() if count == 1}
+    long_names: dict[str, str] = {}
     for name in names:
-        if sharing[_stem(name).casefold()] == 1:
+        if counts[_stem(name).casefold()] == 1:
             continue
-        own, number = name, 1
-        while own.casefold() in taken:
+        candidate, number = name, 1
+        while candidate.casefold() in taken:
             number += 1
-            own = f"{name}-{number}"
-        taken.add(own.casefold())
-        odd[name] = own + ending
-    return odd
+            candidate = f"{name}-{number}"
+        taken.add(candidate.casefold())
+        long_names[name] = candidate + suffix
+    return long_names
 
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122
 
 
-def _key(path: Path) -> int:
-    """Some file systems take ``A.txt`` and ``a.txt`` for the same."""
+def _collision_key(path: Path) -> int:
+    """Return a key that ignores case, as some file systems do."""
     return hash(str(path).casefold())
 
 
-class _CaptionFileWriter(ImageWriter):
-    """Keeps the captions of each image in a file of its own.
+class CaptionFileWriter(ImageWriter):
+    """Base of the writers with one output file per image.
 
     Args:
         folder: Folder of the files; None for the folder of each image.
-        ending: Suffix of the file names.
+        suffix: Suffix of the files.
 
     Raises:
         OutputError: The folder cannot be created.
     """
 
-    def __init__(self, folder: Path | None, ending: str) -> None:
-        self.names = SidecarNames(folder, ending)
+    def __init__(self, folder: Path | None, suffix: str) -> None:
+        self.paths = OutputPaths(folder, suffix)
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
+                reason = error.strerror or error
                 raise OutputError(
-                    f"{folder} cannot be a folder for the captions: {error}. Give another -o."
+                    f"cannot create folder '{folder}': {reason}. Give another -o."
                 ) from error
-
-    def _path_for(self, image: str) -> Path:
-        return self.names.path_for(image)
 
     def has_caption(self, image: str) -> bool:
         """Return whether the output of an image already holds a caption."""
@@ -115,92 +116,68 @@ class _CaptionFileWriter(ImageWriter):
         if not row.ok:
             return
         try:
-            self._put(row, path)
+            self._write_file(row, path)
         except OutputError:
             raise
         except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise OutputError(
-                f"{path} cannot be written: {error}. Name a folder of your own with -o."
+                f"cannot write '{path}': {reason}. Give another folder: -o FOLDER."
             ) from error
 
-    def _put(self, row: CaptionRow, path: Path) -> None:
+    def _path_for(self, image: str) -> Path:
+        return self.paths.path_for(image)
+
+    def _write_file(self, row: CaptionRow, path: Path) -> None:
         raise NotImplementedError
 
 
-class SidecarWriter(_CaptionFileWriter):
+class SidecarWriter(CaptionFileWriter):
     """A text file per image, with one caption per line."""
 
     def read_captions(self, image: str) -> list[str]:
         """Return the lines of the text file of an image."""
         path = self._path_for(image)
-        return _own_lines(path) if os.path.lexists(path) else []
+        return _read_lines(path) if os.path.lexists(path) else []
 
-    def _put(self, row: CaptionRow, path: Path) -> None:
+    def _write_file(self, row: CaptionRow, path: Path) -> None:
         if os.path.lexists(path):
-            _own_lines(path)  # refuses a file that is not text
+            _read_lines(path)  # refuses to replace a file that is not text
         text = "".join(f"{line}\n" for line in row.captions)
         replace_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
-class XmpWriter(_CaptionFileWriter):
-    """An ``.xmp`` file per image; its other properties are kept."""
+class XmpWriter(CaptionFileWriter):
+    """An ``.xmp`` file per image; its other properties stay."""
 
     def has_caption(self, image: str) -> bool:
-        """Return whether the sidecar of an image has a description."""
-        path = self._path_for(image)
-        return path.is_file() and _description(path) is not None
+        """Return whether the .xmp file of an image has a description."""
+        try:
+            return bool(self.read_captions(image))
+        except OutputError:
+            return False
 
     def read_captions(self, image: str) -> list[str]:
-        """Return the lines of the description in the sidecar of an image."""
+        """Return the lines of the description in the .xmp file of an image."""
         path = self._path_for(image)
-        return (_description(path) or "").splitlines() if path.exists() else []
+        return (read_xmp_caption(path) or "").splitlines() if path.is_file() else []
 
-    def _put(self, row: CaptionRow, path: Path) -> None:
-        write_xmp_sidecar(path, "\n".join(row.captions))
-
-
-class EmbeddingWriter(_CaptionFileWriter):
-    """The caption inside the image, or inside a copy of it in the folder that ``-o`` names."""
-
-    def __init__(self, folder: Path | None) -> None:
-        super().__init__(folder, "")
-        self.in_place = folder is None
-
-    def _path_for(self, image: str) -> Path:
-        return Path(image) if self.in_place else self.names.path_for(image)
-
-    def has_caption(self, image: str) -> bool:
-        """Return whether the image has a description, or its copy exists."""
-        path = self._path_for(image)
-        return path.is_file() and (not self.in_place or _description(path) is not None)
-
-    def read_captions(self, image: str) -> list[str]:
-        """Return the lines of the description in the image."""
-        return (_description(Path(image)) or "").splitlines()
-
-    def _put(self, row: CaptionRow, path: Path) -> None:
-        embed_caption(Path(row.image), path, "\n".join(row.captions))
+    def _write_file(self, row: CaptionRow, path: Path) -> None:
+        write_xmp_caption(path, "\n".join(row.captions))
 
 
-def _description(path: Path) -> str | None:
-    try:
-        return read_caption(path)
-    except OutputError:
-        return None
-
-
-def _own_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that is about to be replaced.
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a caption file.
 
     Raises:
-        OutputError: It is no small text: an image of that name, say.
+        OutputError: It is not a small text file; it may be an image of that name.
     """
     content = b"\0"
-    if path.is_file() and path.stat().st_size <= _LARGEST_TEXT:
+    if path.is_file() and path.stat().st_size <= _MAX_TEXT_BYTES:
         content = path.read_bytes()
     if b"\0" in content:
         raise OutputError(
-            f"{path} is no text file, so it is not written over. Name a folder for the captions "
-            "with -o."
+            f"cannot write '{path}': it exists and is not a text file. Write the captions into "
+            "another folder: -o FOLDER."
         )
     return content.decode("utf-8", "backslashreplace").splitlines()

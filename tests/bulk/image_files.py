@@ -1,10 +1,8 @@
-"""Photos made by Pillow and by hand, and readers of them that share no code with the package."""
+"""Image files made by Pillow and by hand, and readers that share no code with the package."""
 
 import io
-import json
 import re
 import struct
-import subprocess
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -50,7 +48,7 @@ def encoded(format_, mode="RGB", **options):
 
 
 def exif_block(order=">"):
-    """EXIF by hand: orientation, a maker note, and a thumbnail in the second directory."""
+    """Return EXIF with orientation, a maker note, and a thumbnail in the second directory."""
     thumbnail = io.BytesIO()
     image(size=(8, 8)).save(thumbnail, "JPEG")
     thumb = thumbnail.getvalue()
@@ -104,42 +102,20 @@ def segment(marker, payload):
 
 
 def with_segments(jpeg, *segments):
-    """Put segments behind the JFIF segment of a JPEG of Pillow's."""
+    """Insert segments after the JFIF segment of a JPEG."""
     end = 4 + struct.unpack(">H", jpeg[4:6])[0]
     assert jpeg[2:4] == b"\xff\xe0"
     return jpeg[:end] + b"".join(segments) + jpeg[end:]
 
 
 def segments_of(jpeg):
-    """Return the segments before the first scan as (marker, payload), and all that follows."""
+    """Return the segments before the first scan as (marker, payload), and the rest."""
     found, place = [], 2
     while jpeg[place + 1] != 0xDA:
         marker, size = struct.unpack(">xBH", jpeg[place : place + 4])
         found.append((marker, jpeg[place + 4 : place + 2 + size]))
         place += 2 + size
     return found, jpeg[place:]
-
-
-def payload_of(jpeg, header):
-    return next(p[len(header) :] for _, p in segments_of(jpeg)[0] if p.startswith(header))
-
-
-def chunks_of(png):
-    found, place = [], 8
-    while place < len(png):
-        (size,) = struct.unpack(">I", png[place : place + 4])
-        found.append((png[place + 4 : place + 8], png[place + 8 : place + 8 + size]))
-        place += 12 + size
-    return found
-
-
-def riff_chunks_of(webp):
-    found, place = [], 12
-    while place < len(webp):
-        kind, size = struct.unpack("<4sI", webp[place : place + 8])
-        found.append((kind, webp[place + 8 : place + 8 + size]))
-        place += 8 + size + size % 2
-    return found
 
 
 def pixels_of(path):
@@ -158,7 +134,7 @@ def xmp_of(path):
 
 
 def descriptions_in(packet):
-    """Return each language's description in a packet, read by ElementTree."""
+    """Return the description of an XMP packet by language."""
     root = ET.fromstring(re.sub(rb"<\?xpacket.*?\?>", b"", packet.strip(b"\0")).strip())
     (alternatives,) = root.findall(f".//{DC}description/{RDF}Alt")
     return {item.get(LANGUAGE): item.text for item in alternatives}
@@ -172,10 +148,4 @@ def iptc_of(path):
 def exif_description_of(path):
     with Image.open(path) as image:
         text = image.getexif()[0x010E]
-    return text.encode("latin-1").decode()  # Pillow takes the bytes for Latin
-
-
-def exiftool(*paths):
-    command = ["exiftool", "-a", "-G1", "-j", "-b", "-struct", *map(str, paths)]
-    answer = subprocess.run(command, capture_output=True, check=True).stdout
-    return json.loads(answer.decode())
+    return text.encode("latin-1").decode()  # Pillow decodes the bytes as Latin-1
