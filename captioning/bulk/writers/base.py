@@ -7,7 +7,6 @@ are captioned, skipped or appended to; the job (:mod:`captioning.bulk.job`) does
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Writer(ABC):
     def abandon(self) -> None:
         """Close an output that cannot be completed. A partial document keeps its ``.part`` name."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Writer":
         return self
 
     def __exit__(

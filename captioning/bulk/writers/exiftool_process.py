@@ -141,6 +141,8 @@ class ExifTool:
         If the process dies, the command is repeated once in a new process: Ctrl-C in a terminal
         also ends exiftool, while the run still finishes its batch.
         """
+        from exiftool.exceptions import ExifToolException
+
         for _ in range(2):
             started = time.monotonic()
             if self._tool is None:
@@ -148,10 +150,11 @@ class ExifTool:
             try:
                 with _watch(self._tool, self.time_limit):
                     return str(self._tool.execute(*arguments))
-            except BaseException as error:
+            except (OSError, ValueError, ExifToolException):
+                self._kill()
+            except BaseException:
                 self._kill()  # its answer would be read as the answer to the next command
-                if not isinstance(error, Exception):
-                    raise
+                raise
             if time.monotonic() - started > self.time_limit:
                 raise OutputError(f"exiftool did not finish within {self.time_limit:g} seconds.")
         raise OutputError("exiftool crashes on this file.")
@@ -164,13 +167,14 @@ class ExifTool:
 
     def _start(self) -> Any:
         import exiftool
+        from exiftool.exceptions import ExifToolException
 
         # An empty config file: settings of the user must not change what is written.
         tool = exiftool.ExifTool(common_args=[], config_file="", encoding="utf-8")
         try:
             with _watch(tool, _START_SECONDS):
                 tool.run()
-        except Exception as error:
+        except (OSError, ValueError, RuntimeError, ExifToolException) as error:
             raise ConfigError(f"exiftool does not start: {error}. {_INSTALL}") from error
         return tool
 
