@@ -116,7 +116,10 @@ def test_imported_rooms_sees_every_form_of_import(source: str, rooms: set[str]) 
     assert imported_rooms(source) == rooms
 
 
-@pytest.mark.parametrize("module", ["captioning", "captioning.cli.main", "captioning.datasets"])
+@pytest.mark.parametrize(
+    "module",
+    ["captioning", "captioning.cli.main", "captioning.cli.evaluate", "captioning.datasets"],
+)
 def test_light_module_imports_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

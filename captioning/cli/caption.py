@@ -80,15 +80,17 @@ def _load_model(
     from captioning.images.loader import ImageLoader
     from captioning.inference.captioner import Captioner
 
+    captioner = Captioner.from_pretrained(config.model, device=config.device, seed=config.seed)
+    search = apply_flags(captioner.checkpoint.search, config.search)
+    captioner.check_search(search)
     captioner = add_consensus(
-        Captioner.from_pretrained(config.model, device=config.device, seed=config.seed),
+        captioner,
         config.consensus_data,
         cache=config.cache,
         workers=config.workers,
         console=console,
     )
-    search = apply_flags(captioner.checkpoint.search, config.search)
-    captioner.check_search(search)
+    captioner.check_search(search)  # again: consensus reranking needs several captions per image
     batch_size = config.batch_size
     if batch_size == "auto":
         batch_size = _CPU_BATCH_SIZE if captioner.device.type == "cpu" else _GPU_BATCH_SIZE

@@ -90,8 +90,8 @@ class CaptionConfig:
         tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the packaged model)"),
     ] = None
     """Model directory, or id on the Hugging Face hub."""
-    device: str = "cpu"
-    """Device of the model: cpu, cuda or mps."""
+    device: str = "auto"
+    """Device of the model: auto, cpu, cuda or mps."""
     consensus_data: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
@@ -141,11 +141,11 @@ def check_config(config: CaptionConfig) -> None:
 
 def _check_order(config: CaptionConfig) -> None:
     """Refuse a command whose images were read as the values of a flag before them."""
-    words = config.search
+    given = config.search.given()
     lists = {
         "--consensus-data": config.consensus_data,
-        "--required-words": words.required_words,
-        "--forbidden-words": words.forbidden_words,
+        "--required-words": given.get("required_words"),
+        "--forbidden-words": given.get("forbidden_words"),
     }
     for flag, values in lists.items():
         if values and not config.paths:

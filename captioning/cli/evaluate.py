@@ -88,6 +88,7 @@ def run(config: EvaluateConfig) -> int:
         check_java(config.java)
     check_writable(output)
     search = apply_flags(captioner.checkpoint.search, config.search)
+    captioner.check_search(search)
     captioner = add_consensus(
         captioner,
         config.consensus_data,

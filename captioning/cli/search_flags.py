@@ -11,21 +11,27 @@ import tyro
 from captioning.decoding import METHODS, BeamSearch, SearchMethod
 from captioning.errors import ConfigError
 
-_METAVARS = {int: "INT", float: "NUMBER", bool: "{True,False}", tuple[str, ...]: "WORD ..."}
+_METAVARS: dict[Any, str] = {
+    int: "INT",
+    float: "NUMBER",
+    bool: "{True,False}",
+    tuple[str, ...]: "WORD ...",
+}
 _SHARED = tuple(field.name for field in fields(SearchMethod))
 
 
 def _add_flags(cls: type) -> type:
     """Add an optional field for each setting of each search method, with its text as help."""
-    names = Literal[tuple(METHODS)]  # type: ignore[valid-type]
+    names = Literal[tuple(METHODS)]
     cls.__annotations__["search"] = _optional(names, "Search method.", f"{{{','.join(METHODS)}}}")
-    for method in (SearchMethod, *METHODS.values()):
+    methods: tuple[type[SearchMethod], ...] = (SearchMethod, *METHODS.values())
+    for method in methods:
         texts = _field_texts(method)
         for field in fields(method):
             if field.name in cls.__annotations__:
                 continue
-            methods = "" if field.name in _SHARED else f" For {_methods_with(field.name)} search."
-            help_text = texts[field.name] + methods
+            scope = "" if field.name in _SHARED else f" For {_methods_with(field.name)} search."
+            help_text = texts[field.name] + scope
             annotation = _optional(field.type, help_text, _METAVARS[field.type])
             cls.__annotations__[field.name] = annotation
             setattr(cls, field.name, None)
@@ -63,6 +69,11 @@ class SearchFlags:
 
     search: str | None = None
 
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are given, without the search method."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in values.items() if k != "search" and v is not None}
+
 
 def apply_flags(own: SearchMethod, flags: SearchFlags) -> SearchMethod:
     """Return the model's own search with the changes that the flags name.
@@ -77,11 +88,7 @@ def apply_flags(own: SearchMethod, flags: SearchFlags) -> SearchMethod:
     Raises:
         ConfigError: The search method does not have one of the settings, or a value is bad.
     """
-    given: dict[str, Any] = {
-        field.name: value
-        for field in fields(flags)
-        if field.name != "search" and (value := getattr(flags, field.name)) is not None
-    }
+    given = flags.given()
     method = type(own) if flags.search is None else METHODS[flags.search]
     for setting in given:
         if not hasattr(method, setting):
