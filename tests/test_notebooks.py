@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and what is committed is what such a run shows."""
+"""Notebooks: committed outputs come from one run, and the evaluation notebook runs."""
 
 import re
 import shutil
@@ -19,33 +19,33 @@ def outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def images(notebook):
+def count_figures(notebook):
     return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_outputs_are_those_of_one_whole_run(path):
+def test_notebook_outputs_come_from_one_complete_run(path):
     notebook = nbformat.read(path, as_version=4)
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
     assert not any(output.output_type == "error" for output in outputs(notebook))
     text = "".join(output.get("text", "") for output in outputs(notebook))
-    assert not re.search(r"/(work|home|root|Users|tmp)/", text)  # no path of anybody's machine
+    assert not re.search(r"/(work|home|root|Users|tmp)/", text)  # no local paths
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """The evaluation notebook, run in a copy of the checkout's layout."""
+    """The evaluation notebook after a run in a copy of the repository layout."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "data" / "tiny", folder / "data" / "tiny")
     (folder / "notebooks").mkdir()
     notebook = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    where = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    resources = {"metadata": {"path": str(folder / "notebooks")}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     return folder, notebook
 
 
-def test_evaluation_notebook_runs_and_shows_what_its_captions_score(evaluated):
+def test_evaluation_notebook_shows_the_scores_of_its_captions(evaluated):
     folder, notebook = evaluated
     captions = read_results(folder / "notebooks" / "runs" / "attention.json")
     references = read_references(folder / "data" / "tiny" / "annotations" / "captions_val.json")
@@ -56,6 +56,6 @@ def test_evaluation_notebook_runs_and_shows_what_its_captions_score(evaluated):
     assert "A = attention, B = one vector" in shown
 
 
-def test_evaluation_notebook_draws_all_its_figures(evaluated):
+def test_evaluation_notebook_draws_all_figures(evaluated):
     committed = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    assert images(evaluated[1]) == images(committed) == 5
+    assert count_figures(evaluated[1]) == count_figures(committed) == 5
