@@ -22,7 +22,7 @@ from lecture_table import SEARCH, SYSTEMS, Budget, keep, known, seconds, setting
 
 from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.cli import train
-from captioning.evaluation.evaluate import sweep
+from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
 from captioning.nn import DecoderOptions, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig

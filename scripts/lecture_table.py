@@ -28,8 +28,8 @@ from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.cli import train
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import BeamSearch, search_to_json
-from captioning.evaluation.evaluate import sweep
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
+from captioning.evaluation.search_sweep import sweep
 from captioning.evaluation.validation import perplexity
 from captioning.features.cache import FeatureCache
 from captioning.features.cached_model import CachedModel

@@ -23,13 +23,13 @@ from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_c
 from captioning.checkpoint.model_info import ModelInfo
 from captioning.datasets import read_captions, shorten_spec
 from captioning.decoding import SearchMethod
-from captioning.evaluation.evaluate import sweep
 from captioning.evaluation.search_sweep import (
     best_search,
+    candidate_searches,
+    card_scores,
     fit_reranker,
-    for_card,
-    in_few_words,
-    searches_for,
+    summarize_search,
+    sweep,
 )
 from captioning.features.cache import JoinedCaches
 from captioning.features.cached_model import CachedModel
@@ -78,10 +78,10 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
                 split="val",
                 searches=how,
                 cache=Path(folder) / "features",
-                watch=show,
+                on_scores=show,
             )
 
-        table = tried(data[0], searches_for(checkpoint))
+        table = tried(data[0], candidate_searches(checkpoint))
         best = best_search(table)
         print(f"chosen: {best}")
         scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
@@ -120,14 +120,14 @@ def fit_default_reranker(
 
 def described(data: str, scores: Scores) -> dict[str, float]:
     """Return a data set's scores for the card."""
-    return for_card(scores, f"{shorten_spec(data)} dev, {len(scores)} photos")
+    return card_scores(scores, f"{shorten_spec(data)} dev, {len(scores)} photos")
 
 
 def show(how: SearchMethod, scores: Scores) -> None:
     """Print a row of the table."""
     captions = scores.per_image["caption"]
     print(
-        f"{in_few_words(how)}: BLEU-1 {scores.bleu_1:.4f} BLEU-4 {scores.bleu_4:.4f} "
+        f"{summarize_search(how)}: BLEU-1 {scores.bleu_1:.4f} BLEU-4 {scores.bleu_4:.4f} "
         f"ROUGE-L {scores.rouge_l:.4f} CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
         flush=True,
     )

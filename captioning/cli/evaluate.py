@@ -78,7 +78,7 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig) -> int:
     """Evaluate, and return the exit code."""
-    from captioning.evaluation.evaluate import evaluate
+    from captioning.evaluation.evaluate import EvaluationConfig, evaluate
     from captioning.inference.captioner import Captioner
 
     console = stderr_console()
@@ -103,11 +103,13 @@ def run(config: EvaluateConfig) -> int:
             config.data,
             split=config.split,
             search=search,
-            output=output,
-            java=config.java,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            watch=lambda done, total: progress.update(task, completed=done, total=total),
+            config=EvaluationConfig(
+                output=output,
+                java=config.java,
+                batch_size=config.batch_size,
+                workers=config.workers,
+            ),
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if problems := evaluation.split.problems.report():
         console.print(problems)
@@ -117,9 +119,9 @@ def run(config: EvaluateConfig) -> int:
         evaluation.captions,
         evaluation.references,
         evaluation.signature,
-        evaluation.training,
+        evaluation.train_captions,
     )
     print(report.as_json() if config.json else report.table())  # noqa: T201
-    for reason in list(evaluation.unreadable.values())[:_MAX_FAILURES]:
+    for reason in list(evaluation.errors.values())[:_MAX_FAILURES]:
         console.print(f"Not captioned: {reason}")
-    return 1 if evaluation.unreadable else 0
+    return 1 if evaluation.errors else 0

@@ -1,78 +1,136 @@
-"""The search that suits a model: the one whose captions of held-out images score best."""
+"""Search sweep: score a split under several searches, and choose the best one for a model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, SearchMethod
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
+from captioning.evaluation.evaluate import no_readable_image
 from captioning.evaluation.validation import caption_features
 from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
+from captioning.features.extraction import cache_features
+from captioning.inference.captioner import Captioner
 from captioning.metrics import Scores, score
 from captioning.metrics.scores import SCORE_NAMES
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.vocabulary import Vocabulary
 
 _BEAMS = ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9)))
-SEARCHES: tuple[SearchMethod, ...] = tuple(
-    BeamSearch(
-        width=width, length_penalty=penalty, no_repeat_ngram=blocked, no_double_word=blocked > 0
-    )
+CANDIDATE_SEARCHES: tuple[SearchMethod, ...] = tuple(
+    BeamSearch(width=width, length_penalty=penalty, no_repeat_ngram=ngram, no_double_word=ngram > 0)
     for width, penalties in _BEAMS
     for penalty in penalties
-    for blocked in ((0,) if width < 5 else (0, 2))
+    for ngram in ((0,) if width < 5 else (0, 2))
 )
-"""What is chosen from: docs/experiments.md has what each gave models of several kinds."""
-RERANKED_SEARCHES: tuple[SearchMethod, ...] = tuple(
+"""Candidates for every model; docs/experiments.md has their scores for several models."""
+RERANKING_SEARCHES: tuple[SearchMethod, ...] = tuple(
     BeamSearch(
         width=8, length_penalty=0.5, no_repeat_ngram=2, no_double_word=True, rerank_weight=weight
     )
     for weight in (3.0, 5.0)
 )
 """Further candidates for a model with n-gram reranking."""
-_NOTHING = 1e-6  # BLEU's smoothing gives less than this where no four words are right
+_MIN_SCORE = 1e-6  # smoothed BLEU of captions without any correct 4-gram is lower
 
 
-def try_searches(
+def sweep(
+    captioner: Captioner,
+    data: str,
+    *,
+    split: str,
+    searches: Iterable[SearchMethod],
+    cache: Path | str,
+    workers: int = 2,
+    on_scores: Callable[[SearchMethod, Scores], None] = lambda method, scores: None,
+) -> dict[SearchMethod, Scores]:
+    """Score a split under each of several searches, with one pass of the encoder.
+
+    A search that is chosen by these scores needs another split for an unbiased score.
+
+    Args:
+        captioner: One model, without consensus reranking.
+        data: Data set, as for :func:`captioning.read_captions`.
+        split: ``train``, ``val`` or ``test``.
+        searches: The searches.
+        cache: Directory of the images' features, kept for later calls.
+        workers: Processes that read images.
+        on_scores: Called with each search and its scores.
+
+    Returns:
+        The scores of each search, over the images that can be read.
+
+    Raises:
+        DataError: The split cannot be used, or none of its images can be read.
+        ConfigError: The captioner is an ensemble or has consensus reranking, or it does not
+            support a search.
+    """
+    if captioner.others or captioner.consensus is not None:
+        raise ConfigError(
+            "a sweep needs one model without consensus reranking, found "
+            f"{'consensus reranking' if captioner.consensus else 'an ensemble'}. Use evaluate."
+        )
+    searches = tuple(searches)
+    for method in searches:
+        captioner.check_search(method)
+    images = read_captions(data, split=split).images
+    checkpoint = captioner.checkpoint
+    features = cache_features(
+        checkpoint.model.encoder,
+        [image.path for image in images],
+        Path(cache),
+        grid=checkpoint.model.decoder.config.attention,
+        flip=False,
+        workers=workers,
+    )
+    if not features.readable:
+        raise no_readable_image(data, features.unreadable)
+    return score_searches(
+        CachedModel(checkpoint.model.decoder),
+        features,
+        {row: images[row].captions for row in features.readable},
+        checkpoint.vocabulary,
+        searches,
+        reranker=checkpoint.reranker,
+        on_scores=on_scores,
+    )
+
+
+def score_searches(
     cached_model: CachedModel,
     cache: CacheRows,
     references: Mapping[int, Sequence[str]],
     vocabulary: Vocabulary,
+    searches: Iterable[SearchMethod],
     *,
     reranker: NgramReranker | None = None,
-    searches: Iterable[SearchMethod] = SEARCHES,
-    watch: Callable[[SearchMethod, Scores], None] = lambda how, scores: None,
+    on_scores: Callable[[SearchMethod, Scores], None] = lambda method, scores: None,
 ) -> dict[SearchMethod, Scores]:
     """Return the scores of the captions that each search finds.
 
     Args:
-        cached_model: Put into evaluation mode meanwhile.
+        cached_model: The model; its mode is restored after the call.
         cache: Features of the images.
-        references: What people said about the image in each row that counts.
-        vocabulary: The decoder's words.
+        references: Reference captions of each row of the cache that is scored.
+        vocabulary: Vocabulary of the decoder.
+        searches: The searches.
         reranker: N-gram reranking of the model; needed by searches with a ``rerank_weight``.
-        searches: What to try.
-        watch: Told each search and its scores as they are found.
+        on_scores: Called with each search and its scores.
     """
-    places, table = list(references), {}
-    for how in searches:
-        captions = caption_features(cached_model, cache, places, vocabulary, how, reranker=reranker)
-        table[how] = score(dict(zip(places, captions, strict=True)), references)
-        watch(how, table[how])
+    rows = list(references)
+    table = {}
+    for method in searches:
+        captions = caption_features(
+            cached_model, cache, rows, vocabulary, method, reranker=reranker
+        )
+        table[method] = score(dict(zip(rows, captions, strict=True)), references)
+        on_scores(method, table[method])
     return table
-
-
-def best_search(table: Mapping[SearchMethod, Scores]) -> SearchMethod:
-    """Return the search whose captions score best, by the sum of CIDEr and BLEU-4."""
-    return max(table, key=lambda how: (table[how].cider or 0.0) + table[how].bleu_4)
-
-
-def for_card(scores: Scores, name: str) -> dict[str, float]:
-    """Return scores for the card, of the images that are called ``name`` there."""
-    return {f"{SCORE_NAMES[key]} ({name})": round(value, 4) for key, value in scores.values.items()}
 
 
 @torch.inference_mode()
@@ -85,29 +143,35 @@ def fit_reranker(
     max_ngrams: int,
     batch_size: int = 64,
 ) -> NgramReranker | None:
-    """Return what a model's v makes likely, learned from images as they are.
+    """Fit n-gram reranking to the training images, without augmentation.
 
     Args:
-        cached_model: Its eyes are the model's.
+        cached_model: The trained model; its encoder computes the vectors.
         cache: Features of the images.
-        captions: What people said of each, as words; any beyond the cache's end have no image.
-        vocabulary: The decoder's words.
+        captions: Reference captions of each image, as words. Rows after the end of the cache have
+            no image and are not used.
+        vocabulary: Vocabulary of the decoder.
         max_ngrams: Number of n-grams to keep.
-        batch_size: Images that are looked at together.
+        batch_size: Images per batch.
 
     Returns:
-        The regression. None if the captions share no n-gram with the vocabulary, or if the decoder
-        does not see the image.
+        The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
+        does not use the image.
     """
-    places = [place for place in cache.readable if any(captions[place])]
-    if not places or cached_model.decoder.config.injection == "none":
+    rows = [row for row in cache.readable if any(captions[row])]
+    if not rows or cached_model.decoder.config.injection == "none":
         return None
-    rows = torch.tensor(places).split(batch_size)
-    vectors = torch.cat([cached_model.encode(cache, some).vector.cpu() for some in rows])
-    said = [captions[place] for place in places]
+    vectors = torch.cat(
+        [
+            cached_model.encode(cache, batch).vector.cpu()
+            for batch in torch.tensor(rows).split(batch_size)
+        ]
+    )
     try:
-        return NgramReranker.fit(vectors, said, vocabulary, max_ngrams=max_ngrams)
-    except DataError:  # a run that is over does not fail for this
+        return NgramReranker.fit(
+            vectors, [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
+        )
+    except DataError:  # a finished training run does not fail because of its reranker
         return None
 
 
@@ -120,49 +184,67 @@ def with_best_search(
     name: str,
     say: Callable[[str], None],
 ) -> Checkpoint:
-    """Return a model with the search that suits it, and with the scores of that in its card.
+    """Return a model with the best of the candidate searches, and its scores in the model card.
 
-    Where no caption scores at all, it is returned as it is.
+    If no search finds a caption with a score above zero, the model is returned unchanged.
 
     Args:
         checkpoint: The model.
-        cached_model: The same weights, before the cache.
+        cached_model: The decoder of the model, and its encoder after the cache.
         cache: Features of the images.
-        references: What people said about the image in each row that counts.
-        name: What the images are called in the card.
-        say: Told a line about each search.
+        references: Reference captions of each row of the cache that is scored.
+        name: Name of these images in the model card.
+        say: Called with one line for each search, and one for the result.
     """
 
-    def tell(how: SearchMethod, scores: Scores) -> None:
-        say(f"{in_few_words(how)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider or 0.0:.3f}")
+    def report(method: SearchMethod, scores: Scores) -> None:
+        cider = scores.cider or 0.0
+        say(f"{summarize_search(method)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {cider:.3f}")
 
-    table = try_searches(
+    table = score_searches(
         cached_model,
         cache,
         references,
         checkpoint.vocabulary,
+        candidate_searches(checkpoint),
         reranker=checkpoint.reranker,
-        searches=searches_for(checkpoint),
-        watch=tell,
+        on_scores=report,
     )
     best = best_search(table)
-    if table[best].bleu_4 + (table[best].cider or 0.0) < _NOTHING:
-        say("No search finds a caption that scores, so the model's own stays as it is.")
+    if _combined_score(table[best]) < _MIN_SCORE:
+        say("No search finds a caption that scores. The search of the model is unchanged.")
         return checkpoint
-    say(f"The model's own search is now {in_few_words(best)}.")
-    scores = {**checkpoint.info.scores, **for_card(table[best], name)}
+    say(f"Selected search: {summarize_search(best)}.")
+    scores = {**checkpoint.info.scores, **card_scores(table[best], name)}
     info = replace(checkpoint.info, scores=scores, search_chosen=True)
     return replace(checkpoint, search=best, info=info)
 
 
-def searches_for(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
-    """Return what a model's search is chosen from."""
-    return SEARCHES if checkpoint.reranker is None else SEARCHES + RERANKED_SEARCHES
+def candidate_searches(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
+    """Return the searches that :func:`with_best_search` tries for a model."""
+    return CANDIDATE_SEARCHES + (() if checkpoint.reranker is None else RERANKING_SEARCHES)
 
 
-def in_few_words(how: SearchMethod) -> str:
-    """Return the settings that the searches to choose from differ in."""
-    assert isinstance(how, BeamSearch)
-    blocked = ", no pair of words twice" if how.no_repeat_ngram == 2 else ""
-    phrases = f", phrase weight {how.rerank_weight:g}" if how.rerank_weight else ""
-    return f"beam {how.width}, length penalty {how.length_penalty:g}{blocked}{phrases}"
+def best_search(table: Mapping[SearchMethod, Scores]) -> SearchMethod:
+    """Return the search with the highest sum of CIDEr and BLEU-4."""
+    return max(table, key=lambda method: _combined_score(table[method]))
+
+
+def _combined_score(scores: Scores) -> float:
+    return (scores.cider or 0.0) + scores.bleu_4
+
+
+def card_scores(scores: Scores, split_name: str) -> dict[str, float]:
+    """Return scores for a model card, each with the name of the split."""
+    return {
+        f"{SCORE_NAMES[key]} ({split_name})": round(value, 4)
+        for key, value in scores.values.items()
+    }
+
+
+def summarize_search(method: SearchMethod) -> str:
+    """Return the settings in which the candidate searches differ."""
+    assert isinstance(method, BeamSearch)
+    rule = ", no repeated bigram" if method.no_repeat_ngram == 2 else ""
+    weight = f", rerank weight {method.rerank_weight:g}" if method.rerank_weight else ""
+    return f"beam {method.width}, length penalty {method.length_penalty:g}{rule}{weight}"

@@ -1,7 +1,7 @@
 """Captions that a cached model generates for a split, and the perplexity of the references."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,60 +17,58 @@ from captioning.nn.losses import cross_entropy
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.vocabulary import Vocabulary, join_words
 
+_IMAGES_PER_BATCH = 64
+_CAPTIONS_PER_IMAGE = 5
+
 
 @contextmanager
-def _evaluating(cached_model: CachedModel) -> Iterator[None]:
+def _evaluation_mode(cached_model: CachedModel) -> Iterator[None]:
     """Put a cached model into evaluation mode, and restore the mode of each part afterwards."""
     parts = list(cached_model.children())
-    training = [part.training for part in parts]
+    modes = [part.training for part in parts]
     cached_model.eval()
     try:
         yield
     finally:
-        for part, was_training in zip(parts, training, strict=True):
-            part.train(was_training)
+        for part, mode in zip(parts, modes, strict=True):
+            part.train(mode)
 
 
 @torch.inference_mode()
 def caption_features(
     cached_model: CachedModel,
     cache: CacheRows,
-    places: Sequence[int],
+    rows: Sequence[int],
     vocabulary: Vocabulary,
-    how: SearchMethod,
+    method: SearchMethod,
     *,
     reranker: NgramReranker | None = None,
-    batch_size: int = 64,
-    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """Return the best caption of each of the cached images at ``places``.
+    """Return the best caption of each cached image.
 
     Args:
-        cached_model: Put into evaluation mode for the time of the call.
+        cached_model: The model; its mode is restored after the call.
         cache: Features of the images.
-        places: Their rows, in the order of the captions returned.
-        vocabulary: The decoder's words.
-        how: The search.
+        rows: Rows of the cache, in the order of the captions returned.
+        vocabulary: Vocabulary of the decoder.
+        method: The search.
         reranker: N-gram reranking of the model; needed by searches with a ``rerank_weight``.
-        batch_size: Images searched together; it changes no caption.
-        watch: Told how many images are done, of how many.
     """
     decoder = cached_model.decoder
-    constraints = TokenConstraints.resolve(how, vocabulary)
+    constraints = TokenConstraints.resolve(method, vocabulary)
     captions: list[str] = []
-    with _evaluating(cached_model):
-        for start in range(0, len(places), batch_size):
-            rows = torch.tensor(places[start : start + batch_size])
-            features = cached_model.encode(cache, rows)
-            found = search(
+    with _evaluation_mode(cached_model):
+        for start in range(0, len(rows), _IMAGES_PER_BATCH):
+            batch = torch.tensor(rows[start : start + _IMAGES_PER_BATCH])
+            features = cached_model.encode(cache, batch)
+            beams = search(
                 decoder.step,
                 decoder.start(features),
-                how,
+                method,
                 constraints,
                 rerank=None if reranker is None else reranker.prepare(features.vector),
             )
-            captions += [join_words(vocabulary.decode(best[0].tokens)) for best in found]
-            watch(len(captions), len(places))
+            captions += [join_words(vocabulary.decode(beam[0].tokens)) for beam in beams]
     return captions
 
 
@@ -82,27 +80,29 @@ def perplexity(
     *,
     batch_size: int = 500,
 ) -> float:
-    """Return the perplexity of people's captions: ``exp`` of the mean negative log-likelihood.
+    """Return the perplexity of reference captions, ``exp(total NLL / number of words)``.
 
-    Every word counts once, ``<eos>`` and ``<unk>`` among them, as in language modelling.
+    ``<eos>`` and ``<unk>`` count as words, as in language modelling.
 
     Args:
-        cached_model: Put into evaluation mode for the time of the call.
+        cached_model: The model; its mode is restored after the call.
         cache: Features of the images.
-        captions: For each image its captions, each from ``<bos>`` to ``<eos>``; none where it
-            could not be read.
-        batch_size: Captions that go through the network together.
+        captions: Captions of each image, each from ``<bos>`` to ``<eos>``; none for an image that
+            cannot be read.
+        batch_size: Captions per batch.
 
     Raises:
-        DataError: There is no caption at all.
+        DataError: There are no captions.
     """
     total, words = 0.0, 0
-    with _evaluating(cached_model):
-        for batch in CaptionDataset(captions).batches(batch_size, per_image=5):
+    device = cached_model.device
+    dataset = CaptionDataset(captions)
+    with _evaluation_mode(cached_model):
+        for batch in dataset.batches(batch_size, per_image=_CAPTIONS_PER_IMAGE):
             features = cached_model.encode(cache, batch.images)
-            inputs: PackedSequence = batch.inputs.to(cached_model.device)  # type: ignore[arg-type]
-            logits = cached_model.decoder(features, inputs, batch.image.to(cached_model.device))
-            result = cross_entropy(logits, batch.targets.to(cached_model.device))
-            total += result.nll.item() * result.words
-            words += result.words
+            inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
+            logits = cached_model.decoder(features, inputs, batch.image.to(device))
+            loss = cross_entropy(logits, batch.targets.to(device))
+            total += loss.nll.item() * loss.words
+            words += loss.words
     return math.exp(total / words)

@@ -17,7 +17,8 @@ from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, Greedy, Sampling
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError, ScoreError
-from captioning.evaluation.evaluate import evaluate, sweep
+from captioning.evaluation.evaluate import EvaluationConfig, evaluate
+from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
 from captioning.metrics import DocumentFrequency, score
 from captioning.reranking.consensus import Consensus, ConsensusConfig
@@ -194,15 +195,15 @@ def test_copies_of_evaluated_images_are_refused_as_neighbours(captioner, tmp_pat
     data = f"coco:{tmp_path / 'tiny'}"
     asking = captioner.with_consensus(data, split="val", cache=tmp_path / "f", workers=0)
     with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
-        evaluate(asking, f"coco:{TINY}", split="val", workers=0)
+        evaluate(asking, f"coco:{TINY}", split="val", config=EvaluationConfig(workers=0))
 
 
 def test_signature_names_the_neighbours_and_images_do_not_ask_themselves(captioner, tmp_path):
-    found = evaluate(captioner, f"coco:{TINY}", split="val", workers=0)
+    found = evaluate(captioner, f"coco:{TINY}", config=EvaluationConfig(workers=0))
     assert "|neighbours:coco:tiny:train,images=32,k=10,weight=3,power=2|" in found.signature
-    with pytest.raises(DataError, match=r"32 images of train, .*000001\.png among them"):
-        evaluate(captioner, f"coco:{TINY}", split="train", workers=0)
-    with pytest.raises(ConfigError, match="one that asks neighbours"):
+    with pytest.raises(DataError, match=r"32 images of train, such as .*000001\.png"):
+        evaluate(captioner, f"coco:{TINY}", split="train", config=EvaluationConfig(workers=0))
+    with pytest.raises(ConfigError, match="found consensus reranking"):
         sweep(captioner, f"coco:{TINY}", split="val", searches=[], cache=tmp_path)
 
 

@@ -19,7 +19,8 @@ from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.search import search
 from captioning.errors import CheckpointError, ConfigError, DataError, SearchError
-from captioning.evaluation.evaluate import evaluate, sweep
+from captioning.evaluation.evaluate import EvaluationConfig, evaluate
+from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
 from captioning.metrics import DocumentFrequency, score
 from captioning.reranking.consensus import Consensus, ConsensusConfig
@@ -416,7 +417,9 @@ def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path
     captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     output = tmp_path / "captions.json"
     with pytest.raises(ConfigError, match="has no n-gram reranker"):
-        evaluate(captioner, f"coco:{TINY}", split="val", search=model.search, output=output)
+        evaluate(
+            captioner, f"coco:{TINY}", search=model.search, config=EvaluationConfig(output=output)
+        )
 
 
 def test_a_model_whose_search_counts_what_it_has_not_is_not_written(model, tmp_path):

@@ -12,8 +12,8 @@ from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
-from captioning.evaluation.evaluate import evaluate
-from captioning.evaluation.search_sweep import searches_for, with_best_search
+from captioning.evaluation.evaluate import EvaluationConfig, evaluate
+from captioning.evaluation.search_sweep import candidate_searches, with_best_search
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
 from captioning.images.decode import read_image
@@ -80,7 +80,7 @@ def test_saved_model_earns_the_score_in_the_log(which, request):
     """Read from disk and run from pixels on, with nothing cached: does it caption the same?"""
     model = request.getfixturevalue(which)
     captioner = Captioner(load_checkpoint(model))
-    found = evaluate(captioner, f"coco:{TINY}", split="val", search=Greedy(), workers=0)
+    found = evaluate(captioner, f"coco:{TINY}", search=Greedy(), config=EvaluationConfig(workers=0))
     rows = [row for row in log_of(model) if row["split"] == "val"]
     best = max(float(row["CIDEr"]) for row in rows)
     assert found.scores.cider == pytest.approx(best, abs=1e-4)
@@ -92,8 +92,10 @@ def test_model_keeps_the_search_that_scores_best_on_the_validation_split(which, 
     model = request.getfixturevalue(which)
     checkpoint = load_checkpoint(model)
     found = {
-        how: evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", search=how, workers=0)
-        for how in searches_for(checkpoint)
+        how: evaluate(
+            Captioner(checkpoint), f"coco:{TINY}", search=how, config=EvaluationConfig(workers=0)
+        )
+        for how in candidate_searches(checkpoint)
     }
     earned = {how: each.scores.cider + each.scores.bleu_4 for how, each in found.items()}
     assert earned[checkpoint.search] == pytest.approx(max(earned.values()), abs=1e-4)
@@ -114,7 +116,7 @@ def test_search_is_chosen_once_and_by_as_many_images_as_asked(tmp_path):
     model = train(replace(settings, search_images=3), TrainingCallback(said.append))
     assert "choosing the search on 3 images of val" in said
     checkpoint = load_checkpoint(model)
-    found = evaluate(Captioner(checkpoint), f"coco:{TINY}", split="val", workers=0)
+    found = evaluate(Captioner(checkpoint), f"coco:{TINY}", config=EvaluationConfig(workers=0))
     spread = [list(found.captions)[place] for place in (0, 2, 5)]  # of all eight, not the first
     captions = {image: found.captions[image] for image in spread}
     alone = score(captions, {image: found.references[image] for image in spread})
@@ -141,7 +143,9 @@ def test_a_model_whose_captions_score_nothing_keeps_its_search(whole, tmp_path):
         name="val",
         say=said.append,
     )
-    assert said[-1] == "No search finds a caption that scores, so the model's own stays as it is."
+    assert (
+        said[-1] == "No search finds a caption that scores. The search of the model is unchanged."
+    )
     assert same is checkpoint
 
 
@@ -362,7 +366,9 @@ def test_two_data_sets_and_text_are_trained_together(mixture, whole, tmp_path):
     for data, name in zip(mixture.data, ("coco:tiny", "jsonl:{split}.jsonl"), strict=True):
         lines = [line for line in said if line.startswith(f"{name}: BLEU-4")]
         assert len(lines) == 2  # after each epoch
-        found = evaluate(captioner, data, split="val", search=Greedy(), workers=0).scores
+        found = evaluate(
+            captioner, data, search=Greedy(), config=EvaluationConfig(workers=0)
+        ).scores
         expected = f"{name}: BLEU-4 {found.bleu_4:.3f}, CIDEr {found.cider:.3f}"
         assert expected in lines
     data = load_checkpoint(model).info.training.data
@@ -390,7 +396,7 @@ def test_a_model_learns_phrases_that_its_search_can_count(tmp_path):
     settings = replace(config(tmp_path / "run"), rerank_ngrams=50)
     checkpoint = load_checkpoint(train(settings, TrainingCallback(said.append)))
     assert "learned 50 n-grams for reranking" in said
-    assert sum("phrase weight" in line for line in said) >= 2
+    assert sum("rerank weight" in line for line in said) >= 2
     assert len(checkpoint.reranker) == 50
 
 
