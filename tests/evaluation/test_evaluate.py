@@ -159,12 +159,12 @@ def test_novelty_is_unknown_if_one_file_serves_all_splits(checkpoint):
     assert "data:coco:captions_val.json|" in result.signature
 
 
-def test_beam_option_keeps_other_settings_of_the_search(model, tmp_path, capsys):
+def test_width_option_keeps_other_settings_of_the_search(model, tmp_path, capsys):
     directory = Path(shutil.copytree(model, tmp_path / "model"))
     path = directory / "generation_config.json"
     settings = json.loads(path.read_text()) | {"no_repeat_ngram": 1, "min_length": 4}
     path.write_text(json.dumps(settings))
-    assert run_evaluate(directory, tmp_path / "r.json", "--beam", 4, "--json") == 0
+    assert run_evaluate(directory, tmp_path / "r.json", "--width", 4, "--json") == 0
     assert "width=4" in json.loads(capsys.readouterr().out)["signature"]
     for entry in json.loads((tmp_path / "r.json").read_text()):
         words = tokenize(entry["caption"])
@@ -172,7 +172,7 @@ def test_beam_option_keeps_other_settings_of_the_search(model, tmp_path, capsys)
         assert len(set(words)) == len(words)
 
 
-@pytest.mark.parametrize("option", [("--batch-size", 0), ("--workers", -1), ("--beam", 0)])
+@pytest.mark.parametrize("option", [("--batch-size", 0), ("--workers", -1)])
 def test_evaluate_refuses_numbers_out_of_range(option, model, capsys):
     assert run("evaluate", model, "--data", DATA, *option) == 2
     assert f"at least {0 if '--workers' in option else 1}" in capsys.readouterr().err
@@ -233,7 +233,7 @@ def test_score_command_equals_evaluate_command(model, tmp_path, capsys):
         assert scored["scores"] == evaluated["scores"]
         assert scored["intervals"] == evaluated["intervals"]
         assert scored["diversity"]["captions"] == 8
-        assert set(scored["shuffled"]) == {"BLEU-4", "CIDEr"}
+        assert set(scored["shuffled_image_baseline"]) == {"BLEU-4", "CIDEr"}
 
 
 def test_score_prints_scores_times_100(tmp_path, capsys):
@@ -242,7 +242,7 @@ def test_score_prints_scores_times_100(tmp_path, capsys):
     table = capsys.readouterr().out
     assert "BLEU-4   100.00" in table
     assert "distinct captions" in table
-    assert "shuffled" in table
+    assert "Shuffled-image baseline" in table
 
 
 def test_score_of_a_subset_needs_the_flag(tmp_path, capsys):
