@@ -36,7 +36,7 @@ from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import cache_features
 from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
-from captioning.reranking.ngram import MAX_NGRAMS, NgramReranker
+from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
 from captioning.text.tokenizer import tokenize
 
 LIMITS = (
@@ -115,7 +115,7 @@ def fit_default_reranker(
     words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]
     cached_model = CachedModel(checkpoint.model.decoder)
     rows = JoinedCaches(caches)
-    return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=MAX_NGRAMS)
+    return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=DEFAULT_NGRAMS)
 
 
 def described(data: str, scores: Scores) -> dict[str, float]:

@@ -31,10 +31,10 @@ from captioning.checkpoint.json_files import translated
 from captioning.checkpoint.model_card import model_card
 from captioning.checkpoint.model_info import ModelInfo
 from captioning.checkpoint.stored_weights import check_shapes, fill, sketch
-from captioning.checkpoint.weights_file import StoredWeights, open_weights
+from captioning.checkpoint.weights_file import WeightsFile, open_weights
 from captioning.decoding import SearchMethod, search_from_json, search_to_json
 from captioning.decoding.constraints import TokenConstraints
-from captioning.errors import CheckpointError, ConfigError, OutputError
+from captioning.errors import CheckpointError, ConfigError, DataError, OutputError
 from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import read_json
 from captioning.nn.decoder_config import DecoderConfig
@@ -134,7 +134,7 @@ def save_checkpoint(
             _write_json(fresh / _PREPROCESSOR, asdict(checkpoint.model.encoder.preprocessing))
             _write_json(fresh / _GENERATION, search_to_json(checkpoint.search))
             if checkpoint.reranker is not None:
-                checkpoint.reranker.save(fresh / _RERANKER)
+                save_file(checkpoint.reranker.to_tensors(), fresh / _RERANKER)
             ngrams = len(checkpoint.reranker or ())
             card = model_card(
                 checkpoint.model,
@@ -276,7 +276,16 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
 
 def _read_reranker(path: Path, search: SearchMethod, config: DecoderConfig) -> NgramReranker | None:
     if os.path.lexists(path):
-        return NgramReranker.load(path, words=config.vocabulary_size, features=config.feature_size)
+        with open_weights(path) as weights:
+            tensors = {name: weights.read(name) for name in weights.tensors}
+        try:
+            return NgramReranker.from_tensors(
+                tensors,
+                vocabulary_size=config.vocabulary_size,
+                feature_size=config.feature_size,
+            )
+        except DataError as error:
+            raise CheckpointError(f"{path}: {error}. Copy the model again.") from error
     if search.reranks:
         raise CheckpointError(
             f"{path.parent / _GENERATION} has a rerank_weight, and there is no {path.name}: not "
@@ -286,7 +295,7 @@ def _read_reranker(path: Path, search: SearchMethod, config: DecoderConfig) -> N
 
 
 def _check_sizes(
-    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: StoredWeights
+    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: WeightsFile
 ) -> None:
     """Compare the files with each other where a reader can be told most plainly."""
     if len(vocabulary) != config.vocabulary_size:

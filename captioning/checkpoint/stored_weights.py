@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captioning.checkpoint.json_files import translated
-from captioning.checkpoint.weights_file import StoredWeights
+from captioning.checkpoint.weights_file import WeightsFile
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
@@ -57,7 +57,7 @@ def sketch(
     return model
 
 
-def check_shapes(model: CaptionModel, weights: StoredWeights) -> None:
+def check_shapes(model: CaptionModel, weights: WeightsFile) -> None:
     """Compare every tensor that the settings ask for with the header of the weights.
 
     Raises:
@@ -88,7 +88,7 @@ def check_shapes(model: CaptionModel, weights: StoredWeights) -> None:
             )
 
 
-def fill(model: CaptionModel, weights: StoredWeights) -> None:
+def fill(model: CaptionModel, weights: WeightsFile) -> None:
     """Put the weights in the place of the sketch's.
 
     Raises:
@@ -102,7 +102,7 @@ def fill(model: CaptionModel, weights: StoredWeights) -> None:
     ]
     if indices or _unsaved(network):
         network = model.encoder.network = _real_network(model.encoder, weights.path)
-    content = {name: weights.read_finite(name) for name in weights.tensors}
+    content = {name: weights.read(name) for name in weights.tensors}
     _check_indices(network, indices, content, weights.path)
     if model.decoder.config.tie_weights:
         content["decoder.W_rw.weight"] = content["decoder.embedding.weight"]

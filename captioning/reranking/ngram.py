@@ -1,69 +1,64 @@
-"""What people are going to say about an image, in phrases of one to four words, from v alone.
+"""N-gram reranking: a linear regression from the image vector v to the n-grams of its captions.
 
-A decoder that has learned a few thousand photos by heart ranks the captions of its beam badly. A
-linear regression on v, which has no words before the next to lean on, knows less and is wrong about
-other things: together they choose better (docs/experiments.md, "phrases that v makes likely").
+A decoder trained on a few thousand images overfits and ranks its hypotheses badly. A linear
+regression on v has no preceding words to rely on and makes other errors, so the two together choose
+better captions (docs/experiments.md, "phrases that v makes likely").
 
 Fang et al. (2015), From captions to visual concepts and back, detect words and rank sentences by
-them; Lebret et al. (2015), Phrase-based image captioning, score phrases by a product with v.
+them. Lebret et al. (2015), Phrase-based image captioning, score phrases by a product with v.
 """
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int8
-from safetensors.torch import save_file
 from torch import Tensor
 
-from captioning.checkpoint.weights_file import open_weights
-from captioning.errors import CheckpointError, DataError
+from captioning.errors import DataError
 from captioning.messages import format_count
-from captioning.metrics.ngrams import ORDER, count_ngrams
-from captioning.text.vocabulary import SPECIALS, Vocabulary
+from captioning.metrics.ngrams import ORDER
+from captioning.reranking.ngram_targets import NO_WORD, build_targets, select_largest
+from captioning.text.vocabulary import Vocabulary
 
-MAX_NGRAMS = 6000
-RIDGE = 0.2
-_AT_ONCE = 8192  # images: 84 MB of 1,280 numbers each
-_LEVELS = 127
-_MOST_STORED = 1_000_000
-_LARGEST = {"scales": 1e6, "idf": 100.0, "unseen": 100.0}
-"""Beyond which no scale of a share and no logarithm of a number of images lies."""
-_NONE = 0  # <pad>, which no caption holds: fills the places of phrases of fewer words
+DEFAULT_NGRAMS = 6000
+DEFAULT_RIDGE = 0.2
+_BATCH_SIZE = 8192  # images; 84 MB for vectors of 1,280 numbers
+_INT8_MAX = 127
+_STORED_NGRAMS_MAX = 1_000_000
+_VALUE_MAX = {"scales": 1e6, "idf": 100.0, "unseen": 100.0}
 
 
 @dataclass(frozen=True, eq=False)
 class NgramReranker:
-    """A linear regression from v to how much of people's captions each phrase makes up.
+    """A linear regression from v to the tf-idf vectors of an image's captions.
 
-    With u(c) for a caption's n-grams of n words, weighed by tf-idf and of length 1, what is learned
-    is the mean u of the captions of an image, as CIDEr compares it (Vedantam et al. 2015, section
-    3, equation 2). So::
+    Let u_n(c) be the tf-idf vector of a caption's n-grams of n words, scaled to length 1. The
+    regression estimates the mean of u_n over the captions of an image, which CIDEr compares a
+    candidate with (Vedantam et al. 2015, section 3, equation 2)::
 
-        agreement(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
+        score(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
 
-    is an estimate of the CIDEr, from 0 to 10, that a caption c may expect. W has a row for each
-    phrase, in eight bits with a scale for each row.
+    The score estimates the CIDEr of a caption c, from 0 to 10. W has one row for each of G n-grams,
+    stored in eight bits with one scale per row.
 
     Attributes:
-        tokens: The words of each phrase, and 0 in the places that it leaves free.
-        weights: W, over ``scales``.
-        scales: Of each row of W.
-        idf: The logarithm of images over images about which somebody said the phrase.
-        unseen: What counts as that of phrases that are not among these: of one that is said of a
-            single image.
+        tokens: Word ids of each n-gram, padded with 0.
+        weights: W divided by ``scales``.
+        scales: Scale of each row of W.
+        idf: Inverse document frequency of each n-gram: log(images / images with the n-gram).
+        unseen: idf of all other n-grams: that of an n-gram of one image.
     """
 
-    tokens: Int[Tensor, "P 4"]
-    weights: Int8[Tensor, "P D"]
-    scales: Float[Tensor, " P"]
-    idf: Float[Tensor, " P"]
+    tokens: Int[Tensor, "G 4"]
+    weights: Int8[Tensor, "G D"]
+    scales: Float[Tensor, " G"]
+    idf: Float[Tensor, " G"]
     unseen: float
 
     @classmethod
@@ -73,275 +68,170 @@ class NgramReranker:
         captions: Sequence[Sequence[Sequence[str]]],
         vocabulary: Vocabulary,
         *,
-        max_ngrams: int = MAX_NGRAMS,
-        ridge: float = RIDGE,
+        max_ngrams: int = DEFAULT_NGRAMS,
+        ridge: float = DEFAULT_RIDGE,
     ) -> "NgramReranker":
-        """Learn from captioned images: ridge regression, solved at once.
+        """Fit the regression to captioned images in closed form (ridge regression).
 
         Args:
-            vectors: v of each image, on the CPU; those that are not finite are left out.
-            captions: What people said of each, as words; those without captions are left out.
-            vocabulary: The decoder's words. NgramReranker of others are not learned.
-            max_ngrams: Number of n-grams to keep: those of more than a third of the images,
-                and then those that make up most of the captions, by tf-idf.
-            ridge: What is added to the diagonal of the unit vectors' matrix of products.
+            vectors: v of each image, on the CPU. Vectors with infinities or NaN are left out.
+            captions: Captions of each image, as words. Images without captions are left out.
+            vocabulary: Words of the decoder. N-grams with other words are left out.
+            max_ngrams: Number of n-grams to keep: first those of more than a third of the images,
+                then those with the largest sums of tf-idf.
+            ridge: Number added to the diagonal of the Gram matrix of the unit vectors.
 
         Raises:
-            DataError: Fewer than two images have captions, or these have no phrase in common
-                with the vocabulary.
+            DataError: There are fewer than two captioned images, or no n-gram consists of words
+                of the vocabulary.
         """
         finite = vectors.isfinite().all(1).tolist()
-        spoken = [place for place, said in enumerate(captions) if any(said) and finite[place]]
-        if len(spoken) < 2:
+        images = [i for i, own in enumerate(captions) if any(own) and finite[i]]
+        if len(images) < 2:
             raise DataError(
-                f"NgramReranker are learned from captioned images, and there is "
-                f"{format_count(len(spoken), 'such image')}. Give more, or learn none."
+                "n-gram reranking needs at least two captioned images, found "
+                f"{format_count(len(images), 'such image')}. Add images, or turn it off."
             )
-        shares = _shares([[list(c) for c in captions[place] if c] for place in spoken])
-        chosen = _largest(shares, vocabulary, max_ngrams)
+        targets = build_targets([[list(c) for c in captions[i] if c] for i in images])
+        chosen = select_largest(targets, vocabulary, max_ngrams)
         if not chosen:
             raise DataError(
-                "No phrase of the captions is made of the vocabulary's words, so none can be "
-                "learned."
+                "no n-gram of the captions consists of words of the vocabulary. Use captions of "
+                "the same language, or turn n-gram reranking off."
             )
         size = vectors.shape[1]
-        products = ridge * torch.eye(size, dtype=torch.float64)
-        answers = torch.zeros(sum(len(picked) for _, picked in chosen), size, dtype=torch.float64)
-        for first in range(0, len(spoken), _AT_ONCE):
-            part = spoken[first : first + _AT_ONCE]
-            units = torch.nn.functional.normalize(vectors[part].double(), dim=1)
-            wanted = [share.of(picked, first, len(part)) for share, picked in chosen]
-            products += units.T @ units
-            answers += torch.cat(wanted) @ units
-        rows = torch.linalg.solve(products, answers.T).T
-        scales = (rows.abs().amax(1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        gram = ridge * torch.eye(size, dtype=torch.float64)
+        products = torch.zeros(sum(len(rows) for _, rows in chosen), size, dtype=torch.float64)
+        for start in range(0, len(images), _BATCH_SIZE):
+            batch = images[start : start + _BATCH_SIZE]
+            units = torch.nn.functional.normalize(vectors[batch].double(), dim=1)
+            gram += units.T @ units
+            wanted = [target.select(rows, start, len(batch)) for target, rows in chosen]
+            products += torch.cat(wanted) @ units
+        W = torch.linalg.solve(gram, products.T).T
+        scales = (W.abs().amax(1) / _INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
         return cls(
-            torch.cat([share.tokens(picked, vocabulary) for share, picked in chosen]),
-            torch.round(rows / scales.unsqueeze(1)).to(torch.int8),
+            torch.cat([target.tokens(rows, vocabulary) for target, rows in chosen]),
+            torch.round(W / scales.unsqueeze(1)).to(torch.int8),
             scales.float(),
-            torch.cat([torch.from_numpy(share.idf[picked]) for share, picked in chosen]).float(),
-            float(np.float32(math.log(len(spoken)))),  # as it is written
+            torch.cat([torch.from_numpy(target.idf[rows]) for target, rows in chosen]).float(),
+            float(np.float32(math.log(len(images)))),  # rounded as it is stored
         )
 
     def __len__(self) -> int:
-        """Return P, the number of phrases."""
+        """Return G, the number of n-grams."""
         return len(self.tokens)
-
-    @cached_property
-    def _matrix(self) -> Float[Tensor, "D P"]:
-        return self.weights.T.contiguous().float().mul_(self.scales)
-
-    @cached_property
-    def _places(self) -> dict[tuple[int, ...], tuple[int, float]]:
-        """Return where each phrase stands, and its idf."""
-        phrases = [tuple(t for t in row if t != _NONE) for row in self.tokens.tolist()]
-        return {
-            phrase: (place, idf)
-            for place, (phrase, idf) in enumerate(zip(phrases, self.idf.tolist(), strict=True))
-        }
 
     def prepare(
         self, vectors: Float[Tensor, "B D"]
     ) -> Callable[[int, Sequence[Sequence[int]]], list[float]]:
-        """Return how far captions, given as ids, agree with what v of their image makes likely.
+        """Return a function that scores captions of a batch of images.
 
         Args:
-            vectors: v of some images.
+            vectors: v of each image.
 
         Returns:
-            A function of an image's place among these, and captions. Nothing is computed before it
-            is called, which searches that count no phrases never do.
+            ``rerank(image, captions)``: the scores of captions, given as word ids, for the image
+            at this index. The regression is computed at the first call.
         """
 
         @cache
-        def expected() -> Float[np.ndarray, "B P"]:
+        def predict() -> Float[np.ndarray, "B G"]:
             units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
             return (units @ self._matrix).numpy()
 
-        def agreement(image: int, captions: Sequence[Sequence[int]]) -> list[float]:
-            return [self._agreement(expected()[image], caption) for caption in captions]
+        def rerank(image: int, captions: Sequence[Sequence[int]]) -> list[float]:
+            return [self._score(predict()[image], caption) for caption in captions]
 
-        return agreement
+        return rerank
 
-    def _agreement(self, expected: Float[np.ndarray, " P"], caption: Sequence[int]) -> float:
+    @cached_property
+    def _matrix(self) -> Float[Tensor, "D G"]:
+        return self.weights.T.contiguous().float().mul_(self.scales)
+
+    @cached_property
+    def _rows(self) -> dict[tuple[int, ...], tuple[int, float]]:
+        """Return the row and the idf of each n-gram."""
+        ngrams = [tuple(t for t in row if t != NO_WORD) for row in self.tokens.tolist()]
+        return {
+            ngram: (row, idf)
+            for row, (ngram, idf) in enumerate(zip(ngrams, self.idf.tolist(), strict=True))
+        }
+
+    def _score(self, expected: Float[np.ndarray, " G"], caption: Sequence[int]) -> float:
         total = 0.0
         for n in range(1, min(ORDER, len(caption)) + 1):
             tails = [caption[start:] for start in range(n)]
-            shared = square = 0.0
-            for phrase, count in Counter(zip(*tails, strict=False)).items():
-                place, idf = self._places.get(phrase, (None, self.unseen))
+            product = square = 0.0
+            for ngram, count in Counter(zip(*tails, strict=False)).items():
+                row, idf = self._rows.get(ngram, (None, self.unseen))
                 weight = count * idf
                 square += weight**2
-                if place is not None:
-                    shared += weight * float(expected[place])
+                if row is not None:
+                    product += weight * float(expected[row])
             if square:
-                total += shared / math.sqrt(square)
+                total += product / math.sqrt(square)
         return 10 * total / ORDER
 
     def digest(self) -> bytes:
-        """Return what differs wherever a phrase or a number does."""
+        """Return a hash of all n-grams and numbers."""
         found = hashlib.sha256(repr((self.unseen, len(self))).encode())
         for tensor in (self.tokens, self.weights, self.scales, self.idf):
             found.update(tensor.contiguous().numpy().tobytes())
         return found.digest()
 
-    # --- files --------------------------------------------------------------------------------
-
-    def save(self, path: Path) -> None:
-        """Write them as one safetensors file."""
-        tensors = {
-            "tokens": self.tokens.int(),
-            "weights": self.weights,
-            "scales": self.scales,
-            "idf": self.idf,
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the content as named tensors, to be stored with the model."""
+        return {
+            "tokens": self.tokens.int().contiguous(),
+            "weights": self.weights.contiguous(),
+            "scales": self.scales.contiguous(),
+            "idf": self.idf.contiguous(),
             "unseen": torch.tensor([self.unseen]),
         }
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
     @classmethod
-    def load(cls, path: Path, *, words: int, features: int) -> "NgramReranker":
-        """Read what :meth:`save` wrote, which is not believed.
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], *, vocabulary_size: int, feature_size: int
+    ) -> "NgramReranker":
+        """Return the reranker that :meth:`to_tensors` stored.
 
         Args:
-            path: The file.
-            words: In the vocabulary of the model that it is to go with.
-            features: D, the size of that model's v.
+            tensors: Named tensors with finite values, which may come from any file.
+            vocabulary_size: V of the model.
+            feature_size: D of the model.
 
         Raises:
-            CheckpointError: It is damaged, or does not go with that model.
+            DataError: The tensors are not those of a reranker for this model.
         """
-        with open_weights(path) as stored:
-            found = {name: (each.dtype, each.shape) for name, each in stored.tensors.items()}
-            count = stored.tensors["tokens"].shape[0] if found.get("tokens", (0, ()))[1] else 0
-            wanted = {
-                "tokens": (torch.int32, (count, ORDER)),
-                "weights": (torch.int8, (count, features)),
-                "scales": (torch.float32, (count,)),
-                "idf": (torch.float32, (count,)),
-                "unseen": (torch.float32, (1,)),
-            }
-            if found != wanted or count > _MOST_STORED:
-                raise CheckpointError(
-                    f"{path} holds no phrases for a v of {features} numbers, or too many. The "
-                    "files belong to different models; copy the model again."
-                )
-            tensors = {name: stored.read_finite(name) for name in wanted}
+        found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        count = next(iter(found.get("tokens", (None, ()))[1]), 0)
+        wanted = {
+            "tokens": (torch.int32, (count, ORDER)),
+            "weights": (torch.int8, (count, feature_size)),
+            "scales": (torch.float32, (count,)),
+            "idf": (torch.float32, (count,)),
+            "unseen": (torch.float32, (1,)),
+        }
+        if found != wanted or count > _STORED_NGRAMS_MAX:
+            raise DataError(
+                f"expected n-grams for image vectors of size {feature_size}. The files belong to "
+                "different models"
+            )
         tokens = tensors["tokens"].long()
-        empty = tokens == _NONE
+        empty = tokens == NO_WORD
         if len(torch.unique(tokens, dim=0)) < count:
-            raise CheckpointError(f"{path} holds a phrase twice. Copy the model again.")
-        if (tokens < 0).any() or (tokens >= words).any():
-            raise CheckpointError(
-                f"{path} speaks of words that the vocabulary of {words} has not. The files belong "
-                "to different models; copy the model again."
+            raise DataError("an n-gram is repeated")
+        if (tokens < 0).any() or (tokens >= vocabulary_size).any():
+            raise DataError(
+                f"a word id is outside the vocabulary of {vocabulary_size} words. The files belong "
+                "to different models"
             )
         if empty[:, 0].any() or (empty[:, :-1] & ~empty[:, 1:]).any():
-            raise CheckpointError(f"{path}: a phrase has gaps. Copy the model again.")
-        for name, largest in _LARGEST.items():
+            raise DataError("an n-gram has no word at a position before its end")
+        for name, largest in _VALUE_MAX.items():
             if (tensors[name] < 0).any() or (tensors[name] > largest).any():
-                raise CheckpointError(
-                    f"{path}: {name} holds numbers outside 0 to {largest:g}. Copy the model again."
-                )
+                raise DataError(f"{name} has values outside 0 to {largest:g}")
         return cls(
-            tokens,
-            tensors["weights"],
-            tensors["scales"],
-            tensors["idf"],
-            float(tensors["unseen"]),
+            tokens, tensors["weights"], tensors["scales"], tensors["idf"], float(tensors["unseen"])
         )
-
-
-@dataclass(frozen=True)
-class _Shares:
-    """How much of an image's captions each n-gram of one length makes up: the mean u_n.
-
-    Attributes:
-        n: Words.
-        captions: All captions.
-        first: For each n-gram, a caption and the word in it where it begins.
-        idf: Of each.
-        images: Of each entry, the image, rising; ``ngrams`` the n-gram; ``values`` the share.
-    """
-
-    n: int
-    captions: list[list[str]]
-    first: Int[np.ndarray, "distinct 2"]
-    idf: Float[np.ndarray, " distinct"]
-    images: Int[np.ndarray, " entries"]
-    ngrams: Int[np.ndarray, " entries"]
-    values: Float[np.ndarray, " entries"]
-
-    @property
-    def mass(self) -> Float[np.ndarray, " distinct"]:
-        """The sum of each n-gram's shares over all images; without end where its idf is below 1.
-
-        Such an n-gram makes up little of a caption, but what is not learned counts as rare.
-        """
-        mass = np.bincount(self.ngrams, self.values, minlength=len(self.idf))
-        return np.where(self.idf < 1, np.inf, mass)
-
-    def words(self, ngram: int) -> list[str]:
-        """Return an n-gram's words."""
-        caption, start = self.first[ngram]
-        return self.captions[caption][start : start + self.n]
-
-    def tokens(self, picked: Int[np.ndarray, " P"], vocabulary: Vocabulary) -> Int[Tensor, "P 4"]:
-        """Return the words of some n-grams as ids."""
-        free = [_NONE] * (ORDER - self.n)
-        rows = [[*map(vocabulary.id, self.words(ngram)), *free] for ngram in picked.tolist()]
-        return torch.tensor(rows, dtype=torch.long).reshape(-1, ORDER)
-
-    def of(self, picked: Int[np.ndarray, " P"], first: int, count: int) -> Float[Tensor, "P N"]:
-        """Return the shares of some n-grams in ``count`` images from ``first``, sparse."""
-        row = np.full(len(self.idf), -1)
-        row[picked] = np.arange(len(picked))
-        start, end = np.searchsorted(self.images, [first, first + count])
-        rows = row[self.ngrams[start:end]]
-        kept = rows >= 0
-        places = np.stack([rows[kept], self.images[start:end][kept] - first])
-        values = torch.from_numpy(self.values[start:end][kept])
-        size = (len(picked), count)
-        return torch.sparse_coo_tensor(
-            torch.from_numpy(places), values, size, check_invariants=True
-        )
-
-
-def _shares(captions: Sequence[Sequence[list[str]]]) -> list[_Shares]:
-    """Return the shares of all n-grams of one to four words."""
-    flat = [words for image in captions for words in image]
-    sizes = np.array([len(image) for image in captions])
-    owner = np.repeat(np.arange(len(captions)), sizes)
-    found = []
-    for n, table in enumerate(count_ngrams(flat), 1):
-        distinct = len(table.first)
-        image = owner[table.captions]
-        pairs = np.unique(image * max(distinct, 1) + table.ngrams)
-        images = np.bincount(pairs % max(distinct, 1), minlength=distinct)
-        idf = np.log(len(captions) / images)
-        weights = table.counts * idf[table.ngrams]
-        norms = np.sqrt(np.bincount(table.captions, weights**2, minlength=len(flat)))
-        norms[norms == 0] = 1.0  # of n-grams that stand about every image
-        values = weights / norms[table.captions] / sizes[image]
-        found.append(_Shares(n, flat, table.first, idf, image, table.ngrams, values))
-    return found
-
-
-def _largest(
-    shares: Sequence[_Shares], vocabulary: Vocabulary, most: int
-) -> list[tuple[_Shares, Int[np.ndarray, " P"]]]:
-    """Return the n-grams of the vocabulary's words that make up most of the captions."""
-    mass = np.concatenate([each.mass for each in shares])
-    starts = np.cumsum([0, *(len(each.idf) for each in shares)])
-    picked: list[list[int]] = [[] for _ in shares]
-    left = most
-    for place in np.argsort(-mass, kind="stable"):
-        if not left:
-            break
-        order = int(np.searchsorted(starts, place, side="right")) - 1
-        ngram = int(place - starts[order])
-        if all(vocabulary.id(word) >= len(SPECIALS) for word in shares[order].words(ngram)):
-            picked[order].append(ngram)
-            left -= 1
-    return [
-        (each, np.array(sorted(rows))) for each, rows in zip(shares, picked, strict=True) if rows
-    ]

@@ -1,6 +1,7 @@
-"""NgramReranker that v makes likely: learned, written, and captions ranked by them."""
+"""N-gram reranking: fitting, storing, and ranking hypotheses."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_captioner import WORDS, small_checkpoint, write_photos
+from small_captioner import small_checkpoint, write_photos
 from small_run import TINY
 
 from captioning.bulk.resume import fingerprint
@@ -41,15 +42,15 @@ def ids(caption, vocabulary=VOCABULARY):
     return tuple(vocabulary.id(word) for word in caption.split())
 
 
-def learned(vectors=None, **settings):
+def fit(vectors=None, **settings):
     vectors = torch.eye(4) if vectors is None else vectors
     return NgramReranker.fit(vectors, SPOKEN, VOCABULARY, **{"ridge": 1e-9, **settings})
 
 
-def test_agreement_is_cider_where_v_tells_all():
-    # With a v of its own each image's phrases are its captions', and CIDEr-D is CIDEr where no
-    # caption is longer than another or holds a phrase twice.
-    agreement = learned().prepare(3 * torch.eye(4))
+def test_scores_of_images_that_v_identifies_equal_cider():
+    # Each image has its own v, so the regression returns the targets. CIDEr-D is CIDEr where all
+    # captions have the same length and no n-gram is repeated.
+    agreement = fit().prepare(3 * torch.eye(4))
     frequency = DocumentFrequency.build(dict(enumerate(SAID)))
     for image in range(4):
         for caption in ("a red dog runs", "the man sits still", "a cat runs fast", "red is a ball"):
@@ -58,8 +59,8 @@ def test_agreement_is_cider_where_v_tells_all():
             assert found == pytest.approx(wanted, rel=0.02, abs=0.02)
 
 
-def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
-    few = learned(max_ngrams=12)
+def test_scores_give_unknown_ngrams_the_unseen_idf():
+    few = fit(max_ngrams=12)
     assert len(few) == 12
     agreement = few.prepare(torch.eye(4))
     idf = dict(zip(map(tuple, few.tokens.tolist()), few.idf.tolist(), strict=True))
@@ -92,17 +93,21 @@ def test_agreement_weighs_what_is_not_among_the_phrases_as_unseen():
         assert agreement(image, [words]) == pytest.approx([2.5 * total], rel=1e-5, abs=1e-9)
 
 
-def test_an_empty_caption_and_one_that_everybody_says_agree_with_nothing():
-    agreement = learned().prepare(torch.eye(4))
-    assert agreement(0, [(), ids("a"), ids("the")]) == [0.0, 0.0, 0.0]  # about every image
+def test_scores_of_empty_and_ubiquitous_captions_are_zero():
+    rerank = fit().prepare(torch.eye(4))  # "a" and "the" occur with every image
+    assert rerank(0, [(), ids("a"), ids("the")]) == [
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
-@pytest.mark.parametrize("at_once", [100, 3, 1])
-def test_weights_are_those_of_ridge_regression(at_once, monkeypatch):
-    monkeypatch.setattr("captioning.reranking.ngram._AT_ONCE", at_once)  # images
+@pytest.mark.parametrize("batch_size", [100, 3, 1])
+def test_fit_weights_equal_ridge_regression(batch_size, monkeypatch):
+    monkeypatch.setattr("captioning.reranking.ngram._BATCH_SIZE", batch_size)
     torch.manual_seed(0)
     vectors = torch.randn(4, 3)
-    reranker = learned(vectors, ridge=0.3)
+    reranker = fit(vectors, ridge=0.3)
     units = (vectors / vectors.norm(dim=1, keepdim=True)).double().numpy()
     row = reranker.tokens.tolist().index([*ids("red"), 0, 0, 0])
     idf = {1: math.log(4 / 2), "rare": math.log(4)}
@@ -118,7 +123,7 @@ def test_weights_are_those_of_ridge_regression(at_once, monkeypatch):
     assert found == pytest.approx(wanted, abs=np.abs(wanted).max() / 127)
 
 
-def test_the_largest_phrases_of_known_words_are_learned():
+def test_fit_keeps_largest_ngrams_of_known_words():
     vocabulary = Vocabulary.build([["red", "dog", "runs", "ball"]], min_count=1)
     reranker = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary)
     found = {tuple(vocabulary.words[t] for t in row if t) for row in reranker.tokens.tolist()}
@@ -129,33 +134,27 @@ def test_the_largest_phrases_of_known_words_are_learned():
         ("red", "ball"),
         ("red", "dog", "runs"),
     }
-    # Said of half the images, so it comes first; then the largest share, 2/3 of two captions.
+    # "red" belongs to half of the images, so it comes first. "ball" has the largest mass.
     for most, words in ((1, {"red"}), (2, {"red", "ball"})):
         few = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary, max_ngrams=most)
         assert {vocabulary.words[row[0]] for row in few.tokens.tolist()} == words
         assert few.tokens[:, 1:].sum() == 0
 
 
-def test_images_without_captions_count_for_nothing():
-    vectors = torch.cat([torch.eye(4), torch.full((1, 4), 0.5)])
-    found = NgramReranker.fit(vectors, [*SPOKEN, [[]]], VOCABULARY, ridge=1e-9)
-    assert found.digest() == learned().digest()
-
-
-def test_vectors_that_are_not_finite_count_for_nothing():
-    vectors = torch.cat([torch.eye(4), torch.full((1, 4), math.inf)])
-    found = NgramReranker.fit(vectors, [*SPOKEN, [["a", "dog"]]], VOCABULARY, ridge=1e-9)
-    assert found.digest() == learned().digest()
+def test_fit_leaves_out_images_without_captions_or_finite_v():
+    vectors = torch.cat([torch.eye(4), torch.full((1, 4), 0.5), torch.full((1, 4), math.inf)])
+    captions = [*SPOKEN, [[]], [["a", "dog"]]]
+    assert NgramReranker.fit(vectors, captions, VOCABULARY, ridge=1e-9).digest() == fit().digest()
 
 
 @pytest.mark.parametrize(
     ("said", "problem"),
     [
         ([[["a", "dog"]], []], "1 such image"),
-        ([[["x"]], [["y"]]], "No phrase of the captions"),
+        ([[["x"]], [["y"]]], "no n-gram of the captions"),
     ],
 )
-def test_too_little_to_learn_from_is_an_error(said, problem):
+def test_fit_too_little_data_raises(said, problem):
     with pytest.raises(DataError, match=problem):
         NgramReranker.fit(torch.eye(2), said, VOCABULARY)
 
@@ -163,17 +162,22 @@ def test_too_little_to_learn_from_is_an_error(said, problem):
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_they_are_read_as_they_were_written(tmp_path):
-    reranker = learned()
-    reranker.save(tmp_path / "rerank.safetensors")
-    found = NgramReranker.load(tmp_path / "rerank.safetensors", words=len(VOCABULARY), features=4)
+def restore(tensors, feature_size=4):
+    return NgramReranker.from_tensors(
+        tensors, vocabulary_size=len(VOCABULARY), feature_size=feature_size
+    )
+
+
+def test_from_tensors_restores_to_tensors():
+    reranker = fit()
+    found = restore(reranker.to_tensors())
     assert found.digest() == reranker.digest()
     assert found.tokens.dtype == torch.long
 
 
 @pytest.mark.parametrize("part", ["tokens", "weights", "scales", "idf"])
-def test_the_digest_is_of_every_part(part):
-    reranker = learned()
+def test_digest_depends_on_every_part(part):
+    reranker = fit()
     changed = getattr(reranker, part).clone()
     changed[-1] = changed[-1] + 1
     assert replace(reranker, **{part: changed}).digest() != reranker.digest()
@@ -190,37 +194,44 @@ def set_to(name, place, value):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (set_to("tokens", 1, torch.tensor([4, 0, 0, 0])), "a phrase twice"),
-        (set_to("tokens", (0, 0), 999), "words that the vocabulary"),
-        (set_to("tokens", (0, 0), -1), "words that the vocabulary"),
-        (set_to("tokens", (0, 0), 0), "gaps"),
-        (set_to("tokens", (0, 3), 5), "gaps"),
-        (set_to("idf", 0, -1.0), "idf holds numbers outside"),
-        (set_to("unseen", 0, 1e9), "unseen holds numbers outside"),
-        (set_to("scales", 0, 1e30), "scales holds numbers outside"),
-        (set_to("scales", 0, math.nan), "no finite numbers"),
-        (lambda tensors: tensors.pop("idf"), "no phrases for a v of 4"),
-        (lambda tensors: tensors.update(more=torch.ones(1)), "no phrases for a v of 4"),
-        (lambda tensors: tensors.update(weights=tensors["weights"].float()), "no phrases for"),
-        (lambda tensors: tensors.update(tokens=torch.tensor(1)), "no phrases for a v of 4"),
-        (lambda tensors: tensors.update(scales=tensors["scales"][:-1].clone()), "no phrases for"),
+        (set_to("tokens", 1, torch.tensor([4, 0, 0, 0])), "an n-gram is repeated"),
+        (set_to("tokens", (0, 0), 999), "a word id is outside the vocabulary"),
+        (set_to("tokens", (0, 0), -1), "a word id is outside the vocabulary"),
+        (set_to("tokens", (0, 0), 0), "has no word at a position before its end"),
+        (set_to("tokens", (0, 3), 5), "has no word at a position before its end"),
+        (set_to("idf", 0, -1.0), "idf has values outside"),
+        (set_to("unseen", 0, 1e9), "unseen has values outside"),
+        (set_to("scales", 0, 1e30), "scales has values outside"),
+        (lambda tensors: tensors.pop("idf"), "image vectors of size 4"),
+        (lambda tensors: tensors.update(more=torch.ones(1)), "image vectors of size 4"),
+        (lambda tensors: tensors.update(weights=tensors["weights"].float()), "of size 4"),
+        (lambda tensors: tensors.update(tokens=torch.tensor(1)), "image vectors of size 4"),
+        (lambda tensors: tensors.update(scales=tensors["scales"][:-1].clone()), "of size 4"),
     ],
 )
-def test_a_damaged_file_is_refused(change, problem, tmp_path):
-    path = tmp_path / "rerank.safetensors"
-    learned().save(path)
-    tensors = load_file(path)
+def test_from_tensors_bad_content_is_refused(change, problem):
+    tensors = {name: tensor.clone() for name, tensor in fit().to_tensors().items()}
     change(tensors)
-    save_file(tensors, path)
-    with pytest.raises(CheckpointError, match=problem) as caught:
-        NgramReranker.load(path, words=len(VOCABULARY), features=4)
-    assert str(path) in str(caught.value)
+    with pytest.raises(DataError, match=problem):
+        restore(tensors)
 
 
-def test_phrases_of_another_v_are_refused(tmp_path):
-    learned().save(tmp_path / "rerank.safetensors")
-    with pytest.raises(CheckpointError, match="a v of 5"):
-        NgramReranker.load(tmp_path / "rerank.safetensors", words=len(VOCABULARY), features=5)
+def test_from_tensors_other_feature_size_is_refused():
+    with pytest.raises(DataError, match="image vectors of size 5"):
+        restore(fit().to_tensors(), feature_size=5)
+
+
+def test_load_bad_reranker_names_the_file(model, tmp_path):
+    save_checkpoint(model, tmp_path / "model")
+    path = tmp_path / "model" / "rerank.safetensors"
+    for name, value, problem in (
+        ("idf", -1, "idf has values outside 0"),
+        ("scales", math.nan, "not finite"),
+    ):
+        tensors = load_file(path)
+        save_file(tensors | {name: torch.full_like(tensors[name], value)}, path)
+        with pytest.raises(CheckpointError, match=f"{re.escape(str(path))}: .*{problem}"):
+            load_checkpoint(tmp_path / "model")
 
 
 # --- in a search ------------------------------------------------------------------------------
@@ -246,7 +257,7 @@ def found_by(how, agreement):
     return search(step, Coin(), how, TokenConstraints(0, 1), rerank=agreement)
 
 
-def test_a_beam_is_ranked_by_its_score_and_the_agreement():
+def test_beam_search_ranks_by_score_plus_weighted_rerank():
     asked = []
 
     def agreement(image, captions):
@@ -266,13 +277,13 @@ def test_a_beam_is_ranked_by_its_score_and_the_agreement():
     assert all(len(captions) == 6 for _, captions in asked)
 
 
-def test_a_search_that_counts_phrases_needs_an_agreement():
+def test_beam_search_rerank_weight_needs_rerank_function():
     with pytest.raises(SearchError, match="rerank_weight"):
         found_by(BeamSearch(width=2, rerank_weight=1.0), None)
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan, 1e7])
-def test_the_weight_is_a_number(weight):
+def test_rerank_weight_out_of_range_is_refused(weight):
     with pytest.raises(ConfigError, match="rerank_weight"):
         BeamSearch(rerank_weight=weight)
 
@@ -287,7 +298,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(photos):
-    """The small model, with phrases that are learned from three photos."""
+    """The small model, with n-gram reranking fitted to three images."""
     plain = small_checkpoint()
     encoder = plain.model.encoder
     pixels = torch.stack([Captioner(plain).pixels(photo) for photo in photos[:3]])
@@ -299,7 +310,7 @@ def model(photos):
     return replace(plain, search=how, reranker=reranker)
 
 
-def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
+def test_captioner_reranks_with_scores_of_the_image(model, photos):
     captioner = Captioner(model)
     vocabulary = model.vocabulary
     pixels = torch.stack([captioner.pixels(photo) for photo in photos])
@@ -325,7 +336,7 @@ def test_a_captioner_ranks_by_the_phrases_of_the_image(model, photos):
     assert [each.text for each in together] == [captioner.caption(photo).text for photo in photos]
 
 
-def test_a_model_keeps_its_phrases(model, photos, tmp_path):
+def test_checkpoint_round_trip_keeps_reranker(model, photos, tmp_path):
     save_checkpoint(model, tmp_path / "model")
     found = load_checkpoint(tmp_path / "model")
     assert found.reranker.digest() == model.reranker.digest()
@@ -336,14 +347,14 @@ def test_a_model_keeps_its_phrases(model, photos, tmp_path):
     assert not (tmp_path / "model" / "rerank.safetensors").exists()
 
 
-def test_a_model_whose_phrases_are_missing_is_refused(model, tmp_path):
+def test_load_without_needed_reranker_file_is_refused(model, tmp_path):
     save_checkpoint(model, tmp_path / "model")
     (tmp_path / "model" / "rerank.safetensors").unlink()
     with pytest.raises(CheckpointError, match="not all of the model was copied"):
         load_checkpoint(tmp_path / "model")
 
 
-def test_a_link_to_phrases_that_are_not_there_is_refused(model, tmp_path):
+def test_load_dangling_reranker_link_is_refused(model, tmp_path):
     save_checkpoint(replace(model, search=BeamSearch()), tmp_path / "model")
     path = tmp_path / "model" / "rerank.safetensors"
     path.unlink()
@@ -352,7 +363,7 @@ def test_a_link_to_phrases_that_are_not_there_is_refused(model, tmp_path):
         load_checkpoint(tmp_path / "model")
 
 
-def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
+def test_ensemble_uses_reranker_of_first_model(model, photos):
     other = small_checkpoint()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -378,7 +389,7 @@ def test_an_ensemble_asks_the_phrases_of_its_first_model(model, photos):
     assert differing
 
 
-def test_a_search_is_looked_at_before_the_images_are(model, photos, tmp_path):
+def test_search_needing_reranker_is_refused_before_images(model, photos, tmp_path):
     captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     for ask in (
         lambda: captioner.caption(photos[0], search=model.search),
@@ -392,7 +403,7 @@ def test_a_search_is_looked_at_before_the_images_are(model, photos, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_neighbours_add_to_what_phrases_say(model, photos):
+def test_consensus_and_reranker_scores_add_up(model, photos):
     words = [[caption.split() for caption in image] for image in SAID]
     with torch.inference_mode():
         pixels = torch.stack([Captioner(model).pixels(photo) for photo in photos])
@@ -406,14 +417,14 @@ def test_neighbours_add_to_what_phrases_say(model, photos):
         tokens = [tuple(map(model.vocabulary.id, each.words)) for each in every]
         near = consensus.agreement(vectors[image], [each.words for each in every])
         values = [
-            each.log_prob / (len(each.words) + each.finished) ** 0.5 + 20 * phrases + 7 * others
-            for each, phrases, others in zip(every, agreement(image, tokens), near, strict=True)
+            each.log_prob / (len(each.words) + each.finished) ** 0.5 + 20 * ngrams + 7 * others
+            for each, ngrams, others in zip(every, agreement(image, tokens), near, strict=True)
         ]
         best = max(range(len(every)), key=lambda k: (every[k].finished, values[k]))
         assert asking.caption(photo).captions[0].words == every[best].words
 
 
-def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path):
+def test_evaluate_search_needing_reranker_is_refused(model, tmp_path):
     captioner = Captioner(replace(model, reranker=None, search=BeamSearch()))
     output = tmp_path / "captions.json"
     with pytest.raises(ConfigError, match="has no n-gram reranker"):
@@ -422,13 +433,13 @@ def test_evaluate_refuses_a_search_that_counts_what_is_not_there(model, tmp_path
         )
 
 
-def test_a_model_whose_search_counts_what_it_has_not_is_not_written(model, tmp_path):
+def test_save_search_needing_reranker_is_refused(model, tmp_path):
     with pytest.raises(ConfigError, match="could not be loaded again"):
         save_checkpoint(replace(model, reranker=None), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
-def test_models_of_other_phrases_have_other_fingerprints(model):
+def test_fingerprint_depends_on_reranker(model):
     plain = replace(model, reranker=None)
     other = replace(model.reranker, unseen=1.0)
     found = {fingerprint([each]) for each in (model, plain, replace(model, reranker=other))}
@@ -442,9 +453,7 @@ def run(*arguments):
     return stop.value.code
 
 
-def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
-    model, photos, tmp_path, capsys
-):
+def test_caption_command_rerank_weight_needs_reranker(model, photos, tmp_path, capsys):
     save_checkpoint(replace(model, reranker=None, search=BeamSearch()), tmp_path / "model")
     arguments = ["caption", str(photos[0]), "--model", str(tmp_path / "model")]
     output = tmp_path / "out.jsonl"
@@ -454,7 +463,7 @@ def test_a_search_that_counts_phrases_is_refused_of_a_model_without(
     assert run(*arguments, "--rerank-weight", 0) == 0
 
 
-def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, capsys):
+def test_caption_command_rerank_weight_reaches_search(model, photos, tmp_path, capsys):
     save_checkpoint(model, tmp_path / "model")
     arguments = ["caption", *map(str, photos), "--model", str(tmp_path / "model")]
     captioner = Captioner(model)
@@ -464,7 +473,3 @@ def test_phrases_can_be_weighed_from_the_command_line(model, photos, tmp_path, c
         said = capsys.readouterr().out
         for photo in photos:
             assert captioner.caption(photo, search=how).text in said
-
-
-def test_the_small_model_has_the_words_that_are_used_here():
-    assert {"a", "red", "dog", "runs", "the", "cat", "sleeps", "man", "sits"} <= set(WORDS)
