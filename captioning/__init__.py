@@ -1,75 +1,135 @@
-"""Caption photos with a CNN and a recurrent decoder: train on COCO-style data, search, score.
+"""Image captioning with a CNN encoder and a recurrent decoder.
 
-The names below are the public ones; each is imported when it is first used, so that
-``import captioning`` costs nothing.
+    captioner = captioning.Captioner.from_pretrained()
+    print(captioner("photo.jpg").text)
+
+The public names; all but the errors are imported when they are first used:
+
+- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``attention_maps``, ``read_image``.
+- Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
+- Training: ``train``, ``RunConfig``, ``TrainingConfig``, ``EncoderConfig``, ``DecoderOptions``.
+- Evaluation: ``evaluate``, ``EvaluationConfig``, ``EvaluationResult``, ``score``, ``compare``,
+  ``Scores``, ``read_captions``.
+- Models: ``Checkpoint``, ``load_checkpoint``, ``save_checkpoint``, ``Vocabulary``, ``tokenize``.
+- Errors: ``errors``, ``CaptioningError``, ``ConfigError``, ``DataError``, ``ImageError``,
+  ``VocabularyError``, ``WeightsError``, ``CheckpointError``, ``SearchError``, ``ScoreError``,
+  ``TrainingError``, ``OutputError``.
 """
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from captioning import errors
+from captioning.errors import (
+    CaptioningError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ImageError,
+    OutputError,
+    ScoreError,
+    SearchError,
+    TrainingError,
+    VocabularyError,
+    WeightsError,
+)
+
 if TYPE_CHECKING:
     from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from captioning.datasets import read_captions
     from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
-    from captioning.errors import CaptioningError
+    from captioning.evaluation.evaluate import EvaluationConfig, EvaluationResult, evaluate
     from captioning.images.decode import read_image
+    from captioning.inference.attention_maps import attention_maps
     from captioning.inference.captioner import Captioner
-    from captioning.inference.results import Caption
+    from captioning.inference.results import Caption, CaptionResult
     from captioning.metrics import Scores, compare, score
+    from captioning.nn import DecoderOptions, EncoderConfig
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
+    from captioning.training import RunConfig, TrainingConfig, train
 
-_HOMES = {
+_LAZY = {
     "BeamSearch": "decoding",
     "Caption": "inference.results",
+    "CaptionResult": "inference.results",
     "Captioner": "inference.captioner",
-    "CaptioningError": "errors",
     "Checkpoint": "checkpoint.checkpoint",
+    "DecoderOptions": "nn",
     "DiverseBeamSearch": "decoding",
+    "EncoderConfig": "nn",
+    "EvaluationConfig": "evaluation.evaluate",
+    "EvaluationResult": "evaluation.evaluate",
     "Greedy": "decoding",
+    "RunConfig": "training",
     "Sampling": "decoding",
     "Scores": "metrics",
+    "TrainingConfig": "training",
     "Vocabulary": "text.vocabulary",
+    "attention_maps": "inference.attention_maps",
     "compare": "metrics",
+    "evaluate": "evaluation.evaluate",
     "load_checkpoint": "checkpoint.checkpoint",
     "read_captions": "datasets",
     "read_image": "images.decode",
     "save_checkpoint": "checkpoint.checkpoint",
     "score": "metrics",
     "tokenize": "text.tokenizer",
+    "train": "training",
 }
 
 __all__ = [
     "BeamSearch",
     "Caption",
+    "CaptionResult",
     "Captioner",
     "CaptioningError",
     "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DecoderOptions",
     "DiverseBeamSearch",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "EvaluationResult",
     "Greedy",
+    "ImageError",
+    "OutputError",
+    "RunConfig",
     "Sampling",
+    "ScoreError",
     "Scores",
+    "SearchError",
+    "TrainingConfig",
+    "TrainingError",
     "Vocabulary",
+    "VocabularyError",
+    "WeightsError",
+    "attention_maps",
     "compare",
+    "errors",
+    "evaluate",
     "load_checkpoint",
     "read_captions",
     "read_image",
     "save_checkpoint",
     "score",
     "tokenize",
+    "train",
 ]
 
 try:
     __version__ = version("captioning")
-except PackageNotFoundError:  # run from a checkout that was not installed
+except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0.0.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'captioning' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"captioning.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"captioning.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:
