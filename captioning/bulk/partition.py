@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Self
 
 from captioning.bulk.readers import read_rows
 from captioning.bulk.rows import RelativeNames
@@ -23,7 +22,7 @@ class Partition:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "Partition":
         """Read a partition such as ``1/8``.
 
         Raises:

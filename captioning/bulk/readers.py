@@ -3,19 +3,19 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import msgspec
 
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
-from captioning.bulk.writers.csv import unescape_cell
+from captioning.bulk.writers.csv import COLUMNS, unescape_cell
 from captioning.bulk.writers.parquet import import_pyarrow
 from captioning.errors import OutputError
-
-_T = TypeVar("_T")
 
 
 def read_rows(path: Path, format_name: str, names: RelativeNames) -> Iterator[CaptionRow]:
@@ -49,12 +49,49 @@ def image_path(row: CaptionRow, folder: Path) -> str:
     return os.path.join(folder, row.file_name)  # noqa: PTH118
 
 
+@dataclass(frozen=True)
+class _Record:
+    """Fields of a row in JSON lines and Parquet; other fields are ignored."""
+
+    image: str
+    file_name: str | None = None
+    caption: str | None = None
+    log_prob: float | None = None
+    captions: list[str] | None = None
+    log_probs: list[float | None] | None = None
+    error: str | None = None
+
+    def to_row(self) -> CaptionRow:
+        """Return the row.
+
+        Raises:
+            ValueError: Captions and log-probabilities do not agree, or there are none.
+        """
+        if self.error:
+            return CaptionRow(self.image, self.file_name or "", error=self.error)
+        captions, log_probs = self.captions, self.log_probs
+        if captions is None and self.caption is not None:
+            captions, log_probs = [self.caption], [self.log_prob]
+        if not captions:
+            raise ValueError("it has neither a caption nor an error")
+        if log_probs is None or len(log_probs) != len(captions):
+            raise ValueError("the numbers of captions and of log_probs differ")
+        return CaptionRow(self.image, self.file_name or "", tuple(captions), tuple(log_probs))
+
+
+@dataclass(frozen=True)
+class _CocoRecord:
+    """Fields of a COCO result; ``file_name`` is our addition to the format."""
+
+    file_name: str
+    caption: str
+
+
 def _read_jsonl(path: Path) -> Iterator[CaptionRow]:
-    """Yield the rows of JSON lines; names are those of the file."""
     with _explain_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            with _explain_errors(path, f"line {number}"):
-                row = _parse_row(json.loads(line))
+            with _explain_errors(path, f"line {number} of "):
+                row = msgspec.convert(json.loads(line), _Record).to_row()
             yield row
 
 
@@ -62,23 +99,28 @@ def _read_csv(path: Path) -> Iterator[CaptionRow]:
     with _explain_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, strict=True)
         for cells in table:
-            with _explain_errors(path, f"line {table.line_num}"):
-                row = _parse_csv_row(cells)
+            with _explain_errors(path, f"line {table.line_num} of "):
+                row = _parse_cells(cells)
             yield row
+
+
+def _parse_cells(cells: dict[str | None, Any]) -> CaptionRow:
+    if None in cells or None in cells.values():
+        raise ValueError("the number of cells differs from the number of columns")
+    if missing := [name for name in COLUMNS if name not in cells]:
+        raise ValueError(f"there is no column {missing[0]!r}")
+    texts = {name: unescape_cell(cells[name]) for name in COLUMNS if name != "log_prob"}
+    if texts["error"]:
+        return CaptionRow(texts["image"], texts["file_name"], error=texts["error"])
+    log_prob = float(cells["log_prob"]) if cells["log_prob"] else None
+    return CaptionRow(texts["image"], texts["file_name"], (texts["caption"],), (log_prob,))
 
 
 def _read_coco(path: Path) -> Iterator[CaptionRow]:
     with _explain_errors(path):
-        records = json.loads(path.read_bytes())
-        if not isinstance(records, list):
-            raise ValueError("it is not a list of results")
-    for number, record in enumerate(records, 1):
-        with _explain_errors(path, f"result {number}"):
-            _require_mapping(record)
-            row = CaptionRow(
-                _get(record, "file_name", str), "", (_get(record, "caption", str),), (None,)
-            )
-        yield row
+        records = msgspec.convert(json.loads(path.read_bytes()), list[_CocoRecord])
+    for record in records:
+        yield CaptionRow(record.file_name, "", (record.caption,), (None,))
 
 
 def _read_parquet(path: Path) -> Iterator[CaptionRow]:
@@ -86,8 +128,7 @@ def _read_parquet(path: Path) -> Iterator[CaptionRow]:
     with _explain_errors(path, errors=(pyarrow.ArrowException,)), path.open("rb") as file:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
             for record in batch.to_pylist():
-                present = {name: value for name, value in record.items() if value is not None}
-                yield _parse_row({"log_prob": None, **present})
+                yield msgspec.convert(record, _Record).to_row()
 
 
 READERS: dict[str, Callable[[Path], Iterator[CaptionRow]]] = {
@@ -109,58 +150,6 @@ def _explain_errors(
     except OutputError:
         raise
     except (OSError, ValueError, csv.Error, *errors) as error:
-        where = f"{place} of {path}" if place else str(path)
         raise OutputError(
-            f"cannot read {where} as captions: {error}. Run its command again."
+            f"cannot read captions from {place}{path}: {error}. Create the file again."
         ) from error
-
-
-def _parse_row(record: Any) -> CaptionRow:
-    """Return the row of a JSON object or a Parquet record.
-
-    Raises:
-        ValueError: A field is missing or has the wrong type.
-    """
-    _require_mapping(record)
-    image = _get(record, "image", str)
-    file_name = _get(record, "file_name", str) if "file_name" in record else ""
-    if "error" in record:
-        return CaptionRow(image, file_name, error=_get(record, "error", str))
-    if "captions" not in record:
-        captions, log_probs = [_get(record, "caption", str)], [record.get("log_prob")]
-    else:
-        captions, log_probs = _get(record, "captions", list), _get(record, "log_probs", list)
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise ValueError("'captions' is not a list of texts")
-    if len(log_probs) != len(captions) or not all(map(_is_log_prob, log_probs)):
-        raise ValueError("'log_probs' does not have a number for each caption")
-    return CaptionRow(image, file_name, tuple(captions), tuple(log_probs))
-
-
-def _parse_csv_row(cells: Mapping[str | None, Any]) -> CaptionRow:
-    if None in cells or None in cells.values():
-        raise ValueError("the number of cells differs from the number of columns")
-    image, file_name = (unescape_cell(_get(cells, name, str)) for name in ("image", "file_name"))
-    if error := unescape_cell(_get(cells, "error", str)):
-        return CaptionRow(image, file_name, error=error)
-    log_prob = _get(cells, "log_prob", str)
-    caption = unescape_cell(_get(cells, "caption", str))
-    return CaptionRow(image, file_name, (caption,), (float(log_prob) if log_prob else None,))
-
-
-def _require_mapping(record: Any) -> None:
-    if not isinstance(record, dict):
-        raise ValueError("it is not an object with named fields")
-
-
-def _get(record: Mapping[Any, Any], name: str, kind: type[_T]) -> _T:
-    if name not in record:
-        raise ValueError(f"{name!r} is missing")
-    value = record[name]
-    if not isinstance(value, kind):
-        raise ValueError(f"{name!r} is not a {kind.__name__}")
-    return value
-
-
-def _is_log_prob(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

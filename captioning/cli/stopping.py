@@ -5,7 +5,7 @@ import signal
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 _HANGUP = [signal.SIGHUP] if os.name == "posix" else []
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *_HANGUP]
@@ -31,7 +31,7 @@ class Stopping:
                 2, b"captioning: finishing the current batch; press Ctrl-C again to stop at once\n"
             )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
             for each in _SIGNALS:
                 if each in _HANGUP and signal.getsignal(each) is signal.SIG_IGN:

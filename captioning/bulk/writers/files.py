@@ -39,10 +39,10 @@ class FileWriter(Writer):
         self.output = output
         self._temporary: Path | None = None
         self._closed = False
-        self.file: IO[Any] = self._open_stdout() if output is None else self._open_file(output)
+        self.file = self._open_stdout() if output is None else self._open_file(output)
         self._write_start()
 
-    def _open_stdout(self) -> IO[Any]:
+    def _open_stdout(self) -> Any:  # pytest replaces standard output
         if sys.stdout is None:
             raise OutputError("Standard output is closed. Give a file with -o.")
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,0 +1,72 @@
+"""Fixtures for tests that run ``captioning caption``."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+from caption_runs import run_command
+from small_captioner import small_checkpoint, write_photos
+
+from captioning.checkpoint.checkpoint import save_checkpoint
+from captioning.images import worker
+
+ODD_NAMES = (
+    b"new\nline.jpg",
+    b"quote\"'.jpg",
+    b"no utf-8 \xe9\xff.jpg",
+    b"-o.jpg",
+    b"<b>&amp;.jpg",
+    b"=1+1.jpg",
+    "日本語 🐕.jpg".encode(),
+    b"long" * 62 + b".jpg",
+    b"[a]*.jpg",
+    "a line separator \u2028.jpg".encode(),
+)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "small"
+    save_checkpoint(small_checkpoint(), directory)
+    return directory
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos", 3)
+
+
+@pytest.fixture
+def caption(small_model, capsys):
+    """Run the command in this process; return its exit code and what it wrote."""
+
+    def run(*words):
+        code = run_command("caption", *words, "--model", small_model, "--workers", "0")
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return run
+
+
+@pytest.fixture
+def odd_photos(tmp_path):
+    """Paths, as bytes, of images in the folder ``odd`` whose names are hard to handle."""
+    (photo,) = write_photos(tmp_path, 1)
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    paths = [os.fsencode(folder / os.fsdecode(name)) for name in ODD_NAMES]
+    for path in paths:
+        os.link(photo, path)
+    return paths
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The images that were decoded, in order."""
+    sources = []
+    real = worker.read_image
+    monkeypatch.setattr(
+        worker,
+        "read_image",
+        lambda source, **options: sources.append(source) or real(source, **options),
+    )
+    return sources

@@ -1,0 +1,164 @@
+"""``captioning convert``: files of captions in other formats, read by the formats' own readers."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from caption_runs import read_rows, run_command
+from pycocotools.coco import COCO
+from small_captioner import write_photos
+
+SUFFIXES = [".jsonl", ".csv", ".json", ".parquet"]
+
+
+@pytest.fixture
+def outputs(caption, tmp_path):
+    """Outputs of one run in each format; the second image is damaged."""
+    photos = write_photos(tmp_path / "photos", 3, name="COCO_train2014_")
+    photos[1].write_bytes(b"")
+    folder = tmp_path / "results"
+    for suffix in SUFFIXES:
+        assert caption(photos[0].parent, "-o", folder / f"rows{suffix}").code == 1
+    return folder
+
+
+def drop_journals(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.mark.parametrize("source", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_convert_equals_output_of_caption(source, target, outputs, capsys):
+    output = outputs / f"converted{target}"
+    assert run_command("convert", outputs / f"rows{source}", "-o", output) == 0
+    assert output.read_bytes() == (outputs / f"rows{target}").read_bytes()
+    assert "Converted 3 rows to" in capsys.readouterr().err
+
+
+def test_convert_coco_results_drops_failed_images(outputs):
+    assert run_command("convert", outputs / "rows.json", "-o", outputs / "new.jsonl") == 0
+    expected = [row for row in read_rows(outputs / "rows.jsonl") if "error" not in row]
+    found = read_rows(outputs / "new.jsonl")
+    assert [{**row, "log_prob": None} for row in expected] == found
+    assert run_command("convert", outputs / "new.jsonl", "-o", outputs / "new.json") == 0
+    assert (outputs / "new.json").read_bytes() == (outputs / "rows.json").read_bytes()
+
+
+def test_converted_files_are_read_by_their_own_readers(outputs):
+    rows = read_rows(outputs / "rows.jsonl")
+    for suffix in (".csv", ".json", ".parquet"):
+        run_command("convert", outputs / "rows.jsonl", "-o", outputs / f"new{suffix}")
+    with (outputs / "new.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [row["image"] for row in rows]
+    table = pyarrow.parquet.read_table(outputs / "new.parquet")
+    assert table["error"].to_pylist() == [row.get("error") for row in rows]
+    references = COCO()
+    references.dataset = {"images": [{"id": number} for number in (1, 2, 3)], "annotations": []}
+    references.createIndex()
+    assert sorted(references.loadRes(str(outputs / "new.json")).getImgIds()) == [1, 3]
+
+
+def test_convert_keeps_all_captions(caption, photos, tmp_path):
+    caption(*photos, "-o", tmp_path / "rows.jsonl", "--n", "2")
+    run_command("convert", tmp_path / "rows.jsonl", "-o", tmp_path / "rows.parquet")
+    run_command("convert", tmp_path / "rows.parquet", "-o", tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
+    assert len(read_rows(tmp_path / "again.jsonl")[0]["captions"]) == 2
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_convert_keeps_file_names_valid(absolute, caption, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos[0].parent.parent)
+    folder = photos[0].parent if absolute else photos[0].parent.name
+    caption(folder, "-o", tmp_path / "rows.jsonl")
+    output = tmp_path / "far" / "away" / "rows.csv"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run_command("convert", tmp_path / "rows.jsonl", "-o", output) == 0
+    with output.open(newline="") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    assert len(names) == 3
+    assert all((output.parent / name).is_file() for name in names)
+
+
+def test_convert_to_html_links_to_the_images(outputs):
+    assert run_command("convert", outputs / "rows.jsonl", "-o", outputs / "page.html") == 0
+    page = (outputs / "page.html").read_text()
+    assert page.count('src="../photos/COCO_train2014_') == 2
+    assert "2 captioned, 1 could not be read." in page
+
+
+def test_convert_writes_to_stdout(outputs, capsys):
+    assert run_command("convert", outputs / "rows.csv") == 0
+    out = capsys.readouterr().out
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [
+        row["image"] for row in read_rows(outputs / "rows.jsonl")
+    ]
+    assert run_command("convert", outputs / "rows.csv", "--format", "text") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_convert_keeps_names_of_any_bytes(caption, odd_photos, tmp_path):
+    caption(tmp_path / "odd", "-o", tmp_path / "rows.jsonl")
+    for suffix in (".jsonl", ".csv"):
+        output = tmp_path / f"new{suffix}"
+        assert run_command("convert", tmp_path / "rows.jsonl", "-o", output) == 0
+    assert (tmp_path / "new.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
+    assert run_command("convert", tmp_path / "new.csv", "-o", tmp_path / "again.csv") == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "new.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["page.html"], "an HTML page does not hold the paths of its images"),
+        (["rows.txt"], "its file extension is not one of .jsonl, .csv, .json, .parquet"),
+        (["none.jsonl"], "none.jsonl is not a file. Check the path."),
+        (["rows.jsonl", "-o", "rows.jsonl"], "is also an input"),
+        (["rows.jsonl", "-o", "rows.csv"], "rows.csv exists. Give --overwrite"),
+        (["rows.jsonl", "-o", "rows.xyz"], "cannot derive the format of"),
+        (["rows.jsonl", "-o", "../photos/COCO_train2014_1.jpg", "--format", "csv"], "is an image"),
+    ],
+)
+def test_convert_wrong_usage_exits_with_2(words, reason, outputs, capsys):
+    before = drop_journals(outputs)
+    assert (
+        run_command("convert", *(w if w[0] == "-" or w == "csv" else outputs / w for w in words))
+        == 2
+    )
+    assert reason in capsys.readouterr().err
+    assert drop_journals(outputs) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", b'{"image": "a.jpg"}\n', "line 1 of {}: it has neither a caption nor an error"),
+        ("a.jsonl", b'{"image": 3}\n', "line 1 of {}: Expected `str`, got `int` - at `$.image`"),
+        ("a.jsonl", b'{"image": "a", "error": "b"}\n{"im', "line 2 of {}: "),
+        ("a.jsonl", b"[]\n", "line 1 of {}: Expected `object`"),
+        ("a.jsonl", b"\xff\xfe\n", "line 1 of {}: "),
+        ("a.jsonl", b'{"image":"a","captions":["b"],"log_probs":[]}', "log_probs differ"),
+        ("a.csv", b"file_name,image\r\na,b\r\n", "line 2 of {}: there is no column 'text'"),
+        ("a.csv", b"file_name,image\r\na\r\n", "line 2 of {}: the number of cells differs"),
+        ("a.csv", b'file_name,image\r\n"a', "cannot read captions from {}: unexpected end"),
+        ("a.csv", b"\xff\xfe\r\n\xff", "cannot read captions from {}: "),
+        ("a.json", b"{}", "cannot read captions from {}: Expected `array`"),
+        ("a.json", b'[{"image_id": 1, "caption": "a"}]', "missing required field `file_name`"),
+        ("a.json", b"[", "cannot read captions from {}: "),
+        ("a.parquet", b"no table", "cannot read captions from {}: "),
+    ],
+)
+def test_convert_damaged_file_leaves_no_output(name, content, reason, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(content)
+    output = tmp_path / "new.jsonl"
+    assert run_command("convert", path, "-o", output) == 1
+    assert reason.format(path) in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    output.write_text("older\n")
+    assert run_command("convert", path, "-o", output, "--overwrite") == 1
+    assert output.read_text() == "older\n"
+    assert Path(tmp_path / "new.jsonl.part").exists() is False
