@@ -27,7 +27,7 @@ def run_command(*words):
 
 def stop_after(batches, caption, *words):
     """Run the command, and send it Ctrl-C when this many batches are captioned."""
-    real, seen = Captioner.batches, []
+    real, seen = Captioner.caption_batches, []
 
     def batches_until(self, *args, **kwargs):
         for batch in real(self, *args, **kwargs):
@@ -37,7 +37,7 @@ def stop_after(batches, caption, *words):
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Captioner, "batches", batches_until)
+        patch.setattr(Captioner, "caption_batches", batches_until)
         return caption(*words)
 
 

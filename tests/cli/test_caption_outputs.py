@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from small_captioner import write_photos
 
 from captioning.datasets import read_captions
-from captioning.inference.captioner import Captioner
+from captioning.inference.generation import CaptionGenerator
 
 
 def test_coco_results_load_in_pycocotools(caption, tmp_path, capsys):
@@ -129,7 +129,7 @@ def test_batch_too_large_for_memory_is_halved(caption, photos, monkeypatch):
     write_photos(photos[0].parent, 9)
     expected = caption(photos[0].parent).out
     sizes = []
-    real = Captioner._describe_at_once
+    real = CaptionGenerator._generate_chunk
 
     def small(self, pixels, how):
         sizes.append(len(pixels))
@@ -137,7 +137,7 @@ def test_batch_too_large_for_memory_is_halved(caption, photos, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
         return real(self, pixels, how)
 
-    monkeypatch.setattr(Captioner, "_describe_at_once", small)
+    monkeypatch.setattr(CaptionGenerator, "_generate_chunk", small)
     found = caption(photos[0].parent, "--batch-size", "8").out
     assert [row["text"] for row in parse_rows(found)] == [
         row["text"] for row in parse_rows(expected)

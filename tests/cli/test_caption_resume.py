@@ -11,7 +11,8 @@ from caption_runs import parse_rows, read_folder, read_rows, signal_at, stop_aft
 from small_captioner import write_photos
 
 from captioning.bulk.journal import read_metadata
-from captioning.bulk.writers.files import FileWriter
+from captioning.bulk.writers.csv import CsvWriter
+from captioning.bulk.writers.jsonl import JsonLinesWriter
 from captioning.inference.captioner import Captioner
 
 
@@ -174,7 +175,7 @@ def test_failed_run_keeps_the_older_document(name, caption, photos, tmp_path, mo
         raise RuntimeError("a defect")
         yield
 
-    monkeypatch.setattr(Captioner, "batches", fail)
+    monkeypatch.setattr(Captioner, "caption_batches", fail)
     photos[0].write_bytes(photos[1].read_bytes())
     with pytest.raises(RuntimeError, match="a defect"):
         caption(photos[0].parent, "-o", output)
@@ -183,23 +184,21 @@ def test_failed_run_keeps_the_older_document(name, caption, photos, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("format_name", "kept"), [("jsonl", "rows.jsonl"), ("csv", "rows.csv.part")]
+    ("writer", "name", "kept"),
+    [(JsonLinesWriter, "rows.jsonl", "rows.jsonl"), (CsvWriter, "rows.csv", "rows.csv.part")],
 )
 def test_full_disk_ends_run_and_keeps_written_rows(
-    format_name, kept, caption, photos, tmp_path, monkeypatch
+    writer, name, kept, caption, photos, tmp_path, monkeypatch
 ):
-    real = FileWriter.write
+    real = writer._write_row
 
-    def write(self, row):
+    def write_row(self, row):
         if row.image.endswith("photo3.jpg"):
-            self.file.write = fill_up
+            raise OSError(28, "No space left on device")
         real(self, row)
 
-    def fill_up(text):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(FileWriter, "write", write)
-    ran = caption(photos[0].parent, "-o", tmp_path / f"rows.{format_name}")
+    monkeypatch.setattr(writer, "_write_row", write_row)
+    ran = caption(photos[0].parent, "-o", tmp_path / name)
     assert ran.code == 1
     assert "cannot write the results: [Errno 28] No space left on device. Free some" in ran.err
     assert "photo2" in (tmp_path / kept).read_text()

@@ -1,0 +1,90 @@
+"""Writers: rows in, one format out."""
+
+import json
+
+import pytest
+
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.registry import open_writer
+from captioning.errors import ConfigError
+
+FILES = ["rows.jsonl", "rows.csv", "rows.json", "rows.html", "rows.parquet"]
+FORMATS = dict(zip(FILES, ["jsonl", "csv", "coco", "html", "parquet"], strict=True))
+
+
+def make_row(image, caption="a dog"):
+    return CaptionRow(image, image, (caption,), (-1.0,))
+
+
+def write_one_row(name, output, error=None):
+    """Write one row, and end the block of the writer with an error."""
+    with open_writer(FORMATS[name], output) as writer:
+        writer.write(make_row("new.jpg"))
+        if error is not None:
+            raise error
+
+
+def write_coco(images, output):
+    with open_writer("coco", output) as writer:
+        for image in images:
+            writer.write(make_row(image))
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        ("42.jpg", 42),
+        ("000000581929.jpg", 581929),
+        ("COCO_val2014_000000000073.jpg", 73),
+        ("101654506_8eb26cfb60.jpg", None),  # Flickr8k: the name ends in a hash
+        ("1141739219_2c47195e99.jpg", None),
+        ("3000000001_1234567890.jpg", None),
+        ("IMG_0042.jpg", None),
+        ("1234567890123.jpg", None),
+        ("dog.jpg", None),
+    ],
+)
+def test_coco_id_comes_only_from_coco_file_names(name, image_id, tmp_path):
+    (row,) = write_coco([f"photos/{name}"], tmp_path / "results.json")
+    assert row["image_id"] == (10**12 + 1 if image_id is None else image_id)
+    assert row["file_name"] == f"photos/{name}"
+
+
+def test_coco_ids_are_unique(tmp_path):
+    rows = write_coco(["a/7.jpg", "b/7.jpg", "dog.jpg"], tmp_path / "results.json")
+    assert [row["image_id"] for row in rows] == [7, 10**12 + 1, 10**12 + 2]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_close_after_interrupt_keeps_longer_output(name, tmp_path):
+    output = tmp_path / name
+    with open_writer(FORMATS[name], output) as writer:
+        for number in range(100):
+            writer.write(make_row(f"{number}.jpg", f"caption {number}"))
+    before = output.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_one_row(name, output, KeyboardInterrupt())
+    assert output.read_bytes() == before
+    with open_writer(FORMATS[name], output) as writer:
+        writer.write(make_row("new.jpg"))
+        writer.close(keep_longer=True)
+        writer.close()  # further calls do nothing
+    assert output.read_bytes() == before
+    write_one_row(name, output)
+    assert output.read_bytes() != before
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_abandoned_output_leaves_the_older_file(name, tmp_path):
+    output = tmp_path / name
+    output.write_bytes(b"older")
+    with pytest.raises(RuntimeError):
+        write_one_row(name, output, RuntimeError())
+    assert output.read_bytes() == b"older"
+    assert (tmp_path / f"{name}.part").exists()
+
+
+def test_open_writer_unknown_format_suggests_another():
+    with pytest.raises(ConfigError, match=r"unknown format 'cvs'.*Did you mean 'csv'"):
+        open_writer("cvs", None)
