@@ -1,9 +1,15 @@
 """``captioning caption``: one output per image."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from caption_runs import parse_rows
+from PIL import Image
+from required_tools import require_tool
+
+from captioning.bulk.writers.embed import CaptionEmbedder
+from captioning.bulk.writers.xmp import read_xmp_caption
 
 
 def test_txt_files_are_kept_appended_to_or_replaced(caption, photos):
@@ -50,12 +56,35 @@ def test_txt_files_are_next_to_images_of_relative_paths(path, caption, photos, m
     assert len(texts) == (1 if path.endswith(".jpg") else len(photos))
 
 
-def test_xmp_sidecars_leave_images_unchanged(caption, photos, tmp_path):
-    originals = [photo.read_bytes() for photo in photos]
+def read_caption(path):
+    if path.suffix == ".xmp":
+        return read_xmp_caption(path)
+    embedder = CaptionEmbedder()
+    try:
+        return embedder.read_caption(path)
+    finally:
+        embedder.close()
+
+
+@pytest.mark.parametrize(
+    "format_name",
+    ["xmp", pytest.param("embed", marks=require_tool("exiftool", bool(shutil.which("exiftool"))))],
+)
+def test_captions_are_written_as_metadata(format_name, caption, photos, tmp_path):
     plain = [row["text"] for row in parse_rows(caption(*photos).out)]
-    assert caption(*photos, "--format", "xmp").code == 0
-    for photo, text in zip(photos, plain, strict=True):
-        assert text in photo.with_suffix(".xmp").read_text()
+    originals = [photo.read_bytes() for photo in photos]
+    pixels = [Image.open(photo).tobytes() for photo in photos]
+    out = tmp_path / "out"
+    words = (*photos, "--format", format_name)
+    assert caption(*words, "-o", out).code == 0
+    written = [out / photo.name for photo in photos]
+    if format_name == "xmp":
+        written = [path.with_suffix(".xmp") for path in written]
+    assert [read_caption(path) for path in written] == plain
     assert [photo.read_bytes() for photo in photos] == originals
-    again = caption(*photos, "--format", "xmp")
+    again = caption(*words, "-o", out)
     assert "Skipped 3 images with existing captions." in again.err
+    assert caption(*words).code == 0  # next to the images, or in them
+    targets = [photo.with_suffix(".xmp") if format_name == "xmp" else photo for photo in photos]
+    assert [read_caption(path) for path in targets] == plain
+    assert [Image.open(photo).tobytes() for photo in photos] == pixels
