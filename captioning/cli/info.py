@@ -1,4 +1,4 @@
-"""Say what is in a model directory: its parts, how it was made, what it scored."""
+"""Show what a model directory contains: its parts, training and scores."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,20 +16,20 @@ from captioning.inference.results import one_line
 
 @dataclass(frozen=True)
 class InfoConfig:
-    """Say what is in a model directory."""
+    """Show what a model directory contains."""
 
     model: Annotated[
         str | None,
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the package's own)"),
+        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the model of the package)"),
     ] = None
-    """A model directory or hub id."""
+    """Model directory or Hugging Face Hub id."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
-    """Return what ``captioning info`` prints, by section."""
+    """Return the facts about a model as sections of named values."""
     checkpoint = Captioner.from_pretrained(model).checkpoint
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
@@ -53,11 +53,11 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     }
 
 
-def run(settings: InfoConfig) -> int:
-    """Print, and return the exit code."""
+def run(config: InfoConfig) -> int:
+    """Print the facts, and return the exit code."""
     console = Console()
-    sections = describe(settings.model)
-    if settings.json:
+    sections = describe(config.model)
+    if config.json:
         console.print_json(data=sections)
         return 0
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -65,7 +65,7 @@ def run(settings: InfoConfig) -> int:
         table.add_row(Text(one_line(title), style="bold"), "")
         for name, value in content.items():
             shown = f"{value:,}" if name == "parameters" else str(value)
-            # As it is: no markup in it is meant, and no control character reaches a terminal.
+            # Text prints markup literally, and one_line escapes control characters.
             table.add_row(Text(f"  {one_line(name)}"), Text(one_line(shown)))
     console.print(table)
     return 0

@@ -59,14 +59,13 @@ def load_references(name: str, split: str) -> References:
         ScoreError: The file cannot be used.
         DataError: The data set cannot be used.
     """
-    captions: Mapping[int, Sequence[str]]
     if name.partition(":")[0] in READERS and not Path(name).exists():
         images = read_captions(name, split=split).images
         captions = {image.image_id: image.captions for image in images}
         files = [(image.path.as_posix(), image.image_id) for image in images]
         return References(f"{name}, {split}", captions, _group_by_name(files))
-    captions, files = read_annotations(name)
-    return References(name, captions, _group_by_name(files))
+    annotations = read_annotations(name)
+    return References(name, annotations.captions, _group_by_name(annotations.files))
 
 
 def load_candidates(path: Path, references: References) -> dict[int, str]:

@@ -1,7 +1,7 @@
-"""Write a few sample photos into a folder, with their sources.
+"""Copy a few sample images and a list of their sources into a folder.
 
-The photos are in the public domain or under a free licence, and travel inside the packages
-scikit-image and scikit-learn: pip install "captioning[samples]".
+The images are free to share. They are part of the packages scikit-image and scikit-learn:
+pip install "captioning[samples]".
 """
 
 import importlib.util
@@ -18,22 +18,22 @@ from captioning.errors import DataError, OutputError
 
 @dataclass(frozen=True)
 class SamplesConfig:
-    """Write a few sample photos into a folder, with their sources."""
+    """Copy a few sample images and a list of their sources into a folder."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Where the photos go."""
+    """Output folder."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo inside a package.
+    """An image that is part of a Python package.
 
     Attributes:
-        package: The package that is imported.
-        distribution: Its name for pip.
-        file: Where the photo lies in it.
-        name: What it is called here.
-        source: Who made it, and under which terms.
+        package: Import name of the package.
+        distribution: Name of the package for pip.
+        file: Path of the image in the package.
+        name: Name of the copy.
+        source: Author and licence.
     """
 
     package: str
@@ -98,42 +98,42 @@ SAMPLES = (
 )
 
 
-def run(settings: SamplesConfig) -> int:
-    """Copy the photos, and return the exit code."""
-    written = write_samples(settings.folder)
-    stderr_console().print(f"{len(written)} photos and SOURCES.txt are in {settings.folder}")
+def run(config: SamplesConfig) -> int:
+    """Copy the images, and return the exit code."""
+    written = write_samples(config.folder)
+    stderr_console().print(f"Copied {len(written)} images and SOURCES.txt to {config.folder}.")
     return 0
 
 
 def write_samples(folder: Path) -> list[Path]:
-    """Copy the photos of the packages that are installed into ``folder``.
+    """Copy the images of the installed packages, and return the copies.
 
     Raises:
         DataError: None of the packages is installed.
         OutputError: The folder cannot be written.
     """
-    found = [(sample, path) for sample in SAMPLES if (path := _path(sample)) is not None]
-    if not found:
+    available = [(sample, path) for sample in SAMPLES if (path := _find(sample)) is not None]
+    if not available:
         names = sorted({sample.distribution for sample in SAMPLES})
         raise DataError(
-            f"The sample photos travel inside {' and '.join(names)}, which are not installed. "
+            f"The sample images are part of {' and '.join(names)}, which are not installed. "
             f"Install them: pip install {' '.join(names)}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for sample, path in found:
+        for sample, path in available:
             shutil.copyfile(path, folder / sample.name)
         sources = "".join(
             f"{sample.name}: {sample.source}. From the package {sample.distribution}.\n"
-            for sample, _ in found
+            for sample, _ in available
         )
         (folder / "SOURCES.txt").write_text(sources, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}. Give another folder.") from error
-    return [folder / sample.name for sample, _ in found]
+        raise OutputError(f"cannot write to {folder}: {error}. Give another folder.") from error
+    return [folder / sample.name for sample, _ in available]
 
 
-def _path(sample: Sample) -> Path | None:
+def _find(sample: Sample) -> Path | None:
     spec = importlib.util.find_spec(sample.package)
     if spec is None or spec.origin is None:
         return None

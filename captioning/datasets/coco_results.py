@@ -31,6 +31,19 @@ class FileResult:
     image_id: int | None
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """Content of a COCO annotations file.
+
+    Attributes:
+        captions: References of each image id.
+        files: File name and id of each image that has references and a file name.
+    """
+
+    captions: dict[int, list[str]]
+    files: list[tuple[str, int]]
+
+
 def read_results(path: Path | str) -> dict[int, str]:
     """Read one caption for each image id from a COCO results file.
 
@@ -97,11 +110,11 @@ def read_references(path: Path | str) -> dict[int, list[str]]:
     Raises:
         ScoreError: The file cannot be read, an id is not an integer, or a caption is missing.
     """
-    return read_annotations(path)[0]
+    return read_annotations(path).captions
 
 
-def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple[str, int]]]:
-    """Read the references of each image id, and the file name and id of each named image.
+def read_annotations(path: Path | str) -> Annotations:
+    """Read the references and the file names of a COCO annotations file.
 
     Raises:
         ScoreError: As for :func:`read_references`.
@@ -124,7 +137,7 @@ def read_annotations(path: Path | str) -> tuple[dict[int, list[str]], list[tuple
         and _is_id(image.get("id"))
         and image["id"] in references
     ]
-    return references, files
+    return Annotations(references, files)
 
 
 def write_results(captions: Mapping[Any, str], path: Path | str) -> None:

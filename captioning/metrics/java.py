@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ _FILES = {
         "spice/lib/stanford-corenlp-3.6.0-models.jar",
     ),
 }
+
+
+@dataclass(frozen=True)
+class JavaScores:
+    """One metric: the score of the corpus and of each image."""
+
+    corpus: float
+    per_image: Float[np.ndarray, " images"]
 
 
 def check_java(metrics: Sequence[str]) -> None:
@@ -103,8 +112,8 @@ def compute_java_scores(
     words: Sequence[Sequence[str]],
     image_index: Int[np.ndarray, " captions"],
     image_count: int,
-) -> dict[str, tuple[float, Float[np.ndarray, " images"]]]:
-    """Return the corpus score and the score of each image for each metric.
+) -> dict[str, JavaScores]:
+    """Return the scores of each metric.
 
     Args:
         metrics: Any of :data:`METRICS`; call :func:`check_java` first.
@@ -116,22 +125,22 @@ def compute_java_scores(
     references: dict[int, list[str]] = {i: [] for i in range(image_count)}
     for i, caption in zip(image_index[image_count:].tolist(), words[image_count:], strict=True):
         references[i].append(" ".join(caption))
-    scorers: dict[str, Callable[[Any, Any], tuple[float, np.ndarray]]] = {
+    scorers: dict[str, Callable[[Any, Any], JavaScores]] = {
         "meteor": _compute_meteor,
         "spice": _compute_spice,
     }
     return {metric: scorers[metric](references, candidates) for metric in metrics}
 
 
-def _compute_meteor(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
+def _compute_meteor(references: Any, candidates: Any) -> JavaScores:
     from pycocoevalcap.meteor.meteor import Meteor
 
     corpus, values = Meteor().compute_score(references, candidates)
-    return float(corpus), np.array(values)
+    return JavaScores(float(corpus), np.array(values))
 
 
-def _compute_spice(references: Any, candidates: Any) -> tuple[float, np.ndarray]:
+def _compute_spice(references: Any, candidates: Any) -> JavaScores:
     from pycocoevalcap.spice.spice import Spice
 
     corpus, values = Spice().compute_score(references, candidates)
-    return float(corpus), np.array([value["All"]["f"] for value in values])
+    return JavaScores(float(corpus), np.array([value["All"]["f"] for value in values]))

@@ -12,7 +12,7 @@ import pandas as pd
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, compute_bleu, count_bleu
 from captioning.metrics.cider import DocumentFrequency, compute_cider_d
-from captioning.metrics.java import check_java, compute_java_scores
+from captioning.metrics.java import JavaScores, check_java, compute_java_scores
 from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_spaces
 from captioning.metrics.resampling import Interval, bootstrap_intervals
 from captioning.metrics.rouge import compute_rouge_l
@@ -271,15 +271,13 @@ def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency 
     )
 
 
-def _add_java_scores(scores: Scores, java_scores: Mapping[str, tuple[float, np.ndarray]]) -> Scores:
-    columns = {name: values for name, (_, values) in java_scores.items()}
-    signature = scores.signature + "".join(f"|{name}:pycocoevalcap" for name in java_scores)
-    corpus = {name: value for name, (value, _) in java_scores.items()}
-    per_image = scores.per_image.assign(**columns)
+def _add_java_scores(scores: Scores, java_scores: Mapping[str, JavaScores]) -> Scores:
+    columns = {name: added.per_image for name, added in java_scores.items()}
+    corpus = {name: added.corpus for name, added in java_scores.items()}
     return replace(
         scores,
-        per_image=per_image,
-        signature=signature,
+        per_image=scores.per_image.assign(**columns),
+        signature=scores.signature + "".join(f"|{name}:pycocoevalcap" for name in java_scores),
         meteor=corpus.get("meteor"),
         spice=corpus.get("spice"),
     )

@@ -68,7 +68,9 @@ def test_check_java_with_too_little_memory_is_refused(package, monkeypatch):
 
 def test_score_with_meteor_adds_it_without_interval(monkeypatch):
     monkeypatch.setattr(scores, "check_java", lambda metrics: None)
-    monkeypatch.setattr(java, "_compute_meteor", lambda *_: (0.25, np.array([0.2, 0.3])))
+    monkeypatch.setattr(
+        java, "_compute_meteor", lambda *_: java.JavaScores(0.25, np.array([0.2, 0.3]))
+    )
     result = score({1: "a", 2: "b"}, {1: ["a"], 2: ["c"]}, java=["meteor"])
     assert (result.meteor, result.spice) == (0.25, None)
     assert result.per_image["meteor"].tolist() == [0.2, 0.3]
