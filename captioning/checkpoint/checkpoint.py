@@ -248,8 +248,9 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
     encoder, decoder = config.encoder, config.decoder
     prepare = directory / _PREPROCESSOR
     preprocessing = read_json(prepare, Preprocessing, require_all=True, error=CheckpointError)
-    words = read_json(directory / _VOCABULARY, dict, error=CheckpointError)
-    vocabulary = translated(lambda: Vocabulary.from_json(words), directory / _VOCABULARY)
+    vocabulary = translated(
+        lambda: Vocabulary.load(directory / _VOCABULARY), directory / _VOCABULARY
+    )
     search = _read_search(directory / _GENERATION, vocabulary)
     with open_weights(directory / _WEIGHTS) as weights:
         _check_sizes(directory, decoder, vocabulary, weights)

@@ -43,9 +43,9 @@ def add_consensus(
 
         reranking = captioner.with_consensus(*data, cache=cache, workers=workers, on_progress=show)
     assert reranking.consensus is not None
-    if left_out := reranking.consensus.left_out:
+    if unreadable := reranking.consensus.unreadable:
         console.print(
-            f"Consensus data: {format_count(len(left_out), 'image')} cannot be read and "
-            f"will not be used. The first: {next(iter(left_out.values()))}"
+            f"Consensus data: {format_count(len(unreadable), 'image')} cannot be read and "
+            f"will not be used. The first: {next(iter(unreadable.values()))}"
         )
     return reranking

@@ -128,8 +128,8 @@ class Captioner:
             split=split,
             cache=cache,
             workers=workers,
-            options=config,
-            watch=on_progress,
+            config=config,
+            on_progress=on_progress,
         )
         return Captioner(self.checkpoint, others=self.others, seed=self.seed, consensus=consensus)
 

@@ -92,7 +92,7 @@ class CaptionGenerator:
                 "rerank_weight to 0, or use a model that has one."
             )
         if self._consensus is not None:
-            self._consensus.widened(method)
+            self._consensus.widen_search(method)
 
     def generate(
         self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod | None = None
@@ -133,7 +133,7 @@ class CaptionGenerator:
         beams = search(
             self._step,
             EnsembleState(tuple(states)),
-            method if self._consensus is None else self._consensus.widened(method),
+            method if self._consensus is None else self._consensus.widen_search(method),
             TokenConstraints.resolve(method, vocabulary),
             generator=torch.Generator().manual_seed(self._seed),
             keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
@@ -141,7 +141,7 @@ class CaptionGenerator:
         )
         if self._consensus is not None:
             beams = [
-                self._consensus.ranked(v, beam, [vocabulary.decode(h.tokens) for h in beam])
+                self._consensus.rerank(v, beam, [vocabulary.decode(h.tokens) for h in beam])
                 for v, beam in zip(features[0].vector.cpu(), beams, strict=True)
             ]
             if isinstance(method, BeamSearch):

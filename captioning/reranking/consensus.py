@@ -1,7 +1,7 @@
-"""Of the captions that a search finds, the one nearest to what people said of similar images.
+"""Consensus reranking: prefer hypotheses that agree with the captions of similar images.
 
 Mao et al. (2015), Deep captioning with multimodal recurrent neural networks (m-RNN), section 8,
-call it consensus reranking; Devlin et al. (2015), Exploring nearest neighbor approaches for image
+rerank hypotheses this way. Devlin et al. (2015), Exploring nearest neighbor approaches for image
 captioning, caption by consensus alone.
 """
 
@@ -28,40 +28,40 @@ from captioning.text.tokenizer import tokenize
 
 @dataclasses.dataclass(frozen=True)
 class ConsensusConfig:
-    """How much the captions of similar images count.
+    """Settings of consensus reranking.
 
-    The defaults did best on the dev photos of Flickr8k (docs/experiments.md).
+    The defaults gave the best scores on the dev images of Flickr8k (docs/experiments.md).
     """
 
-    neighbours: int = 10
-    """Images that are asked: those whose vectors have the highest cosine with the image's."""
+    num_neighbors: int = 10
+    """Number of similar images: those whose vectors have the highest cosine with v."""
     weight: float = 3.0
-    """What their consensus, in CIDEr-D from 0 to 10, counts beside the score of the search."""
+    """Weight of the consensus (CIDEr-D, 0 to 10) next to the score of the search."""
     power: float = 2.0
-    """The power of the cosine by which a similar image counts more than a less similar one."""
+    """Exponent of the cosine in the weight of a similar image (0: equal weights)."""
 
     def __post_init__(self) -> None:
-        check_minimum(self, neighbours=1, weight=0, power=0)
+        check_minimum(self, num_neighbors=1, weight=0, power=0)
 
 
 class Consensus:
-    """Images with people's captions, to rank the captions of other images by.
+    """Captioned images by which the hypotheses for other images are reranked.
 
-    A caption c of an image with vector v is ranked by
+    A hypothesis c for an image with vector v is ranked by ::
 
         score(c) + weight * sum_j s_j^power CIDEr-D(c, captions of j) / sum_j s_j^power
 
-    over the images j whose vectors have the highest cosines s_j with v. score(c) is the search's
-    own: in a beam the log-probability over (T + 1)^length_penalty. Captions that were cut come
-    after those that end, as in the search.
+    where j runs over the images whose vectors have the highest cosines s_j with v. score(c) is the
+    score of the search; in beam search, the log-probability divided by (T + 1)^length_penalty.
+    Unfinished hypotheses rank after all finished ones, as in the search.
 
     Args:
         vectors: v of each image.
-        captions: What people said of each, as words; at least two images, each with a caption.
-        name: What the images are called where the scores are.
-        paths: The images' files.
-        left_out: Why each of these files could not be read.
-        options: How much they count.
+        captions: Captions of each image, as words. Each image needs at least one.
+        name: Name of the images in signatures.
+        paths: Files of the images.
+        unreadable: Files that could not be read, with the reason.
+        config: Settings of the reranking.
 
     Raises:
         ScoreError: There are fewer than two images, or one has no caption.
@@ -74,15 +74,15 @@ class Consensus:
         *,
         name: str = "images",
         paths: Sequence[Path] = (),
-        left_out: Mapping[Path, str] | None = None,
-        options: ConsensusConfig | None = None,
+        unreadable: Mapping[Path, str] | None = None,
+        config: ConsensusConfig | None = None,
     ) -> None:
-        self.options = options or ConsensusConfig()
+        self.config = config or ConsensusConfig()
         self.name = name
         self.paths = tuple(paths)
-        self.left_out = left_out or {}
+        self.unreadable = unreadable or {}
         self._directions = torch.nn.functional.normalize(vectors.float(), dim=1)
-        self._captions = [[list(words) for words in each] for each in captions]
+        self._captions = [[list(words) for words in own] for own in captions]
         self._cider = CiderReward(dict(enumerate(self._captions)))
 
     @classmethod
@@ -94,141 +94,141 @@ class Consensus:
         split: str = "train",
         cache: Path | str,
         workers: int = 2,
-        options: ConsensusConfig | None = None,
-        watch: Callable[[int, int], None] = lambda done, total: None,
+        config: ConsensusConfig | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Consensus":
-        """Look at the images of some data sets.
+        """Extract the image vectors of captioned data sets.
 
         Args:
-            encoder: Of the model whose captions are to be ranked.
-            data: Data sets, as :func:`captioning.read_captions` names them.
-            split: Their split.
-            cache: Directory in which the vectors are kept; the next call finds them there.
+            encoder: Encoder of the model whose hypotheses are reranked.
+            data: Data sets, as for :func:`captioning.read_captions`.
+            split: Split of the data sets.
+            cache: Directory of the image vectors, kept for later calls.
             workers: Processes that read images.
-            options: How much they count.
-            watch: Told how many images of a data set have been looked at, of how many.
+            config: Settings of the reranking.
+            on_progress: Called with the images of a data set done so far, and their total.
 
         Raises:
             DataError: A split cannot be used, or fewer than two of its images can be read.
-            ConfigError: No data set was named.
+            ConfigError: ``data`` is empty.
         """
         if not data:
-            raise ConfigError("No neighbours were named. Give a data set, such as flickr8k:DIR.")
+            raise ConfigError("no consensus data given. Name a data set, such as flickr8k:DIR.")
         vectors, captions, paths = [], [], []
-        left_out: dict[Path, str] = {}
-        for name in data:
-            found = read_captions(name, split=split)
+        unreadable: dict[Path, str] = {}
+        for spec in data:
+            found = read_captions(spec, split=split)
             files = [image.path for image in found.images]
             rows = cache_features(
-                encoder, files, Path(cache), grid=False, flip=False, workers=workers, watch=watch
+                encoder,
+                files,
+                Path(cache),
+                grid=False,
+                flip=False,
+                workers=workers,
+                watch=on_progress,
             )
-            said = {place: _words(found, place) for place in rows.readable}
-            asked = [place for place, words in said.items() if words]
-            vectors.append(rows.read(torch.tensor(asked, dtype=torch.long))[:, 0])
-            captions += [said[place] for place in asked]
-            paths += [files[place] for place in asked]
-            left_out |= {files[place]: why for place, why in rows.unreadable.items()}
+            words = {row: _caption_words(found, row) for row in rows.readable}
+            captioned = [row for row, own in words.items() if own]
+            vectors.append(rows.read(torch.tensor(captioned, dtype=torch.long))[:, 0])
+            captions += [words[row] for row in captioned]
+            paths += [files[row] for row in captioned]
+            unreadable |= {files[row]: reason for row, reason in rows.unreadable.items()}
         if len(paths) < 2:
             raise DataError(
-                f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} "
-                f"in {split} that "
-                "can be read. Give a data set of many as neighbours."
+                f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} in {split} "
+                "that can be read. Give a larger data set for consensus reranking."
             )
         return cls(
             torch.cat(vectors),
             captions,
             name=f"{'+'.join(map(shorten_spec, data))}:{split}",
             paths=paths,
-            left_out=left_out,
-            options=options,
+            unreadable=unreadable,
+            config=config,
         )
 
     @property
     def signature(self) -> str:
-        """Every choice of it that moves a score."""
-        options = self.options
+        """All choices that change a score, as text."""
+        config = self.config
         return (
-            f"neighbours:{self.name},images={len(self._captions)},k={options.neighbours},"
-            f"weight={options.weight:g},power={options.power:g}"
+            f"consensus:{self.name},images={len(self._captions)},k={config.num_neighbors},"
+            f"weight={config.weight:g},power={config.power:g}"
         )
 
     @property
     def fingerprint(self) -> str:
-        """The signature, and what tells these images and captions from all others.
+        """The signature, and a hash of the file names and captions.
 
-        The vectors do not enter it: they follow from the images and the model, and differ in the
-        last bits from one machine or cache to another.
+        The hash leaves out the vectors: they follow from images and model, and their last bits
+        differ between machines.
         """
         names = [path.name for path in self.paths]
         content = repr((names, self._captions)).encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(content)
         return f"{self.signature},{digest.hexdigest()[:16]}"
 
-    def widened(self, how: SearchMethod) -> SearchMethod:
-        """Return the search with as many captions to choose from as its beam is wide.
+    def widen_search(self, search: SearchMethod) -> SearchMethod:
+        """Return a search that gives all hypotheses of its beam.
 
-        Others than a beam search stay as they are.
+        Searches other than beam search are returned unchanged.
 
         Raises:
-            ConfigError: It finds one caption only.
+            ConfigError: The search gives one hypothesis only.
         """
-        if isinstance(how, BeamSearch):
-            how = dataclasses.replace(how, n=how.width)
-        if isinstance(how, Greedy) or getattr(how, "n", 2) < 2:
+        if isinstance(search, BeamSearch):
+            search = dataclasses.replace(search, n=search.width)
+        if isinstance(search, Greedy) or getattr(search, "n", 2) < 2:
             raise ConfigError(
-                "The search finds one caption, and neighbours choose among several. Give a wider "
-                "beam: --width 8, or BeamSearch(width=8)."
+                "consensus reranking needs several hypotheses, and the search gives one. Use a "
+                "wider beam: --width 8, or BeamSearch(width=8)."
             )
-        return how
+        return search
 
-    def ranked(
+    def rerank(
         self,
         vector: Float[Tensor, " D"],
         hypotheses: Sequence[Hypothesis],
         words: Sequence[Sequence[str]],
     ) -> list[Hypothesis]:
-        """Return the captions of one image, best first; cut ones after all finished ones.
+        """Return the hypotheses of one image, best first, unfinished ones last.
 
         Args:
             vector: v of the image.
-            hypotheses: What the search found.
-            words: The words of each.
+            hypotheses: Result of the search.
+            words: Words of each hypothesis.
         """
-        agreed = self.agreement(vector, words)
-        values = [
-            h.score + self.options.weight * a for h, a in zip(hypotheses, agreed, strict=True)
-        ]
-        order = sorted(
-            range(len(values)), key=lambda place: (not hypotheses[place].finished, -values[place])
-        )
-        return [hypotheses[place] for place in order]
+        scores = self.score_captions(vector, words)
+        values = [h.score + self.config.weight * s for h, s in zip(hypotheses, scores, strict=True)]
+        order = sorted(range(len(values)), key=lambda i: (not hypotheses[i].finished, -values[i]))
+        return [hypotheses[i] for i in order]
 
-    def agreement(
+    def score_captions(
         self, vector: Float[Tensor, " D"], captions: Sequence[Sequence[str]]
     ) -> list[float]:
-        """Return how far captions agree with those of the images most similar to one.
+        """Return the consensus of each caption: its weighted CIDEr-D with the similar images.
 
         Args:
             vector: v of the image.
-            captions: The words of each.
+            captions: Words of each caption.
         """
-        options = self.options
         direction = torch.nn.functional.normalize(vector.float(), dim=0)
         cosines = self._directions @ direction
-        most = min(options.neighbours, len(cosines))
-        similar = cosines.topk(most)
-        weights = similar.values.clamp(min=1e-6) ** options.power
+        count = min(self.config.num_neighbors, len(cosines))
+        similar = cosines.topk(count)
+        weights = similar.values.clamp(min=1e-6) ** self.config.power
         shares = (weights / weights.sum()).tolist()
         images = similar.indices.tolist()
         return [
             sum(
                 share * value
-                for share, value in zip(shares, self._cider(images, [caption] * most), strict=True)
+                for share, value in zip(shares, self._cider(images, [caption] * count), strict=True)
             )
             for caption in captions
         ]
 
 
-def _words(split: CaptionSplit, place: int) -> list[list[str]]:
-    found = [split_at_spaces(tokenize(caption)) for caption in split.images[place].captions]
-    return [words for words in found if words]
+def _caption_words(split: CaptionSplit, index: int) -> list[list[str]]:
+    captions = [split_at_spaces(tokenize(text)) for text in split.images[index].captions]
+    return [words for words in captions if words]

@@ -1,70 +1,78 @@
-"""The words a model knows, and their ids."""
+"""The words of a model and their ids."""
 
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.errors import VocabularyError
+from captioning.json_data import ADVICE, read_json
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
 NEVER_GENERATED = tuple(SPECIALS.index(special) for special in (PAD, BOS, UNK))
 """Ids that no caption may contain; ``<eos>`` ends a caption."""
-_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode's categories of what moves a terminal, breaks a line, or is half a character."""
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, surrogates, and line and paragraph separators."""
 _CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})
 
 
 class Vocabulary:
-    """An immutable list of words; a word's place in it is its id.
+    """An immutable list of words. The index of a word is its id.
 
-    The first four words are the specials ``<pad>``, ``<bos>``, ``<eos>`` and ``<unk>``.
+    The first four words are the special tokens ``<pad>``, ``<bos>``, ``<eos>`` and ``<unk>``.
 
     Args:
-        words: All words in id order, specials first.
+        words: All words in id order, special tokens first.
 
     Raises:
-        VocabularyError: A special is missing or misplaced, or a word is repeated or no string.
+        VocabularyError: A special token is missing, or a word is empty, repeated or not a string.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words: tuple[str, ...] = tuple(words)
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise VocabularyError(
-                f"A vocabulary begins with {', '.join(SPECIALS)}; "
-                f"this one begins with {list(self.words[:4])}. Was it written by Vocabulary.save?"
+                f"a vocabulary begins with {', '.join(SPECIALS)}, found {list(self.words[:4])}. "
+                "Use a file that Vocabulary.save wrote."
             )
         if not all(isinstance(word, str) and word for word in self.words):
-            raise VocabularyError("Every word of a vocabulary is a non-empty string.")
+            raise VocabularyError("every word of a vocabulary must be a non-empty string.")
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
-            twice = [word for word, count in Counter(self.words).items() if count > 1]
-            raise VocabularyError(f"These words stand twice in the vocabulary: {twice[:5]}.")
+            repeated = [word for word, count in Counter(self.words).items() if count > 1]
+            raise VocabularyError(f"words are repeated in the vocabulary: {repeated[:5]}.")
         self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
-        """Count the words of tokenized captions and keep those seen ``min_count`` times or more.
+        """Return a vocabulary of the frequent words of tokenized captions.
 
-        Words come in order of falling count, equal counts in alphabetical order, so that the same
-        captions give the same ids on every machine. Words with control characters or half
-        characters in them are left out.
+        Words are sorted by descending count, then alphabetically, so the same captions give the
+        same ids on every machine. Words with control characters are left out.
+
+        Args:
+            captions: Tokenized captions.
+            min_count: Smallest count of a word that is kept.
+
+        Raises:
+            VocabularyError: No word is frequent enough.
         """
         counts = Counter(word for caption in captions for word in caption)
-        kept = _frequent(counts, min_count, set(SPECIALS))
+        kept = _frequent_words(counts, min_count, set(SPECIALS))
         if not kept:
             raise VocabularyError(
-                f"No word occurs {min_count} times among {counts.total()} words. "
+                f"no word occurs {min_count} times among {counts.total()} words. "
                 "Give more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept])
 
     def extended(self, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
-        """Return these words, and after them the new ones that :meth:`build` would keep."""
+        """Return these words, followed by the new words that :meth:`build` would keep."""
         counts = Counter(word for caption in captions for word in caption)
-        return Vocabulary([*self.words, *_frequent(counts, min_count, set(self.words))])
+        return Vocabulary([*self.words, *_frequent_words(counts, min_count, set(self.words))])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -82,17 +90,17 @@ class Vocabulary:
         return f"Vocabulary({len(self)} words)"
 
     def id(self, word: str) -> int:
-        """Return the id of ``word``, or that of ``<unk>``."""
+        """Return the id of a word; for an unknown word, the id of ``<unk>``."""
         return self._ids.get(word, self.unk)
 
     def encode(self, words: Sequence[str]) -> list[int]:
-        """Return the ids of tokenized ``words`` with ``<bos>`` before and ``<eos>`` after them."""
+        """Return the ids of tokenized words between ``<bos>`` and ``<eos>``."""
         return [self.bos, *(self.id(word) for word in words), self.eos]
 
     def decode(self, tokens: Iterable[int]) -> list[str]:
-        """Return the words up to the first ``<eos>``, without ``<pad>`` and ``<bos>``.
+        """Return the words before the first ``<eos>``, without ``<pad>`` and ``<bos>``.
 
-        An ``<unk>`` stays visible: search never emits one, so a reader should see where one came.
+        ``<unk>`` is kept: search never generates it, so its presence points to an error.
 
         Raises:
             VocabularyError: A token is not an id of this vocabulary.
@@ -101,8 +109,8 @@ class Vocabulary:
         for token in tokens:
             if not 0 <= token < len(self):
                 raise VocabularyError(
-                    f"Token {token} is outside this vocabulary of {len(self)} words. "
-                    "The model and the vocabulary do not belong together."
+                    f"token {token} is outside this vocabulary of {len(self)} words. Use the "
+                    "vocabulary that belongs to the model."
                 )
             if token == self.eos:
                 break
@@ -111,56 +119,44 @@ class Vocabulary:
         return words
 
     def save(self, path: Path) -> None:
-        """Write the words in id order as JSON."""
+        """Write the words as JSON."""
         text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
         path.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            VocabularyError: The file is no such vocabulary.
+            VocabularyError: The file is not a vocabulary, or a word has a control character.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise VocabularyError(f"{path} cannot be read as a vocabulary: {error}") from error
-        try:
-            return cls.from_json(content)
-        except VocabularyError as error:
-            raise VocabularyError(f"{path}: {error}") from error
-
-    @classmethod
-    def from_json(cls, content: object) -> "Vocabulary":
-        """Return the vocabulary that :meth:`save` wrote as this JSON object.
-
-        Raises:
-            VocabularyError: It is no such object, or a word breaks the line it is printed in.
-        """
-        words = content.get("words") if isinstance(content, dict) else None
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise VocabularyError(
-                'This is no vocabulary: {"words": [...]} with strings was expected. '
-                "Was it written by Vocabulary.save?"
-            )
+        words = read_json(path, _VocabularyFile, error=VocabularyError).words
         for word in words:
             if _has_control(word):
                 raise VocabularyError(
-                    f"The word {word[:50]!r} of the vocabulary holds a control character. "
-                    "Copy the file again, or take the word from another model."
+                    f"{path}: the word {word[:50]!r} has a control character. {ADVICE}"
                 )
-        return cls(words)
+        try:
+            return cls(words)
+        except VocabularyError as error:
+            raise VocabularyError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _VocabularyFile:
+    words: tuple[str, ...]
 
 
 def _has_control(word: str) -> bool:
-    return not word.isprintable() and any(unicodedata.category(c) in _CONTROLS for c in word)
+    return not word.isprintable() and any(
+        unicodedata.category(character) in _CONTROL_CATEGORIES for character in word
+    )
 
 
-def _frequent(counts: Counter[str], min_count: int, known: set[str]) -> list[str]:
-    """Return the words seen often enough that are not known, the most frequent first.
+def _frequent_words(counts: Counter[str], min_count: int, known: set[str]) -> list[str]:
+    """Return the frequent words that are not known, most frequent first.
 
-    What :meth:`Vocabulary.from_json` would refuse is no word.
+    Words with control characters are left out, because :meth:`Vocabulary.load` refuses them.
     """
     kept = [
         word
@@ -171,7 +167,7 @@ def _frequent(counts: Counter[str], min_count: int, known: set[str]) -> list[str
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Join PTB words to a readable caption: ``the dog 's tail`` → ``the dog's tail``."""
+    """Join PTB words to a readable caption: ``the dog 's tail`` becomes ``the dog's tail``."""
     text = ""
     for word in words:
         text += word if word in _CLITICS or not text else f" {word}"

@@ -1,4 +1,4 @@
-"""Captions ranked by what people said of similar images."""
+"""Consensus reranking: hypotheses ranked by the captions of similar images."""
 
 import json
 import math
@@ -34,9 +34,9 @@ SAID = [
 VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.0, 1.0, 0.1], [0.9, 0.0, 0.5], [0.0, 0.1, 1.0]])
 
 
-def consensus(**options):
+def consensus(**settings):
     words = [[caption.split() for caption in captions] for captions in SAID]
-    return Consensus(VECTORS, words, options=ConsensusConfig(**options))
+    return Consensus(VECTORS, words, config=ConsensusConfig(**settings))
 
 
 def cider_d(caption, image):
@@ -45,55 +45,55 @@ def cider_d(caption, image):
     return score({0: caption}, {0: SAID[image]}, document_frequency=frequency).cider
 
 
-def expected(vector, caption, neighbours, power):
+def expected(vector, caption, num_neighbors, power):
     rows = VECTORS.numpy()
     cosines = rows @ vector / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector))
-    nearest = sorted(range(len(SAID)), key=lambda j: -cosines[j])[:neighbours]
+    nearest = sorted(range(len(SAID)), key=lambda j: -cosines[j])[:num_neighbors]
     shares = [cosines[j] ** power for j in nearest]
     values = [share * cider_d(caption, j) for share, j in zip(shares, nearest, strict=True)]
     return sum(values) / sum(shares)
 
 
-@pytest.mark.parametrize(("neighbours", "power"), [(1, 2.0), (2, 2.0), (3, 0.0), (4, 5.0)])
-def test_agreement_is_the_weighed_cider_of_the_nearest_images(neighbours, power):
+@pytest.mark.parametrize(("num_neighbors", "power"), [(1, 2.0), (2, 2.0), (3, 0.0), (4, 5.0)])
+def test_score_captions_is_weighted_cider_of_nearest_images(num_neighbors, power):
     vector = np.array([0.7, 0.3, 0.4])
     captions = ["a red ball on the grass", "a blue box", "a tent under the stars"]
-    found = consensus(neighbours=neighbours, power=power).agreement(
+    found = consensus(num_neighbors=num_neighbors, power=power).score_captions(
         torch.tensor(vector), [caption.split() for caption in captions]
     )
-    wanted = [expected(vector, caption, neighbours, power) for caption in captions]
+    wanted = [expected(vector, caption, num_neighbors, power) for caption in captions]
     assert found == pytest.approx(wanted, rel=1e-5)
     assert max(found) > 0
 
 
-def test_rank_is_the_score_of_the_search_and_the_consensus():
+def test_rerank_adds_search_score_and_weighted_consensus():
     words = [["a", "tent"], ["a", "red", "ball"], ["a", "blue", "box"]]
     found = [Hypothesis((n,), float(n), -float(n), True, (float(n),)) for n in (1, 2, 3)]
     vector = torch.tensor([1.0, 0.0, 0.2])
     for weight in (0.0, 0.1, 1.0, 10.0):
-        agreed = consensus(weight=weight).agreement(vector, words)
-        values = [one.score + weight * a for one, a in zip(found, agreed, strict=True)]
-        best = consensus(weight=weight).ranked(vector, found, words)
+        consensus_scores = consensus(weight=weight).score_captions(vector, words)
+        values = [one.score + weight * a for one, a in zip(found, consensus_scores, strict=True)]
+        best = consensus(weight=weight).rerank(vector, found, words)
         assert [values[found.index(one)] for one in best] == sorted(values, reverse=True)
-    assert consensus(weight=0.0).ranked(vector, found, words) == found
-    assert consensus(weight=10.0).ranked(vector, found, words)[0] is found[1]
+    assert consensus(weight=0.0).rerank(vector, found, words) == found
+    assert consensus(weight=10.0).rerank(vector, found, words)[0] is found[1]
 
 
-def test_a_caption_that_was_cut_comes_after_those_that_end():
+def test_rerank_puts_unfinished_hypotheses_last():
     words = [["a", "red", "ball"], ["a", "tent"], ["a", "red", "ball", "on"]]
     found = [
         Hypothesis((place,), 0.0, 0.0, finished, (0.0,))
         for place, finished in enumerate((False, True, False))
     ]
     vector = torch.tensor([1.0, 0.0, 0.2])
-    agreed = consensus().agreement(vector, words)
-    assert agreed[2] > agreed[0] > agreed[1]
-    best = consensus().ranked(vector, found, words)
+    consensus_scores = consensus().score_captions(vector, words)
+    assert consensus_scores[2] > consensus_scores[0] > consensus_scores[1]
+    best = consensus().rerank(vector, found, words)
     assert [one.tokens for one in best] == [(1,), (2,), (0,)]
 
 
-def test_more_neighbours_than_images_and_unlike_ones_are_no_error():
-    away = consensus(neighbours=50).agreement(-VECTORS.sum(0), [["a", "red", "ball"]])
+def test_score_captions_few_or_dissimilar_images_is_finite():
+    away = consensus(num_neighbors=50).score_captions(-VECTORS.sum(0), [["a", "red", "ball"]])
     assert all(math.isfinite(value) for value in away)
 
 
@@ -110,15 +110,15 @@ def captioner(tmp_path_factory):
     return alone.with_consensus(f"coco:{TINY}", cache=cache, workers=0)
 
 
-def ranks_highest(beam, agreed):
+def ranks_highest(beam, consensus_scores):
     """Return the caption of the highest sum, among the finished ones where there are any."""
     scores = [each.log_prob / (len(each.words) + each.finished) ** PENALTY for each in beam]
-    sums = [score + 3.0 * a for score, a in zip(scores, agreed, strict=True)]
+    sums = [score + 3.0 * a for score, a in zip(scores, consensus_scores, strict=True)]
     ended = [place for place, each in enumerate(beam) if each.finished]
     return beam[max(ended or range(len(beam)), key=sums.__getitem__)]
 
 
-def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner):
+def test_captioner_returns_highest_ranked_hypothesis(captioner):
     alone = Captioner(captioner.checkpoint)
     wide = replace(captioner.checkpoint.search, n=4)
     moved = 0
@@ -127,8 +127,8 @@ def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner)
         pixels = alone.pixels(image.path).unsqueeze(0)
         with torch.inference_mode():
             vector = alone.checkpoint.model.encoder(pixels).vector[0]
-        agreed = captioner.consensus.agreement(vector, [each.words for each in beam])
-        best = ranks_highest(beam, agreed)
+        consensus_scores = captioner.consensus.score_captions(vector, [each.words for each in beam])
+        best = ranks_highest(beam, consensus_scores)
         assert captioner.caption(image.path).text == best.text
         assert len(captioner.caption(image.path).captions) == 1
         ranked = captioner.caption(image.path, search=wide).captions
@@ -140,31 +140,33 @@ def test_captioner_returns_the_caption_of_its_beam_that_ranks_highest(captioner)
             captioner.caption(Image.new("RGB", (40, 30), "red"), search=narrow)
 
 
-def test_an_ensemble_asks_by_the_first_models_vectors(captioner, tmp_path):
+def test_ensemble_uses_vectors_of_first_model(captioner, tmp_path):
     other = small_checkpoint()
     with torch.no_grad():
         for weight in (*other.model.decoder.parameters(), *other.model.encoder.parameters()):
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)))
     both = Captioner(captioner.checkpoint, others=[other], seed=7)
-    asking = both.with_consensus(f"coco:{TINY}", cache=tmp_path, workers=0)
-    assert asking.seed == 7
+    with_data = both.with_consensus(f"coco:{TINY}", cache=tmp_path, workers=0)
+    assert with_data.seed == 7
     wide = replace(captioner.checkpoint.search, n=4)
     for path in write_photos(tmp_path / "photos", 3):
         with torch.inference_mode():
             seen = captioner.checkpoint.model.encoder(both.pixels(path).unsqueeze(0))
         beam = both.caption(path, search=wide).captions
-        agreed = asking.consensus.agreement(seen.vector[0], [each.words for each in beam])
-        assert asking.caption(path).text == ranks_highest(beam, agreed).text
+        consensus_scores = with_data.consensus.score_captions(
+            seen.vector[0], [each.words for each in beam]
+        )
+        assert with_data.caption(path).text == ranks_highest(beam, consensus_scores).text
 
 
-def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp_path, capsys):
+def test_unreadable_consensus_images_are_reported_and_unused(captioner, tmp_path, capsys):
     shutil.copytree(TINY, tmp_path / "tiny")
     for number in (1, 2, 3):
         (tmp_path / "tiny" / "images" / f"{number:06}.png").write_bytes(b"")
     data = f"coco:{tmp_path / 'tiny'}"
-    asking = captioner.with_consensus(data, cache=tmp_path / "f", workers=0)
-    assert "images=29" in asking.consensus.signature
-    assert sorted(path.name for path in asking.consensus.left_out) == [
+    with_data = captioner.with_consensus(data, cache=tmp_path / "f", workers=0)
+    assert "images=29" in with_data.consensus.signature
+    assert sorted(path.name for path in with_data.consensus.unreadable) == [
         "000001.png",
         "000002.png",
         "000003.png",
@@ -176,7 +178,7 @@ def test_neighbours_that_cannot_be_read_are_told_of_and_not_asked(captioner, tmp
     assert "3 images cannot be read and will not be used" in capsys.readouterr().err
 
 
-def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner, tmp_path):
+def test_fingerprint_depends_on_captions_and_not_on_folder(captioner, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     data = f"coco:{tmp_path / 'tiny'}"
     there = captioner.with_consensus(data, cache=tmp_path / "f", workers=0).consensus
@@ -190,24 +192,24 @@ def test_neighbours_are_the_same_wherever_they_lie_and_others_are_not(captioner,
     assert other.fingerprint != there.fingerprint
 
 
-def test_copies_of_evaluated_images_are_refused_as_neighbours(captioner, tmp_path):
+def test_evaluate_copies_in_consensus_data_are_refused(captioner, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     data = f"coco:{tmp_path / 'tiny'}"
-    asking = captioner.with_consensus(data, split="val", cache=tmp_path / "f", workers=0)
+    with_data = captioner.with_consensus(data, split="val", cache=tmp_path / "f", workers=0)
     with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
-        evaluate(asking, f"coco:{TINY}", split="val", config=EvaluationConfig(workers=0))
+        evaluate(with_data, f"coco:{TINY}", split="val", config=EvaluationConfig(workers=0))
 
 
-def test_signature_names_the_neighbours_and_images_do_not_ask_themselves(captioner, tmp_path):
+def test_evaluate_signature_names_consensus_data(captioner, tmp_path):
     found = evaluate(captioner, f"coco:{TINY}", config=EvaluationConfig(workers=0))
-    assert "|neighbours:coco:tiny:train,images=32,k=10,weight=3,power=2|" in found.signature
+    assert "|consensus:coco:tiny:train,images=32,k=10,weight=3,power=2|" in found.signature
     with pytest.raises(DataError, match=r"32 images of train, such as .*000001\.png"):
         evaluate(captioner, f"coco:{TINY}", split="train", config=EvaluationConfig(workers=0))
     with pytest.raises(ConfigError, match="found consensus reranking"):
         sweep(captioner, f"coco:{TINY}", split="val", searches=[], cache=tmp_path)
 
 
-def test_command_asks_neighbours(tmp_path, capsys):
+def test_evaluate_command_consensus_data_enter_signature(tmp_path, capsys):
     captioner = Captioner(small_checkpoint())
     captioner.save_pretrained(tmp_path / "model")
     data = ("--data", f"coco:{TINY}", "--workers", "0", "--json", "--width", "4")
@@ -225,15 +227,15 @@ def test_command_asks_neighbours(tmp_path, capsys):
         )
     assert caught.value.code == 0
     assert (
-        "|neighbours:coco:tiny:train,images=32,k=10"
+        "|consensus:coco:tiny:train,images=32,k=10"
         in json.loads(capsys.readouterr().out)["signature"]
     )
 
 
-def test_too_few_neighbours_and_senseless_options_are_refused(captioner, tmp_path):
+def test_consensus_bad_data_or_config_is_refused(captioner, tmp_path):
     with pytest.raises(ScoreError, match="1 image"):
         Consensus(VECTORS[:1], [[["a"]]])
-    for name, value in {"neighbours": 0, "weight": -1.0, "power": -1.0}.items():
+    for name, value in {"num_neighbors": 0, "weight": -1.0, "power": -1.0}.items():
         with pytest.raises(ConfigError, match=f"{name} is {value}"):
             ConsensusConfig(**{name: value})
     (tmp_path / "one.jsonl").write_text(
@@ -251,9 +253,7 @@ def caption(*words):
     return caught.value.code
 
 
-def test_a_folder_is_captioned_with_consensus_and_gone_on_with_the_same_ones(
-    captioner, tmp_path, capsys
-):
+def test_caption_command_resumes_with_same_consensus_data(captioner, tmp_path, capsys):
     captioner.save_pretrained(tmp_path / "model")
     photos = write_photos(tmp_path / "photos", 6)
     where = ("-o", tmp_path / "out.jsonl", "--model", tmp_path / "model")
@@ -261,7 +261,7 @@ def test_a_folder_is_captioned_with_consensus_and_gone_on_with_the_same_ones(
     assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
     assert "Extracting features of 32 images" in capsys.readouterr().err
     assert caption(photos[0].parent, *where) == 2
-    assert "was 'neighbours:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
+    assert "was 'consensus:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
     assert caption(photos[0].parent, *where, *asked) == 0
     assert "Extracting" not in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -50,19 +50,19 @@ def fit(vectors=None, **settings):
 def test_scores_of_images_that_v_identifies_equal_cider():
     # Each image has its own v, so the regression returns the targets. CIDEr-D is CIDEr where all
     # captions have the same length and no n-gram is repeated.
-    agreement = fit().prepare(3 * torch.eye(4))
+    rerank = fit().prepare(3 * torch.eye(4))
     frequency = DocumentFrequency.build(dict(enumerate(SAID)))
     for image in range(4):
         for caption in ("a red dog runs", "the man sits still", "a cat runs fast", "red is a ball"):
             wanted = score({0: caption}, {0: SAID[image]}, document_frequency=frequency).cider
-            (found,) = agreement(image, [ids(caption)])
+            (found,) = rerank(image, [ids(caption)])
             assert found == pytest.approx(wanted, rel=0.02, abs=0.02)
 
 
 def test_scores_give_unknown_ngrams_the_unseen_idf():
     few = fit(max_ngrams=12)
     assert len(few) == 12
-    agreement = few.prepare(torch.eye(4))
+    rerank = few.prepare(torch.eye(4))
     idf = dict(zip(map(tuple, few.tokens.tolist()), few.idf.tolist(), strict=True))
     expected = few.weights.float() * few.scales[:, None]
     said = (
@@ -90,7 +90,7 @@ def test_scores_give_unknown_ngrams_the_unseen_idf():
                 for row in rows
             ]
             total += u @ shares / np.linalg.norm(u)
-        assert agreement(image, [words]) == pytest.approx([2.5 * total], rel=1e-5, abs=1e-9)
+        assert rerank(image, [words]) == pytest.approx([2.5 * total], rel=1e-5, abs=1e-9)
 
 
 def test_scores_of_empty_and_ubiquitous_captions_are_zero():
@@ -253,21 +253,21 @@ def step(tokens, state):
     ), state
 
 
-def found_by(how, agreement):
-    return search(step, Coin(), how, TokenConstraints(0, 1), rerank=agreement)
+def found_by(how, rerank):
+    return search(step, Coin(), how, TokenConstraints(0, 1), rerank=rerank)
 
 
 def test_beam_search_ranks_by_score_plus_weighted_rerank():
     asked = []
 
-    def agreement(image, captions):
+    def rerank(image, captions):
         asked.append((image, captions))
         return [image + 0.1 * sum(caption) for caption in captions]
 
     plain = found_by(BeamSearch(width=6, n=6, length_penalty=0.5), None)
     for weight in (0.01, 1.0, 30.0):
         how = BeamSearch(width=6, n=2, length_penalty=0.5, rerank_weight=weight)
-        for image, (before, after) in enumerate(zip(plain, found_by(how, agreement), strict=True)):
+        for image, (before, after) in enumerate(zip(plain, found_by(how, rerank), strict=True)):
             values = {h.tokens: h.score + weight * (image + 0.1 * sum(h.tokens)) for h in before}
             best = sorted(values, key=lambda tokens: -values[tokens])[:2]
             assert [h.tokens for h in after] == best
@@ -315,15 +315,15 @@ def test_captioner_reranks_with_scores_of_the_image(model, photos):
     vocabulary = model.vocabulary
     pixels = torch.stack([captioner.pixels(photo) for photo in photos])
     with torch.inference_mode():
-        agreement = model.reranker.prepare(model.model.encoder(pixels).vector)
+        rerank = model.reranker.prepare(model.model.encoder(pixels).vector)
     beam = BeamSearch(width=8, n=8, max_length=6, length_penalty=0.5)
     changed = 0
     for image, photo in enumerate(photos):
         every = captioner.caption(photo, search=beam).captions
         words = [tuple(map(vocabulary.id, each.words)) for each in every]
         values = [
-            each.log_prob / (len(each.words) + 1) ** 0.5 + 20 * agreed
-            for each, agreed in zip(every, agreement(image, words), strict=True)
+            each.log_prob / (len(each.words) + 1) ** 0.5 + 20 * value
+            for each, value in zip(every, rerank(image, words), strict=True)
             if each.finished
         ]
         best = [each for each in every if each.finished][values.index(max(values))]
@@ -374,15 +374,15 @@ def test_ensemble_uses_reranker_of_first_model(model, photos):
     pixels = torch.stack([captioner.pixels(photo) for photo in photos])
     with torch.inference_mode():
         both = [each.model.encoder(pixels).vector for each in (model, other)]
-    agreement, others = map(model.reranker.prepare, both)
+    rerank, others = map(model.reranker.prepare, both)
     differing = 0
-    how = replace(model.search, rerank_weight=1e3)  # nothing but the agreement counts
+    how = replace(model.search, rerank_weight=1e3)  # nothing but the rerank counts
     beam = replace(model.search, rerank_weight=0.0, n=8)
     for image, photo in enumerate(photos):
         every = Captioner(alone[0], others=alone[1:]).caption(photo, search=beam).captions
         rivals = [each for each in every if each.finished] or every
         words = [tuple(map(model.vocabulary.id, each.words)) for each in rivals]
-        values = agreement(image, words)
+        values = rerank(image, words)
         differing += values.index(max(values)) != np.argmax(others(image, words))
         best = captioner.caption(photo, search=how).captions[0].words
         assert words[values.index(max(values))] == tuple(map(model.vocabulary.id, best))
@@ -408,20 +408,20 @@ def test_consensus_and_reranker_scores_add_up(model, photos):
     with torch.inference_mode():
         pixels = torch.stack([Captioner(model).pixels(photo) for photo in photos])
         vectors = model.model.encoder(pixels).vector
-    consensus = Consensus(vectors[:4], words, options=ConsensusConfig(weight=7.0))
-    asking = Captioner(model, consensus=consensus)
+    consensus = Consensus(vectors[:4], words, config=ConsensusConfig(weight=7.0))
+    reranking = Captioner(model, consensus=consensus)
     beam = replace(model.search, rerank_weight=0.0, n=8)
-    agreement = model.reranker.prepare(vectors)
+    rerank = model.reranker.prepare(vectors)
     for image, photo in enumerate(photos):
         every = Captioner(model).caption(photo, search=beam).captions
         tokens = [tuple(map(model.vocabulary.id, each.words)) for each in every]
-        near = consensus.agreement(vectors[image], [each.words for each in every])
+        near = consensus.score_captions(vectors[image], [each.words for each in every])
         values = [
             each.log_prob / (len(each.words) + each.finished) ** 0.5 + 20 * ngrams + 7 * others
-            for each, ngrams, others in zip(every, agreement(image, tokens), near, strict=True)
+            for each, ngrams, others in zip(every, rerank(image, tokens), near, strict=True)
         ]
         best = max(range(len(every)), key=lambda k: (every[k].finished, values[k]))
-        assert asking.caption(photo).captions[0].words == every[best].words
+        assert reranking.caption(photo).captions[0].words == every[best].words
 
 
 def test_evaluate_search_needing_reranker_is_refused(model, tmp_path):
