@@ -136,7 +136,7 @@ def test_captioner_returns_highest_ranked_hypothesis(captioner):
         moved += best.text != beam[0].text
     assert moved
     for narrow in (Greedy(), BeamSearch(width=1), Sampling(n=1)):
-        with pytest.raises(ConfigError, match="Give a wider beam"):
+        with pytest.raises(ConfigError, match="Use a wider beam"):
             captioner.caption(Image.new("RGB", (40, 30), "red"), search=narrow)
 
 
@@ -269,8 +269,8 @@ def test_caption_command_resumes_with_same_consensus_data(captioner, tmp_path, c
     alone = Captioner(captioner.checkpoint)
     assert [row["text"] for row in rows] != [alone.caption(photo).text for photo in photos]
     assert caption(photos[0], *where[2:], *asked, "--search", "sampling") == 2
-    assert "The search finds one caption" in capsys.readouterr().err
+    assert "consensus reranking needs several hypotheses" in capsys.readouterr().err
     assert caption("--consensus-data", f"coco:{TINY}", photos[0]) == 2
     assert "Name the images first" in capsys.readouterr().err
     assert caption(photos[0], *where[2:], *asked, "--width", 1) == 2
-    assert "Give a wider beam: --width 8" in capsys.readouterr().err
+    assert "Use a wider beam: --width 8" in capsys.readouterr().err
