@@ -30,70 +30,40 @@ class Sample:
 
     Attributes:
         package: Import name of the package.
-        distribution: Name of the package for pip.
         file: Path of the image in the package.
         name: Name of the copy.
         source: Author and licence.
     """
 
     package: str
-    distribution: str
     file: str
     name: str
     source: str
 
 
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+_FLICKR = "https://www.flickr.com/photos"
 _CC_BY = "CC BY 2.0, https://creativecommons.org/licenses/by/2.0/"
-SAMPLES = (
-    Sample(
-        "skimage",
-        "scikit-image",
-        "data/astronaut.png",
-        "astronaut.png",
-        "Eileen Collins, by NASA, in the public domain",
-    ),
-    Sample(
-        "skimage",
-        "scikit-image",
-        "data/chelsea.png",
-        "cat.png",
-        "Chelsea the cat, by Stefan van der Walt, CC0",
-    ),
-    Sample(
-        "skimage",
-        "scikit-image",
-        "data/coffee.png",
-        "coffee.png",
-        "A cup of coffee, by Rachel Michetti, CC0",
-    ),
-    Sample(
-        "skimage",
-        "scikit-image",
-        "data/rocket.jpg",
-        "rocket.jpg",
-        "A launch, by SpaceX, in the public domain",
-    ),
-    Sample(
-        "skimage",
-        "scikit-image",
-        "data/camera.png",
-        "cameraman.png",
-        "A cameraman, by Lav Varshney, CC0",
-    ),
-    Sample(
-        "sklearn",
-        "scikit-learn",
-        "datasets/images/china.jpg",
+_SKIMAGE = (
+    ("astronaut.png", "astronaut.png", "Eileen Collins, by NASA, in the public domain"),
+    ("chelsea.png", "cat.png", "Chelsea the cat, by Stefan van der Walt, CC0"),
+    ("coffee.png", "coffee.png", "A cup of coffee, by Rachel Michetti, CC0"),
+    ("rocket.jpg", "rocket.jpg", "A launch, by SpaceX, in the public domain"),
+    ("camera.png", "cameraman.png", "A cameraman, by Lav Varshney, CC0"),
+)
+_SKLEARN = (
+    (
+        "china.jpg",
         "temple.jpg",
-        f"A temple in China, by danielbuechele, https://www.flickr.com/photos/danielbuechele/, "
-        f"{_CC_BY}",
+        f"A temple in China, by danielbuechele, {_FLICKR}/danielbuechele/, {_CC_BY}",
     ),
-    Sample(
-        "sklearn",
-        "scikit-learn",
-        "datasets/images/flower.jpg",
-        "flower.jpg",
-        f"A flower, by vultilion, https://www.flickr.com/photos/vultilion/, {_CC_BY}",
+    ("flower.jpg", "flower.jpg", f"A flower, by vultilion, {_FLICKR}/vultilion/, {_CC_BY}"),
+)
+SAMPLES = (
+    *(Sample("skimage", f"data/{file}", name, source) for file, name, source in _SKIMAGE),
+    *(
+        Sample("sklearn", f"datasets/images/{file}", name, source)
+        for file, name, source in _SKLEARN
     ),
 )
 
@@ -114,7 +84,7 @@ def write_samples(folder: Path) -> list[Path]:
     """
     available = [(sample, path) for sample in SAMPLES if (path := _find(sample)) is not None]
     if not available:
-        names = sorted({sample.distribution for sample in SAMPLES})
+        names = list(_DISTRIBUTIONS.values())
         raise DataError(
             f"The sample images are part of {' and '.join(names)}, which are not installed. "
             f"Install them: pip install {' '.join(names)}"
@@ -124,7 +94,7 @@ def write_samples(folder: Path) -> list[Path]:
         for sample, path in available:
             shutil.copyfile(path, folder / sample.name)
         sources = "".join(
-            f"{sample.name}: {sample.source}. From the package {sample.distribution}.\n"
+            f"{sample.name}: {sample.source}. From the package {_DISTRIBUTIONS[sample.package]}.\n"
             for sample, _ in available
         )
         (folder / "SOURCES.txt").write_text(sources, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -52,11 +51,13 @@ def read_results(path: Path | str) -> dict[int, str]:
             is missing.
     """
     path = Path(path)
-    entries = _load_json(
-        path,
-        f"A results file is one list: {_RESULTS}. Write one with captioning evaluate, or with "
-        "captioning caption -o results.json, where the images are named by their ids (42.jpg).",
-    )
+    entries, is_jsonl = _load_json(path)
+    if is_jsonl:
+        raise ScoreError(
+            f"{path} is a JSON Lines file, but a results file is one list: {_RESULTS}. Write one "
+            "with captioning evaluate, or with captioning caption -o results.json, where the "
+            "images are named by their ids (42.jpg)."
+        )
     if not isinstance(entries, list) or not entries:
         raise ScoreError(f"{path} has no list of captions. A results file is {_RESULTS}.")
     captions: dict[int, str] = {}
@@ -82,10 +83,11 @@ def read_file_results(path: Path | str) -> list[FileResult] | None:
         files; :func:`read_results` then reads the file or explains what is wrong.
 
     Raises:
-        ScoreError: A line is not JSON, or a caption is not a string.
+        ScoreError: The file is not JSON, or a caption is not a string.
     """
     path = Path(path)
-    rows = _load_rows(path)
+    content, _ = _load_json(path)
+    rows = content if isinstance(content, list) else [content]
     if not rows or not all(
         isinstance(row, dict) and isinstance(row.get("file_name"), str) for row in rows
     ):
@@ -120,7 +122,12 @@ def read_annotations(path: Path | str) -> Annotations:
         ScoreError: As for :func:`read_references`.
     """
     path = Path(path)
-    content = _load_json(path, f"To use it as references, name it as a data set: jsonl:{path}")
+    content, is_jsonl = _load_json(path)
+    if is_jsonl:
+        raise ScoreError(
+            f"{path} is a JSON Lines file. To use it as references, name it as a data set: "
+            f"jsonl:{path}"
+        )
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise ScoreError(f"{path} has no captions. An annotations file is {_REFERENCES}.")
@@ -176,50 +183,31 @@ def select_references(
     return {image: captions for image, captions in references.items() if image in candidates}
 
 
-def _load_json(path: Path, jsonl_advice: str) -> Any:
-    text = ""
+def _load_json(path: Path) -> tuple[Any, bool]:
+    """Return the content of a JSON file or the rows of JSON Lines, and whether it is the latter."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text)
     except FileNotFoundError as error:
         raise ScoreError(f"{path} does not exist. Give the path of a file of captions.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        if _looks_like_jsonl(text.splitlines()):
-            raise ScoreError(f"{path} is a JSON Lines file. {jsonl_advice}") from error
-        raise ScoreError(f"cannot read {path} as JSON: {error}.") from error
-
-
-def _load_rows(path: Path) -> list[Any]:
-    """Return the entries of a JSON list or the rows of JSON Lines, or an empty list.
-
-    Raises:
-        ScoreError: A line is not JSON.
-    """
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"cannot read {path}: {error}.") from error
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
-        return []
-    with suppress(ValueError, RecursionError):
-        content = json.loads(text)
-        return content if isinstance(content, list) else [content]
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not _looks_like_jsonl([line for _, line in lines]):
-        return []
-    rows = []
-    for number, line in lines:
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise ScoreError(
-                f"{path}, line {number}: not valid JSON ({error}). If the run that wrote the file "
-                "was interrupted, repeat its captioning caption command to complete it."
-            ) from error
-    return rows
+        return json.loads(text), False
+    except (ValueError, RecursionError) as error:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        if [line[:1] for _, line in lines[:2]] != ["{", "{"]:
+            raise ScoreError(f"cannot read {path} as JSON: {error}.") from error
+    return [_parse_line(path, number, line) for number, line in lines], True
 
 
-def _looks_like_jsonl(lines: Sequence[str]) -> bool:
-    """Return whether the first two lines begin with an object."""
-    return [line[:1] for line in lines[:2]] == ["{", "{"]
+def _parse_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ScoreError(
+            f"{path}, line {number}: not valid JSON ({error}). If the run that wrote the file was "
+            "interrupted, repeat its captioning caption command to complete it."
+        ) from error
 
 
 def _is_id(image: object) -> bool:

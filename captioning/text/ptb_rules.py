@@ -43,7 +43,7 @@ class Rule:
     kind: Kind
 
 
-def _ignore_case(words: str) -> str:
+def _nocase(words: str) -> str:
     """Return an expression that matches one of ``words`` in any case."""
     return f"(?i:{'|'.join(words.split())})"
 
@@ -55,16 +55,16 @@ _LD = f"[{LETTERS}0-9{FOREIGN_DIGITS}]"
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
 _BLANK = r"[ \t\xa0\u2000-\u200a\u3000\r\n\v\f\x85\u2028\u2029]"
 _MID_SENTENCE = r"[,;:\u3001]"
-_APOSTROPHE = rf"(?:['\x92\u2019]|{_ignore_case('&apos;')})"
+_APOSTROPHE = rf"(?:['\x92\u2019]|{_nocase('&apos;')})"
 _LIKE_APOSTROPHE = rf"(?:{_APOSTROPHE}|[`\x91\u2018\u201b])"
 _QUOTE = rf"(?:[`\x91-\x94\xab\xbb\u2018-\u201f\u2039\u203a]{{1,2}}|''|{_APOSTROPHE})"
-_DOUBLE_QUOTE = rf"(?:\"|{_ignore_case('&quot;')})"
+_DOUBLE_QUOTE = rf"(?:\"|{_nocase('&quot;')})"
 
 # Words. A letter may be an HTML entity. A period between letters does not end a word.
-_WORD_L = rf"(?:[{LETTERS}{MARKS}\xad]|&[aeiouAEIOU]{_ignore_case('acute grave uml')};)"
+_WORD_L = rf"(?:[{LETTERS}{MARKS}\xad]|&[aeiouAEIOU]{_nocase('acute grave uml')};)"
 _WORD_LD = rf"(?:{_WORD_L}|{_D})"
 _WORD = rf"{_WORD_L}{_WORD_LD}*(?:[.!?]{_WORD_L}{_WORD_LD}*)*"
-_CLITIC = rf"{_APOSTROPHE}(?:[msdMSD]|{_ignore_case('re ve ll')})"
+_CLITIC = rf"{_APOSTROPHE}(?:[msdMSD]|{_nocase('re ve ll')})"
 _NEGATED = r"[A-Za-z\xad]*[A-MO-Za-mo-z]\xad*"
 _NEGATION = rf"(?i:n){_LIKE_APOSTROPHE}(?i:t)"
 _WITH_APOSTROPHE = "|".join(
@@ -72,10 +72,10 @@ _WITH_APOSTROPHE = "|".join(
         rf"{_APOSTROPHE}(?i:n){_APOSTROPHE}?",
         rf"[A-HJ-XZn]{_LIKE_APOSTROPHE}{_L}{{2,}}",
         rf"[lLdDjJ]{_APOSTROPHE}",
-        rf"{_ignore_case('dunkin somethin ol')}{_APOSTROPHE}",
-        rf"{_APOSTROPHE}{_ignore_case('em till? cause [2-9]0s')}",
+        rf"{_nocase('dunkin somethin ol')}{_APOSTROPHE}",
+        rf"{_APOSTROPHE}{_nocase('em till? cause [2-9]0s')}",
         rf"{_L}+[aeiouyAEIOUY]{_LIKE_APOSTROPHE}[aeiouA-Z]{_L}*",
-        _ignore_case(r"cont'd\.? nor'easter c'mon e'er s'mores ev'ry li'l nat'l"),
+        _nocase(r"cont'd\.? nor'easter c'mon e'er s'mores ev'ry li'l nat'l"),
         rf"(?i:o){_LIKE_APOSTROPHE}(?i:o)",
     ]
 )
@@ -83,15 +83,15 @@ _WITH_APOSTROPHE = "|".join(
 # Words with hyphens, slashes and ampersands
 _ELIDED = rf"(?:[dDoOlL]{_LIKE_APOSTROPHE}{_LD})"
 _THING = rf"{_ELIDED}?{_LD}+(?:[-_\u058a\u2010\u2011]{_ELIDED}?{_LD}+)*"
-_COUNTRIES = _ignore_case(r"u\.s\.-u\.k u\.s\.-u\.s\.s\.r (?:canada|sino|korean|eu|japan|non)-u\.s")
+_COUNTRIES = _nocase(r"u\.s\.-u\.k u\.s\.-u\.s\.s\.r (?:canada|sino|korean|eu|japan|non)-u\.s")
 _INITIALS = rf"(?:{_COUNTRIES}|[A-Za-z](?:\.[A-Za-z])+)"
 _ACRONYM = rf"(?:{_INITIALS}|[A-Za-z])"
 _HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9\xad]+))+"
 _SLASH_PART = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
-_FIRM = rf"[A-Z]+(?:(?:[+&]|{_ignore_case('&amp;')})[A-Z]+)+"
+_FIRM = rf"[A-Z]+(?:(?:[+&]|{_nocase('&amp;')})[A-Z]+)+"
 _FIXED = "|".join(
     [
-        _ignore_case(r"-[rl][rcs]b- c\.d\.s pro- anti- s(?:&|&amp;)p-500 s(?:&|&amp;)ls"),
+        _nocase(r"-[rl][rcs]b- c\.d\.s pro- anti- s(?:&|&amp;)p-500 s(?:&|&amp;)ls"),
         rf"(?i:cap){_APOSTROPHE}(?i:n)",
         rf"(?i:c){_APOSTROPHE}(?i:est)",
     ]
@@ -113,37 +113,27 @@ _DOTTED_PHONE = r"(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 # Abbreviations that may end a sentence, that do not end one, and that come before numbers
 _ABBREVIATION = "|".join(
     [
-        _ignore_case("jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri"),
-        _ignore_case(
-            "ala ariz calif colo conn ct dak fla ga ind kans? ky md mich minn mo mont neb nev"
-        ),
-        _ignore_case(
-            "okla penn tenn va vt wisc? wyo inc cos? corp ltd plc bancorp rt bhd assn univ"
-        ),
-        _ignore_case(
-            r"intl sys tel est ext sq [js]r bros (?:ed|ph)\.d esq bldg blvd rd etc al seq"
-        ),
+        _nocase("jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri"),
+        _nocase("ala ariz calif colo conn ct dak fla ga ind kans? ky md mich minn mo mont neb nev"),
+        _nocase("okla penn tenn va vt wisc? wyo inc cos? corp ltd plc bancorp rt bhd assn univ"),
+        _nocase(r"intl sys tel est ext sq [js]r bros (?:ed|ph)\.d esq bldg blvd rd etc al seq"),
         r"A(?i:z|rk)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)",
         r"(?i:pp?t)[ye](?i:s?)",
     ]
 )
 _TITLE = "|".join(
     [
-        _ignore_case(
-            "mr mrs ms drs? profs? sens? reps? attys? lt col gen messrs govs? adm rev maj sgt"
-        ),
-        _ignore_case(
+        _nocase("mr mrs ms drs? profs? sens? reps? attys? lt col gen messrs govs? adm rev maj sgt"),
+        _nocase(
             "cpl pvt capt ste? ave pres lieut hon brig co?mdr pfc spc supts? det mt ft adj adv"
         ),
-        _ignore_case(
-            "asst assoc ens insp mlle mme msgr sfc vs alex wm jos cie cf treas ph invt elec"
-        ),
-        _ignore_case(r"natl dept a\.k\.a"),
+        _nocase("asst assoc ens insp mlle mme msgr sfc vs alex wm jos cie cf treas ph invt elec"),
+        _nocase(r"natl dept a\.k\.a"),
         r"M(?i:iss)|(?i:m)[ft](?i:g)",
         _ACRONYM,
     ]
 )
-_BEFORE_NUMBER = _ignore_case("ca figs? prop nos? art bldg pp op")
+_BEFORE_NUMBER = _nocase("ca figs? prop nos? art bldg pp op")
 # Words that begin a sentence, so that the period of an initial before them ends a sentence.
 _STARTERS = "|".join(
     [
@@ -161,22 +151,20 @@ _ATTRIBUTE = rf"{_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?"
 _TAG = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_NAME}|{_NAME}(?: +(?:{_ATTRIBUTE})?)* */?) *>"
 _URL_END = r"[^ \t\n\f\r\"<>|.!?(){},-]"
 _URL_PATH = rf"(?:/[^ \t\n\f\r\"<>|()]+{_URL_END})?"
-_URL = rf"{_ignore_case('https?')}://[^ \t\n\f\r\"<>|(){{}}]+{_URL_END}"
+_URL = rf"{_nocase('https?')}://[^ \t\n\f\r\"<>|(){{}}]+{_URL_END}"
 _WWW = rf"(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}{_URL_PATH}"
 # The range from comma to underscore is a mistake of the original: it also excludes capitals and
 # digits.
-_SITE = rf"(?:[^ \t\n\f\r\"`'<>|.!?(){{}},-_$]+\.)+{_ignore_case('com net org edu')}{_URL_PATH}"
+_SITE = rf"(?:[^ \t\n\f\r\"`'<>|.!?(){{}},-_$]+\.)+{_nocase('com net org edu')}{_URL_PATH}"
 _MAIL_PART = r"[^ \t\n\f\r\"<>|(){}.\xa0]+"
 _MAIL = (
-    rf"(?:{_ignore_case('&lt;')}|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|(){{}}\xa0]*"
-    rf"@(?:{_MAIL_PART}\.)*{_MAIL_PART}(?:{_ignore_case('&gt;')}|>)?"
+    rf"(?:{_nocase('&lt;')}|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|(){{}}\xa0]*"
+    rf"@(?:{_MAIL_PART}\.)*{_MAIL_PART}(?:{_nocase('&gt;')}|>)?"
 )
 _FILE_ENDING = "|".join(
     [
-        _ignore_case(
-            "bat bmp class cgi cpp c dll docx? exe gif gz html? h jar java jpe?g mov mp3 pdf"
-        ),
-        _ignore_case("php pl png ppt ps py sql tar txt wav xml x zip"),
+        _nocase("bat bmp class cgi cpp c dll docx? exe gif gz html? h jar java jpe?g mov mp3 pdf"),
+        _nocase("php pl png ppt ps py sql tar txt wav xml x zip"),
     ]
 )
 _FILE = rf"{_WORD_LD}+(?:\.{_WORD_LD}+)*\.(?:{_FILE_ENDING})"
@@ -195,9 +183,9 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (r"((?i:can(?=not)|'t(?=was)))(?i:not|was)", Kind.PLAIN),
     (r"((?i:'t(?=is)|(?:gon|wan)(?=na)|got(?=ta)|(?:lem|gim)(?=me)))(?i:is|na|ta|me)", Kind.PLAIN),
     (rf"({_TAG})", Kind.TAG),
-    (rf"({_ignore_case('&md; &mdash; &ndash;')}|[\x96\x97\u2013-\u2015])", Kind.DASH),
-    (rf"({_ignore_case('&amp;')})", Kind.AMPERSAND),
-    (rf"({_ignore_case('&(?:ht|tl|ur|lr|qc|ql|qr|odq|cdq|[#][0-9]+);')})", Kind.PLAIN),
+    (rf"({_nocase('&md; &mdash; &ndash;')}|[\x96\x97\u2013-\u2015])", Kind.DASH),
+    (rf"({_nocase('&amp;')})", Kind.AMPERSAND),
+    (rf"({_nocase('&(?:ht|tl|ur|lr|qc|ql|qr|odq|cdq|[#][0-9]+);')})", Kind.PLAIN),
     (rf"({_WORD}){_CLITIC}", Kind.WORD),
     (rf"({_NEGATED}){_NEGATION}", Kind.WORD),
     (rf"({_WORD})", Kind.WORD),
@@ -235,7 +223,7 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (rf"({_DOUBLE_QUOTE})[A-Za-z0-9$]", Kind.OPENING),
     (rf"({_DOUBLE_QUOTE})", Kind.CLOSING),
     (r"(\x7f)", Kind.SKIP),
-    (rf"([<>]|{_ignore_case('&lt; &gt;')})", Kind.SIGN),
+    (rf"([<>]|{_nocase('&lt; &gt;')})", Kind.SIGN),
     (rf"({_SMILEY})[^A-Za-z0-9]", Kind.SMILEY),
     (rf"({_FACE})", Kind.SMILEY),
     (r"([{}\[\]()])", Kind.SIGN),
@@ -255,7 +243,7 @@ _TABLE: tuple[tuple[str, Kind], ...] = (
     (rf"({_QUOTE})", Kind.CLOSING),
     (r"(<<|>>)", Kind.PLAIN),
     (rf"([+&~^|\\\u207a\u207b\u208a\u208b\u2044\u24b6-\u24cf{SIGNS}])", Kind.PLAIN),
-    (rf"(\0|{_SPACE}+|[\u200b\u200e\u200f\ufeff]|{_ignore_case('&nbsp;')})", Kind.SKIP),
+    (rf"(\0|{_SPACE}+|[\u200b\u200e\u200f\ufeff]|{_nocase('&nbsp;')})", Kind.SKIP),
     (r"(\r\n|[^\n]|\n)", Kind.SKIP),
 )
 
