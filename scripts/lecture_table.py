@@ -33,7 +33,7 @@ from captioning.evaluation.search_sweep import sweep
 from captioning.evaluation.validation import perplexity
 from captioning.features.cache import FeatureCache
 from captioning.features.cached_model import CachedModel
-from captioning.features.extraction import cache_features
+from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.files import write_atomic
 from captioning.inference.captioner import Captioner
 from captioning.nn import Decoder, DecoderOptions, EncoderConfig
@@ -41,7 +41,7 @@ from captioning.nn.decoder_config import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.tokenizer import tokenize
 from captioning.training import RunConfig, TrainingConfig
-from captioning.training.precision import fast_precision
+from captioning.training.precision import select_precision
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 TRAINING = TrainingConfig(
@@ -49,7 +49,7 @@ TRAINING = TrainingConfig(
     learning_rate=2e-3,
     ema_decay=0.99,
     patience=0,
-    precision=fast_precision("cpu"),
+    precision=select_precision(torch.device("cpu")),
 )
 DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
@@ -212,9 +212,11 @@ def measure(config: RunConfig) -> dict[str, float]:
             checkpoint.model.encoder,
             [image.path for image in images.images],
             config.cache,
-            grid=decoder.config.attention,
-            flip=split == "train",
-            precision=config.training.precision,
+            ExtractionConfig(
+                grid=decoder.config.attention,
+                hflip=split == "train",
+                precision=config.training.precision,
+            ),
         )
         vocabulary = checkpoint.vocabulary
         captions = [

@@ -33,7 +33,7 @@ from captioning.evaluation.search_sweep import (
 )
 from captioning.features.cache import JoinedCaches
 from captioning.features.cached_model import CachedModel
-from captioning.features.extraction import cache_features
+from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
 from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
@@ -107,9 +107,7 @@ def fit_default_reranker(
     splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
     caches = [
-        cache_features(
-            encoder, [image.path for image in split.images], cache, grid=False, flip=False
-        )
+        cache_features(encoder, [image.path for image in split.images], cache, ExtractionConfig())
         for split in splits
     ]
     words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]

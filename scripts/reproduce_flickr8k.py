@@ -28,7 +28,6 @@ but ``live``, which wants a GPU: a core trains on 16 captions a second, an hour 
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -43,14 +42,15 @@ from make_default_model import make_default_model
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.cli import train
 from captioning.decoding import BeamSearch
-from captioning.errors import CaptioningError, ConfigError
+from captioning.errors import CaptioningError, ConfigError, TrainingError
 from captioning.features.cache_keys import Precision
 from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn import DecoderOptions, EncoderConfig
+from captioning.nn.device import resolve_device
 from captioning.nn.weight_average import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
-from captioning.training.precision import fast_precision
-from captioning.training.run_directory import SETTINGS, check_run_directory
+from captioning.training.precision import select_precision
+from captioning.training.run_directory import check_run_directory, read_settings
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 DECODER = DecoderOptions(attention=True, deep_output=True, dropout=0.3)
@@ -163,7 +163,10 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
             live,
             output=output,
             training=replace(
-                LIVE, seed=seed, encoder_lr_scale=rate, precision=live_precision(output, device)
+                LIVE,
+                seed=seed,
+                encoder_lr_scale=rate,
+                precision=select_run_precision(output, device),
             ),
         )
         for seed, rate in enumerate(ENCODER_RATES)
@@ -193,19 +196,13 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
     return [[decoder], [*lives], [mean], [*rewards], [last]]
 
 
-def live_precision(output: Path, device: str) -> Precision:
-    """Return that of the run that has begun in ``output``, or the one that suits the device."""
+def select_run_precision(output: Path, device: str) -> Precision:
+    """Return the precision of the run in ``output``, or the fastest one if there is no run."""
     try:
-        settings = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
-        begun: Precision = settings["training"]["precision"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # missing or damaged
-        return fast_precision(device)
-    return begun
+        settings = read_settings(output)
+    except TrainingError:
+        settings = None  # reported when the run is trained
+    return settings.training.precision if settings else select_precision(resolve_device(device))
 
 
 def finish(step: Step) -> None:
@@ -296,7 +293,7 @@ def main() -> None:
     parser.add_argument("flickr8k", type=Path, help="folder with Flickr8k.token.txt")
     parser.add_argument("--everyday", default="", help="folder of everyday.json, @, that of photos")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are kept")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "--at-once",
         type=int,

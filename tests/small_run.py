@@ -1,7 +1,10 @@
-"""A training run that takes seconds, and one that is killed in it."""
+"""A training run that takes seconds, its variants, and a callback that interrupts it."""
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 
+from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig, TrainingCallback, TrainingConfig
@@ -10,25 +13,49 @@ TINY = Path(__file__).parents[1] / "data" / "tiny"
 
 
 def config(output, **training):
-    settings = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
+    """Return a run on data/tiny: 10 steps per epoch, 3 epochs."""
+    defaults = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
     return RunConfig(
         data=(f"coco:{TINY}",),
         output=output,
         encoder=EncoderConfig("timm:test_resnet", weights=None, image_size=64),
         decoder=DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16),
-        training=TrainingConfig(**{**settings, **training}),
+        training=TrainingConfig(**{**defaults, **training}),
         min_count=2,
         workers=0,
+        device="cpu",
     )
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing on the way may catch it, as nothing catches SIGKILL."""
+    """Not an Exception: like SIGKILL, nothing may catch it."""
 
 
-def kill_after(batches):
+def kill_after(steps):
     def on_step(progress):
-        if progress.step == batches:
+        if progress.step == steps:
             raise Killed
 
     return TrainingCallback(on_step=on_step)
+
+
+def initialize(run, model):
+    """Return a run that starts from a model."""
+    return replace(run, init_from=model, decoder=DecoderOptions(), encoder=EncoderConfig())
+
+
+def fine_tuning(model, output, **training):
+    defaults = {"fine_tune_stages": 2, "ema_decay": 0.5, "epochs": 2}
+    return initialize(config(output, **{**defaults, **training}), model)
+
+
+def load_weights(model):
+    return load_checkpoint(model).model.state_dict()
+
+
+def read_log(model):
+    """Return the rows of a run's log without its times."""
+    with (model.parent / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    times = ("seconds", "captions_per_second")
+    return [{name: value for name, value in row.items() if name not in times} for row in rows]

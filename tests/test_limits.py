@@ -17,7 +17,6 @@ PENDING: set[str] = {
     "cli/caption.py:run",
     "evaluation/evaluate.py:evaluate",
     "evaluation/validation.py:caption_features",
-    "features/extraction.py:cache_features",
     "inference/captioner.py",
     "nn/decoder.py:Decoder.teach",
     "nn/decoder_config.py:DecoderOptions._refuse_what_does_not_fit",

@@ -2,8 +2,8 @@
 
 Each command is a module of :mod:`captioning.cli` with a frozen config dataclass, whose fields
 become the flags, and a function ``run(config) -> exit code``. Only the module of the requested
-command is imported. A module may define ``take_preset(words) -> (remaining words, config)`` to
-change the defaults of the flags.
+command is imported. A module may define ``split_preset(words) -> (remaining words, config
+class)`` to change the defaults of the flags; any callable that returns the config will do.
 """
 
 import importlib
@@ -103,15 +103,14 @@ def _run(words: list[str]) -> int:
 
     command = _COMMANDS[name]
     module = importlib.import_module(f"captioning.cli.{command.module}")
-    words, default = words[1:], None
-    if hasattr(module, "take_preset"):
-        words, default = module.take_preset(words)
+    words, config_class = words[1:], getattr(module, command.config)
+    if hasattr(module, "split_preset"):
+        words, config_class = module.split_preset(words)
     config = tyro.cli(
-        getattr(module, command.config),
+        config_class,
         prog=f"captioning {name}",
         description=module.__doc__,
         args=words,
-        default=default,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return int(module.run(config))

@@ -1,12 +1,14 @@
-"""Train a model on captioned photos.
+"""Train a model on captioned images.
 
---preset NAME makes the decoder one of the literature's captioners: m-rnn, neuraltalk,
-show-and-tell, lrcn, minds-eye, show-attend-tell, up-down or language-model. All other settings
-still apply, and change it.
+--preset NAME makes the decoder one of the published captioning models: m-rnn, neuraltalk,
+show-and-tell, lrcn, minds-eye, show-attend-tell, up-down, or language-model. Other flags change
+its settings.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -26,11 +28,9 @@ from captioning.training import Progress as TrainingProgress
 from captioning.training import RunConfig, TrainingCallback, train
 from captioning.training.memory import disable_malloc_trim
 
-_PRESET = "--preset"
-
 
 class _Bars:
-    """Two bars on standard error: images looked at, and batches with captions per second."""
+    """Progress bars on standard error: encoded images, and training steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -45,66 +45,63 @@ class _Bars:
             disable=not console.is_terminal,
             redirect_stdout=False,
         )
-        self.looking: TaskID | None = None
+        self.encoding: TaskID | None = None
         self.training: TaskID | None = None
 
-    def on_message(self, text: str) -> None:
-        self.console.print(text)
-
     def on_encode(self, done: int, total: int) -> None:
-        if self.looking is None and done == total:
-            return  # another process has looked at them
-        if self.looking is None:
-            self.looking = self.progress.add_task("images", total=total, rate="")
-            if not self.console.is_terminal:  # there is no progress bar
+        if self.encoding is None and done == total:
+            return  # another process encoded them
+        if self.encoding is None:
+            self.encoding = self.progress.add_task("images", total=total, rate="")
+            if not self.console.is_terminal:  # there is no bar
                 images = format_count(total - done, "image")
-                self.on_message(f"Encoding {images}.")
-        self.progress.update(self.looking, completed=done, total=total)
+                self.console.print(f"Encoding {images}. The features are cached.")
+        self.progress.update(self.encoding, completed=done, total=total)
         if done == total:
-            self.looking = None
+            self.encoding = None
 
     def on_resume(self, done: int, total: int) -> None:
-        self._start(total)
-        assert self.training is not None
-        self.progress.update(self.training, completed=done)
+        self.progress.update(self._training_task(total), completed=done)
 
     def on_step(self, state: TrainingProgress) -> None:
-        if self.training is None:
-            self._start(state.steps)
-        assert self.training is not None
         self.progress.update(
-            self.training,
+            self._training_task(state.steps),
             completed=state.step,
             rate=f"{state.captions_per_second:.0f} captions/s, loss {state.loss:.3f}",
         )
 
-    def _start(self, total: int) -> None:
-        self.training = self.progress.add_task("training", total=total, rate="")
+    def _training_task(self, total: int) -> TaskID:
+        if self.training is None:
+            self.training = self.progress.add_task("training", total=total, rate="")
+        return self.training
 
 
-def take_preset(words: Sequence[str]) -> tuple[list[str], RunConfig | None]:
-    """Return the command's words without ``--preset NAME``, and the settings it stands for.
+def split_preset(arguments: Sequence[str]) -> tuple[list[str], Callable[..., RunConfig]]:
+    """Remove ``--preset NAME`` from the arguments of the command.
+
+    Returns:
+        The other arguments, and the function or class whose parameters they set: RunConfig, with
+        the decoder of the preset as default.
 
     Raises:
-        ConfigError: The name is missing or unknown, or given twice.
+        ConfigError: The name is missing or unknown, or there are several presets.
     """
-    import tyro
-
-    joined = [part for word in words for part in _parted(word)]
-    if (count := joined.count(_PRESET)) == 0:
-        return list(words), None
-    place = joined.index(_PRESET)
-    name = joined[place + 1] if place + 1 < len(joined) else ""
-    if count > 1 or not name or name.startswith("-"):
-        raise ConfigError(f"Give --preset once, and one name with it: {', '.join(PRESETS)}.")
-    default = RunConfig(data=("",), output=Path(), decoder=preset(name))
-    for required in ("data", "output"):  # past the type, which has no word for "not given yet"
-        object.__setattr__(default, required, tyro.MISSING)
-    return joined[:place] + joined[place + 2 :], default
-
-
-def _parted(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith(f"{_PRESET}=") else [word]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", action="append", default=[])
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        found, others = argparse.Namespace(preset=[""]), []
+    if not found.preset:
+        return list(arguments), RunConfig
+    if len(found.preset) > 1 or not found.preset[0]:
+        raise ConfigError(f"--preset needs one name, once. Presets: {', '.join(PRESETS)}.")
+    defaults = {
+        field.name: field.default_factory()
+        for field in fields(RunConfig)
+        if field.default_factory is not MISSING
+    }
+    return others, partial(RunConfig, **{**defaults, "decoder": preset(found.preset[0])})
 
 
 def run(config: RunConfig) -> int:
@@ -112,12 +109,17 @@ def run(config: RunConfig) -> int:
     console = stderr_console()
     disable_malloc_trim()
     bars = _Bars(console)
-    callback = TrainingCallback(bars.on_message, bars.on_encode, bars.on_step, bars.on_resume)
+    callback = TrainingCallback(
+        on_message=console.print,
+        on_encode=bars.on_encode,
+        on_step=bars.on_step,
+        on_resume=bars.on_resume,
+    )
     try:
         with bars.progress:
-            model = train(config, callback)
+            result = train(config, callback)
     except KeyboardInterrupt:
-        console.print("Interrupted. Give the same command again to go on.")
+        console.print("Interrupted. Run the same command again to resume.")
         return 130
-    console.print(f"The model is in {model}")
+    console.print(f"Saved the model to {result.model_dir}.")
     return 0

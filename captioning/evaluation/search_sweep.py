@@ -14,7 +14,7 @@ from captioning.evaluation.evaluate import no_readable_image
 from captioning.evaluation.validation import caption_features
 from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
-from captioning.features.extraction import cache_features
+from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.inference.captioner import Captioner
 from captioning.metrics import Scores, score
 from captioning.metrics.scores import SCORE_NAMES
@@ -84,9 +84,7 @@ def sweep(
         checkpoint.model.encoder,
         [image.path for image in images],
         Path(cache),
-        grid=checkpoint.model.decoder.config.attention,
-        flip=False,
-        workers=workers,
+        ExtractionConfig(grid=checkpoint.model.decoder.config.attention, workers=workers),
     )
     if not features.readable:
         raise no_readable_image(data, features.unreadable)

@@ -101,7 +101,7 @@ def perplexity(
         for batch in dataset.batches(batch_size, per_image=_CAPTIONS_PER_IMAGE):
             features = cached_model.encode(cache, batch.images)
             inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
-            logits = cached_model.decoder(features, inputs, batch.image.to(device))
+            logits = cached_model.decoder(features, inputs, batch.image_index.to(device))
             loss = cross_entropy(logits, batch.targets.to(device))
             total += loss.nll.item() * loss.words
             words += loss.words

@@ -1,1 +1,1 @@
-"""Features of a frozen encoder: extraction and the cache on disk."""
+"""Features of images from a frozen encoder, and their cache on disk."""

@@ -1,4 +1,4 @@
-"""Rows computed once for each image, and read from a memory-mapped file."""
+"""Cached rows of images: NumPy arrays on disk that are read by memory mapping."""
 
 import errno
 import json
@@ -17,42 +17,43 @@ from captioning.files import write_atomic
 
 _ROWS, _INDEX = "features.npy", "index.json"
 _HALF = np.dtype(np.float16)
+_Shape = tuple[int, int, int, int]
 
 
 @runtime_checkable
 class CacheRows(Protocol):
-    """Rows of numbers for the images of a split, however they come about."""
+    """Readable rows of the images of a split: a cache, or rows that are computed on demand."""
 
     def __len__(self) -> int: ...
 
     @property
     def views(self) -> int:
-        """How many views of each image can be asked for."""
+        """Number of views per image."""
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """What was wrong with the images that could not be read, by their row."""
+        """Reason for each image that cannot be read, by its row."""
 
     @property
     def readable(self) -> list[int]:
-        """Rows of the images that could be read."""
+        """Rows of the images that can be read."""
 
     def read(self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None) -> Tensor:
-        """Return the rows ``(B, P, D)`` of ``images``.
+        """Return the rows of images, ``(B, P, D)``.
 
         Args:
-            images: Places of the images.
-            views: Which view of each; the image itself where nothing is given.
+            images: Row of each image.
+            views: View of each image. None: the whole image, not flipped.
         """
 
 
-def _take_room(path: Path) -> None:
-    """Take the file's whole room on the disk now.
+def _allocate(path: Path) -> None:
+    """Reserve the disk space of a sparse file.
 
-    Without it, a disk that fills up later kills the process in the middle of a write to memory.
+    Otherwise a disk that fills up later kills the process during a write to mapped memory.
 
     Raises:
-        OSError: There is no room.
+        OSError: There is not enough space. The file is removed.
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -60,59 +61,60 @@ def _take_room(path: Path) -> None:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
                 if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
-                    return  # a file system that cannot
+                    return  # not supported by the file system
                 path.unlink()
                 raise
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """Return what :meth:`RowCache.flush` wrote, or nothing where it is missing or damaged."""
+    """Return the index that :meth:`RowCache.flush` wrote, or ``{}`` if it is missing or damaged.
+
+    Raises:
+        OSError: The file exists but cannot be read. The cache must not be overwritten then.
+    """
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # what is there and cannot be read is not begun anew
+    except (FileNotFoundError, ValueError):
         return {}
     if not (isinstance(index, dict) and {"shape", "done", "unreadable"} <= index.keys()):
         return {}
     return {**index, "unreadable": {int(row): why for row, why in index["unreadable"].items()}}
 
 
-def rows_done(directory: Path) -> int:
-    """Return how many rows a cache counts on disk, which another process may be writing."""
+def _read_complete_index(directory: Path, shape: _Shape) -> dict[str, Any] | None:
+    try:
+        index = _read_index(directory / _INDEX)
+    except OSError:
+        return None
+    return index if index.get("shape") == list(shape) and index["done"] == shape[0] else None
+
+
+def count_rows(directory: Path) -> int:
+    """Return the number of rows that the index of a cache counts."""
     try:
         return int(_read_index(directory / _INDEX).get("done", 0))
     except OSError:
         return 0
 
 
-def _whole_index(directory: Path, shape: tuple[int, int, int, int]) -> dict[str, Any] | None:
-    """Return the index of a cache that counts all its rows, or None."""
-    try:
-        index = _read_index(directory / _INDEX)
-    except OSError:
-        return None
-    whole = index.get("shape") == list(shape) and index["done"] == shape[0]
-    return index if whole else None
-
-
-def read_whole_cache(
-    directory: Path, shape: tuple[int, int, int, int]
+def open_complete_rows(
+    directory: Path, shape: _Shape
 ) -> tuple[Float16[np.ndarray, "images views P D"], dict[int, str]] | None:
-    """Return the rows of a complete cache, unchanged on disk, and what could not be read.
+    """Return the rows of a complete cache of features, and the reasons for unreadable images.
 
-    None where there is none in ``directory``, or it is incomplete, damaged, or of another shape.
+    Returns None, and changes nothing, if the cache is missing, incomplete, damaged, or has
+    another shape.
     """
-    if (index := _whole_index(directory, shape)) is None:
+    if (index := _read_complete_index(directory, shape)) is None:
         return None
-    rows = _map_rows(directory / _ROWS, shape)
+    rows = _map_rows(directory / _ROWS, shape, _HALF)
     return None if rows is None else (rows, index["unreadable"])
 
 
-def _map_rows(
-    path: Path, shape: tuple[int, int, int, int], dtype: np.dtype = _HALF
-) -> np.ndarray | None:
-    """Map the rows of a cache to be read; None where they are missing, cut or damaged.
+def _map_rows(path: Path, shape: _Shape, dtype: np.dtype) -> np.ndarray | None:
+    """Map rows for reading. None if the file is missing, truncated, or damaged.
 
-    Mapping them to be written would lengthen with zeros a file that was cut.
+    A writable mapping would extend a truncated file with zeros.
     """
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
@@ -122,20 +124,22 @@ def _map_rows(
 
 
 class RowCache:
-    """Rows of numbers for each image, and which images could not be read.
+    """Rows of numbers for each image, in an ordinary ``.npy`` file.
 
-    The file is an ordinary ``.npy`` array. Rows are written in order and counted in ``index.json``,
-    so an interrupted run goes on where it was.
+    Rows are appended in order and counted in ``index.json``, so an interrupted extraction resumes.
 
     Args:
-        directory: Where this one cache lies.
+        directory: Directory of this cache only.
         shape: ``(images, views, P, D)``.
+
+    Raises:
+        DataError: The directory cannot be read or written.
     """
 
     dtype: ClassVar[np.dtype]
-    """Of the numbers in the file."""
+    """Type of the stored numbers."""
 
-    def __init__(self, directory: Path, shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, directory: Path, shape: _Shape) -> None:
         self.directory = directory
         self.done = 0
         self.unreadable: dict[int, str] = {}
@@ -145,65 +149,62 @@ class RowCache:
             self._open(shape)
         except OSError as error:
             raise DataError(
-                f"The cache {directory} cannot be written or read: {error}. "
-                "Give another directory as cache."
+                f"cannot read or write the cache {directory}: {error}. Use another cache directory."
             ) from error
 
     @classmethod
-    def is_whole(cls, directory: Path, shape: tuple[int, int, int, int]) -> bool:
-        """Return whether a folder holds all rows of this kind and shape; nothing is changed."""
-        if _whole_index(directory, shape) is None:
+    def is_complete(cls, directory: Path, shape: _Shape) -> bool:
+        """Return whether a directory holds all rows, without changing it."""
+        if _read_complete_index(directory, shape) is None:
             return False
         return _map_rows(directory / _ROWS, shape, cls.dtype) is not None
 
-    def _open(self, shape: tuple[int, int, int, int]) -> None:
+    def _open(self, shape: _Shape) -> None:
         index = _read_index(self._index)
-        if (
-            index.get("shape") == list(shape)
-            and _map_rows(self._file, shape, self.dtype) is not None
-        ):
+        rows = _map_rows(self._file, shape, self.dtype)
+        if index.get("shape") == list(shape) and rows is not None:
             self.done = index["done"]
             self.unreadable = index["unreadable"]
             self.rows = np.lib.format.open_memmap(self._file, mode="r+")
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._index.unlink(missing_ok=True)  # what it counts is not in the rows that begin now
+        self._index.unlink(missing_ok=True)  # it counts rows that are overwritten now
         self.rows = np.lib.format.open_memmap(self._file, mode="w+", dtype=self.dtype, shape=shape)
-        self.flush()  # so that another run that needs the same rows does not begin its own
-        _take_room(self._file)
+        self.flush()  # so that another process opens these rows instead of overwriting them
+        _allocate(self._file)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def views(self) -> int:
-        """Views of each image: 2 or more where its mirror image was looked at as well."""
+        """Number of views per image."""
         return int(self.rows.shape[1])
 
     @property
     def complete(self) -> bool:
-        """Whether every image has been looked at."""
+        """Whether all rows are written."""
         return self.done == len(self)
 
     @property
     def readable(self) -> list[int]:
-        """Rows of the images that could be read."""
+        """Rows of the images that can be read."""
         return [row for row in range(len(self)) if row not in self.unreadable]
 
-    def append(self, features: Shaped[Tensor, "B W P D"], problems: Mapping[int, str]) -> None:
-        """Write the next images' features.
+    def append(self, rows: Shaped[Tensor, "B W P D"], errors: Mapping[int, str]) -> None:
+        """Write the rows of the next images.
 
         Args:
-            features: Zeros in the rows of images that could not be read.
-            problems: What was wrong with those, by their row in this batch.
+            rows: Rows of all views. Zeros for images that cannot be read.
+            errors: Reason for each image that cannot be read, by its row in this batch.
         """
-        end = self.done + len(features)
-        self.rows[self.done : end] = features.to(self.stored).numpy()
-        self.unreadable |= {self.done + row: why for row, why in problems.items()}
+        end = self.done + len(rows)
+        self.rows[self.done : end] = rows.to(self.torch_dtype).numpy()
+        self.unreadable |= {self.done + row: reason for row, reason in errors.items()}
         self.done = end
 
     def flush(self) -> None:
-        """Make sure that what was appended survives the end of this process."""
+        """Write appended rows to disk, and count them in the index."""
         self.rows.flush()
         index = {"shape": list(self.rows.shape), "done": self.done, "unreadable": self.unreadable}
         write_atomic(self._index, json.dumps(index))
@@ -211,42 +212,42 @@ class RowCache:
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return the rows of ``images``, features as 32-bit numbers.
+        """Return the rows of images. Features are returned as float32.
 
         Args:
-            images: Places of the images.
-            views: Which view of each; the image itself where nothing is given.
+            images: Row of each image.
+            views: View of each image. None: the whole image, not flipped.
         """
         view = np.zeros(len(images), int) if views is None else views.numpy()
         rows = torch.from_numpy(self.rows[images.numpy(), view])
         return rows.float() if rows.is_floating_point() else rows
 
     @property
-    def stored(self) -> torch.dtype:
-        """Torch's name for :attr:`dtype`."""
+    def torch_dtype(self) -> torch.dtype:
+        """The torch type of :attr:`dtype`."""
         return torch.from_numpy(np.empty(0, self.dtype)).dtype
 
 
 class FeatureCache(RowCache):
-    """Features of 16 bits.
+    """Features in 16 bits. P is 1 if only v is cached.
 
-    P is 1 where only v is kept, and views are those of :mod:`captioning.images.augmentation`.
+    Views are numbered as in :mod:`captioning.images.augmentation`.
     """
 
     dtype = _HALF
 
 
 class PixelCache(RowCache):
-    """Pixels: each position is one, and its D are its colours. The rows are ``(1, S * S, 3)``."""
+    """Pixels in 8 bits. P is the number of pixels, and D the three colour channels."""
 
     dtype = np.dtype(np.uint8)
 
 
 class JoinedCaches:
-    """Several caches read as one: the images of each after those of the one before it.
+    """Several caches that are read as one, concatenated along the images.
 
     Args:
-        caches: With the same views, positions and channels.
+        caches: Caches with the same number of views, positions and channels.
     """
 
     def __init__(self, caches: Sequence[RowCache]) -> None:
@@ -258,35 +259,35 @@ class JoinedCaches:
 
     @property
     def views(self) -> int:
-        """Views of each image."""
+        """Number of views per image."""
         return self.caches[0].views
 
     @property
     def unreadable(self) -> dict[int, str]:
-        """What was wrong with the images that could not be read, by their row."""
+        """Reason for each image that cannot be read, by its row."""
         return {
-            int(start) + row: why
+            int(start) + row: reason
             for start, cache in zip(self._starts, self.caches, strict=False)
-            for row, why in cache.unreadable.items()
+            for row, reason in cache.unreadable.items()
         }
 
     @property
     def readable(self) -> list[int]:
-        """Rows of the images that could be read."""
+        """Rows of the images that can be read."""
         unreadable = self.unreadable
         return [row for row in range(len(self)) if row not in unreadable]
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return the rows of ``images``, as :meth:`RowCache.read` does."""
+        """Return the rows of images. Arguments as in :meth:`RowCache.read`."""
         views = torch.zeros_like(images) if views is None else views
-        none = self.caches[0].read(images[:0])
-        found = none.new_empty(len(images), *none.shape[1:])
+        empty = self.caches[0].read(images[:0])
+        result = empty.new_empty(len(images), *empty.shape[1:])
         owner = np.searchsorted(self._starts, images.numpy(), side="right") - 1
         for number, cache in enumerate(self.caches):
             rows = torch.from_numpy(np.flatnonzero(owner == number))
             if len(rows):
                 local = images[rows] - int(self._starts[number])
-                found[rows] = cache.read(local, views[rows])
-        return found
+                result[rows] = cache.read(local, views[rows])
+        return result

@@ -1,4 +1,4 @@
-"""Names of caches: all that their rows depend on, and a change of any of it is another cache."""
+"""Directory names of caches. Every input that changes the cached rows changes the name."""
 
 import hashlib
 import json
@@ -15,38 +15,39 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """All that features depend on.
+    """Everything that features depend on, except the image files.
 
     Attributes:
-        encoder: The encoder's name.
+        encoder: Name of the encoder.
         weights: Hash of its weights.
-        preprocessing: How images became pixels.
-        grid: Whether every position is kept, or only v.
-        flip: Whether each image was looked at mirrored as well.
-        precision: Of the encoder's products.
-        crops: Further views of each image (:mod:`captioning.images.augmentation`).
+        preprocessing: How images become pixels.
+        grid: Whether all grid positions are cached, or only v.
+        hflip: Whether a flipped view of each image is cached.
+        precision: Precision of the encoder's matrix products.
+        crops: Number of cached crops of each image (:mod:`captioning.images.augmentation`).
     """
 
     encoder: str
     weights: str
     preprocessing: Mapping[str, Any]
     grid: bool
-    flip: bool
+    hflip: bool
     precision: Precision = "float32"
     crops: int = 0
 
     def digest(self, paths: Sequence[Path]) -> str:
-        """Return a name for the features of these files as they lie on disk now."""
-        key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing), self.grid, self.flip]
+        """Return a name for the features of files with their current size and time."""
+        key = [_VERSION, self.encoder, self.weights, dict(self.preprocessing)]
+        key += [self.grid, self.hflip]
         key += [] if self.precision == "float32" else [self.precision]
         key += [f"{self.crops} crops"] if self.crops else []
         return _digest(key, paths)
 
 
 def pixels_digest(preprocessing: Preprocessing, paths: Sequence[Path]) -> str:
-    """Return a name for the pixels of these files as they lie on disk now."""
-    resized = [preprocessing.size, preprocessing.interpolation, preprocessing.fit]
-    return _digest(["pixels", _VERSION, *resized], paths)
+    """Return a name for the pixels of files with their current size and time."""
+    resizing = [preprocessing.size, preprocessing.interpolation, preprocessing.fit]
+    return _digest(["pixels", _VERSION, *resizing], paths)
 
 
 def _digest(key: Sequence[Any], paths: Sequence[Path]) -> str:
@@ -58,5 +59,5 @@ def _fingerprint(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError:
-        return (-1, -1)  # the reading of the image will say what is wrong
+        return (-1, -1)  # reported when the image is read
     return (stat.st_size, stat.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""What is trained, between the cache and the words."""
+"""The trained part of a model, applied to cached features."""
 
 import torch
 from jaxtyping import Int
@@ -9,16 +9,17 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 from captioning.nn.split_encoder import EncoderTail
 
-# cuDNN prepares all convolutions anew for each new number of images: 7 s for an EfficientNet.
-_MULTIPLE_OF = {"cuda": 16}
+# cuDNN selects convolution algorithms again for each new batch size: 7 s for an EfficientNet.
+_BATCH_MULTIPLES = {"cuda": 16}
 
 
 class CachedModel(nn.Module):
-    """What is trained: a decoder and, where the CNN is fine-tuned, the CNN's last stages.
+    """A decoder and, if the encoder is fine-tuned, its last stages.
 
     Args:
-        decoder: Features and words to the next word.
-        tail: From what is cached to the grid; None where the grid itself is cached.
+        decoder: The decoder.
+        tail: Last encoder stages, which turn cached rows into the feature grid. None: the grid
+            itself is cached.
     """
 
     def __init__(self, decoder: Decoder, tail: EncoderTail | None = None) -> None:
@@ -28,7 +29,7 @@ class CachedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """Device of the weights."""
         return self.decoder.embedding.weight.device
 
     def encode(
@@ -37,47 +38,44 @@ class CachedModel(nn.Module):
         images: Int[Tensor, " B"],
         views: Int[Tensor, " B"] | None = None,
     ) -> Features:
-        """Return what the decoder needs of some cached images.
+        """Return the features of ``B`` images, as the decoder reads them.
 
         Args:
-            cache: Of all images.
-            images: Their places in it. Places beyond its end have no image: v and the grid are
-                zero there.
-            views: Which view of each; the image itself where nothing is given.
+            cache: Cached rows of all images.
+            images: Row of each image. Rows beyond the end of the cache have no image: v and the
+                grid are zero.
+            views: View of each image. None: the whole image, not flipped.
         """
-        seen = images < len(cache)
-        if not seen.all():
-            return self._blind(cache, images, views, seen)
+        has_image = images < len(cache)
+        if not has_image.all():
+            return self._encode_with_gaps(cache, images, views, has_image)
         grid = cache.read(images, views).to(self.device)
         if self.tail is not None:
             grid = self.tail(grid).float()
         return Features(grid.mean(1), grid if self.decoder.config.attention else None)
 
-    def _blind(
-        self,
-        cache: CacheRows,
-        images: Tensor,
-        views: Tensor | None,
-        seen: Tensor,
+    def _encode_with_gaps(
+        self, cache: CacheRows, images: Tensor, views: Tensor | None, has_image: Tensor
     ) -> Features:
-        """Look at the images that there are, and put zeros in the place of the others."""
-        if not seen.any():
+        """Encode the rows that have an image, and insert zeros for the others."""
+        if not has_image.any():
             size = self.decoder.config.feature_size
             vector = torch.zeros(len(images), size, device=self.device)
             grid = vector.unsqueeze(1) if self.decoder.config.attention else None
             return Features(vector, grid)
-        rows = seen.nonzero().flatten()
-        asked = _repeated(rows, _MULTIPLE_OF.get(self.device.type, 1))
-        found = self.encode(cache, images[asked], None if views is None else views[asked])
+        rows = has_image.nonzero().flatten()
+        padded = _pad_to_multiple(rows, _BATCH_MULTIPLES.get(self.device.type, 1))
+        found = self.encode(cache, images[padded], None if views is None else views[padded])
 
-        def spread(those: Tensor) -> Tensor:
-            zeros = those.new_zeros(len(images), *those.shape[1:])
-            return zeros.index_copy(0, rows.to(self.device), those[: len(rows)])
+        def insert_zeros(tensor: Tensor) -> Tensor:
+            zeros = tensor.new_zeros(len(images), *tensor.shape[1:])
+            return zeros.index_copy(0, rows.to(self.device), tensor[: len(rows)])
 
-        return Features(spread(found.vector), None if found.grid is None else spread(found.grid))
+        grid = None if found.grid is None else insert_zeros(found.grid)
+        return Features(insert_zeros(found.vector), grid)
 
 
-def _repeated(places: Int[Tensor, " B"], unit: int) -> Int[Tensor, " C"]:
-    """Return ``places``, the first repeated until their number is a multiple of ``unit``."""
-    missing = -len(places) % unit
-    return torch.cat([places, places[:1].expand(missing)])
+def _pad_to_multiple(rows: Int[Tensor, " B"], multiple: int) -> Int[Tensor, " C"]:
+    """Return rows, the first repeated until their number is a multiple."""
+    missing = -len(rows) % multiple
+    return torch.cat([rows, rows[:1].expand(missing)])

@@ -1,9 +1,9 @@
-"""Run a frozen encoder over all images once, or only read them."""
+"""Extraction of features with a frozen encoder into a cache."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +17,8 @@ from captioning.features.cache import (
     FeatureCache,
     PixelCache,
     RowCache,
-    read_whole_cache,
-    rows_done,
+    count_rows,
+    open_complete_rows,
 )
 from captioning.features.cache_keys import FeatureKey, Precision, pixels_digest
 from captioning.images.augmentation import view_of
@@ -29,73 +29,87 @@ from captioning.nn.pretrained import weights_hash
 from captioning.nn.split_encoder import EncoderFront
 
 Cache = TypeVar("Cache", bound=RowCache)
+OnProgress = Callable[[int, int], None]
 _LOCK = ".lock"
-_FLUSH_EVERY = 16  # batches
-_AVERAGED_TOGETHER = 2**28  # bytes
+_FLUSH_INTERVAL = 16  # batches
+_AVERAGE_BYTES = 2**28  # memory for grids that are averaged together
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """What is extracted from each image, and how.
+
+    Attributes:
+        grid: Cache all grid positions. False: cache only v.
+        hflip: Cache a view of the flipped image too.
+        crops: Number of random crops to cache per image. Every second one is flipped, so crops
+            need ``hflip``.
+        batch_size: Images per batch.
+        workers: Number of processes that read images (0: the main process reads them).
+        precision: Precision of the encoder's matrix products. Features are stored in 16 bits.
+    """
+
+    grid: bool = False
+    hflip: bool = False
+    crops: int = 0
+    batch_size: int = 64
+    workers: int = 2
+    precision: Precision = "float32"
+
+    @property
+    def views(self) -> int:
+        """Number of views per image."""
+        return 2 + self.crops if self.hflip else 1
 
 
 def cache_features(
     encoder: Encoder | EncoderFront,
     paths: Sequence[Path],
     directory: Path,
+    config: ExtractionConfig,
     *,
-    grid: bool,
-    flip: bool,
-    crops: int = 0,
-    batch_size: int = 64,
-    workers: int = 2,
-    precision: Precision = "float32",
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> FeatureCache:
-    """Return the features of ``paths``, computing those that the cache lacks.
+    """Return the features of image files, and extract those that are not cached.
 
-    Where v alone is wanted and the grids of the same images are cached, v is their mean: that of
-    numbers rounded to 16 bits, and so not to the last bit what the encoder gives.
+    If only v is needed and the grids of the same images are cached, v is computed as their mean.
+    Grids are stored in 16 bits, so the last bits differ from a direct extraction.
 
     Args:
-        encoder: A frozen encoder or its front, on the device where it is to work.
+        encoder: A frozen encoder, or its frozen first stages.
         paths: The images, in the order of the rows.
-        directory: Where caches lie; each set of images, encoder, weights and preprocessing has
+        directory: Directory of all caches. Each set of images, encoder, weights and config has
             its own folder in it.
-        grid: Keep every position; otherwise v alone.
-        flip: Keep a second view, of the mirrored image.
-        crops: Keep as many more views, of parts of the image; only with ``flip``, as every
-            second one is mirrored.
-        batch_size: Images looked at together.
-        workers: Processes that read and resize images; 0 reads them in this one.
-        precision: Of the encoder's products; features are kept in 16 bits whichever it is.
-        watch: Told how many images are done, of how many, before the first of those that are
-            lacking and after every batch, and every second while another process looks at them;
-            never where all are there.
+        config: What is extracted.
+        on_progress: Called with the number of finished images and the number of all images:
+            before the first missing image, after each batch, and every second while another
+            process extracts the same features. Not called if all are cached.
     """
-    preprocessing = encoder.preprocessing
     key = FeatureKey(
         encoder.config.name,
         weights_hash(encoder),
-        asdict(preprocessing),
-        grid=grid,
-        flip=flip,
-        precision=precision,
-        crops=crops,
+        asdict(encoder.preprocessing),
+        grid=config.grid,
+        hflip=config.hflip,
+        precision=config.precision,
+        crops=config.crops,
     )
-    views = 2 + crops if flip else 1
-    positions = encoder.positions if grid else 1
-    shape = (len(paths), views, positions, encoder.feature_size)
-    device = next(encoder.parameters()).device
+    positions = encoder.positions if config.grid else 1
+    shape = (len(paths), config.views, positions, encoder.feature_size)
+    loader = ImageLoader(encoder.preprocessing, config.batch_size, config.workers)
 
-    def look(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return _look(encoder, pixels, images, grid=grid, views=views).float()
+    def encode(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
+        return _encode_views(encoder, pixels, images, config)
 
     def fill(cache: FeatureCache) -> None:
-        grids = directory / replace(key, grid=True).digest(paths)
-        whole = (*shape[:2], encoder.positions, shape[3])
-        if not grid and (kept := read_whole_cache(grids, whole)):
-            _average(*kept, cache, precision, watch)
+        grid_shape = (*shape[:2], encoder.positions, shape[3])
+        grid_directory = directory / replace(key, grid=True).digest(paths)
+        if not config.grid and (grids := open_complete_rows(grid_directory, grid_shape)):
+            _fill_from_grids(cache, *grids, config.precision, on_progress)
         else:
-            _fill(cache, paths, ImageLoader(preprocessing, batch_size, workers), look, watch)
+            _fill(cache, paths, loader, encode, on_progress)
 
-    return _filled_by_one(FeatureCache, directory / key.digest(paths), shape, fill, watch)
+    return _fill_once(FeatureCache, directory / key.digest(paths), shape, fill, on_progress)
 
 
 def cache_pixels(
@@ -105,65 +119,60 @@ def cache_pixels(
     *,
     batch_size: int = 64,
     workers: int = 2,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> PixelCache:
-    """Return the pixels of ``paths``, reading those that the cache lacks.
+    """Return the resized pixels of image files, and read those that are not cached.
 
     Args:
-        preprocessing: The encoder's.
-        paths: The images, in the order of the rows.
-        directory: As for :func:`cache_features`.
-        batch_size: Images read together.
-        workers: Processes that read and resize images; 0 reads them in this one.
-        watch: As for :func:`cache_features`.
+        preprocessing: Size and interpolation of the images.
+        paths: As in :func:`cache_features`.
+        directory: As in :func:`cache_features`.
+        batch_size: Images per batch.
+        workers: Number of processes that read images (0: the main process reads them).
+        on_progress: As in :func:`cache_features`.
     """
     shape = (len(paths), 1, preprocessing.size**2, 3)
+    loader = ImageLoader(preprocessing, batch_size, workers)
 
-    def look(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
+    def to_rows(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
         return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
 
     def fill(cache: PixelCache) -> None:
-        _fill(cache, paths, ImageLoader(preprocessing, batch_size, workers), look, watch)
+        _fill(cache, paths, loader, to_rows, on_progress)
 
     own = directory / pixels_digest(preprocessing, paths)
-    return _filled_by_one(PixelCache, own, shape, fill, watch)
+    return _fill_once(PixelCache, own, shape, fill, on_progress)
 
 
-def _filled_by_one(
+def _fill_once(
     kind: type[Cache],
     directory: Path,
     shape: tuple[int, int, int, int],
     fill: Callable[[Cache], None],
-    watch: Callable[[int, int], None],
+    on_progress: OnProgress,
 ) -> Cache:
-    """Return a cache with all its rows; of several processes that want them one looks.
+    """Return a complete cache. If several processes need the same cache, one of them fills it.
 
-    The others wait, and tell meanwhile how far that one is; they open nothing, as opening begins
-    what is not there. Where it ends too early, the next one goes on from there.
-
-    Args:
-        kind: Of cache.
-        directory: Where it lies.
-        shape: Of its rows.
-        fill: Appends the rows that a cache lacks.
-        watch: Told how many images are done, of how many.
+    The others wait and report its progress. They do not open the cache, which would start a new
+    one. If the filling process ends early, another continues.
     """
-    if kind.is_whole(directory, shape):
+    if kind.is_complete(directory, shape):
         return kind(directory, shape)
-    with _alone(directory, lambda: watch(rows_done(directory), shape[0])) as waited:
+    with _lock(directory, lambda: on_progress(count_rows(directory), shape[0])) as waited:
         cache = kind(directory, shape)
         if waited or not cache.complete:
-            watch(cache.done, len(cache))
+            on_progress(cache.done, len(cache))
         if not cache.complete:
             fill(cache)
     return cache
 
 
 @contextmanager
-def _alone(directory: Path, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Hold a folder's lock, after calling ``waiting`` every second; give whether it was called.
+def _lock(directory: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock of a directory. Yields whether it had to wait.
 
-    Where there are no locks, as on some network disks, each process looks for itself.
+    Calls ``on_wait`` every second of waiting. Without file locks, as on some network disks, the
+    caller continues without a lock.
     """
     lock, waited = FileLock(directory / _LOCK), False
     while True:
@@ -172,10 +181,10 @@ def _alone(directory: Path, waiting: Callable[[], None]) -> Iterator[bool]:
             lock.acquire(timeout=1)
         except Timeout:
             waited = True
-            waiting()
+            on_wait()
             continue
         except (NotImplementedError, OSError):
-            pass  # a folder that cannot be written is told of by the cache
+            pass  # the cache reports a directory that cannot be written
         break
     try:
         yield waited
@@ -186,61 +195,61 @@ def _alone(directory: Path, waiting: Callable[[], None]) -> Iterator[bool]:
 def _fill(
     cache: RowCache,
     paths: Sequence[Path],
-    reader: ImageLoader,
-    look: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
-    watch: Callable[[int, int], None],
+    loader: ImageLoader,
+    encode: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
+    on_progress: OnProgress,
 ) -> None:
-    """Append what ``look`` makes of the pixels of the images that the cache lacks."""
-    left = [os.fspath(path) for path in paths[cache.done :]]
-    for number, batch in enumerate(reader.batches(left), 1):
-        read = [row for row, error in enumerate(batch.errors) if not error]
-        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:], dtype=cache.stored)
-        if read:
-            found = look(batch.pixels, [cache.done + row for row in read])
-            rows[read] = found.to(cache.stored)
-        cache.append(rows, {row: why for row, why in enumerate(batch.errors) if why})
-        if number % _FLUSH_EVERY == 0:
+    """Append the missing rows, which ``encode`` computes from pixels."""
+    missing = [os.fspath(path) for path in paths[cache.done :]]
+    for number, batch in enumerate(loader.batches(missing), 1):
+        readable = [row for row, error in enumerate(batch.errors) if not error]
+        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:], dtype=cache.torch_dtype)
+        if readable:
+            encoded = encode(batch.pixels, [cache.done + row for row in readable])
+            rows[readable] = encoded.to(cache.torch_dtype)
+        cache.append(rows, {row: error for row, error in enumerate(batch.errors) if error})
+        if number % _FLUSH_INTERVAL == 0:
             cache.flush()
-        watch(cache.done, len(paths))
+        on_progress(cache.done, len(paths))
     cache.flush()
 
 
-def _average(
+def _fill_from_grids(
+    cache: FeatureCache,
     grids: Float16[np.ndarray, "images views P D"],
     unreadable: Mapping[int, str],
-    vectors: FeatureCache,
     precision: Precision,
-    watch: Callable[[int, int], None],
+    on_progress: OnProgress,
 ) -> None:
-    """Fill ``vectors`` with the mean of each image's positions."""
-    together = max(1, _AVERAGED_TOGETHER // (np.dtype(np.float32).itemsize * grids[0].size))
-    while not vectors.complete:
-        start = vectors.done
-        part = torch.from_numpy(grids[start : start + together].astype(np.float32))
+    """Append the mean over the grid positions of each missing row."""
+    count = max(1, _AVERAGE_BYTES // (np.dtype(np.float32).itemsize * grids[0].size))
+    while not cache.complete:
+        start = cache.done
+        part = torch.from_numpy(grids[start : start + count].astype(np.float32))
         means = part.mean(2, keepdim=True)
         if precision == "bfloat16":
             means = means.bfloat16().float()
         rows = range(start, start + len(part))
-        vectors.append(means, {row - start: unreadable[row] for row in rows if row in unreadable})
-        vectors.flush()
-        watch(vectors.done, len(vectors))
+        cache.append(means, {row - start: unreadable[row] for row in rows if row in unreadable})
+        cache.flush()
+        on_progress(cache.done, len(cache))
 
 
 @torch.inference_mode()
-def _look(
+def _encode_views(
     encoder: Encoder | EncoderFront,
     pixels: UInt8[Tensor, "B 3 S S"],
     images: Sequence[int],
-    *,
-    grid: bool,
-    views: int,
+    config: ExtractionConfig,
 ) -> Tensor:
-    """Return ``(B, views, P, D)``, P being 1 where only v is kept."""
+    """Return the features of all views, ``(B, views, P, D)``. P is 1 if only v is cached."""
     device = next(encoder.parameters()).device
-    if device.type == "cuda":  # where parts are cut faster; mps cannot, in torch 2.6
+    if device.type == "cuda":  # crops are faster there; mps does not support them in torch 2.6
         pixels = pixels.to(device)
-    found = []
-    for view in range(views):
-        features = encoder(view_of(pixels, view, images).to(device))
-        found.append((features.grid if grid else features.vector.unsqueeze(1)).cpu())
-    return torch.stack(found, 1)
+    views = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        for view in range(config.views):
+            features = encoder(view_of(pixels, view, images).to(device))
+            rows = features.grid if config.grid else features.vector.unsqueeze(1)
+            views.append(rows.cpu())
+    return torch.stack(views, 1).float()

@@ -18,7 +18,7 @@ from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError
-from captioning.features.extraction import cache_features
+from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.messages import check_minimum, format_count
 from captioning.metrics.ngrams import split_at_spaces
 from captioning.metrics.reward import CiderReward
@@ -123,10 +123,8 @@ class Consensus:
                 encoder,
                 files,
                 Path(cache),
-                grid=False,
-                flip=False,
-                workers=workers,
-                watch=on_progress,
+                ExtractionConfig(workers=workers),
+                on_progress=on_progress,
             )
             words = {row: _caption_words(found, row) for row in rows.readable}
             captioned = [row for row, own in words.items() if own]

@@ -1,8 +1,8 @@
-"""Training: the run, its settings, its log, and what lets it survive being killed."""
+"""Training: configs, preparation, loop, objectives, run directory, and log."""
 
 from captioning.training.callback import EpochSummary, Progress, TrainingCallback
 from captioning.training.config import RunConfig, SelfCriticalConfig, TrainingConfig
-from captioning.training.run import train
+from captioning.training.run import TrainResult, train
 from captioning.training.trainer import Trainer
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Progress",
     "RunConfig",
     "SelfCriticalConfig",
+    "TrainResult",
     "Trainer",
     "TrainingCallback",
     "TrainingConfig",

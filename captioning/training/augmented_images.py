@@ -1,4 +1,4 @@
-"""Images looked at anew each time, in the place of cached features."""
+"""Images that are augmented and encoded again for every step, instead of cached features."""
 
 from collections.abc import Mapping
 
@@ -13,14 +13,15 @@ from captioning.nn.split_encoder import EncoderFront, as_map
 
 
 class AugmentedImages:
-    """What a CNN's frozen stages make of images, computed each time that it is read.
+    """Features that a frozen encoder computes on every read, from randomly augmented pixels.
 
-    It is read as a cache of features is, but no view is twice the same
-    (:func:`captioning.images.augmentation.drawn_view`). Validation reads the whole image.
+    The interface is that of a feature cache. Reads with ``views`` draw crops and colour jitter
+    (:func:`captioning.images.augmentation.drawn_view`); reads without ``views``, as in validation,
+    encode the whole image.
 
     Args:
-        pixels: The images, as :class:`captioning.features.cache.PixelCache` keeps them.
-        encoder: A frozen encoder or its front, on the device where it is to work.
+        pixels: The images, such as a :class:`captioning.features.cache.PixelCache`.
+        encoder: A frozen encoder, or its frozen first stages.
     """
 
     def __init__(self, pixels: CacheRows, encoder: Encoder | EncoderFront) -> None:
@@ -32,33 +33,34 @@ class AugmentedImages:
 
     @property
     def views(self) -> int:
-        """2: an image and its mirror image, each drawn anew."""
+        """Number of views per image: 2, not flipped and flipped."""
         return 2
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """What was wrong with the images that could not be read, by their row."""
+        """Reason for each image that cannot be read, by its row."""
         return self.pixels.unreadable
 
     @property
     def readable(self) -> list[int]:
-        """Rows of the images that could be read."""
+        """Rows of the images that can be read."""
         return self.pixels.readable
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B P D"]:
-        """Return the grid of each image, on the encoder's device.
+        """Return the feature grids of images, on the device of the encoder.
 
         Args:
-            images: Places of the images.
-            views: Where it is given, a view of each is drawn, mirrored where the number is odd;
-                otherwise the images are looked at as they are.
+            images: Rows of the images.
+            views: View of each image; odd views are flipped. None reads the images without
+                augmentation.
         """
         rows = self.pixels.read(images).to(next(self.encoder.parameters()).device)
         pixels = as_map(rows)
         if views is not None:
-            chance = torch.rand(len(views), CHANCES)  # torch's own, which a saved run goes on with
+            # torch's global generator: its state is saved with the run.
+            chance = torch.rand(len(views), CHANCES)
             pixels = drawn_view(pixels, chance, mirrored=views % 2 == 1)
         with torch.no_grad():
             grid = self.encoder(pixels).grid

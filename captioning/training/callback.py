@@ -1,4 +1,4 @@
-"""What a run tells of how it goes."""
+"""What a training run reports, and the callbacks that receive it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a batch.
+    """Position of a run after a step.
 
     Attributes:
-        step: Batches done, of ``steps``.
-        steps: Batches of all epochs.
-        captions_per_second: Captions trained on per second of the epoch so far.
-        loss: Mean smoothed loss of the epoch so far, in nats per word.
+        step: Number of steps done.
+        steps: Number of steps in all epochs.
+        captions_per_second: Training speed in the current epoch.
+        loss: Mean loss of the current epoch, in nats per word.
     """
 
     step: int
@@ -23,18 +23,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """One epoch.
+    """Statistics of one epoch.
 
     Attributes:
-        epoch: Its number, from 1.
-        step: Batches done since the run began.
-        loss: Mean loss of the objective, in nats per word.
-        perplexity: exp of the mean negative log-likelihood of the words trained on (people's, or
-            sampled ones), with dropout.
-        learning_rate: Of its last batch.
-        gradient_norm: Mean norm before clipping.
-        captions_per_second: Captions trained on per second of it.
-        reward: Mean reward of the sampled captions; None for teacher forcing.
+        epoch: Number of the epoch, from 1.
+        step: Number of steps since the start of the run.
+        loss: Mean loss, in nats per word.
+        perplexity: ``exp`` of the mean negative log-likelihood of the words, with dropout. The
+            words are those of the references, or of sampled captions in self-critical training.
+        learning_rate: Learning rate of the last step.
+        gradient_norm: Mean norm of the gradient before clipping.
+        captions_per_second: Training speed.
+        reward: Mean reward of the sampled captions. None with cross-entropy.
     """
 
     epoch: int
@@ -49,14 +49,14 @@ class EpochSummary:
 
 @dataclass(frozen=True)
 class TrainingCallback:
-    """Whom a run tells how it goes; each member does nothing by default.
+    """Functions that a run calls as it proceeds. The default of each does nothing.
 
     Attributes:
-        on_message: Told a line of text.
-        on_encode: Told how many images have been encoded, or read where they are encoded anew each
-            time, of how many.
-        on_step: Told after each batch where training stands.
-        on_resume: Told the batches already done when a run goes on, of how many.
+        on_message: Called with a line of text for the log.
+        on_encode: Called with the number of images encoded so far, and the number of all images.
+            With online augmentation, images are counted when their pixels are read.
+        on_step: Called after each step.
+        on_resume: Called with the number of steps done before, and the number of all steps.
     """
 
     on_message: Callable[[str], None] = lambda text: None

@@ -76,7 +76,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     """Weight decay of AdamW (Loshchilov & Hutter 2019)."""
     clip_norm: float = 5.0
-    """Maximum norm of the gradient (Pascanu et al. 2013, section 3.2; inf: no clipping)."""
+    """Maximum norm of the gradient (0: no clipping; Pascanu et al. 2013, section 3.2)."""
     label_smoothing: float = 0.1
     """Share of the target probability that is spread over all words (Szegedy et al. 2016,
     section 7; 0 to below 1)."""
@@ -116,14 +116,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in (
             *("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every"),
-            *("encoder_lr_scale", "clip_norm"),
+            "encoder_lr_scale",
         ):
-            if not (value := getattr(self, name)) > 0:
-                raise ConfigError(f"{name} is {value}. It must be above 0.")
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ConfigError(f"{name} is {value}. It must be above 0 and finite.")
         _check_not_negative(
             self,
             *("warmup_steps", "weight_decay", "patience", "fine_tune_stages", "cached_crops"),
-            *("doubly_stochastic_weight", "reconstruction_weight"),
+            *("doubly_stochastic_weight", "reconstruction_weight", "clip_norm"),
         )
         _check_shares(self, "label_smoothing", "ema_decay", "word_dropout", "scheduled_sampling")
         if not 0 <= self.seed < 2**32:
@@ -194,8 +194,9 @@ class RunConfig:
     searches use. Off without ``search_images``."""
     workers: int = 2
     """Number of processes that read images (0: the main process reads them)."""
-    device: str = "cpu"
-    """Device of the tensors: ``cpu``, ``cuda``, ``cuda:1``, or ``mps``."""
+    device: str = "auto"
+    """Device that trains: ``auto`` (CUDA, then MPS, then the CPU), ``cpu``, ``cuda``, ``cuda:1``,
+    or ``mps``."""
 
     def __post_init__(self) -> None:
         check_minimum(self, min_count=1, search_images=0, rerank_ngrams=0, workers=0)
@@ -237,8 +238,8 @@ class RunConfig:
 
 def _check_not_negative(config: object, *names: str) -> None:
     for name in names:
-        if (value := getattr(config, name)) < 0:
-            raise ConfigError(f"{name} is {value}. It must be 0 or more.")
+        if not 0 <= (value := getattr(config, name)) < math.inf:
+            raise ConfigError(f"{name} is {value}. It must be 0 or more, and finite.")
 
 
 def _check_shares(config: object, *names: str) -> None:

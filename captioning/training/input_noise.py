@@ -1,4 +1,4 @@
-"""What the decoder reads in training in place of the words that people wrote."""
+"""Noise on the input words of teacher forcing: word dropout and scheduled sampling."""
 
 from collections.abc import Sequence
 
@@ -9,47 +9,48 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 def apply_word_dropout(
-    tokens: PackedSequence, chance: float, *, unknown: int, first: int
+    tokens: PackedSequence, probability: float, *, unk: int, bos: int
 ) -> PackedSequence:
-    """Replace words by ``<unk>``, so that the decoder leans on the image (Bowman et al. 2016).
+    """Replace random words by ``<unk>``, so that the decoder relies on the image.
+
+    Bowman et al. (2016), section 3.1.
 
     Args:
-        tokens: Packed captions from ``first`` on.
-        chance: With which each word is replaced.
-        unknown: The id of ``<unk>``.
-        first: The id of ``<bos>``, which stays.
+        tokens: Packed captions from ``<bos>`` on.
+        probability: Probability of replacing a word.
+        unk: Id of ``<unk>``.
+        bos: Id of ``<bos>``, which is never replaced.
     """
-    dropped = torch.rand(len(tokens.data), device=tokens.data.device) < chance
-    dropped &= tokens.data != first
-    return tokens._replace(data=tokens.data.masked_fill(dropped, unknown))
+    dropped = torch.rand(len(tokens.data), device=tokens.data.device) < probability
+    dropped &= tokens.data != bos
+    return tokens._replace(data=tokens.data.masked_fill(dropped, unk))
 
 
 def apply_scheduled_sampling(
     tokens: PackedSequence,
     logits: Float[Tensor, "M V"],
-    chance: float,
+    probability: float,
     *,
-    banned: Sequence[int] = (),
+    excluded: Sequence[int] = (),
 ) -> PackedSequence:
-    """Replace words by what the decoder itself would have said there (scheduled sampling).
+    """Replace random words by samples of the decoder's own predictions (scheduled sampling).
 
-    Bengio et al. (2015), section 2.4, in the parallel form of Mihaylova & Martins (2019): the
-    samples are drawn from one pass over the written captions, so that all words of the second pass
-    are known before it.
+    Bengio et al. (2015), section 2.4, in the parallel form of Mihaylova & Martins (2019): all
+    samples come from one teacher-forced pass, and the second pass reads them.
 
     Args:
         tokens: Packed captions from ``<bos>`` on.
-        logits: What the decoder says after each of them, in packed order.
-        chance: With which each word but the first is replaced.
-        banned: Ids that are never sampled.
+        logits: Predictions after each of the ``M`` tokens, in packed order.
+        probability: Probability of replacing a word. ``<bos>`` is never replaced.
+        excluded: Ids that are never sampled.
     """
     sizes = tokens.batch_sizes.tolist()
     logits = logits.detach().float()
-    if banned:
-        logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
-    drawn: Int[Tensor, " M"] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
-    # The word after step t is read at step t + 1, by the captions that are still going on.
-    said = [after[:count] for after, count in zip(drawn.split(sizes), sizes[1:], strict=False)]
-    said = [tokens.data[: sizes[0]], *said]
-    replaced = torch.rand(len(drawn), device=drawn.device) < chance
-    return tokens._replace(data=torch.where(replaced, torch.cat(said), tokens.data))
+    if excluded:
+        logits = logits.index_fill(1, torch.tensor(excluded, device=logits.device), -torch.inf)
+    sampled: Int[Tensor, " M"] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+    # A prediction after step t is the input of step t + 1, for the captions that have one.
+    predictions = zip(sampled.split(sizes), sizes[1:], strict=False)
+    inputs = [tokens.data[: sizes[0]], *(words[:count] for words, count in predictions)]
+    replaced = torch.rand(len(sampled), device=sampled.device) < probability
+    return tokens._replace(data=torch.where(replaced, torch.cat(inputs), tokens.data))

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: a table that a spreadsheet opens, and TensorBoard."""
+"""The log of a run: a CSV table, and TensorBoard event files."""
 
 import csv
 from collections.abc import Mapping
@@ -14,44 +14,43 @@ _COLUMNS = (
 
 
 class TrainingLog:
-    """A CSV file and, where the ``tensorboard`` package is installed, event files.
+    """The table ``log.csv`` and, if the ``tensorboard`` package is installed, its event files.
 
-    A ``log.csv`` that a spreadsheet saved in its own way becomes ``log.old.csv``.
+    A ``log.csv`` that another program has rewritten is renamed to ``log.old.csv``.
 
     Args:
-        directory: The run's directory.
-        step: Batches that the run has done; rows of later ones, which a killed run left behind
-            after it was last saved, are removed because they will be written again.
+        directory: Directory of the run.
+        step: Number of steps done. Rows of later steps are removed: an interrupted run wrote them
+            after its last saved state, and they are written again.
     """
 
     def __init__(self, directory: Path, *, step: int = 0) -> None:
         self.path = directory / "log.csv"
-        rows = [row for row in self._read() if int(row["step"]) <= step]
+        rows = [row for row in self._read_rows() if int(row["step"]) <= step]
         self._file = self.path.open("w", newline="", encoding="utf-8")
         self._table = csv.DictWriter(self._file, _COLUMNS)
         self._table.writeheader()
         self._table.writerows(rows)
         self._file.flush()
-        self._board = _tensorboard(directory / "tensorboard", step)
+        self._board = _open_tensorboard(directory / "tensorboard", step)
 
-    def _read(self) -> list[dict[str, str]]:
-        """Return the whole lines; a table that something else has saved is put aside."""
+    def _read_rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
             table = csv.DictReader(file)
-            # A killed run may have left half a line.
+            # The last line of an interrupted run may be incomplete.
             rows = [row for row in table if None not in row and None not in row.values()]
-            ours = {"step"} <= set(table.fieldnames or ()) <= set(_COLUMNS)
-        if ours and all(row["step"].isdecimal() for row in rows):
+            valid = {"step"} <= set(table.fieldnames or ()) <= set(_COLUMNS)
+        if valid and all(row["step"].isdecimal() for row in rows):
             return rows
         self.path.replace(self.path.with_name("log.old.csv"))
         return []
 
     def write(self, step: int, split: str, values: Mapping[str, float | int]) -> None:
-        """Add one row, and one point to each curve."""
-        shown = {name: f"{value:.6g}" for name, value in values.items()}
-        self._table.writerow({"step": step, "split": split, **shown})
+        """Append a row to the table, and a point to each TensorBoard curve."""
+        row = {name: f"{value:.6g}" for name, value in values.items()}
+        self._table.writerow({"step": step, "split": split, **row})
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():
@@ -71,9 +70,9 @@ class TrainingLog:
             self._board.close()
 
 
-def _tensorboard(directory: Path, step: int) -> Any:
+def _open_tensorboard(directory: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return None  # the extra `train` was not installed; the table has the same numbers
+        return None  # the extra `train` is not installed
     return SummaryWriter(str(directory), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""Keep what the allocator frees, so that the next batch need not ask the system for it again."""
+"""Allocator settings of the process."""
 
 import ctypes
 import sys
@@ -8,17 +8,20 @@ _LIMIT = 2**31 - 1  # mallopt takes a C int
 
 
 def disable_malloc_trim() -> bool:
-    """Tell the GNU C library to keep large blocks that are freed; return whether it listened.
+    """Make the GNU C library keep freed memory instead of returning it to the system.
 
-    A batch frees and takes hundreds of tensors of many megabytes. By default each of them goes
-    back to the system at once and comes again page by page, all zeroed: on a CPU a tenth to a
-    quarter of a training step. The process's memory stays at its highest.
+    Each training step frees and allocates hundreds of tensors of many megabytes. By default glibc
+    returns each to the system, which later zeroes the pages again: a tenth to a quarter of a step
+    on a CPU. With this setting the memory of the process stays at its peak.
+
+    Returns:
+        Whether the setting took effect. False on other systems and C libraries.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return False  # another C library
+        return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LIMIT))
     return [mallopt(name, value) for name, value in settings] == [1, 1]

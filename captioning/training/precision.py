@@ -1,38 +1,37 @@
-"""Which precision a processor is made for."""
+"""Choice of the floating-point precision by device."""
 
 import torch
 
 from captioning.features.cache_keys import Precision
 
 
-def has_bfloat16(device: str) -> bool:
-    """Whether products in bfloat16 have a fast way on ``device``; on a CPU of x86: AVX-512.
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16 (on x86: AVX-512).
 
-    Without it torch does such products on a CPU one number at a time: a product of two matrices of
-    1,024 rows took sixty times as long as in float32 on an AMD EPYC with AVX2 alone.
+    Without them, torch emulates bfloat16 on a CPU: a product of two matrices of 1,024 rows took
+    sixty times as long as in float32 on an AMD EPYC with AVX2.
     """
-    kind = torch.device(device).type
-    if kind == "cuda":
+    if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind != "cpu":
+    if device.type != "cpu":
         return True
     if not torch.backends.mkldnn.is_available():
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def fast_precision(device: str) -> Precision:
-    """Return the precision in which ``device`` trains fastest."""
+def select_precision(device: torch.device) -> Precision:
+    """Return the precision in which a device trains fastest."""
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def precision_advice(precision: Precision, device: str) -> str | None:
-    """Return what to tell a person whose processor is slow in the precision asked for."""
+def warn_slow_precision(precision: Precision, device: torch.device) -> str | None:
+    """Return a warning if the device is slow in this precision, otherwise None."""
     if precision == "float32" or has_bfloat16(device):
         return None
     return (
-        f"{device} has no instructions for bfloat16, and training in it may take many times as "
-        "long as in float32. To change that, stop the run (Ctrl-C) and begin one with another "
-        "output and --training.precision float32."
+        f"Warning: {device} has no instructions for bfloat16, which can make training many times "
+        "slower than in float32. To use float32, stop this run (Ctrl-C) and start another with "
+        "--training.precision float32 and another output."
     )

@@ -1,4 +1,4 @@
-"""Where chance stands, so that a run goes on as if it had never stopped."""
+"""State of the random number generators, saved so that a run resumes exactly."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,34 @@ from torch import Tensor
 
 @dataclass
 class RandomState:
-    """Where chance stands, on the CPU and on the device that dropout draws from."""
+    """State of torch's generators on the CPU and on the device of the model."""
 
     device: torch.device
     states: list[Tensor]
 
     @classmethod
-    def seeded(cls, seed: int, device: torch.device) -> "RandomState":
-        """Return the state after seeding, without touching the random numbers of the process."""
+    def from_seed(cls, seed: int, device: torch.device) -> "RandomState":
+        """Return the state after seeding. The generators of the process are not changed."""
         states = [torch.Generator().manual_seed(seed).get_state()]
         if device.type != "cpu":
             states.append(torch.Generator(device).manual_seed(seed).get_state())
         return cls(device, states)
 
     @property
-    def _which(self) -> tuple[torch.device, ...]:
-        """Several cards have each their own; other kinds of device come alone."""
+    def _device_arguments(self) -> tuple[torch.device, ...]:
+        """Return the device for backends that have several; others take no argument."""
         return (self.device,) if self.device.type == "cuda" else ()
 
     def restore(self) -> None:
-        """Let chance go on from here."""
+        """Set the generators of the process to this state."""
         torch.set_rng_state(self.states[0])
         if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(self.states[1], *self._which)
+            module = torch.get_device_module(self.device)
+            module.set_rng_state(self.states[1], *self._device_arguments)
 
-    def keep(self) -> None:
-        """Remember where chance stands now."""
+    def capture(self) -> None:
+        """Store the current state of the generators of the process."""
         self.states = [torch.get_rng_state()]
         if self.device.type != "cpu":
             module = torch.get_device_module(self.device)
-            self.states.append(module.get_rng_state(*self._which))
+            self.states.append(module.get_rng_state(*self._device_arguments))

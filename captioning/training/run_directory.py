@@ -1,4 +1,4 @@
-"""The directory of a training run: one run, under one set of settings, by one process at a time."""
+"""The directory of a run: one config, and one process at a time."""
 
 import json
 from collections.abc import Iterator
@@ -11,50 +11,59 @@ from filelock import FileLock, Timeout
 
 from captioning.errors import TrainingError
 from captioning.files import write_atomic
+from captioning.json_data import read_json
 from captioning.messages import describe_differences
 from captioning.training.config import RunConfig
 
 SETTINGS = "settings.json"
-"""The file of a run's settings, by which it is told from others."""
 _LOCK = ".lock"
-_PLAIN = RunConfig(data=("",), output=Path())
+# A run can be resumed with other values of these, which do not change what is learned.
+_CHANGEABLE = ("output", "cache", "search_images", "rerank_ngrams", "workers", "device")
 
 
 def check_run_directory(config: RunConfig) -> None:
-    """Refuse a directory with another run or with anything else in it.
+    """Check that the output directory is empty, absent, or holds a run with the same config.
 
     Raises:
-        TrainingError: It holds a run with other settings, no run at all, or is no folder.
+        TrainingError: The directory holds another run or other files, or is not a directory.
     """
-    path = config.output / SETTINGS
-    if path.is_file():
-        wanted = _settings(config)
-        found = _as_written_now(_read_settings(path), _settings(_PLAIN))
-        if found != wanted:
-            changes = describe_differences(found, wanted)
+    output = config.output
+    if (saved := read_settings(output)) is not None:
+        before, now = _comparable(saved), _comparable(config)
+        if before != now:
             raise TrainingError(
-                f"{config.output} holds a run with other settings: {changes}. "
-                "Give the same settings to go on with it, or another output to start afresh."
+                f"{output} holds a run with other settings: {describe_differences(before, now)}. "
+                "Use the same settings to resume it, or another output."
             )
-    elif config.output.is_dir() and any(path.name != _LOCK for path in config.output.iterdir()):
+    elif output.exists() and not output.is_dir():
+        raise TrainingError(f"{output} is not a directory. Use another output.")
+    elif output.is_dir() and any(path.name != _LOCK for path in output.iterdir()):
         raise TrainingError(
-            f"{config.output} exists, is not empty and holds no training run. Give another output."
+            f"{output} is not empty and does not hold a training run. Use another output."
         )
-    elif config.output.exists() and not config.output.is_dir():
-        raise TrainingError(f"{config.output} is no folder. Give another output.")
+
+
+def read_settings(output: Path) -> RunConfig | None:
+    """Return the config of the run in a directory, or None if there is no run.
+
+    Raises:
+        TrainingError: The file cannot be read, or is not a config of this version.
+    """
+    path = output / SETTINGS
+    return read_json(path, RunConfig, error=TrainingError) if path.is_file() else None
 
 
 def write_settings(config: RunConfig) -> None:
-    """Write the settings that the run is continued under."""
-    write_atomic(config.output / SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
+    """Write the config into the run's directory."""
+    write_atomic(config.output / SETTINGS, json.dumps(_to_json(config), indent=2) + "\n")
 
 
 @contextmanager
 def lock_run_directory(output: Path) -> Iterator[None]:
-    """Let no other process train in the same directory meanwhile.
+    """Create the directory, and keep other processes from training in it.
 
     Raises:
-        TrainingError: One does.
+        TrainingError: Another process holds the lock.
     """
     output.mkdir(parents=True, exist_ok=True)
     lock = FileLock(output / _LOCK, timeout=0)
@@ -62,46 +71,20 @@ def lock_run_directory(output: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise TrainingError(
-            f"Another process is training in {output}. Wait for it, or give another output."
+            f"Another process is training in {output}. Wait until it ends, or use another output."
         ) from None
     except NotImplementedError:
-        pass  # a file system that has no locks
+        pass  # the file system has no locks
     try:
         yield
     finally:
         lock.release()
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _to_json(config: RunConfig) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    for free in ("output", "cache", "search_images", "rerank_ngrams", "workers", "device"):
-        settings.pop(free)  # they change nothing in the weights but the order of sums
     return settings
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"{path} cannot be read ({error}), so it is not known what run this is. Give another "
-            "output to start afresh."
-        ) from error
-    if not isinstance(found, dict):
-        raise TrainingError(
-            f"{path} holds no settings, so it is not known what run this is. Give another output "
-            "to start afresh."
-        )
-    return found
-
-
-def _as_written_now(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """Return an older run's settings with those that came later, as they were before them."""
-    if isinstance(found.get("data"), str):
-        found = {**found, "data": [found["data"]]}
-    inner = {
-        name: _as_written_now(found[name], value)
-        for name, value in plain.items()
-        if isinstance(value, dict) and isinstance(found.get(name), dict)
-    }
-    return {**plain, **found, **inner}
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in _to_json(config).items() if name not in _CHANGEABLE}

@@ -1,4 +1,4 @@
-"""From cached features and captions to a trained decoder."""
+"""The training loop over batches of captions and image features."""
 
 import copy
 import math
@@ -31,15 +31,15 @@ from captioning.training.callback import EpochSummary, Progress
 from captioning.training.config import TrainingConfig
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 from captioning.training.random_state import RandomState
-from captioning.training.self_critical import SelfCritical
+from captioning.training.self_critical import SelfCriticalObjective
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
-_LARGEST_EXPONENT = 700.0  # of what a float can hold
+_MAX_EXPONENT = 700.0  # exp of more overflows a float
 
 
 @dataclass
-class _Sums:
-    """What an epoch adds up; part of the saved state, so that a resumed epoch reports the same."""
+class _EpochSums:
+    """Sums over the steps of an epoch, saved so that a resumed epoch reports the same means."""
 
     loss: float = 0.0
     nll: float = 0.0
@@ -53,29 +53,29 @@ class _Sums:
 
 @dataclass
 class _Position:
-    """Where the run stands: epochs finished, batches done in this epoch and in all."""
+    """Number of finished epochs, batches of the current epoch, and steps of all epochs."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    sums: _Sums = field(default_factory=_Sums)
+    sums: _EpochSums = field(default_factory=_EpochSums)
 
 
 class Trainer:
-    """Trains a decoder, and a CNN's last stages, on cached features, epoch by epoch.
+    """Trains a decoder, and optionally the last encoder stages, on cached features.
 
-    The order of the batches depends on the seed and the epoch alone, and the state of dropout's
-    random numbers is saved with the weights; so a run that is killed and resumed from
-    :meth:`state_dict` ends with the same weights as one that was not.
+    The order of the batches depends only on the seed and the epoch, and the state of the random
+    generators is saved with the weights. So a run that is resumed from :meth:`state_dict` ends
+    with the same weights as an uninterrupted run.
 
     Args:
         decoder: Trained in place.
         dataset: Captions.
-        cache: Features of the same images, in the same order. Captions beyond its end have no
-            image.
-        config: How.
-        tail: The CNN's last stages, trained in place, where the rows are what comes before them.
-        self_critical: The objective in place of cross-entropy.
+        cache: Features of the images, in the order of the dataset. Captions beyond its end have
+            no image.
+        config: Optimizer, regularization, and augmentation.
+        tail: Last encoder stages, trained in place. They read the cached rows.
+        self_critical: Objective that replaces the cross-entropy.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer:
         config: TrainingConfig,
         *,
         tail: EncoderTail | None = None,
-        self_critical: SelfCritical | None = None,
+        self_critical: SelfCriticalObjective | None = None,
     ) -> None:
         self.cached_model = CachedModel(decoder, tail)
         self.dataset = dataset
@@ -94,14 +94,13 @@ class Trainer:
         self.config = config
         self.self_critical = self_critical
         fused = self.cached_model.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.cached_model, config), fused=fused
-        )
-        self.average = copy.deepcopy(self.cached_model) if config.ema_decay else None
+        groups = _parameter_groups(self.cached_model, config)
+        self.optimizer = torch.optim.AdamW(groups, fused=fused)
+        self.ema = copy.deepcopy(self.cached_model) if config.ema_decay else None
         self.position = _Position()
         per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
         self.steps = per_epoch * config.epochs
-        self._random = RandomState.seeded(config.seed, self.cached_model.device)
+        self._random = RandomState.from_seed(config.seed, self.cached_model.device)
 
     @property
     def finished(self) -> bool:
@@ -110,23 +109,23 @@ class Trainer:
 
     @property
     def trained(self) -> CachedModel:
-        """What to validate and keep: the running average where there is one."""
-        return self.average or self.cached_model
+        """The model to validate and save: the moving average if there is one."""
+        return self.ema or self.cached_model
 
     def train_epoch(
         self,
         *,
-        watch: Callable[[Progress], None] = lambda progress: None,
-        save: Callable[[], None] = lambda: None,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        save_state: Callable[[], None] = lambda: None,
     ) -> EpochSummary:
         """Train to the end of the current epoch.
 
         Args:
-            watch: Told after each batch where the run stands.
-            save: Called every ``save_every`` batches, when :meth:`state_dict` may be taken.
+            on_step: Called after each step.
+            save_state: Called every ``save_every`` steps. May read :meth:`state_dict`.
 
         Raises:
-            TrainingError: The loss is no finite number any more.
+            TrainingError: The loss or the gradient is not finite.
         """
         config, position = self.config, self.position
         batches = self.dataset.batches(
@@ -140,37 +139,38 @@ class Trainer:
         self._random.restore()
         for number, batch in enumerate(batches):
             if number < position.batch:
-                continue  # done before the run was interrupted
+                continue  # done before the interruption
             self._train_batch(batch)
-            self._random.keep()
+            self._random.capture()
             sums = position.sums
-            rate = sums.captions / max(sums.seconds, 1e-9)
-            watch(Progress(position.step, self.steps, rate, sums.loss / sums.words))
+            speed = sums.captions / max(sums.seconds, 1e-9)
+            on_step(Progress(position.step, self.steps, speed, sums.loss / sums.words))
             if position.step % config.save_every == 0:
-                save()
-        summary = self._summary()
+                save_state()
+        summary = self._summarize()
         self.position = _Position(epoch=position.epoch + 1, step=position.step)
         return summary
 
     def _train_batch(self, batch: Batch) -> None:
         start = time.perf_counter()
         position, config = self.position, self.config
-        rate = config.learning_rate_at(position.step, self.steps)
+        learning_rate = config.learning_rate_at(position.step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = learning_rate * group["scale"]
         result = self._loss(batch)
         self.optimizer.zero_grad()
         result.loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), config.clip_norm))
+        max_norm = config.clip_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), max_norm))
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
-                f"At batch {position.step + 1} the loss is {loss} and the gradient's norm {norm}. "
-                f"Lower the learning rate ({config.learning_rate}) or clip_norm "
-                f"({config.clip_norm}), and start the run again with another output."
+                f"Training diverged at step {position.step + 1}: the loss is {loss}, the gradient "
+                f"norm {norm}. Lower the learning rate ({config.learning_rate}) or clip_norm "
+                f"({config.clip_norm}), and start again with another output."
             )
         self.optimizer.step()
-        self._average(position.step)
+        self._update_ema(position.step)
         position.step += 1
         position.batch += 1
         sums = position.sums
@@ -185,16 +185,16 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> CaptionLoss:
         bfloat16 = self.config.precision == "bfloat16"
-        # Sampling leaves 16-bit copies of the weights without a graph: not to be used again.
-        keep = self.self_critical is None and not self.config.scheduled_sampling
-        with torch.autocast(
-            self.cached_model.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keep
-        ):
+        # Autocast caches 16-bit weights without a graph in passes without gradients. Later passes
+        # with gradients must not reuse them.
+        cache_weights = self.self_critical is None and not self.config.scheduled_sampling
+        device = self.cached_model.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16, cache_enabled=cache_weights):
             features = self.cached_model.encode(self.cache, batch.images, batch.views)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
             result = self.self_critical.loss(
-                self.cached_model.decoder, features, batch.images, batch.mirrored
+                self.cached_model.decoder, features, batch.images, batch.flipped
             )
             if weight := self.config.self_critical.cross_entropy_weight:
                 loss = result.loss + weight * self._cross_entropy(batch, features).loss
@@ -204,51 +204,51 @@ class Trainer:
     def _cross_entropy(self, batch: Batch, features: Features) -> CaptionLoss:
         config, device, decoder = self.config, self.cached_model.device, self.cached_model.decoder
         inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
-        image = batch.image.to(device)
-        taught = decoder.teach(features, self._read(features, inputs, image), image)
+        image = batch.image_index.to(device)
+        output = decoder.teach(features, self._add_noise(features, inputs, image), image)
         result = cross_entropy(
-            taught.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
+            output.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
         )
-        if config.doubly_stochastic_weight and taught.attention is not None:
-            term = doubly_stochastic(taught.attention, inputs.batch_sizes.tolist())
-            result = replace(result, loss=result.loss + config.doubly_stochastic_weight * term)
-        if config.reconstruction_weight and taught.reconstruction is not None:
+        if config.doubly_stochastic_weight and output.attention is not None:
+            penalty = doubly_stochastic(output.attention, inputs.batch_sizes.tolist())
+            loss = result.loss + config.doubly_stochastic_weight * penalty
+            result = replace(result, loss=loss)
+        if config.reconstruction_weight and output.reconstruction is not None:
             rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
             error = reconstruction_error(
-                taught.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
+                output.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
             )
             result = replace(result, loss=result.loss + config.reconstruction_weight * error)
         return result
 
-    def _read(
+    def _add_noise(
         self, features: Features, inputs: PackedSequence, image: Int[Tensor, " N"]
     ) -> PackedSequence:
-        """Return what the decoder reads: the captions, with words dropped or its own mixed in."""
         config = self.config
         if config.scheduled_sampling:
             with torch.no_grad():
                 logits = self.cached_model.decoder.teach(features, inputs, image).logits
-            chance = config.scheduled_sampling * self.position.step / self.steps
-            inputs = apply_scheduled_sampling(inputs, logits, chance, banned=NEVER_GENERATED)
+            probability = config.scheduled_sampling * self.position.step / self.steps
+            inputs = apply_scheduled_sampling(inputs, logits, probability, excluded=NEVER_GENERATED)
         if config.word_dropout:
-            inputs = apply_word_dropout(inputs, config.word_dropout, unknown=_UNK, first=_BOS)
+            inputs = apply_word_dropout(inputs, config.word_dropout, unk=_UNK, bos=_BOS)
         return inputs
 
     @torch.no_grad()
-    def _average(self, step: int) -> None:
-        if self.average is None:
+    def _update_ema(self, step: int) -> None:
+        if self.ema is None:
             return
-        decay = min(self.config.ema_decay, (step + 1) / (step + 10))  # a quick start
-        average = get_ema_multi_avg_fn(decay)  # one call in place of one for each weight
-        average(list(self.average.parameters()), list(self.cached_model.parameters()), step)
+        decay = min(self.config.ema_decay, (step + 1) / (step + 10))  # forget the random start
+        update = get_ema_multi_avg_fn(decay)  # one call for all weights
+        update(list(self.ema.parameters()), list(self.cached_model.parameters()), step)
 
-    def _summary(self) -> EpochSummary:
+    def _summarize(self) -> EpochSummary:
         sums, position = self.position.sums, self.position
         return EpochSummary(
             epoch=position.epoch + 1,
             step=position.step,
             loss=sums.loss / sums.words,
-            perplexity=math.exp(min(sums.nll / sums.words, _LARGEST_EXPONENT)),
+            perplexity=math.exp(min(sums.nll / sums.words, _MAX_EXPONENT)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             reward=None if self.self_critical is None else sums.reward / sums.batches,
             gradient_norm=sums.gradient_norm / sums.batches,
@@ -256,11 +256,11 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that :meth:`load_state_dict` needs to go on from here."""
+        """Return the state that :meth:`load_state_dict` restores."""
         position = self.position
         return {
             "cached_model": self.cached_model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self._random.states,
             "position": [position.epoch, position.batch, position.step],
@@ -268,24 +268,28 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken."""
+        """Continue from a state that :meth:`state_dict` returned."""
         self.cached_model.load_state_dict(state["cached_model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._random.states = state["random"]
         epoch, batch, step = state["position"]
-        self.position = _Position(epoch, batch, step, _Sums(**state["sums"]))
+        self.position = _Position(epoch, batch, step, _EpochSums(**state["sums"]))
 
 
 def _parameter_groups(cached_model: CachedModel, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Decay matrices; leave biases and the word vectors, whose rare rows it would shrink."""
-    kept = {id(cached_model.decoder.embedding.weight)}
+    """Return optimizer groups with weight decay for matrices only.
+
+    Biases and word vectors have none: decay would shrink the vectors of rare words.
+    """
+    undecayed = {id(cached_model.decoder.embedding.weight)}
+    parts = ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_lr_scale))
     groups = []
-    for part, scale in ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_lr_scale)):
+    for part, scale in parts:
         weights = [] if part is None else list(part.parameters())
-        matrices = [p for p in weights if p.ndim > 1 and id(p) not in kept]
-        others = [p for p in weights if p.ndim <= 1 or id(p) in kept]
+        matrices = [p for p in weights if p.ndim > 1 and id(p) not in undecayed]
+        others = [p for p in weights if p.ndim <= 1 or id(p) in undecayed]
         for params, decay in ((matrices, config.weight_decay), (others, 0.0)):
             if params:
                 groups.append({"params": params, "weight_decay": decay, "scale": scale})

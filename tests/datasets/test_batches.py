@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from captioning.datasets.batches import CaptionDataset, mirror_words
+from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import DataError
 from captioning.text.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ def unpacked(batch):
         batch_first=True,
     )
     for row, length in enumerate(lengths.tolist()):
-        image = int(batch.images[batch.image[row]])
+        image = int(batch.images[batch.image_index[row]])
         assert inputs[row, 1:length].tolist() == targets[row, : length - 1].tolist()
         yield image, (int(inputs[row, 0]), *targets[row, :length].tolist())
 
@@ -69,11 +69,13 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_a_mirrored_image_changes_left_and_right():
     vocabulary = Vocabulary.build([["dog", "left", "right"]], min_count=1)
     dog, left, right = (vocabulary.id(word) for word in ("dog", "left", "right"))
-    dataset = CaptionDataset([[[1, left, dog, right, 2]]] * 40, sides=mirror_words(vocabulary))
+    dataset = CaptionDataset(
+        [[[1, left, dog, right, 2]]] * 40, hflip_tokens=find_hflip_tokens(vocabulary)
+    )
     seen = set()
     for batch in dataset.batches(1, views=4):
         (pair,) = unpacked(batch)
-        seen.add((int(batch.views[0]), int(batch.mirrored[0]), pair[1]))
+        seen.add((int(batch.views[0]), int(batch.flipped[0]), pair[1]))
     plain, exchanged = (1, left, dog, right, 2), (1, right, dog, left, 2)
     assert seen == {(0, 0, plain), (1, 1, exchanged), (2, 0, plain), (3, 1, exchanged)}
 
@@ -84,11 +86,11 @@ def test_nothing_is_mirrored_unless_asked():
 
 
 def test_sides_need_both_words():
-    assert mirror_words(Vocabulary.build([["left", "dog"]], min_count=1)) == {}
+    assert find_hflip_tokens(Vocabulary.build([["left", "dog"]], min_count=1)) == {}
 
 
 def test_no_caption_at_all_is_refused():
-    with pytest.raises(DataError, match="no caption to train on"):
+    with pytest.raises(DataError, match="has no captions"):
         CaptionDataset([[], []])
 
 
@@ -96,7 +98,7 @@ def test_no_caption_at_all_is_refused():
 @pytest.mark.parametrize("per_image", [1, 2])
 def test_images_are_shown_as_often_as_asked(per_image, often):
     captions = [[[1, i, 2]] for i in range(4, 204)]
-    dataset = CaptionDataset(captions, times=[1.0] * 50 + [float(often)] * 50 + [0.25] * 100)
+    dataset = CaptionDataset(captions, weights=[1.0] * 50 + [float(often)] * 50 + [0.25] * 100)
     epochs = [epoch(dataset, 8, per_image=per_image, epoch=number) for number in range(40)]
     assert {len(own) for own in epochs} == {50 + 50 * often + 25}
     for own in epochs:
@@ -114,7 +116,7 @@ def test_images_are_shown_as_often_as_asked(per_image, often):
 @pytest.mark.parametrize("per_image", [1, 2, 5])
 def test_every_caption_of_a_image_is_shown_as_often_as_asked(per_image):
     captions = [[[1, 4 + image, 20 + n, 2] for n in range(1 + image % 5)] for image in range(10)]
-    dataset = CaptionDataset(captions, times=[2.0] * 5 + [1.0] * 5)
+    dataset = CaptionDataset(captions, weights=[2.0] * 5 + [1.0] * 5)
     expected = Counter(
         (image, tuple(tokens))
         for image, own in enumerate(captions)
@@ -126,5 +128,5 @@ def test_every_caption_of_a_image_is_shown_as_often_as_asked(per_image):
 
 
 def test_an_epoch_without_captions_is_refused():
-    with pytest.raises(DataError, match=r"lowest times is 0\.01"):
-        CaptionDataset(CAPTIONS, times=[0.01] * 4)
+    with pytest.raises(DataError, match=r"lowest is 0\.01"):
+        CaptionDataset(CAPTIONS, weights=[0.01] * 4)

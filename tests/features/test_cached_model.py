@@ -76,7 +76,7 @@ def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, 
         return features.vector, features.grid, scale.weight.grad.clone()
 
     plain = looked()
-    monkeypatch.setattr("captioning.features.cached_model._MULTIPLE_OF", {"cpu": 8})
+    monkeypatch.setattr("captioning.features.cached_model._BATCH_MULTIPLES", {"cpu": 8})
     for found, expected in zip(looked(), plain, strict=True):
         torch.testing.assert_close(found, expected)
     assert counts == [3, 8]

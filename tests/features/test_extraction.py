@@ -4,6 +4,7 @@ import errno
 import json
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from captioning.errors import ConfigError
 from captioning.features import extraction as cache_module
-from captioning.features.extraction import cache_features
+from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.images.augmentation import view_of
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
@@ -27,8 +28,8 @@ def encoder():
 
 def cached(encoder, paths, folder, watch=lambda done, total: None):
     paths = [Path(path) for path in paths]
-    how = {"grid": True, "flip": True, "crops": 3, "batch_size": 4, "workers": 0}
-    return cache_features(encoder, paths, folder, watch=watch, **how)
+    config = ExtractionConfig(grid=True, hflip=True, crops=3, batch_size=4, workers=0)
+    return cache_features(encoder, paths, folder, config, on_progress=watch)
 
 
 def test_each_view_is_what_the_encoder_makes_of_it(encoder, images, tmp_path):
@@ -52,7 +53,7 @@ def test_of_two_that_want_the_same_one_looks(encoder, images, tmp_path, monkeypa
     """The other waits and writes nothing, even where the index is away for a moment."""
     begun, waited = threading.Event(), threading.Event()
     looking, told = [], []
-    look = cache_module._look
+    look = cache_module._encode_views
 
     class DiedError(Exception):
         pass
@@ -82,8 +83,8 @@ def test_of_two_that_want_the_same_one_looks(encoder, images, tmp_path, monkeypa
             (tmp_path / "away").rename(folder / "index.json")
             waited.set()
 
-    monkeypatch.setattr(cache_module, "_look", noted)
-    monkeypatch.setattr(cache_module, "_FLUSH_EVERY", 1)
+    monkeypatch.setattr(cache_module, "_encode_views", noted)
+    monkeypatch.setattr(cache_module, "_FLUSH_INTERVAL", 1)
     first = threading.Thread(target=run)
     first.start()
     assert begun.wait(60)
@@ -116,7 +117,7 @@ def test_where_there_are_no_locks_each_looks_for_itself(encoder, images, tmp_pat
 
 
 def test_an_interrupted_cache_ends_as_a_whole_one(encoder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("captioning.features.extraction._FLUSH_EVERY", 1)
+    monkeypatch.setattr("captioning.features.extraction._FLUSH_INTERVAL", 1)
     whole = cached(encoder, images, tmp_path / "whole")
 
     class StoppedError(Exception):
@@ -150,17 +151,17 @@ def test_vectors_of_cached_grids_are_their_means(
     precision, near, encoder, images, tmp_path, monkeypatch
 ):
     size = 2 * encoder.positions * encoder.feature_size * 4
-    monkeypatch.setattr("captioning.features.extraction._AVERAGED_TOGETHER", 5 * size)
+    monkeypatch.setattr("captioning.features.extraction._AVERAGE_BYTES", 5 * size)
     paths = [Path(path) for path in images]
-    settings = {"flip": True, "batch_size": 4, "workers": 0, "precision": precision}
-    expected = cache_features(encoder, paths, tmp_path / "alone", grid=False, **settings)
-    cache_features(encoder, paths, tmp_path / "both", grid=True, **settings)
+    config = ExtractionConfig(hflip=True, batch_size=4, workers=0, precision=precision)
+    expected = cache_features(encoder, paths, tmp_path / "alone", config)
+    cache_features(encoder, paths, tmp_path / "both", replace(config, grid=True))
 
     def look(*arguments, **settings):
         pytest.fail("images were encoded again")
 
-    monkeypatch.setattr("captioning.features.extraction._look", look)
-    found = cache_features(encoder, paths, tmp_path / "both", grid=False, **settings)
+    monkeypatch.setattr("captioning.features.extraction._encode_views", look)
+    found = cache_features(encoder, paths, tmp_path / "both", config)
     assert found.complete
     assert found.unreadable == expected.unreadable != {}
     assert expected.rows.any()
@@ -173,9 +174,9 @@ def test_vectors_of_cached_grids_are_their_means(
 )
 def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, images, tmp_path):
     paths = [Path(path) for path in images]
-    settings = {"flip": False, "batch_size": 4, "workers": 0}
-    expected = cache_features(encoder, paths, tmp_path / "alone", grid=False, **settings)
-    grids = cache_features(encoder, paths, tmp_path / "both", grid=True, **settings)
+    config = ExtractionConfig(batch_size=4, workers=0)
+    expected = cache_features(encoder, paths, tmp_path / "alone", config)
+    grids = cache_features(encoder, paths, tmp_path / "both", replace(config, grid=True))
     index, rows = grids.directory / "index.json", grids.directory / "features.npy"
     content = json.loads(index.read_text(encoding="utf-8"))
     grids.rows[:] = 7.0
@@ -191,5 +192,5 @@ def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, ima
         index.write_text(json.dumps({**content, "done": 4}), encoding="utf-8")
     else:
         index.write_text(json.dumps({**content, "shape": [9, 1, 1, 1]}), encoding="utf-8")
-    found = cache_features(encoder, paths, tmp_path / "both", grid=False, **settings)
+    found = cache_features(encoder, paths, tmp_path / "both", config)
     assert found.rows.tobytes() == expected.rows.tobytes()

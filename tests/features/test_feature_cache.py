@@ -11,7 +11,7 @@ from captioning.features.cache import FeatureCache, JoinedCaches
 from captioning.features.cache_keys import FeatureKey
 
 SHAPE = (5, 2, 3, 4)
-KEY = FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True)
+KEY = FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True)
 
 
 def rows(count):
@@ -92,13 +92,13 @@ def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        FeatureKey("timm:y", "abc", {"size": 8}, grid=True, flip=True),
-        FeatureKey("timm:x", "abd", {"size": 8}, grid=True, flip=True),
-        FeatureKey("timm:x", "abc", {"size": 9}, grid=True, flip=True),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=False, flip=True),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=False),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, precision="bfloat16"),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, flip=True, crops=2),
+        FeatureKey("timm:y", "abc", {"size": 8}, grid=True, hflip=True),
+        FeatureKey("timm:x", "abd", {"size": 8}, grid=True, hflip=True),
+        FeatureKey("timm:x", "abc", {"size": 9}, grid=True, hflip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=False, hflip=True),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=False),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True, precision="bfloat16"),
+        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True, crops=2),
     ],
 )
 def test_encoder_weights_and_preprocessing_each_make_another_cache(other):
@@ -118,7 +118,7 @@ def test_images_and_their_changes_make_another_cache(tmp_path):
 
 def test_unusable_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Give another directory as cache"):
+    with pytest.raises(DataError, match="Use another cache directory"):
         FeatureCache(tmp_path / "file", SHAPE)
 
 

@@ -28,7 +28,7 @@ def sure(tokens, word_after):
 def test_words_are_dropped_as_often_as_asked_and_the_first_never():
     torch.manual_seed(0)
     captions = [[BOS, *[7] * 50]] * 100
-    found = unpacked(apply_word_dropout(packed(captions), 0.3, unknown=UNK, first=BOS))
+    found = unpacked(apply_word_dropout(packed(captions), 0.3, unk=UNK, bos=BOS))
     assert all(caption[0] == BOS for caption in found)
     words = [word for caption in found for word in caption[1:]]
     assert set(words) == {7, UNK}
@@ -48,7 +48,7 @@ def test_own_words_are_drawn_from_what_is_allowed():
     tokens = packed([[BOS, *[7] * 40]] * 50)
     logits = torch.zeros(len(tokens.data), V)
     logits[:, 4] = 1.0
-    found = unpacked(apply_scheduled_sampling(tokens, logits, 0.5, banned=(0, 1, 3)))
+    found = unpacked(apply_scheduled_sampling(tokens, logits, 0.5, excluded=(0, 1, 3)))
     words = [word for caption in found for word in caption[1:]]
     assert set(words) == {2, 4, 5, 6, 7, 8}
     mass = 5 + torch.e

@@ -14,7 +14,7 @@ from captioning.nn.decoder_config import DecoderOptions
 from captioning.nn.features import Features
 from captioning.text.vocabulary import Vocabulary
 from captioning.training.config import SelfCriticalConfig, TrainingConfig
-from captioning.training.self_critical import SelfCritical
+from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.trainer import Trainer
 
 SIZE, IMAGES = 6, 6
@@ -46,7 +46,9 @@ REFERENCES = [
 
 
 def objective(**settings):
-    return SelfCritical(REFERENCES, VOCABULARY, SelfCriticalConfig(**{"max_length": 6, **settings}))
+    return SelfCriticalObjective(
+        REFERENCES, VOCABULARY, SelfCriticalConfig(**{"max_length": 6, **settings})
+    )
 
 
 def decoder(seed=0, **settings):
@@ -103,13 +105,13 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
     features = Features(grid.mean(1), grid if attention else None)
     images = torch.tensor([0, 5, 2, 3])
     seen = []
-    search = SelfCritical._search
+    search = SelfCriticalObjective._search
 
     def spy(self, *arguments):
         seen.append(search(self, *arguments))
         return seen[-1]
 
-    monkeypatch.setattr(SelfCritical, "_search", spy)
+    monkeypatch.setattr(SelfCriticalObjective, "_search", spy)
     result = goal.loss(network.train(), features, images, torch.zeros(4, dtype=torch.long))
     result.loss.backward()
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
@@ -217,7 +219,7 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
         **{"epochs": epochs, "batch_size": 6, "captions_per_image": 2, "warmup_steps": 0},
         **{"hflip": False, "save_every": 1, **settings},
     )
-    goal = SelfCritical(REFERENCES, VOCABULARY, wish)
+    goal = SelfCriticalObjective(REFERENCES, VOCABULARY, wish)
     return Trainer(decoder(seed, dropout=0.2), dataset, cache, config, self_critical=goal)
 
 
@@ -233,7 +235,7 @@ def test_reward_rises(cache, precision):
 
 def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
     """Or the gradient is that of other captions than the model's own."""
-    found, plain = [], SelfCritical._search
+    found, plain = [], SelfCriticalObjective._search
 
     def next_words(decoder, features):
         words = torch.arange(len(features)) + VOCABULARY.eos + 1
@@ -246,7 +248,7 @@ def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
         found.append(pair)
         return drawn
 
-    monkeypatch.setattr(SelfCritical, "_search", noted)
+    monkeypatch.setattr(SelfCriticalObjective, "_search", noted)
     run = trainer(cache, epochs=4, learning_rate=0.01, self_critical={"samples": 3})
     while not run.finished:
         run.train_epoch()
@@ -271,7 +273,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(cache, batches):
         last = whole.train_epoch()
     killed, saved = trainer(cache, ema_decay=0.9), []
     while not killed.finished:
-        killed.train_epoch(save=lambda: saved.append(_copy(killed.state_dict())))
+        killed.train_epoch(save_state=lambda: saved.append(_copy(killed.state_dict())))
     torch.manual_seed(99)
     resumed = trainer(cache, seed=7, ema_decay=0.9)
     resumed.load_state_dict(saved[batches - 1])
@@ -309,7 +311,7 @@ def test_senseless_settings_are_refused(wrong):
 def test_caption_of_a_mirrored_image_is_scored_with_its_sides_exchanged():
     vocabulary = Vocabulary.build([[*WORDS, "left", "right"]], min_count=1)
     references = [[["a", "dog", "on", "the", "left"]], [["a", "cat"]], [["a", "boy", "runs"]]]
-    goal = SelfCritical(references, vocabulary, SelfCriticalConfig())
+    goal = SelfCriticalObjective(references, vocabulary, SelfCriticalConfig())
 
     def said(side):
         words = ["a", "dog", "on", "the", side]

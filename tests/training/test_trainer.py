@@ -79,7 +79,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
 
     def train_on():
         while True:
-            killed.train_epoch(save=save)
+            killed.train_epoch(save_state=save)
 
     with pytest.raises(KilledError):
         train_on()
@@ -128,8 +128,8 @@ def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
         (batch,) = dataset.batches(1000)
         features = trainer.cached_model.eval().encode(cache, batch.images)
         with torch.no_grad():
-            found = model.teach(features, batch.inputs, batch.image).reconstruction
-        rows = batch.image[batch.inputs.sorted_indices]
+            found = model.teach(features, batch.inputs, batch.image_index).reconstruction
+        rows = batch.image_index[batch.inputs.sorted_indices]
         vectors, sizes = features.vector[rows], batch.inputs.batch_sizes.tolist()
         return float(reconstruction_error(found, vectors, sizes))
 
@@ -160,7 +160,7 @@ def test_captions_are_learned_with_the_view_they_were_drawn_for(
 
 
 def test_gradient_is_clipped(dataset, cache):
-    free = Trainer(decoder(), dataset, cache, config(clip_norm=math.inf)).train_epoch()
+    free = Trainer(decoder(), dataset, cache, config(clip_norm=0.0)).train_epoch()
     seen = []
     trainer = Trainer(decoder(), dataset, cache, config(clip_norm=0.01))
     step = trainer.optimizer.step
@@ -185,7 +185,7 @@ def test_running_average_follows_its_equation(dataset, cache):
         for name, weight in trainer.cached_model.named_parameters():
             expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
 
-    trainer.train_epoch(watch=follow)
+    trainer.train_epoch(on_step=follow)
     for name, weight in trainer.trained.named_parameters():
         torch.testing.assert_close(weight.detach(), expected[name])
 
@@ -221,7 +221,7 @@ def test_divergence_is_said_with_what_to_do(dataset, cache):
         ("epochs", 0),
         ("learning_rate", 0.0),
         ("label_smoothing", 1.0),
-        ("clip_norm", 0.0),
+        ("clip_norm", -1.0),
         ("patience", -1),
         ("ema_decay", 1.0),
         ("word_dropout", 1.0),
@@ -257,7 +257,7 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
         (batch,) = dataset.batches(100)
         trainer.cached_model.requires_grad_(False)
         features = trainer.cached_model.encode(cache, batch.images)
-        taught = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image)
+        taught = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image_index)
         costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]
 

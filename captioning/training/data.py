@@ -1,0 +1,133 @@
+"""Reading the splits of a run, and caching the features of their images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.errors import DataError
+from captioning.features.cache import CacheRows, JoinedCaches, RowCache
+from captioning.features.extraction import ExtractionConfig, cache_features, cache_pixels
+from captioning.messages import format_count
+from captioning.nn.encoder import Encoder
+from captioning.nn.split_encoder import EncoderFront
+from captioning.training.augmented_images import AugmentedImages
+from captioning.training.callback import TrainingCallback
+from captioning.training.config import RunConfig
+
+_LISTED_IMAGES = 5  # unreadable images that are listed by name
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split of all data sets, concatenated, with the features of its images.
+
+    Attributes:
+        captions: Captions of each image.
+        cache: Features of the images, in the same order.
+        sources: Name and number of images of each data set.
+    """
+
+    captions: tuple[tuple[str, ...], ...]
+    cache: CacheRows
+    sources: tuple[tuple[str, int], ...]
+
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the images that can be read."""
+        return self.cache.readable
+
+
+def read_splits(config: RunConfig, split: str, callback: TrainingCallback) -> list[CaptionSplit]:
+    """Read a split of each data set, and report its size and its problems."""
+    splits = []
+    for data in config.data:
+        read = read_captions(data, split=split)
+        captions = sum(len(image.captions) for image in read.images)
+        callback.on_message(
+            f"{shorten_spec(data)}, {split}: {format_count(len(read.images), 'image')}, "
+            f"{format_count(captions, 'caption')}"
+        )
+        if report := read.problems.report():
+            callback.on_message(report)
+        splits.append(read)
+    return splits
+
+
+def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
+    """Check that no image is in both splits: validation would reward memorized captions.
+
+    Raises:
+        DataError: An image is in both.
+    """
+    train_paths, validation_paths = (
+        {image.path.resolve() for split in splits for image in split.images}
+        for splits in (train, validation)
+    )
+    if shared := train_paths & validation_paths:
+        names = f"{train[0].split} and {validation[0].split}"
+        raise DataError(
+            f"{format_count(len(shared), 'image')} in both {names}, such as {min(shared)}. Use "
+            "splits without common images as train_split and validation_split: give each row of "
+            "a table a split column, or use {split} in the name of a file that holds one split."
+        )
+
+
+def encode_splits(
+    encoder: Encoder | EncoderFront,
+    splits: list[CaptionSplit],
+    config: RunConfig,
+    extraction: ExtractionConfig,
+    callback: TrainingCallback,
+) -> EncodedSplit:
+    """Return a split with the features of its images, from one cache per data set.
+
+    Raises:
+        DataError: No image of a data set can be read, or the cache cannot be written.
+    """
+    caches = [_encode_split(encoder, split, config, extraction, callback) for split in splits]
+    captions = tuple(image.captions for split in splits for image in split.images)
+    sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
+    cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
+    if config.training.online_augmentation:
+        cache = AugmentedImages(cache, encoder)
+    return EncodedSplit(captions, cache, sources)
+
+
+def _encode_split(
+    encoder: Encoder | EncoderFront,
+    split: CaptionSplit,
+    config: RunConfig,
+    extraction: ExtractionConfig,
+    callback: TrainingCallback,
+) -> RowCache:
+    paths = [image.path for image in split.images]
+    directory = config.cache or config.output.parent / "features"
+    cache: RowCache
+    if config.training.online_augmentation:
+        cache = cache_pixels(
+            encoder.preprocessing,
+            paths,
+            directory,
+            workers=extraction.workers,
+            on_progress=callback.on_encode,
+        )
+    else:
+        cache = cache_features(
+            encoder, paths, directory, extraction, on_progress=callback.on_encode
+        )
+    _report_unreadable(cache.unreadable, split, callback)
+    return cache
+
+
+def _report_unreadable(
+    unreadable: Mapping[int, str], split: CaptionSplit, callback: TrainingCallback
+) -> None:
+    for row, reason in list(unreadable.items())[:_LISTED_IMAGES]:
+        callback.on_message(f"Skipping {split.images[row].path}: {reason}")
+    if (more := len(unreadable) - _LISTED_IMAGES) > 0:
+        callback.on_message(f"Skipping {format_count(more, 'more unreadable image')}.")
+    if len(unreadable) == len(split.images):
+        raise DataError(
+            f"cannot read any of the {len(split.images)} images of {split.source}. The first "
+            f"error: {unreadable.get(0, 'the split is empty')}"
+        )

@@ -1,0 +1,179 @@
+"""Interrupted runs, and what can happen to a run directory."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from filelock import FileLock
+from small_run import TINY, Killed, config, fine_tuning, kill_after, load_weights, read_log
+
+from captioning.errors import OutputError, TrainingError
+from captioning.training import TrainingCallback, train
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """The config of a copy of a finished run."""
+    shutil.copytree(trained.parent, tmp_path / "run")
+    return config(tmp_path / "run")
+
+
+def assert_same_weights(first, second):
+    expected, found = load_weights(first), load_weights(second)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 10, 13])
+def test_resumed_run_ends_with_the_same_weights(trained, tmp_path, steps):
+    run, messages = config(tmp_path / "run"), []
+    with pytest.raises(Killed):
+        train(run, kill_after(steps))
+    result = train(run, TrainingCallback(messages.append))
+    assert any(line.startswith("Resuming from step ") for line in messages) == (steps >= 3)
+    assert result.resumed == (steps >= 3)
+    assert_same_weights(trained, result.model_dir)
+    assert read_log(result.model_dir) == read_log(trained)
+
+
+@pytest.mark.parametrize(
+    ("expected", "training"),
+    [("fine_tuned", {}), ("augmented", {"online_augmentation": True})],
+)
+def test_resumed_fine_tuning_ends_with_the_same_weights(
+    expected, training, trained, tmp_path, request
+):
+    run = fine_tuning(trained, tmp_path / "run", **training)
+    with pytest.raises(Killed):
+        train(run, kill_after(7))
+    assert_same_weights(request.getfixturevalue(expected), train(run).model_dir)
+
+
+@pytest.mark.parametrize("change", ["other words", "fewer captions"])
+def test_resume_on_other_captions_is_refused(change, tmp_path):
+    shutil.copytree(TINY, tmp_path / "tiny")
+    run = replace(config(tmp_path / "run"), data=(f"coco:{tmp_path / 'tiny'}",))
+    with pytest.raises(Killed):
+        train(run, kill_after(4))
+    path = tmp_path / "tiny" / "annotations" / "captions_train.json"
+    content = json.loads(path.read_text())
+    if change == "other words":
+        for entry in content["annotations"]:
+            entry["caption"] = entry["caption"].replace("ball", "zebra")
+    else:
+        content["annotations"] = content["annotations"][:-1]
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    path.write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match="holds a run on other captions: 160 captions with"):
+        train(run)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    shutil.copy(TINY / "annotations" / "captions_train.json", path)
+    train(run)
+
+
+def test_resume_with_other_settings_names_them(trained):
+    with pytest.raises(TrainingError, match=r"training\.epochs was 3 and is now 7"):
+        train(config(trained.parent, epochs=7))
+
+
+def test_resume_with_other_workers_and_device_is_allowed(finished):
+    assert train(replace(finished, workers=1, device="auto")).resumed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "settings.json"),
+        (b"[]", "settings.json"),
+        (b"\xff", "settings.json"),
+        (b"[" * 100_000, "settings.json"),
+        (b'{"dta": ["x"], "data": ["x"], "output": "y"}', "dta: unknown field"),
+    ],
+)
+def test_resume_with_unreadable_settings_is_refused(content, message, finished):
+    (finished.output / "settings.json").write_bytes(content)
+    with pytest.raises(TrainingError, match=message):
+        train(finished)
+
+
+def test_resume_with_damaged_state_is_refused(finished):
+    (finished.output / "state.pt").write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match="Remove this file"):
+        train(finished)
+
+
+def test_resume_without_the_model_is_refused(finished):
+    (finished.output / "model").rename(finished.output / "mine")
+    with pytest.raises(TrainingError, match="model does not exist"):
+        train(finished)
+
+
+def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
+    run, save, saved = config(tmp_path / "run", epochs=1), torch.save, []
+
+    def fail_second_time(state, file):
+        if saved:
+            file.write(b"half")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+        saved.append(True)
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", fail_second_time)
+    with pytest.raises(OutputError, match=r"cannot write .*state\.pt.*Free some space"):
+        train(run)
+    assert not list(run.output.glob("*.tmp"))
+    monkeypatch.undo()
+    messages = []
+    train(run, TrainingCallback(messages.append))
+    assert any(line.startswith("Resuming from step 3 of ") for line in messages)
+
+
+def test_two_processes_do_not_share_a_directory(finished):
+    refused = pytest.raises(TrainingError, match="Another process is training in")
+    with FileLock(finished.output / ".lock"), refused:
+        train(finished)
+    assert train(finished).resumed
+
+
+def test_run_started_meanwhile_is_not_overwritten(tmp_path):
+    """Both found the directory empty; the first trains while the second encodes its images."""
+    first = config(tmp_path / "run", learning_rate=1e-3)
+    second = config(tmp_path / "run", learning_rate=1e-2)
+
+    def start_first(text):
+        if not (tmp_path / "run").exists():
+            with pytest.raises(Killed):
+                train(first, kill_after(4))
+
+    with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is now 0\.01"):
+        train(second, TrainingCallback(on_message=start_first))
+    assert train(first).resumed
+
+
+def test_output_with_other_files_is_not_changed(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TrainingError, match="does not hold a training run"):
+        train(config(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(TrainingError, match="is not a directory"):
+        train(config(tmp_path / "thesis.tex"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (",", ";"),
+        ("step", "\ufeffstep"),
+        ("\n10,", "\n10.0,"),
+        ("seconds", "seconds,mine"),
+    ],
+)
+def test_log_rewritten_by_a_spreadsheet_is_renamed(old, new, finished):
+    path = finished.output / "log.csv"
+    path.write_text(path.read_text().replace(old, new))
+    before = path.read_bytes()
+    train(finished)
+    assert (finished.output / "log.old.csv").read_bytes() == before
+    assert path.read_text().startswith("step,epoch,split")
