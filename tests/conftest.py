@@ -6,8 +6,10 @@ install_import_hook("captioning", "beartype.beartype")  # before any import of t
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from captioner_fixtures import captioner, model  # noqa: E402, F401
 from drawn_images import draw  # noqa: E402
+from small_captioner import small_checkpoint  # noqa: E402
+
+from captioning.inference.captioner import Captioner  # noqa: E402
 
 torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
@@ -28,3 +30,17 @@ def images(tmp_path_factory):
     paths[6].write_bytes(paths[5].read_bytes()[:500])
     paths[7].write_bytes(b"no image")
     return [str(path) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def captioner():
+    """The shared tiny captioner; its captions differ from image to image."""
+    return Captioner(small_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def model(captioner, tmp_path_factory):
+    """The directory of the shared tiny model."""
+    directory = tmp_path_factory.mktemp("models") / "small"
+    captioner.save_pretrained(directory)
+    return directory

@@ -1,4 +1,4 @@
-"""A tiny model with random weights that says something else of each image, and such images."""
+"""A tiny model with random weights, shared by all tests, and images for it."""
 
 import numpy as np
 import torch
@@ -18,26 +18,37 @@ WORDS = [
     *("a", "the", "red", "dog", "cat", "man", "woman", "runs", "sits", "sleeps", "on", "in"),
     *("grass", "water", "snow", "street", "ball", "hat"),
 ]
+SIZES = {"embedding_size": 16, "hidden_size": 16, "attention_size": 8}
 
 
-def small_checkpoint() -> Checkpoint:
+def small_checkpoint(sentences=(WORDS,), *, search=None, encoder_type=Encoder, **options):
+    """Return a model whose captions differ from image to image.
+
+    Args:
+        sentences: Sentences as words, whose words are the vocabulary.
+        search: The default search.
+        encoder_type: Class of the encoder.
+        options: Options of the decoder.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        vocabulary = Vocabulary.build([WORDS], min_count=1)
+        vocabulary = Vocabulary.build(sentences, min_count=1)
         preprocessing = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
-        encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None), preprocessing)
-        options = DecoderOptions(embedding_size=16, hidden_size=16, attention_size=8)
-        shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
+        encoder = encoder_type(EncoderConfig("timm:test_resnet", weights=None), preprocessing)
+        shape = DecoderOptions(**{**SIZES, **options}).sized(
+            vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
+        )
         decoder = Decoder(shape)
         with torch.no_grad():
             for weight in decoder.parameters():
-                weight.normal_(0, 1.5)  # far from even, so that images make a difference
+                weight.normal_(0, 1.5)  # uneven distributions, so that the image matters
         model = CaptionModel(encoder, decoder).eval()
-    return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=8), ModelInfo(name="Small"))
+    search = search or BeamSearch(width=2, max_length=8)
+    return Checkpoint(model, vocabulary, search, ModelInfo(name="Small"))
 
 
 def write_photos(folder, count, *, size=(48, 40), ending="jpg", start=1, name="photo"):
-    """Write photos ``photo1`` and so on, no two the same, and return their paths."""
+    """Write different images ``photo1.jpg``, ``photo2.jpg``, ... and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(start, start + count):

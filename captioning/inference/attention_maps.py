@@ -1,4 +1,4 @@
-"""Where a model looked, word by word."""
+"""Attention maps: the weights of soft attention for each word of a caption."""
 
 import math
 
@@ -16,38 +16,40 @@ from captioning.inference.results import Caption
 def attention_maps(
     captioner: Captioner, image: ImageSource, caption: Caption
 ) -> Float[Tensor, "T S S"]:
-    """Return the weights of soft attention over the grid with which each word was chosen.
+    """Return the attention weights over the image for each word of a caption.
 
-    Xu et al. (2015), figure 2. The grid covers the image as the model sees it: squeezed to a
-    square unless its preprocessing says otherwise.
+    Xu et al. (2015), Show, Attend and Tell, figure 2. The decoder reads the words of the caption
+    again. The grid covers the image as the encoder receives it, which by default is resized to a
+    square without keeping its aspect ratio.
 
     Args:
-        captioner: Its first model, where it has several.
+        captioner: The captioner; an ensemble gives the maps of its first model.
         image: The image.
-        caption: One of the model's captions of it; its words are read again.
+        caption: A caption in words of the model, such as ``captioner(image).captions[0]``.
 
     Returns:
-        For each word of the caption a square map that sums to one, top row first.
+        A square map for each word, top row first. Each map sums to one.
 
     Raises:
-        ConfigError: The model has no attention, or does not know a word of the caption.
+        ConfigError: The model has no attention, or the caption has no words or unknown words.
         ImageError: The image cannot be read.
     """
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     if not model.decoder.config.attention:
         raise ConfigError(
-            "This model has no attention: it sees one vector for the whole image. Train one with "
-            "--decoder.attention."
+            "the model has no attention; its decoder receives one vector for the whole image. "
+            "Train a model with --decoder.attention."
         )
     if not caption.words:
-        raise ConfigError("This caption has no word, so there is nothing to look at.")
+        raise ConfigError("the caption has no words, so there are no maps. Give another caption.")
     if unknown := [word for word in caption.words if word not in vocabulary]:
-        raise ConfigError(f"This model does not know {unknown[:5]}; the caption is not its own.")
+        raise ConfigError(
+            f"the model does not know the words {unknown[:5]}. Give a caption of this model."
+        )
     state = model.start(captioner.pixels(image).unsqueeze(0).to(captioner.device))
     maps = []
-    before = [vocabulary.bos, *map(vocabulary.id, caption.words[:-1])]
-    for word in before:
-        _, state = model.decoder.step(torch.tensor([word], device=state.device), state)
+    for token in (vocabulary.bos, *map(vocabulary.id, caption.words[:-1])):
+        _, state = model.decoder.step(torch.tensor([token], device=state.device), state)
         assert state.attention is not None
         side = math.isqrt(state.attention.shape[1])
         maps.append(state.attention.reshape(side, side).cpu())

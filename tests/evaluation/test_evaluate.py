@@ -6,10 +6,10 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
-import torch
 from pycocotools.coco import COCO
+from small_captioner import small_checkpoint
 
-from captioning.checkpoint.checkpoint import Checkpoint, save_checkpoint
+from captioning.checkpoint.checkpoint import save_checkpoint
 from captioning.cli.main import main
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import DataError, OutputError
@@ -18,12 +18,7 @@ from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
 from captioning.metrics import score
-from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
-from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.nn.model import CaptionModel
 from captioning.text.tokenizer import tokenize
-from captioning.text.vocabulary import Vocabulary
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 REFERENCES = TINY / "annotations" / "captions_val.json"
@@ -34,14 +29,9 @@ NO_WORKERS = EvaluationConfig(workers=0)
 @pytest.fixture(scope="module")
 def checkpoint():
     """A model whose vocabulary is that of the references, so that its captions have scores."""
-    torch.manual_seed(1)
     annotations = json.loads(REFERENCES.read_text())["annotations"]
-    vocabulary = Vocabulary.build((tokenize(a["caption"]) for a in annotations), min_count=1)
-    encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=64))
-    options = DecoderOptions(embedding_size=8, hidden_size=8, attention_size=8)
-    shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
-    model = CaptionModel(encoder, Decoder(shape)).eval()
-    return Checkpoint(model, vocabulary, BeamSearch(width=2, max_length=6))
+    sentences = [tokenize(annotation["caption"]) for annotation in annotations]
+    return small_checkpoint(sentences, search=BeamSearch(width=2, max_length=6))
 
 
 @pytest.fixture(scope="module")
