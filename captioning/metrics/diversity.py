@@ -42,7 +42,7 @@ class Diversity:
 
     def as_dict(self) -> dict[str, object]:
         """Return all fields as plain values, for JSON."""
-        return asdict(self) | {"warnings": list(self.warnings)}
+        return asdict(self)
 
     def table(self) -> str:
         """Return the fields as a text table."""

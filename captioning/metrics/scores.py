@@ -1,7 +1,7 @@
 """Scores of captions with their intervals, notes and signature."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -117,14 +117,8 @@ class Scores:
     def as_dict(self) -> dict[str, Any]:
         """Return everything except the per-image table as plain values, for JSON."""
         return {
-            "scores": {name: getattr(self, name) for name in SCORE_NAMES if name in self.values}
-            | ({"cider": None} if self.cider is None else {}),
-            "bleu_counts": {
-                "guess": list(self.counts.guess),
-                "correct": list(self.counts.correct),
-                "candidate_length": self.counts.candidate_length,
-                "reference_length": self.counts.reference_length,
-            },
+            "scores": {"cider": None} | self.values if self.cider is None else self.values,
+            "bleu_counts": asdict(self.counts),
             "images": len(self),
             "signature": self.signature,
             "notes": list(self.notes),

@@ -45,6 +45,7 @@ def test_references_are_grouped_by_image(tmp_path):
     ("content", "message"),
     [
         (None, r"results\.json does not exist"),
+        ("caf\xe9", r"cannot read .*results\.json: .*utf-8"),
         ("{", r"cannot read .*results\.json as JSON"),
         ("[" * 200_000, "cannot read .* as JSON"),
         ("{}", r"results\.json has no list of captions"),
@@ -60,7 +61,7 @@ def test_references_are_grouped_by_image(tmp_path):
 )
 def test_results_malformed_file_is_refused(tmp_path, content, message):
     if content is not None:
-        (tmp_path / "results.json").write_text(content)
+        (tmp_path / "results.json").write_text(content, encoding="latin-1")
     with pytest.raises(ScoreError, match=message):
         read_results(tmp_path / "results.json")
 

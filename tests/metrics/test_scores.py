@@ -248,6 +248,7 @@ def test_score_argument_not_a_mapping_is_refused(given, monkeypatch):
         ({1: "a"}, {1: 5}, "list of captions as references of image 1, found 5"),
         ({1: ["a", "b"]}, {1: ["a"]}, "Image 1 has 2 captions in candidates, but must have one"),
         ({1: []}, {1: ["a"]}, "Image 1 has 0 captions in candidates"),
+        ({1: None}, {1: ["a"]}, "A caption of image 1 is None, not a string"),
         (pd.Series(["a", "b"], index=[2, 2]), {2: ["a"]}, "more than one row for image 2"),
     ],
 )
