@@ -7,7 +7,8 @@ The public names; all but the errors are imported when they are first used:
 
 - Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``attention_maps``, ``read_image``.
 - Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
-- Training: ``train``, ``RunConfig``, ``TrainingConfig``, ``EncoderConfig``, ``DecoderOptions``.
+- Training: ``train``, ``TrainResult``, ``TrainingCallback``, ``RunConfig``, ``TrainingConfig``,
+  ``EncoderConfig``, ``DecoderOptions``.
 - Evaluation: ``evaluate``, ``EvaluationConfig``, ``EvaluationResult``, ``score``, ``compare``,
   ``Scores``, ``read_captions``.
 - Models: ``Checkpoint``, ``load_checkpoint``, ``save_checkpoint``, ``Vocabulary``, ``tokenize``.
@@ -48,7 +49,13 @@ if TYPE_CHECKING:
     from captioning.nn import DecoderOptions, EncoderConfig
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
-    from captioning.training import RunConfig, TrainingConfig, train
+    from captioning.training import (
+        RunConfig,
+        TrainingCallback,
+        TrainingConfig,
+        TrainResult,
+        train,
+    )
 
 _LAZY = {
     "BeamSearch": "decoding",
@@ -65,6 +72,8 @@ _LAZY = {
     "RunConfig": "training",
     "Sampling": "decoding",
     "Scores": "metrics",
+    "TrainResult": "training",
+    "TrainingCallback": "training",
     "TrainingConfig": "training",
     "Vocabulary": "text.vocabulary",
     "attention_maps": "inference.attention_maps",
@@ -102,6 +111,8 @@ __all__ = [
     "ScoreError",
     "Scores",
     "SearchError",
+    "TrainResult",
+    "TrainingCallback",
     "TrainingConfig",
     "TrainingError",
     "Vocabulary",

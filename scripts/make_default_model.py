@@ -27,7 +27,6 @@ from captioning.evaluation.search_sweep import (
     best_search,
     candidate_searches,
     card_scores,
-    fit_reranker,
     summarize_search,
     sweep,
 )
@@ -38,6 +37,7 @@ from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
 from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
 from captioning.text.tokenizer import tokenize
+from captioning.training.fit_reranker import fit_reranker
 
 LIMITS = (
     "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "

@@ -30,7 +30,7 @@ class InfoConfig:
 
 def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     """Return the facts about a model as sections of named values."""
-    checkpoint = Captioner.from_pretrained(model).checkpoint
+    checkpoint = Captioner.from_pretrained(model, device="cpu").checkpoint
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
     count = {

@@ -1,7 +1,7 @@
-"""Which image does a sentence describe? Images ranked by what a decoder reconstructs of them.
+"""Image retrieval: rank images by the vector that a decoder reconstructs from a sentence.
 
-Chen & Zitnick (2015), section 4: the image vector that a decoder with ``reconstruct`` has made up
-from a sentence's words is compared with those of all images.
+Chen & Zitnick (2015), Mind's eye: A recurrent visual representation for image caption generation,
+section 4.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from captioning.errors import ConfigError, DataError
 from captioning.nn.decoder import Decoder
 from captioning.nn.features import Features
 
-_BATCH = 500
+_SENTENCES_PER_BATCH = 500
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """How well the image of each sentence was found.
+    """Scores of image retrieval.
 
     Attributes:
-        recall_1: Share of the sentences whose own image came first.
-        recall_5: The same, among the first five.
-        recall_10: The same, among the first ten.
-        median_rank: Of the sentences' own images; 1 is best.
-        sentences: How many there were.
-        images: How many images were ranked.
+        recall_1: Share of the sentences whose image has rank 1.
+        recall_5: Share of the sentences whose image has rank 5 or better.
+        recall_10: Share of the sentences whose image has rank 10 or better.
+        median_rank: Median rank of the images; 1 is best.
+        sentences: Number of sentences.
+        images: Number of ranked images.
     """
 
     recall_1: float
@@ -50,57 +50,60 @@ class RetrievalScores:
 
 @torch.inference_mode()
 def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[Tensor, "N D"]:
-    """Return the image vector that each sentence lets one expect.
+    """Return the image vector that the decoder reconstructs from each sentence.
 
     Args:
-        decoder: With ``reconstruct``, in evaluation mode.
-        sentences: Tokens of each, from ``<bos>`` to its last word, without ``<eos>``.
+        decoder: A decoder with ``reconstruct``, in evaluation mode.
+        sentences: Tokens of each sentence, from ``<bos>`` to the last word, without ``<eos>``.
 
     Raises:
-        ConfigError: The decoder does not reconstruct.
+        ConfigError: The decoder does not reconstruct the image.
         DataError: A sentence is empty.
     """
     if not decoder.config.reconstruct:
         raise ConfigError(
-            "This decoder does not reconstruct the image. Train one with --preset minds-eye."
+            "the decoder does not reconstruct the image. Train one with --preset minds-eye."
         )
     if not all(sentences):
-        raise DataError("A sentence has no token; each begins with <bos>.")
+        raise DataError("a sentence has no tokens; a sentence begins with <bos>.")
     device = decoder.embedding.weight.device
-    found = []
-    for start in range(0, len(sentences), _BATCH):
-        some = sentences[start : start + _BATCH]
+    vectors = []
+    for start in range(0, len(sentences), _SENTENCES_PER_BATCH):
+        batch = sentences[start : start + _SENTENCES_PER_BATCH]
         tokens = pack_sequence(
-            [torch.tensor(list(each), device=device) for each in some], enforce_sorted=False
+            [torch.tensor(list(sentence), device=device) for sentence in batch],
+            enforce_sorted=False,
         )
-        blind = Features(torch.zeros(len(some), decoder.config.feature_size, device=device))
-        every = decoder.teach(blind, tokens).reconstruction
-        assert every is not None
-        rows, lengths = pad_packed_sequence(tokens._replace(data=every), batch_first=True)
-        found.append(rows[torch.arange(len(some), device=device), lengths.to(device) - 1])
-    return torch.cat(found) if found else torch.zeros(0, decoder.config.feature_size)
+        no_image = Features(torch.zeros(len(batch), decoder.config.feature_size, device=device))
+        reconstruction = decoder.teach(no_image, tokens).reconstruction
+        assert reconstruction is not None
+        padded, lengths = pad_packed_sequence(
+            tokens._replace(data=reconstruction), batch_first=True
+        )
+        vectors.append(padded[torch.arange(len(batch), device=device), lengths.to(device) - 1])
+    return torch.cat(vectors) if vectors else torch.zeros(0, decoder.config.feature_size)
 
 
 def rank_images(
     reconstructed: Float[Tensor, "N D"], images: Float[Tensor, "I D"], own: Int[Tensor, " N"]
 ) -> Int[np.ndarray, " N"]:
-    """Return the rank of each sentence's own image among all; 1 is best.
+    """Return the rank of each sentence's own image among all images; 1 is best.
 
-    Images are ranked by the cosine of both vectors, the mean of all images taken off: what all
-    have in common tells none from another. Among equals the own image is
-    last, and all come before it where its likeness is no number.
+    Images are ranked by the cosine of both vectors, after the mean of all images is subtracted
+    from them. Of images with equal cosines, the sentence's own comes last. Its rank is the last one
+    if its cosine is not a number.
 
     Args:
         reconstructed: A vector for each sentence.
         images: The vector of each image.
-        own: For each sentence, the place of its image.
+        own: Row of each sentence's image.
     """
     mean = images.mean(0)
-    wanted = torch.nn.functional.normalize((images - mean).double())
-    made = torch.nn.functional.normalize((reconstructed - mean).double())
-    likeness = made @ wanted.T
-    mine = likeness.gather(1, own.unsqueeze(1))
-    ranks: np.ndarray = (~(likeness < mine)).sum(1).cpu().numpy()
+    image_directions = torch.nn.functional.normalize((images - mean).double())
+    sentence_directions = torch.nn.functional.normalize((reconstructed - mean).double())
+    cosines = sentence_directions @ image_directions.T
+    own_cosines = cosines.gather(1, own.unsqueeze(1))
+    ranks: np.ndarray = (~(cosines < own_cosines)).sum(1).cpu().numpy()
     return ranks
 
 
@@ -108,13 +111,13 @@ def retrieval_scores(ranks: Int[np.ndarray, " N"], images: int) -> RetrievalScor
     """Return recall and median rank.
 
     Args:
-        ranks: What :func:`rank_images` gives.
-        images: How many images were ranked.
+        ranks: Ranks from :func:`rank_images`.
+        images: Number of ranked images.
 
     Raises:
-        DataError: There is no sentence.
+        DataError: There are no sentences.
     """
     if not len(ranks):
-        raise DataError("There is no sentence to find an image for.")
-    first, five, ten = (float((ranks <= k).mean()) for k in (1, 5, 10))
-    return RetrievalScores(first, five, ten, float(np.median(ranks)), len(ranks), images)
+        raise DataError("there are no sentences, so there are no retrieval scores.")
+    recall = [float((ranks <= k).mean()) for k in (1, 5, 10)]
+    return RetrievalScores(*recall, float(np.median(ranks)), len(ranks), images)

@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from captioning.checkpoint.checkpoint import Checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, SearchMethod
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError
 from captioning.evaluation.evaluate import no_readable_image
 from captioning.evaluation.validation import caption_features
 from captioning.features.cache import CacheRows
@@ -131,56 +129,14 @@ def score_searches(
     return table
 
 
-@torch.inference_mode()
-def fit_reranker(
-    cached_model: CachedModel,
-    cache: CacheRows,
-    captions: Sequence[Sequence[Sequence[str]]],
-    vocabulary: Vocabulary,
-    *,
-    max_ngrams: int,
-    batch_size: int = 64,
-) -> NgramReranker | None:
-    """Fit n-gram reranking to the training images, without augmentation.
-
-    Args:
-        cached_model: The trained model; its encoder computes the vectors.
-        cache: Features of the images.
-        captions: Reference captions of each image, as words. Rows after the end of the cache have
-            no image and are not used.
-        vocabulary: Vocabulary of the decoder.
-        max_ngrams: Number of n-grams to keep.
-        batch_size: Images per batch.
-
-    Returns:
-        The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
-        does not use the image.
-    """
-    rows = [row for row in cache.readable if any(captions[row])]
-    if not rows or cached_model.decoder.config.injection == "none":
-        return None
-    vectors = torch.cat(
-        [
-            cached_model.encode(cache, batch).vector.cpu()
-            for batch in torch.tensor(rows).split(batch_size)
-        ]
-    )
-    try:
-        return NgramReranker.fit(
-            vectors, [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
-        )
-    except DataError:  # a finished training run does not fail because of its reranker
-        return None
-
-
-def with_best_search(
+def select_search(
     checkpoint: Checkpoint,
     cached_model: CachedModel,
     cache: CacheRows,
     references: Mapping[int, Sequence[str]],
     *,
-    name: str,
-    say: Callable[[str], None],
+    split_name: str,
+    on_message: Callable[[str], None],
 ) -> Checkpoint:
     """Return a model with the best of the candidate searches, and its scores in the model card.
 
@@ -191,13 +147,13 @@ def with_best_search(
         cached_model: The decoder of the model, and its encoder after the cache.
         cache: Features of the images.
         references: Reference captions of each row of the cache that is scored.
-        name: Name of these images in the model card.
-        say: Called with one line for each search, and one for the result.
+        split_name: Name of these images in the model card.
+        on_message: Called with one line for each search, and one for the result.
     """
 
     def report(method: SearchMethod, scores: Scores) -> None:
         cider = scores.cider or 0.0
-        say(f"{summarize_search(method)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {cider:.3f}")
+        on_message(f"{summarize_search(method)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {cider:.3f}")
 
     table = score_searches(
         cached_model,
@@ -210,16 +166,16 @@ def with_best_search(
     )
     best = best_search(table)
     if _combined_score(table[best]) < _MIN_SCORE:
-        say("No search finds a caption that scores. The search of the model is unchanged.")
+        on_message("No search finds a caption that scores. The search of the model is unchanged.")
         return checkpoint
-    say(f"Selected search: {summarize_search(best)}.")
-    scores = {**checkpoint.info.scores, **card_scores(table[best], name)}
+    on_message(f"Selected search: {summarize_search(best)}.")
+    scores = {**checkpoint.info.scores, **card_scores(table[best], split_name)}
     info = replace(checkpoint.info, scores=scores, search_chosen=True)
     return replace(checkpoint, search=best, info=info)
 
 
 def candidate_searches(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
-    """Return the searches that :func:`with_best_search` tries for a model."""
+    """Return the searches that :func:`select_search` tries for a model."""
     return CANDIDATE_SEARCHES + (() if checkpoint.reranker is None else RERANKING_SEARCHES)
 
 

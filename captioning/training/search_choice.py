@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.evaluation.search_sweep import fit_reranker, with_best_search
+from captioning.evaluation.search_sweep import select_search
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
 from captioning.nn.device import resolve_device
 from captioning.nn.split_encoder import cut
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
+from captioning.training.fit_reranker import fit_reranker
 from captioning.training.prepare import Prepared
 
 
@@ -40,13 +41,13 @@ def choose_search(
     if config.rerank_ngrams:
         checkpoint = _fit_reranker(checkpoint, cached_model, config, prepared, callback)
     rows = [readable[i * len(readable) // count] for i in range(count)]  # evenly spaced
-    chosen = with_best_search(
+    chosen = select_search(
         checkpoint,
         cached_model,
         split.cache,
         {row: split.captions[row] for row in rows},
-        name=images,
-        say=callback.on_message,
+        split_name=images,
+        on_message=callback.on_message,
     )
     save_checkpoint(chosen, model)
 

@@ -1,4 +1,4 @@
-"""Ranking images for a sentence, against ranks counted by hand and a decoder that is known."""
+"""Image retrieval, compared with ranks counted by hand and with the equations in NumPy."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from captioning.nn import Decoder, DecoderOptions, Features
 from captioning.nn.presets import preset
 
 
-def decoder(options: DecoderOptions) -> Decoder:
+def make_decoder(options):
     small = replace(options, embedding_size=5, hidden_size=8)
     made = Decoder(small.sized(vocabulary_size=9, feature_size=6)).eval()
     for weight in made.parameters():
@@ -20,12 +20,12 @@ def decoder(options: DecoderOptions) -> Decoder:
     return made
 
 
-def test_a_sentence_gives_what_the_memory_holds_after_its_last_word():
-    model = decoder(preset("minds-eye"))
+def test_reconstruction_equals_the_equations():
+    model = make_decoder(preset("minds-eye"))
     sentences = [[1, 4, 5], [1, 7], [1, 8, 8, 4, 5, 6]]
-    found = reconstruct(model, sentences)
+    vectors = reconstruct(model, sentences)
     w = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
-    for sentence, row in zip(sentences, found, strict=True):
+    for sentence, row in zip(sentences, vectors, strict=True):
         u = np.zeros(model.config.hidden_size)
         for word in sentence:
             x = w["embedding.weight"][word]
@@ -34,41 +34,41 @@ def test_a_sentence_gives_what_the_memory_holds_after_its_last_word():
         np.testing.assert_allclose(row.numpy(), expected, atol=1e-5)
 
 
-def test_ranks_are_those_counted_by_hand():
+def test_ranks_equal_those_counted_by_hand():
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]) + 5
     sentences = torch.tensor([[2.0, 0.1], [-3.0, 0.2], [0.1, -1.0]]) + 5
     assert rank_images(sentences, images, torch.tensor([0, 0, 0])).tolist() == [1, 4, 2]
     assert rank_images(sentences, images, torch.tensor([1, 2, 3])).tolist() == [2, 1, 1]
 
 
-def test_a_sentence_that_says_nothing_comes_last_among_equals():
+def test_rank_of_equal_cosines_is_the_last():
     images = torch.eye(3)
-    nothing = images.mean(0, keepdim=True)
-    assert rank_images(nothing, images, torch.tensor([1])).tolist() == [3]
+    no_direction = images.mean(0, keepdim=True)
+    assert rank_images(no_direction, images, torch.tensor([1])).tolist() == [3]
 
 
-def test_a_model_that_has_diverged_finds_nothing():
+def test_rank_of_diverged_model_is_the_last():
     images, own = torch.eye(3), torch.arange(3)
     assert rank_images(torch.full((3, 3), torch.nan), images, own).tolist() == [3, 3, 3]
 
 
-def test_recall_and_median_are_those_of_the_ranks():
+def test_recall_and_median_follow_from_the_ranks():
     scores = retrieval_scores(np.array([1, 2, 5, 6, 10, 11, 40, 100]), 200)
     assert (scores.recall_1, scores.recall_5, scores.recall_10) == (1 / 8, 3 / 8, 5 / 8)
     assert (scores.median_rank, scores.sentences, scores.images) == (8, 8, 200)
     assert str(scores).startswith("R@1 12.5   R@5 37.5   R@10 62.5   median rank 8 ")
 
 
-def test_what_cannot_be_ranked_is_refused():
+def test_retrieval_refuses_unsuitable_input():
     with pytest.raises(ConfigError, match="--preset minds-eye"):
-        reconstruct(decoder(DecoderOptions()), [[1, 4]])
+        reconstruct(make_decoder(DecoderOptions()), [[1, 4]])
     with pytest.raises(DataError, match="begins with <bos>"):
-        reconstruct(decoder(preset("minds-eye")), [[1, 4], []])
-    with pytest.raises(DataError, match="no sentence"):
+        reconstruct(make_decoder(preset("minds-eye")), [[1, 4], []])
+    with pytest.raises(DataError, match="no sentences"):
         retrieval_scores(np.array([], dtype=np.int64), 3)
 
 
-def test_training_makes_a_sentence_find_its_image():
+def test_trained_decoder_ranks_own_image_first():
     from captioning.nn.losses import reconstruction_error
 
     torch.manual_seed(0)
@@ -84,12 +84,12 @@ def test_training_makes_a_sentence_find_its_image():
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(200):
-        found = model.teach(Features(images), packed).reconstruction
+        reconstruction = model.teach(Features(images), packed).reconstruction
         loss = reconstruction_error(
-            found, images[packed.sorted_indices], packed.batch_sizes.tolist()
+            reconstruction, images[packed.sorted_indices], packed.batch_sizes.tolist()
         )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    made = reconstruct(model.eval(), sentences)
-    assert rank_images(made, images, torch.arange(4)).tolist() == [1, 1, 1, 1]
+    vectors = reconstruct(model.eval(), sentences)
+    assert rank_images(vectors, images, torch.arange(4)).tolist() == [1, 1, 1, 1]

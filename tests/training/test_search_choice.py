@@ -10,7 +10,7 @@ from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
-from captioning.evaluation.search_sweep import candidate_searches, with_best_search
+from captioning.evaluation.search_sweep import candidate_searches, select_search
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.images.decode import read_image
@@ -110,13 +110,13 @@ def test_search_is_kept_if_no_caption_scores(trained, tmp_path):
     config = ExtractionConfig(workers=0)
     cache = cache_features(checkpoint.model.encoder, paths, tmp_path, config)
     messages = []
-    same = with_best_search(
+    same = select_search(
         checkpoint,
         CachedModel(checkpoint.model.decoder),
         cache,
         {0: ["zebras yawn quietly"], 1: ["xylophones"]},
-        name="val",
-        say=messages.append,
+        split_name="val",
+        on_message=messages.append,
     )
     assert "No search" in messages[-1]
     assert same is checkpoint
