@@ -11,16 +11,9 @@ MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 320, 45, 7
 # Modules and functions that do not keep the limits yet. Remove each entry with its cause.
 PENDING: set[str] = {
-    "bulk/job.py:caption_into",
-    "checkpoint/checkpoint.py",
-    "cli/caption.py",
-    "cli/caption.py:run",
-    "evaluation/evaluate.py:evaluate",
-    "evaluation/validation.py:caption_features",
     "inference/captioner.py",
     "nn/decoder.py:Decoder.teach",
     "nn/decoder_config.py:DecoderOptions._refuse_what_does_not_fit",
-    "reranking/ngram.py",
 }
 
 
