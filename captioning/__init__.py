@@ -8,7 +8,7 @@ The public names; all but the errors are imported when they are first used:
 - Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``attention_maps``, ``read_image``.
 - Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
 - Training: ``train``, ``TrainResult``, ``TrainingCallback``, ``RunConfig``, ``TrainingConfig``,
-  ``EncoderConfig``, ``DecoderOptions``.
+  ``EncoderConfig``, ``DecoderConfig``.
 - Evaluation: ``evaluate``, ``EvaluationConfig``, ``EvaluationResult``, ``score``, ``compare``,
   ``Scores``, ``read_captions``.
 - Models: ``Checkpoint``, ``load_checkpoint``, ``save_checkpoint``, ``Vocabulary``, ``tokenize``.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from captioning.inference.captioner import Captioner
     from captioning.inference.results import Caption, CaptionResult
     from captioning.metrics import Scores, compare, score
-    from captioning.nn import DecoderOptions, EncoderConfig
+    from captioning.nn import DecoderConfig, EncoderConfig
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
     from captioning.training import (
@@ -63,7 +63,7 @@ _LAZY = {
     "CaptionResult": "inference.results",
     "Captioner": "inference.captioner",
     "Checkpoint": "checkpoint.checkpoint",
-    "DecoderOptions": "nn",
+    "DecoderConfig": "nn",
     "DiverseBeamSearch": "decoding",
     "EncoderConfig": "nn",
     "EvaluationConfig": "evaluation.evaluate",
@@ -98,7 +98,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
-    "DecoderOptions",
+    "DecoderConfig",
     "DiverseBeamSearch",
     "EncoderConfig",
     "EvaluationConfig",

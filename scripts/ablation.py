@@ -24,7 +24,7 @@ from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.cli import train
 from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
-from captioning.nn import DecoderOptions, EncoderConfig
+from captioning.nn import DecoderConfig, EncoderConfig
 from captioning.training import RunConfig, SelfCriticalConfig
 
 BASE = "lstm, recurrent"
@@ -69,13 +69,13 @@ CHOICES = {
     "base": Choice(),
     "lite0": Choice(encoder="timm:tf_efficientnet_lite0"),
     "lite1": Choice(encoder="timm:tf_efficientnet_lite1"),
-    "soft attention": Choice({"attention": True}),
-    "up-down attention": Choice({"attention": True, "top_down": True}),
+    "soft attention": Choice({"core": "attention"}),
+    "up-down attention": Choice({"core": "top_down"}),
     "soft attention, doubly stochastic": Choice(
-        {"attention": True}, {"doubly_stochastic_weight": 1.0}
+        {"core": "attention"}, {"doubly_stochastic_weight": 1.0}
     ),
-    "soft attention, no dropout": Choice({"attention": True, "dropout": 0.0}),
-    "word beside the state": Choice({"deep_output": True}),
+    "soft attention, no dropout": Choice({"core": "attention", "dropout": 0.0}),
+    "word beside the state": Choice({"readout": "deep"}),
     "tied weights": Choice({"tie_weights": True}),
     "two layers": Choice({"layers": 2}),
     "size 256": Choice(dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), 256)),
@@ -127,7 +127,7 @@ def run_of(name: str, budget: Budget, seed: int) -> RunConfig:
     training = replace(base.training, **choice.training)
     if choice.start is not None:
         start = run_of(choice.start, budget, seed).output / "model"
-        started = replace(base, encoder=EncoderConfig(), decoder=DecoderOptions())
+        started = replace(base, encoder=EncoderConfig(), decoder=DecoderConfig())
         return replace(started, init_from=start, training=training)
     encoder = base.encoder if choice.encoder is None else EncoderConfig(choice.encoder)
     decoder = replace(base.decoder, **choice.decoder)

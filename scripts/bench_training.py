@@ -20,7 +20,7 @@ import torch
 from captioning.datasets.batches import CaptionDataset
 from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.training.config import TrainingConfig
 from captioning.training.memory import disable_malloc_trim
 from captioning.training.trainer import Trainer
@@ -39,7 +39,7 @@ def product_rate(rows: int, inner: int, columns: int, seconds: float = 1.0) -> f
     return 2.0 * rows * inner * columns * count / (time.perf_counter() - start)
 
 
-def operations(config: DecoderOptions, words: int, images: int) -> float:
+def operations(config: DecoderConfig, words: int, images: int) -> float:
     """Return the operations of an epoch's matrix products: forward once, backward twice."""
     E, H = config.embedding_size, config.hidden_size
     per_word = E * 4 * H + H * 4 * H + H * E + E * WORDS
@@ -65,13 +65,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     disable_malloc_trim()  # as `captioning train` does
-    options = DecoderOptions()
+    options = DecoderConfig()
     config = TrainingConfig(epochs=arguments.epochs + 1, precision=arguments.precision)
     captions = dataset()
     with tempfile.TemporaryDirectory() as directory:
         cache = FeatureCache(Path(directory), (IMAGES, 2, 1, FEATURES))
         cache.append(torch.randn(IMAGES, 2, 1, FEATURES), {})
-        decoder = Decoder(options.sized(vocabulary_size=WORDS, feature_size=FEATURES))
+        decoder = Decoder(options, vocabulary_size=WORDS, feature_size=FEATURES)
         trainer = Trainer(decoder, captions, cache, config)
         trainer.train_epoch()  # warm-up
         seconds = []

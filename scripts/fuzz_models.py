@@ -44,7 +44,7 @@ from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import INJECTIONS, DecoderOptions
+from captioning.nn.decoder_config import CHOICES, DecoderConfig
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import NgramReranker
@@ -216,7 +216,7 @@ def other_choices(chance: random.Random, directory: Path) -> None:
         decoder = content["decoder"]
         choices = {
             "cell": ["rnn", "relu_rnn", "gru", "lstm"],
-            "injection": list(INJECTIONS),
+            **{name: list(names) for name, names in CHOICES.items()},
             "layers": [1, 2, 3, 100],
             "embedding_layers": [1, 2],
         }
@@ -392,16 +392,19 @@ def write_models(folder: Path) -> list[Path]:
     found = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for number, settings in enumerate(({"attention": True}, {"cell": "gru", "layers": 2}, {})):
+        for number, settings in enumerate(
+            ({"core": "attention"}, {"cell": "gru", "layers": 2}, {})
+        ):
             # The third computes tensors that are not saved; another way leads to it.
             network = "timm:test_vit_relpos" if number == 2 else "timm:test_resnet"
             size = None if number == 2 else Preprocessing(size=32)
             encoder = Encoder(EncoderConfig(network, None), size)
-            options = DecoderOptions(
+            options = DecoderConfig(
                 embedding_size=4, hidden_size=6, attention_size=ATTENTION, **settings
             )
-            shape = options.sized(vocabulary_size=8, feature_size=encoder.feature_size)
-            model = CaptionModel(encoder, Decoder(shape)).eval()
+            model = CaptionModel(
+                encoder, Decoder(options, vocabulary_size=8, feature_size=encoder.feature_size)
+            ).eval()
             info = ModelInfo(name="Tiny", scores={"BLEU-4": 0.1}, limits=("All.",))
             found.append(folder / f"good{number}")
             search = BeamSearch(width=2, forbidden_words=("a",), rerank_weight=1.5)

@@ -36,8 +36,8 @@ from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.files import write_atomic
 from captioning.inference.captioner import Captioner
-from captioning.nn import Decoder, DecoderOptions, EncoderConfig
-from captioning.nn.decoder_config import INJECTIONS
+from captioning.nn import Decoder, DecoderConfig, EncoderConfig
+from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.tokenizer import tokenize
 from captioning.training import RunConfig, TrainingConfig
@@ -53,9 +53,9 @@ TRAINING = TrainingConfig(
 )
 DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
-UNTIED = DecoderOptions(tie_weights=False)
+UNTIED = DecoderConfig(tie_weights=False)
 SYSTEMS = {
-    "papers": {name: preset(name) for name in PRESETS if not preset(name).attention},
+    "papers": {name: preset(name) for name in PRESETS if not preset(name).uses_grid},
     "injections": {
         f"lstm, {injection}": replace(UNTIED, injection=injection)
         for injection in INJECTIONS
@@ -64,7 +64,7 @@ SYSTEMS = {
     "cells": {
         f"{cell}, recurrent": replace(UNTIED, cell=cell) for cell in ("rnn", "relu_rnn", "gru")
     },
-    "attention": {name: preset(name) for name in PRESETS if preset(name).attention},
+    "attention": {name: preset(name) for name in PRESETS if preset(name).uses_grid},
 }
 PUBLISHED = {
     "neuraltalk": "57.9 / 38.3 / 24.5 / 16.0",
@@ -166,7 +166,7 @@ def keep(path: Path, budget: Budget, found: Measured) -> None:
     write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
-def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> dict[str, float]:
+def measured(budget: Budget, name: str, options: DecoderConfig, seed: int) -> dict[str, float]:
     """Train one system with one seed, and return what it measures."""
     config = settings(budget, name, options, seed)
     if code := train.run(config):
@@ -174,7 +174,7 @@ def measured(budget: Budget, name: str, options: DecoderOptions, seed: int) -> d
     return measure(config)
 
 
-def settings(budget: Budget, name: str, options: DecoderOptions, seed: int) -> RunConfig:
+def settings(budget: Budget, name: str, options: DecoderConfig, seed: int) -> RunConfig:
     """Return the settings of the run of one system with one seed."""
     sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
     return RunConfig(
@@ -213,7 +213,7 @@ def measure(config: RunConfig) -> dict[str, float]:
             [image.path for image in images.images],
             config.cache,
             ExtractionConfig(
-                grid=decoder.config.attention,
+                grid=decoder.config.uses_grid,
                 hflip=split == "train",
                 precision=config.training.precision,
             ),
@@ -224,7 +224,7 @@ def measure(config: RunConfig) -> dict[str, float]:
             for image in images.images
         ]
         numbers[key] = perplexity(CachedModel(decoder), cache, captions)
-        if split == "val" and decoder.config.reconstruct:
+        if split == "val" and decoder.config.core == "memory":
             sentences = [tokens[:-1] for own in captions for tokens in own]
             numbers |= retrieval(decoder, cache, sentences, images)
     return numbers

@@ -45,7 +45,7 @@ from captioning.decoding import BeamSearch
 from captioning.errors import CaptioningError, ConfigError, TrainingError
 from captioning.features.cache_keys import Precision
 from captioning.inference.captioner import DEFAULT_MODEL
-from captioning.nn import DecoderOptions, EncoderConfig
+from captioning.nn import DecoderConfig, EncoderConfig
 from captioning.nn.device import resolve_device
 from captioning.nn.weight_average import blended
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
@@ -53,7 +53,7 @@ from captioning.training.precision import select_precision
 from captioning.training.run_directory import check_run_directory, read_settings
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
-DECODER = DecoderOptions(attention=True, deep_output=True, dropout=0.3)
+DECODER = DecoderConfig(core="attention", readout="deep", dropout=0.3)
 COMMON = TrainingConfig(patience=0, save_every=100)
 TAUGHT = replace(COMMON, epochs=10, captions_per_image=2, ema_decay=0.998)
 LIVE = replace(
@@ -144,7 +144,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
         search_images=0,  # the model's is chosen at the end
         device=device,
     )
-    following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderOptions())
+    following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderConfig())
     live = replace(following, init_from=decoder.output / "model")
     ending = "" if everyday else "_flickr8k"
     if everyday:

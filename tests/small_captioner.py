@@ -9,7 +9,7 @@ from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.text.vocabulary import Vocabulary
@@ -35,10 +35,11 @@ def small_checkpoint(sentences=(WORDS,), *, search=None, encoder_type=Encoder, *
         vocabulary = Vocabulary.build(sentences, min_count=1)
         preprocessing = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
         encoder = encoder_type(EncoderConfig("timm:test_resnet", weights=None), preprocessing)
-        shape = DecoderOptions(**{**SIZES, **options}).sized(
-            vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
+        decoder = Decoder(
+            DecoderConfig(**{**SIZES, **options}),
+            vocabulary_size=len(vocabulary),
+            feature_size=encoder.feature_size,
         )
-        decoder = Decoder(shape)
         with torch.no_grad():
             for weight in decoder.parameters():
                 weight.normal_(0, 1.5)  # uneven distributions, so that the image matters

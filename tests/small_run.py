@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from captioning.checkpoint.checkpoint import load_checkpoint
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig, TrainingCallback, TrainingConfig
 
@@ -19,7 +19,7 @@ def config(output, **training):
         data=(f"coco:{TINY}",),
         output=output,
         encoder=EncoderConfig("timm:test_resnet", weights=None, image_size=64),
-        decoder=DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16),
+        decoder=DecoderConfig(embedding_size=16, hidden_size=16, attention_size=16),
         training=TrainingConfig(**{**defaults, **training}),
         min_count=2,
         workers=0,
@@ -41,7 +41,7 @@ def kill_after(steps):
 
 def initialize(run, model):
     """Return a run that starts from a model."""
-    return replace(run, init_from=model, decoder=DecoderOptions(), encoder=EncoderConfig())
+    return replace(run, init_from=model, decoder=DecoderConfig(), encoder=EncoderConfig())
 
 
 def fine_tuning(model, output, **training):

@@ -133,7 +133,7 @@ def test_order_counts_for_the_language_model(shown, captioner):
         :4
     ]
     decoder, vocabulary = captioner.checkpoint.model.decoder, captioner.checkpoint.vocabulary
-    D = decoder.config.feature_size
+    D = decoder.sizes.feature_size
     blind = Features(torch.zeros(1, D), torch.zeros(1, 7, D))
     tokens = torch.tensor(vocabulary.encode(tokenize("A cat is sitting on a table.")))
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from small_run import config
 from captioning.checkpoint.checkpoint import load_checkpoint
 from captioning.errors import TrainingError
 from captioning.inference.captioner import Captioner
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig
 
@@ -40,8 +40,8 @@ def script(monkeypatch):
     encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
     monkeypatch.setattr(module, "ENCODER", encoder)
     monkeypatch.setattr(module, "LIVE", replace(module.LIVE, fine_tune_stages=2))
-    sizes = DecoderOptions(embedding_size=16, hidden_size=16, attention_size=16)
-    small_decoder = replace(sizes, attention=True, deep_output=True, dropout=0.3)
+    sizes = DecoderConfig(embedding_size=16, hidden_size=16, attention_size=16)
+    small_decoder = replace(sizes, core="attention", readout="deep", dropout=0.3)
     monkeypatch.setattr(module, "DECODER", small_decoder)
     monkeypatch.setattr(
         module, "fast_precision", lambda device: "bfloat16" if device == "cuda" else "float32"

@@ -37,7 +37,7 @@ from captioning.decoding.constraints import TokenConstraints
 from captioning.errors import CheckpointError, ConfigError, DataError, OutputError
 from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import read_json
-from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import NgramReranker
@@ -65,6 +65,7 @@ class ModelConfig:
     format_version: int = FORMAT_VERSION
     encoder: EncoderConfig
     decoder: DecoderConfig
+    sizes: DecoderSizes
     info: ModelInfo
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ def save_checkpoint(
     config = ModelConfig(
         encoder=checkpoint.model.encoder.config,
         decoder=checkpoint.model.decoder.config,
+        sizes=checkpoint.model.decoder.sizes,
         info=checkpoint.info,
     )
     try:
@@ -245,7 +247,7 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
         )
     path = directory / _CONFIG
     config = read_json(path, ModelConfig, require_all=True, error=CheckpointError)
-    encoder, decoder = config.encoder, config.decoder
+    encoder, decoder, sizes = config.encoder, config.decoder, config.sizes
     prepare = directory / _PREPROCESSOR
     preprocessing = read_json(prepare, Preprocessing, require_all=True, error=CheckpointError)
     vocabulary = translated(
@@ -253,11 +255,11 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
     )
     search = _read_search(directory / _GENERATION, vocabulary)
     with open_weights(directory / _WEIGHTS) as weights:
-        _check_sizes(directory, decoder, vocabulary, weights)
-        model = sketch(encoder, decoder, preprocessing, path)
+        _check_sizes(directory, decoder, sizes, vocabulary, weights)
+        model = sketch(encoder, decoder, sizes, preprocessing, path)
         check_shapes(model, weights)
         fill(model, weights)
-    reranker = _read_reranker(directory / _RERANKER, search, decoder)
+    reranker = _read_reranker(directory / _RERANKER, search, sizes)
     return Checkpoint(model.to(device).eval(), vocabulary, search, config.info, reranker)
 
 
@@ -275,15 +277,15 @@ def _read_search(path: Path, vocabulary: Vocabulary) -> SearchMethod:
     return search
 
 
-def _read_reranker(path: Path, search: SearchMethod, config: DecoderConfig) -> NgramReranker | None:
+def _read_reranker(path: Path, search: SearchMethod, sizes: DecoderSizes) -> NgramReranker | None:
     if os.path.lexists(path):
         with open_weights(path) as weights:
             tensors = {name: weights.read(name) for name in weights.tensors}
         try:
             return NgramReranker.from_tensors(
                 tensors,
-                vocabulary_size=config.vocabulary_size,
-                feature_size=config.feature_size,
+                vocabulary_size=sizes.vocabulary_size,
+                feature_size=sizes.feature_size,
             )
         except DataError as error:
             raise CheckpointError(f"{path}: {error}. Copy the model again.") from error
@@ -296,16 +298,20 @@ def _read_reranker(path: Path, search: SearchMethod, config: DecoderConfig) -> N
 
 
 def _check_sizes(
-    directory: Path, config: DecoderConfig, vocabulary: Vocabulary, weights: WeightsFile
+    directory: Path,
+    config: DecoderConfig,
+    sizes: DecoderSizes,
+    vocabulary: Vocabulary,
+    weights: WeightsFile,
 ) -> None:
     """Compare the files with each other where a reader can be told most plainly."""
-    if len(vocabulary) != config.vocabulary_size:
+    if len(vocabulary) != sizes.vocabulary_size:
         raise CheckpointError(
             f"{directory}: the vocabulary has {len(vocabulary)} words, the decoder "
-            f"{config.vocabulary_size}. The files belong to different models."
+            f"{sizes.vocabulary_size}. The files belong to different models."
         )
-    expected = (config.vocabulary_size, config.embedding_size)
-    recurrent = weights.tensors.get("decoder.cell.W_hh")
+    expected = (sizes.vocabulary_size, config.embedding_size)
+    recurrent = weights.tensors.get("decoder.core.cell.W_hh")
     embedding = weights.tensors.get("decoder.embedding.weight")
     if recurrent is None or embedding is None:
         raise CheckpointError(

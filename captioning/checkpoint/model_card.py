@@ -62,7 +62,7 @@ def model_card(
 def _architecture(model: CaptionModel, words: int, ngrams: int) -> str:
     encoder, decoder = model.encoder, model.decoder.config
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
-    attention = " with soft attention over the grid" if decoder.attention else ""
+    attention = " with soft attention over the grid" if decoder.uses_grid else ""
     reranking = (
         f" Hypotheses are reranked by {ngrams} n-grams, predicted from the image by linear "
         "regression."

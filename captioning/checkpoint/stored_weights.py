@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from captioning.checkpoint.weights_file import WeightsFile
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 
@@ -33,7 +33,11 @@ class _CountOnCPU(TorchFunctionMode):
 
 
 def sketch(
-    encoder: EncoderConfig, decoder: DecoderConfig, preprocessing: Preprocessing, path: Path
+    encoder: EncoderConfig,
+    decoder: DecoderConfig,
+    sizes: DecoderSizes,
+    preprocessing: Preprocessing,
+    path: Path,
 ) -> CaptionModel:
     """Return the model on the meta device: all its shapes, and no memory for its numbers.
 
@@ -44,7 +48,7 @@ def sketch(
     def build(mode: Any) -> CaptionModel:
         with torch.device("meta"), mode:
             eye = Encoder(replace(encoder, weights=None), preprocessing)
-            return CaptionModel(eye, Decoder(decoder))
+            return CaptionModel(eye, Decoder(decoder, **asdict(sizes)))
 
     def build_either_way() -> CaptionModel:
         try:

@@ -60,7 +60,7 @@ def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[T
         ConfigError: The decoder does not reconstruct the image.
         DataError: A sentence is empty.
     """
-    if not decoder.config.reconstruct:
+    if decoder.config.core != "memory":
         raise ConfigError(
             "the decoder does not reconstruct the image. Train one with --preset minds-eye."
         )
@@ -74,14 +74,14 @@ def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[T
             [torch.tensor(list(sentence), device=device) for sentence in batch],
             enforce_sorted=False,
         )
-        no_image = Features(torch.zeros(len(batch), decoder.config.feature_size, device=device))
+        no_image = Features(torch.zeros(len(batch), decoder.sizes.feature_size, device=device))
         reconstruction = decoder.teach(no_image, tokens).reconstruction
         assert reconstruction is not None
         padded, lengths = pad_packed_sequence(
             tokens._replace(data=reconstruction), batch_first=True
         )
         vectors.append(padded[torch.arange(len(batch), device=device), lengths.to(device) - 1])
-    return torch.cat(vectors) if vectors else torch.zeros(0, decoder.config.feature_size)
+    return torch.cat(vectors) if vectors else torch.zeros(0, decoder.sizes.feature_size)
 
 
 def rank_images(

@@ -82,7 +82,7 @@ def sweep(
         checkpoint.model.encoder,
         [image.path for image in images],
         Path(cache),
-        ExtractionConfig(grid=checkpoint.model.decoder.config.attention, workers=workers),
+        ExtractionConfig(grid=checkpoint.model.decoder.config.uses_grid, workers=workers),
     )
     if not features.readable:
         raise no_readable_image(data, features.unreadable)

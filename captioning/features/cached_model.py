@@ -52,16 +52,16 @@ class CachedModel(nn.Module):
         grid = cache.read(images, views).to(self.device)
         if self.tail is not None:
             grid = self.tail(grid).float()
-        return Features(grid.mean(1), grid if self.decoder.config.attention else None)
+        return Features(grid.mean(1), grid if self.decoder.config.uses_grid else None)
 
     def _encode_with_gaps(
         self, cache: CacheRows, images: Tensor, views: Tensor | None, has_image: Tensor
     ) -> Features:
         """Encode the rows that have an image, and insert zeros for the others."""
         if not has_image.any():
-            size = self.decoder.config.feature_size
+            size = self.decoder.sizes.feature_size
             vector = torch.zeros(len(images), size, device=self.device)
-            grid = vector.unsqueeze(1) if self.decoder.config.attention else None
+            grid = vector.unsqueeze(1) if self.decoder.config.uses_grid else None
             return Features(vector, grid)
         rows = has_image.nonzero().flatten()
         padded = _pad_to_multiple(rows, _BATCH_MULTIPLES.get(self.device.type, 1))

@@ -35,10 +35,10 @@ def attention_maps(
         ImageError: The image cannot be read.
     """
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
-    if not model.decoder.config.attention:
+    if not model.decoder.config.uses_grid:
         raise ConfigError(
             "the model has no attention; its decoder receives one vector for the whole image. "
-            "Train a model with --decoder.attention."
+            "Train a model with --decoder.core attention."
         )
     if not caption.words:
         raise ConfigError("the caption has no words, so there are no maps. Give another caption.")

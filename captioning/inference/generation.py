@@ -69,8 +69,8 @@ class CaptionGenerator:
         decoder = self._first.model.decoder.config
         return {
             "encoder": self._first.model.encoder.config.name,
-            "decoder": decoder.cell + (" with attention" if decoder.attention else ""),
-            "vocabulary": f"{decoder.vocabulary_size:,} words",
+            "decoder": decoder.cell + (" with attention" if decoder.uses_grid else ""),
+            "vocabulary": f"{self._first.model.decoder.sizes.vocabulary_size:,} words",
             "search": f"{self._first.search!r:.300}",
             "models": str(len(self._models)),
             "device": str(self.device),

@@ -11,7 +11,7 @@ from captioning.nn.cells import (
     build_cell,
 )
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderConfig, DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.model import CaptionModel
@@ -24,7 +24,6 @@ __all__ = [
     "CaptionModel",
     "Decoder",
     "DecoderConfig",
-    "DecoderOptions",
     "DecoderState",
     "Encoder",
     "EncoderConfig",

@@ -1,6 +1,8 @@
-"""The recurrent decoder: from an image and the words so far to the next word."""
+"""Recurrent decoder: from an image and the words so far to the next word."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -8,20 +10,23 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.nn.cells import CellState
-from captioning.nn.core import DecoderCore
+from captioning.nn.cores import CORES
+from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
+from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
+from captioning.nn.injections import INJECTIONS
+from captioning.nn.readouts import READOUTS
 from captioning.nn.state import DecoderState, ImageContext
 
 
 @dataclass(frozen=True)
 class TaughtWords:
-    """What teacher forcing gives for each word of packed captions, in packed order.
+    """Result of teacher forcing: one row for each word of the packed captions.
 
     Attributes:
-        logits: Of the word after it.
-        attention: Where the decoder looked; None without attention.
-        reconstruction: What the words up to it let the image vector be; None where the decoder
-            does not reconstruct it.
+        logits: Logits of the next word.
+        attention: Attention weights; None without attention.
+        reconstruction: Image vector reconstructed from the words so far; None without memory.
     """
 
     logits: Float[Tensor, "M V"]
@@ -29,45 +34,59 @@ class TaughtWords:
     reconstruction: Float[Tensor, "M D"] | None = None
 
 
-class Decoder(DecoderCore):
-    """A word embedding, recurrent cells that see the image, and a readout to words.
+class Decoder(nn.Module):
+    """Word embedding, recurrent core, and readout to words.
 
-    At step t, with w the word before, v the image vector and a its grid::
+    With w the last word and v the image vector, each step computes::
 
-        x      = E[w]                                   (or relu(W_ee E[w] + b_e))
-        gates  = W_xh x + W_vh v (+ W_zh z) + b
-        h, ... = cell(gates, h, ...)
-        r      = W_hr h (+ W_zr z) (+ W_vr v) (+ W_xr x) + b_r
-        p      = softmax(W_rw r + b_w)
+        x       = E[w]                                   or relu(W_ee E[w] + b_e)
+        h, z, s = core(x, v, s)                          see captioning.nn.cores
+        r       = readout(h, z, x, v)                    see captioning.nn.readouts
+        p       = softmax(W_rw r + b_w)
 
-    z is the context vector of :class:`SoftAttention`, computed from the hidden state before; each
-    bracketed term is there where the configuration asks for it, W_xr x with ``deep_output`` (after
-    Xu et al. 2015, equation 7; here and in the r of the kinds below). With several ``layers``, each
-    cell above the first reads the hidden state below it in place of x, and h is that of the last;
-    with ``factored``, W_vh v is a term of the last one's gates and not of the first's. With the
-    injection ``merge``, r passes a tanh.
+    :mod:`captioning.nn.injections` defines where v enters.
 
-    With ``multimodal`` (Mao et al. 2014) r is ``g(W_hr h + W_vr v + W_xr x + b_r)``, where g(y) is
-    1.7159 tanh(2y/3).
+    :meth:`teach` (teacher forcing) and :meth:`step` (search) use the same core and readout, so they
+    agree to rounding.
 
-    With ``reconstruct`` (Chen & Zitnick 2015) there is a second state, and r sees it too::
+    Args:
+        config: Choice of core, injection, readout and sizes.
+        vocabulary_size: V, number of words, special tokens included.
+        feature_size: D, size of v and of each grid position.
 
-        u, ... = memory(W_xu x + b_u, u, ...)
-        v~     = W_uv u + b_v
-        r      = W_hr h + W_ur u + b_r
-
-    With ``top_down`` (Anderson et al. 2018, section 3.2) the cell above is the first of two, and it
-    reads the last state h2 of the second in place of z::
-
-        gates   = W_xh x + W_vh v + W_sh h2 + b
-        h1, ... = cell(gates, h1, ...)
-        z       = attention with h1
-        h2, ... = second([z, h1], h2, ...)
-        r       = W_hr h2 + b_r
-
-    :meth:`teach` (teacher forcing) and :meth:`step` (search) share everything from the gates on, so
-    they cannot drift apart.
+    Raises:
+        ConfigError: A size is out of range.
     """
+
+    def __init__(self, config: DecoderConfig, *, vocabulary_size: int, feature_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.sizes = DecoderSizes(vocabulary_size, feature_size)
+        E = config.embedding_size
+        self.embedding = nn.Embedding(vocabulary_size, E)
+        nn.init.normal_(self.embedding.weight, std=E**-0.5)
+        self.W_ee = nn.Linear(E, E) if config.embedding_layers == 2 else None
+        self.core = CORES[config.core](config, feature_size)
+        self.injection = INJECTIONS[config.injection](feature_size, E, self.core.stack_size)
+        self.readout = READOUTS[config.readout](config, self.core.z_size)
+        self.W_rw = nn.Linear(E, vocabulary_size)
+        nn.init.zeros_(self.W_rw.bias)
+        if config.tie_weights:
+            self.W_rw.weight = self.embedding.weight
+        else:
+            nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
+        self.dropout = Dropout(config.dropout)
+        self.recurrent_dropout = Dropout(config.recurrent_dropout)
+        self._word_table: tuple[list[Any], Tensor] | None = None
+
+    def train(self, mode: bool = True) -> "Decoder":
+        """Set training or evaluation mode and discard the word table.
+
+        The table's key does not see every change of the weights: torch's fused optimizers leave the
+        version counters unchanged.
+        """
+        self._word_table = None
+        return super().train(mode)
 
     # --- teacher forcing ----------------------------------------------------------------------
 
@@ -86,101 +105,151 @@ class Decoder(DecoderCore):
         tokens: PackedSequence,
         image: Int[Tensor, " N"] | None = None,
     ) -> TaughtWords:
-        """Read captions, and say of each of their words what would come after it.
+        """Read whole captions and predict the word after each of their words.
 
-        The input projections are one matrix product and the readout is another, both over the real
-        words alone: a packed sequence holds no padding.
+        Projections of words and the readout are single matrix products over all words of the batch.
+        Packed sequences contain no padding.
 
         Args:
-            features: One image per caption, or fewer where ``image`` tells which.
-            tokens: The captions from ``<bos>`` on, without their last word, packed
+            features: Images.
+            tokens: Captions from ``<bos>`` on, without their last word
                 (:func:`torch.nn.utils.rnn.pack_sequence`).
-            image: For each caption, before packing, the place of its image in ``features``. Several
-                captions of one image then share all that is computed once per image.
+            image: Index in ``features`` of each caption's image, in the order before packing; by
+                default each caption has its own image. Captions of the same image share all terms
+                that are computed once per image.
         """
-        state, context = self.look(features)
+        state, context = self._start(features)
         rows = torch.arange(len(features), device=features.vector.device)
         rows = rows if image is None else image
         rows = rows if tokens.sorted_indices is None else rows[tokens.sorted_indices]
         state = tuple(part.index_select(0, rows) for part in state)
         context = context.select(rows)
-        # A batch repeats its words: each is projected once. Dropout then drops the same numbers of
-        # a word wherever the batch has it (after Gal & Ghahramani 2016, section 4.2).
-        words, place = tokens.data.unique(return_inverse=True)
-        table = self._word_shares(self.dropout(self.embedding(words)))
-        shares = nn.functional.embedding(place, table)
-        hidden, contexts, memories, merged, looks = [], [], [], [], []
-        kept = self._recurrent_masks(state)
-        for step_shares in shares.split(tokens.batch_sizes.tolist()):
-            count = len(step_shares)  # captions that have ended fall off the end of the batch
-            state = tuple(part[:count] for part in state)
-            context = context.first(count)
-            for place, mask in kept.items():
-                state = (*state[:place], state[place] * mask[:count], *state[place + 1 :])
-            state, z, alpha = self._advance(step_shares, state, context)
-            context = self._after(context)
-            hidden.append(state[0])
-            if z is not None:
-                contexts.append(z)
-            if alpha is not None:
-                looks.append(alpha)
-            if self.config.reconstruct:
-                memories.append(self._memory(state))
-            if context.merged is not None:
-                merged.append(context.merged)
-        u = torch.cat(memories) if memories else None
-        logits = self._readout(
-            shares,
-            torch.cat(hidden),
-            torch.cat(contexts) if contexts else None,
-            u,
-            torch.cat(merged) if merged else None,
-        )
-        return TaughtWords(
-            logits,
-            torch.cat(looks) if looks else None,
-            None if u is None else self.W_uv(self.dropout(u)),
-        )
+        # Each distinct word is projected once, so dropout drops the same values of a word
+        # wherever it occurs in the batch (Gal & Ghahramani 2016, section 4.2).
+        words, index = tokens.data.unique(return_inverse=True)
+        table = self._project_words(self.dropout(self.embedding(words)))
+        core_words, readout_words = self._split_words(nn.functional.embedding(index, table))
+        masks = self._recurrent_masks(state)
+        outputs, image_readouts = [], []
+        for step_words in core_words.split(tokens.batch_sizes.tolist()):
+            count = len(step_words)  # rows are sorted by length: the longest captions remain
+            state = _apply_masks(tuple(part[:count] for part in state), masks)
+            context = context.truncate(count)
+            output = self.core.step(step_words, state, context)
+            context = self.injection.after_step(context)
+            state = output.state
+            outputs.append(output)
+            image_readouts.append(context.readout)
+        h = torch.cat([output.state[0] for output in outputs])
+        z = _concatenate([output.z for output in outputs])
+        logits = self._predict(h, z, readout_words, _concatenate(image_readouts))
+        attention = _concatenate([output.attention for output in outputs])
+        return TaughtWords(logits, attention, self.core.reconstruct(z))
 
     def _recurrent_masks(self, state: CellState) -> dict[int, Float[Tensor, "N H"]]:
-        """Return for each hidden state, by its place, what a caption keeps of it at every step."""
+        """Return the dropout mask of each hidden state, by its index in the state."""
         if not (self.training and self.config.recurrent_dropout):
             return {}
-        places = range(0, len(state), self.cell.state_count)
-        return {place: self.recurrent_dropout(torch.ones_like(state[place])) for place in places}
-
-    def _memory(self, state: CellState) -> Float[Tensor, "N H"]:
-        return state[-self.cell.state_count]
-
-    def _after(self, context: ImageContext) -> ImageContext:
-        """Return what the steps after this one need of the images."""
-        return replace(context, gates=None) if self.config.injection == "first_word" else context
+        hidden = range(0, len(state), self.core.cell.state_count)
+        return {index: self.recurrent_dropout(torch.ones_like(state[index])) for index in hidden}
 
     # --- stepping, for search -----------------------------------------------------------------
 
     def start(self, features: Features) -> DecoderState:
-        """Return the state of one row per image, before the first word."""
-        state, context = self.look(features)
+        """Return the state before the first word, with one row per image."""
+        state, context = self._start(features)
         rows = torch.arange(len(features), device=features.vector.device)
         return DecoderState(tuple(state), context, rows)
 
     def step(
         self, tokens: Int[Tensor, " N"], state: DecoderState
     ) -> tuple[Float[Tensor, "N V"], DecoderState]:
-        """Read one word per row and return the log-probabilities of the next, and the new state."""
-        context = state.by_row or state.context.select(state.image)
+        """Read one word per row; return the log-probabilities of the next word and the new state.
+
+        Without gradients, the projections of all words are a table that is computed once.
+        """
+        context = state.row_context or state.context.select(state.image)
         if self.training or torch.is_grad_enabled():
-            shares = self._word_shares(self.dropout(self.embedding(tokens)))
+            projected = self._project_words(self.dropout(self.embedding(tokens)))
         else:
-            shares = self._word_table().index_select(0, tokens)
-        recurrent, z, alpha = self._advance(shares, state.recurrent, context)
-        u = self._memory(recurrent) if self.config.reconstruct else None
-        logits = self._readout(shares, recurrent[0], z, u, context.merged)
-        log_probs = torch.log_softmax(logits.float(), 1)
+            projected = self._load_word_table().index_select(0, tokens)
+        core_words, readout_words = self._split_words(projected)
+        output = self.core.step(core_words, state.recurrent, context)
+        logits = self._predict(output.state[0], output.z, readout_words, context.readout)
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # 16 bits are too coarse
+        log_probs = torch.log_softmax(logits, 1, dtype=dtype)
         return log_probs, replace(
             state,
-            recurrent=tuple(recurrent),
-            context=self._after(state.context),
-            attention=alpha,
-            by_row=self._after(context),
+            recurrent=output.state,
+            context=self.injection.after_step(state.context),
+            attention=output.attention,
+            row_context=self.injection.after_step(context),
         )
+
+    # --- shared by both -----------------------------------------------------------------------
+
+    def _start(self, features: Features) -> tuple[CellState, ImageContext]:
+        """Return the initial state and the image terms, one row per image."""
+        if self.config.uses_image:
+            # The same mask for v and all grid positions: separate masks are slow to draw, and a
+            # value dropped at one position would still be visible at the others.
+            features = features.masked(self.dropout(torch.ones_like(features.vector)))
+        v = features.vector
+        state = self.core.complete_state(self.injection.build_state(v, self.core))
+        context = ImageContext(
+            gates=self.injection.project_gates(v, self.core),
+            readout=self.injection.project_readout(v),
+        )
+        return state, self.core.add_grid(context, features)
+
+    def _project_words(self, embedded: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows S"]:
+        """Return the terms of words in the core and, after them, in the readout."""
+        x = embedded if self.W_ee is None else torch.relu(self.W_ee(embedded))
+        core_words = self.core.project_word(x)
+        if self.readout.W_xr is None:
+            return core_words
+        return torch.cat([core_words, self.readout.W_xr(x)], -1)
+
+    def _split_words(
+        self, projected: Float[Tensor, "M S"]
+    ) -> tuple[Float[Tensor, "M C"], Float[Tensor, "M E"] | None]:
+        """Split the result of :meth:`_project_words` into the core's and the readout's terms."""
+        size = self.core.word_size
+        return projected[:, :size], projected[:, size:] if self.readout.reads_word else None
+
+    @torch.no_grad()
+    def _load_word_table(self) -> Float[Tensor, "V S"]:
+        """Return the projections of all words, from the cache unless a weight has changed."""
+        weights = [self.embedding.weight, *self.core.word_weights()]
+        for layer in (self.W_ee, self.readout.W_xr):
+            weights += [] if layer is None else layer.parameters()
+        key: list[Any] = [(w.data_ptr(), w._version, w.device, w.dtype) for w in weights]
+        key.append(torch.is_autocast_enabled(self.embedding.weight.device.type))
+        if self._word_table is None or self._word_table[0] != key:
+            self._word_table = (key, self._project_words(self.embedding.weight))
+        return self._word_table[1]
+
+    def _predict(
+        self,
+        h: Float[Tensor, "M H"],
+        z: Float[Tensor, "M Z"] | None,
+        word: Float[Tensor, "M E"] | None,
+        image: Float[Tensor, "M E"] | None,
+    ) -> Float[Tensor, "M V"]:
+        """Return the logits of the next word."""
+        return self.W_rw(self.dropout(self.readout(h, z, word, image)))
+
+
+def _apply_masks(state: CellState, masks: dict[int, Float[Tensor, "M H"]]) -> CellState:
+    if not masks:
+        return state
+    return tuple(
+        part * masks[index][: len(part)] if index in masks else part
+        for index, part in enumerate(state)
+    )
+
+
+def _concatenate(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate the rows of all steps; None if the steps have no such result."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

@@ -1,146 +1,178 @@
-"""What can be chosen about a decoder."""
+"""Configuration of a decoder."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from captioning.errors import ConfigError
-from captioning.nn.cells import CellName
+from captioning.messages import suggest
+from captioning.nn.cells import CELLS, CellName
 
-Injection = Literal[
+InjectionName = Literal[
     "recurrent", "first_word", "first_step", "init_state", "merge", "every_input", "none"
 ]
-INJECTIONS: tuple[str, ...] = get_args(Injection)
-MOST = 10**9
-"""Of numbers in a vector: no product of two such sizes is too large to be computed with."""
-MOST_LAYERS = 100
+CoreName = Literal["stack", "attention", "top_down", "memory"]
+ReadoutName = Literal["linear", "deep", "multimodal"]
+CHOICES = {
+    "cell": tuple(CELLS),
+    "injection": get_args(InjectionName),
+    "core": get_args(CoreName),
+    "readout": get_args(ReadoutName),
+}
+MAX_SIZE = 10**9
+"""Largest vector size. The product of two such sizes still fits into 64 bits."""
+MAX_LAYERS = 100
 
 
 @dataclass(frozen=True)
-class DecoderOptions:
-    """What can be chosen about a decoder before its vocabulary and encoder are known."""
+class DecoderConfig:
+    """Configuration of a decoder; vocabulary and encoder determine its other sizes."""
 
     cell: CellName = "lstm"
-    """The recurrent cell."""
-    injection: Injection = "recurrent"
-    """Where v enters. ``recurrent``: W_vh v in every step's gates. ``first_word``: the same, in the
-    first step's alone (NeuralTalk). ``first_step``: as the input of a step before the first word
-    (Show and Tell). ``init_state``: as the first state.
-    ``every_input``: beside the word at the input of every step (LRCN). ``merge``: after the
-    recurrence, which never sees it (m-RNN). ``none``: nowhere, a language model."""
+    """Recurrent cell."""
+    injection: InjectionName = "recurrent"
+    """Where the image vector v enters. ``recurrent``: W_vh v in the gates of every step.
+    ``first_word``: W_vh v in the gates of the first step only (NeuralTalk). ``first_step``: input
+    of a step before the first word (Show and Tell). ``init_state``: initial state.
+    ``every_input``: concatenated with the word at every step. ``merge``: after the recurrence
+    (m-RNN). ``none``: nowhere; the decoder is a language model."""
+    core: CoreName = "stack"
+    """Recurrent core. ``stack``: layers that read the words. ``attention``: layers with soft
+    attention over the grid (Show, Attend and Tell). ``top_down``: an attention cell and a language
+    cell (Up-Down). ``memory``: layers and a memory that reconstructs v from the words (Mind's
+    Eye)."""
     layers: int = 1
-    """Recurrent cells, one on top of the other; each reads the hidden state of the one below."""
-    factored: bool = False
-    """v enters the last layer alone; those below it read words and nothing else (LRCN). With the
-    injections ``recurrent`` and ``first_word``."""
-    multimodal: bool = False
-    """The layer where v is merged sees the word too, under a scaled tanh (m-RNN). With ``merge``.
+    """Number of stacked recurrent layers (1 to 100). Each reads the hidden state of the one below.
     """
-    deep_output: bool = False
-    """The readout sees the word just read, beside the hidden state (after Xu et al. 2015, equation
-    7)."""
+    factored: bool = False
+    """Add v to the gates of the last layer instead of the first (LRCN). Needs 2 or more layers and
+    the injection ``recurrent`` or ``first_word``."""
+    readout: ReadoutName = "linear"
+    """Layer between the hidden state and the words. ``linear``: hidden state only. ``deep``: also
+    the last word (Show, Attend and Tell). ``multimodal``: hidden state, last word and v under a
+    scaled tanh (m-RNN); needs the injection ``merge``."""
     embedding_layers: int = 1
-    """2 puts a second layer between the word vectors and the cell (m-RNN)."""
-    reconstruct: bool = False
-    """A second recurrent state, which never sees v, learns to reconstruct it from the words read so
-    far, and helps to choose the next (Mind's Eye)."""
-    attention: bool = False
-    """Soft attention over the grid in every step, beside the injection of v."""
-    top_down: bool = False
-    """Two cells, as in Up-Down (Anderson et al. 2018, section 3.2): the first decides where to
-    look, the second says the word. With ``attention``."""
+    """Number of embedding layers (1 or 2)."""
     embedding_size: int = 512
-    """E, the size of a word vector."""
+    """E, size of a word vector."""
     hidden_size: int = 512
-    """H, the size of the hidden state."""
+    """H, size of the hidden state."""
     attention_size: int = 512
-    """A, the size of a grid position after its projection, and of the space of the energies."""
+    """A, size of a projected grid position and of the attention energies' hidden layer."""
     dropout: float = 0.3
-    """Share of the word vectors', the image's and the readout's numbers dropped in training."""
+    """Dropout probability of word vectors, image features and readout inputs (0 to below 1)."""
     recurrent_dropout: float = 0.0
-    """Share of the hidden state's numbers that a caption goes without in training, the same ones
-    at every step (Gal & Ghahramani 2016)."""
+    """Dropout probability of the hidden state, with one mask for all steps of a caption (0 to below
+    1; Gal & Ghahramani 2016)."""
     tie_weights: bool = True
-    """Whether the word vectors are the output weights as well (Press & Wolf 2017)."""
+    """Use the word vectors as output weights too (Press & Wolf 2017)."""
 
     def __post_init__(self) -> None:
-        sizes = [entry.name for entry in fields(self) if entry.name.endswith("_size")]
-        for name, most in (*((name, MOST) for name in sizes), ("layers", MOST_LAYERS)):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it is at least 1.")
-            if value > most:
-                raise ConfigError(f"{name} is {value}; it is at most {most}.")
-        if self.embedding_layers not in (1, 2):
-            raise ConfigError(f"embedding_layers is {self.embedding_layers}; it is 1 or 2.")
-        if self.injection not in INJECTIONS:
-            raise ConfigError(
-                f"injection is {self.injection!r}; it is one of {', '.join(INJECTIONS)}."
-            )
-        for name in ("dropout", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 0 and below 1.")
-        self._refuse_what_does_not_fit()
+        self._check_ranges()
+        self._check_choices()
+        self._check_cell()
+        self._check_core()
+        self._check_factored()
+        self._check_readout()
 
-    def _refuse_what_does_not_fit(self) -> None:
-        if self.recurrent_dropout and self.cell == "gru":
+    @property
+    def uses_image(self) -> bool:
+        """Whether the decoder sees the image at all."""
+        return self.injection != "none"
+
+    @property
+    def image_in_gates(self) -> bool:
+        """Whether a recurrent cell adds ``W_vh v`` to its gates."""
+        return self.injection in ("recurrent", "first_word")
+
+    @property
+    def image_in_input(self) -> bool:
+        """Whether the first recurrent cell reads the word and the image."""
+        return self.injection == "every_input"
+
+    @property
+    def uses_grid(self) -> bool:
+        """Whether the decoder attends to the grid of image features."""
+        return self.core in ("attention", "top_down")
+
+    def _check_ranges(self) -> None:
+        check_sizes(
+            embedding_size=self.embedding_size,
+            hidden_size=self.hidden_size,
+            attention_size=self.attention_size,
+        )
+        for name, maximum in (("layers", MAX_LAYERS), ("embedding_layers", 2)):
+            if not 1 <= (value := getattr(self, name)) <= maximum:
+                raise ConfigError(f"{name} is {value}. Use 1 to {maximum}.")
+        for name in ("dropout", "recurrent_dropout"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} is {value}. Use a number from 0 to below 1.")
+
+    def _check_choices(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError(
+                    f"{name} is {value!r}. Use one of {', '.join(choices)}."
+                    f"{suggest(value, choices)}"
+                )
+
+    def _check_cell(self) -> None:
+        if self.cell == "gru" and self.recurrent_dropout:
+            # A GRU copies its hidden state, so the scale 1 / (1 - p) would apply at every step.
             raise ConfigError(
-                "recurrent_dropout and a GRU do not go together: a GRU hands its hidden state on, "
-                "and what is kept of it would grow at every step. Choose another cell, or dropout "
-                "alone."
+                f"recurrent_dropout is {self.recurrent_dropout} with the cell gru: the scaled "
+                "hidden state would grow at every step. Use another cell or recurrent_dropout 0."
             )
-        if self.attention and self.injection == "none":
+
+    def _check_core(self) -> None:
+        if self.core != "stack" and not self.uses_image:
             raise ConfigError(
-                "A decoder without injection sees no image, so it has nothing to attend to. "
-                "Choose an injection or leave attention out."
+                f"the core {self.core} needs an image, but injection is none. Use another "
+                "injection or the core stack."
             )
-        if self.top_down and not self.attention:
+        if self.core == "top_down" and self.layers > 1:
             raise ConfigError(
-                "top_down says with which of two cells attention is steered, and this decoder has "
-                "no attention. Ask for attention as well."
+                f"the core top_down has two cells of its own, but layers is {self.layers}. Use "
+                "layers 1 or another core."
             )
-        if self.top_down and self.layers > 1:
+
+    def _check_factored(self) -> None:
+        if not self.factored:
+            return
+        if self.layers < 2 or self.uses_grid:
             raise ConfigError(
-                f"top_down is two cells with attention between them, and layers is {self.layers}. "
-                "Leave layers at 1, or top_down out."
+                f"factored needs 2 or more layers and no attention, but layers is {self.layers} "
+                f"and core is {self.core}. Use layers 2 and the core stack."
             )
-        if self.factored and (self.layers < 2 or self.attention):
+        if not self.image_in_gates:
             raise ConfigError(
-                f"factored keeps v from all layers but the last, and this decoder has {self.layers}"
-                f"{' with attention' if self.attention else ''}. Ask for layers 2 or more, without "
-                "attention."
-            )
-        if self.factored and self.injection not in ("recurrent", "first_word"):
-            raise ConfigError(
-                f"factored goes with the injections recurrent and first_word, not with "
-                f"{self.injection}. v beside the input of the last layer is recurrent: "
+                f"factored needs the injection recurrent or first_word, but injection is "
+                f"{self.injection}. For v concatenated with the last layer's input use recurrent: "
                 "W [h; v] = W_xh h + W_vh v."
             )
-        if self.multimodal and self.injection != "merge":
+
+    def _check_readout(self) -> None:
+        if self.readout == "multimodal" and self.injection != "merge":
             raise ConfigError(
-                f"multimodal is a way to merge v, and it enters by {self.injection}. Choose the "
-                "injection merge."
-            )
-        if self.deep_output and self.multimodal:
-            raise ConfigError(
-                "multimodal shows the word to the readout already. Leave deep_output out."
-            )
-        if self.reconstruct and (self.attention or self.injection == "none"):
-            raise ConfigError(
-                "reconstruct learns to tell v from words, for a decoder that sees v and no grid: "
-                "choose an injection, and leave attention out."
+                f"the readout multimodal needs the injection merge, but injection is "
+                f"{self.injection}. Use merge or another readout."
             )
 
-    def sized(self, *, vocabulary_size: int, feature_size: int) -> "DecoderConfig":
-        """Return the full shape of the decoder for one vocabulary and one encoder."""
-        chosen = {entry.name: getattr(self, entry.name) for entry in fields(DecoderOptions)}
-        return DecoderConfig(**chosen, vocabulary_size=vocabulary_size, feature_size=feature_size)
 
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig(DecoderOptions):
-    """The full shape of a decoder."""
+@dataclass(frozen=True)
+class DecoderSizes:
+    """Sizes of a decoder that its vocabulary and encoder determine."""
 
     vocabulary_size: int
-    """V, words with the four specials."""
+    """V, number of words, special tokens included."""
     feature_size: int
-    """D, the size of the image vector v and of each position of the grid."""
+    """D, size of the image vector v and of each grid position."""
+
+    def __post_init__(self) -> None:
+        check_sizes(**asdict(self))
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise a ConfigError if a vector size is below 1 or above ``MAX_SIZE``."""
+    for name, size in sizes.items():
+        if not 1 <= size <= MAX_SIZE:
+            raise ConfigError(f"{name} is {size}. Use 1 to {MAX_SIZE}.")

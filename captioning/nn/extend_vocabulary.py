@@ -1,42 +1,45 @@
-"""A decoder that learns new words keeps what it knows."""
+"""Extension of a trained decoder by new words."""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from captioning.nn.decoder import Decoder
 
-_NOISE = 0.1  # of the spread of the word vectors; without it, new words would stay alike
+_NOISE = 0.1
+"""Standard deviation of the noise, relative to the word vectors. It separates the new words."""
 
 
 @torch.no_grad()
 def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> Decoder:
-    """Return a decoder with more words, on the same device, that does the same with the old ones.
+    """Return a decoder with more words and the same behaviour for the old ones.
 
-    A new word begins as the word ``like`` with a little noise: ``<unk>`` is what the decoder took
-    it for so far, so it is already expected where unknown words stood. Its share of the
-    probability is that of ``like``, divided by the number of new words.
+    A new word starts as a copy of the word ``like`` with a little noise. With ``<unk>`` as ``like``
+    it is expected wherever the decoder expected an unknown word. The new words share the
+    probability of ``like``.
 
     Args:
-        decoder: Whose weights are copied.
-        vocabulary_size: Words afterwards; the new ones come after the old.
-        like: The id of the word that the new ones begin as.
+        decoder: Source of the weights; it is not changed.
+        vocabulary_size: New number of words. New ids follow the old ones.
+        like: Id of the word whose weights initialise the new words.
+
+    Returns:
+        The extended decoder on the same device, or ``decoder`` itself if no word is new.
     """
-    old, new = decoder.config.vocabulary_size, vocabulary_size
+    old, new = decoder.sizes.vocabulary_size, vocabulary_size
     if new == old:
         return decoder
-    larger = Decoder(replace(decoder.config, vocabulary_size=new))
-    weights = larger.state_dict()
+    extended = Decoder(decoder.config, vocabulary_size=new, feature_size=decoder.sizes.feature_size)
+    weights = extended.state_dict()
     for name, weight in decoder.state_dict().items():
         if name not in ("embedding.weight", "W_rw.weight", "W_rw.bias"):
             weights[name] = weight
             continue
-        begun = weight[like].expand(new - old, *weight.shape[1:]).clone()
+        added = weight[like].expand(new - old, *weight.shape[1:]).clone()
         if weight.ndim > 1:
-            begun += _NOISE * weight.std() * torch.randn_like(begun)
+            added += _NOISE * weight.std() * torch.randn_like(added)
         else:
-            begun -= math.log(new - old)
-        weights[name] = torch.cat([weight, begun])
-    larger.load_state_dict(weights)
-    return larger.to(decoder.embedding.weight.device)
+            added -= math.log(new - old)
+        weights[name] = torch.cat([weight, added])
+    extended.load_state_dict(weights)
+    return extended.to(decoder.embedding.weight.device)

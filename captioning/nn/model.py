@@ -33,10 +33,10 @@ class CaptionModel(nn.Module):
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
-        if encoder.feature_size != decoder.config.feature_size:
+        if encoder.feature_size != decoder.sizes.feature_size:
             raise ConfigError(
                 f"The encoder gives vectors of {encoder.feature_size} numbers, the decoder expects "
-                f"{decoder.config.feature_size}."
+                f"{decoder.sizes.feature_size}."
             )
         self.encoder = encoder
         self.decoder = decoder

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from captioning.errors import ConfigError
 from captioning.messages import suggest
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 
 
-def m_rnn() -> DecoderOptions:
+def m_rnn() -> DecoderConfig:
     """Mao et al. 2014, Explain images with multimodal recurrent neural networks, section 3.
 
     Two embedding layers, a recurrent layer that never sees the image, and a multimodal layer that
@@ -28,16 +28,16 @@ def m_rnn() -> DecoderOptions:
     rectifier stands between the embeddings, which would otherwise be one; U_r begins as the
     identity, without which the rectifier forgets or explodes.
     """
-    return DecoderOptions(
+    return DecoderConfig(
         cell="relu_rnn",
         injection="merge",
-        multimodal=True,
+        readout="multimodal",
         embedding_layers=2,
         tie_weights=False,
     )
 
 
-def neuraltalk() -> DecoderOptions:
+def neuraltalk() -> DecoderConfig:
     """Karpathy & Fei-Fei 2015, Deep visual-semantic alignments, section 3.3.
 
     A plain recurrent net; the image is a term of its pre-activation in the first step alone, which
@@ -51,10 +51,10 @@ def neuraltalk() -> DecoderOptions:
     place of ``first_word``, b_v is there in every step: the recurrence h = f(W_xh x + W_hh h +
     W_vh v).
     """
-    return DecoderOptions(cell="relu_rnn", injection="first_word", tie_weights=False)
+    return DecoderConfig(cell="relu_rnn", injection="first_word", tie_weights=False)
 
 
-def show_and_tell() -> DecoderOptions:
+def show_and_tell() -> DecoderConfig:
     """Vinyals et al. 2015, Show and Tell, section 3.1.
 
     An LSTM that reads the image as if it were a word before the first one, and never again::
@@ -65,10 +65,10 @@ def show_and_tell() -> DecoderOptions:
 
     Changed: the forget gate's bias begins at one.
     """
-    return DecoderOptions(cell="lstm", injection="first_step", tie_weights=False)
+    return DecoderConfig(cell="lstm", injection="first_step", tie_weights=False)
 
 
-def lrcn() -> DecoderOptions:
+def lrcn() -> DecoderConfig:
     """Donahue et al. 2015, Long-term recurrent convolutional networks, section 4.2: LRCN_2f.
 
     Two LSTMs, factored: the first reads words, the second the first's output and, in every step,
@@ -81,12 +81,12 @@ def lrcn() -> DecoderOptions:
     ``W [h1; v]`` is ``W_xh h1 + W_vh v``: the injection ``recurrent`` of the second layer. Changed:
     dropout between the layers.
     """
-    return DecoderOptions(
+    return DecoderConfig(
         cell="lstm", injection="recurrent", layers=2, factored=True, tie_weights=False
     )
 
 
-def minds_eye() -> DecoderOptions:
+def minds_eye() -> DecoderConfig:
     """Chen & Zitnick 2015, Mind's Eye, section 3: a recurrent visual memory.
 
     Beside the language layer s, which sees the image, a layer u reads the words alone; the image's
@@ -103,10 +103,10 @@ def minds_eye() -> DecoderOptions:
     the softmax is over all words (word classes and n-gram features there), and W_sv reaches all of
     s (half of it there).
     """
-    return DecoderOptions(cell="rnn", injection="recurrent", reconstruct=True, tie_weights=False)
+    return DecoderConfig(cell="rnn", injection="recurrent", core="memory", tie_weights=False)
 
 
-def show_attend_tell() -> DecoderOptions:
+def show_attend_tell() -> DecoderConfig:
     """Xu et al. 2015, Show, Attend and Tell, section 3.1.2: soft attention.
 
     An LSTM whose first state comes from the mean of the grid and whose input in each step has the
@@ -120,12 +120,12 @@ def show_attend_tell() -> DecoderOptions:
     4.2.1); f_init is one layer; and the grid is projected to A numbers by a rectified layer before
     anything looks at it. The paper's doubly stochastic term is ``training.doubly_stochastic``.
     """
-    return DecoderOptions(
-        cell="lstm", injection="init_state", attention=True, deep_output=True, tie_weights=False
+    return DecoderConfig(
+        cell="lstm", injection="init_state", core="attention", readout="deep", tie_weights=False
     )
 
 
-def up_down() -> DecoderOptions:
+def up_down() -> DecoderConfig:
     """Anderson et al. 2018, Bottom-up and top-down attention, section 3.2.
 
     Two LSTMs: the first reads the word, the mean feature and the second's last state, and steers
@@ -138,21 +138,19 @@ def up_down() -> DecoderOptions:
 
     Changed: the regions are the positions of the grid, not a detector's.
     """
-    return DecoderOptions(
-        cell="lstm", injection="recurrent", attention=True, top_down=True, tie_weights=False
-    )
+    return DecoderConfig(cell="lstm", injection="recurrent", core="top_down", tie_weights=False)
 
 
-def language_model() -> DecoderOptions:
+def language_model() -> DecoderConfig:
     """Return the recurrent language model (Mikolov et al. 2010), here an LSTM: it sees no image.
 
     ``p(w_t | w_1 ... w_{t-1}) = softmax(W h_t)``. As a captioner it is blind: what it scores needs
     no image.
     """
-    return DecoderOptions(cell="lstm", injection="none", tie_weights=False)
+    return DecoderConfig(cell="lstm", injection="none", tie_weights=False)
 
 
-PRESETS: dict[str, Callable[[], DecoderOptions]] = {
+PRESETS: dict[str, Callable[[], DecoderConfig]] = {
     "m-rnn": m_rnn,
     "neuraltalk": neuraltalk,
     "show-and-tell": show_and_tell,
@@ -164,7 +162,7 @@ PRESETS: dict[str, Callable[[], DecoderOptions]] = {
 }
 
 
-def preset(name: str) -> DecoderOptions:
+def preset(name: str) -> DecoderConfig:
     """Return the decoder of a named captioner; its docstring has the equations.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a decoder knows between one word and the next."""
+"""State of a decoder between two words."""
 
 from dataclasses import dataclass, replace
 
@@ -11,75 +11,70 @@ from captioning.nn.cells import CellState
 
 @dataclass(frozen=True)
 class ImageContext:
-    """All that the steps need of the images, computed once per image.
+    """Image terms that every step needs, computed once per image.
 
     Attributes:
-        gates: The image's share of every step's gates, ``W_vh v``.
-        merged: The image's share of every step's readout.
-        grid: The projected positions, to be averaged by attention.
-        keys: The positions in the space of the attention energies.
+        gates: Image term of the gates, such as ``W_vh v``.
+        readout: Image term of the readout, ``W_vr v``.
+        grid: Projected grid positions a, which attention averages.
+        keys: Attention keys ``W_ae a``.
     """
 
     gates: Float[Tensor, "B G"] | None = None
-    merged: Float[Tensor, "B E"] | None = None
+    readout: Float[Tensor, "B E"] | None = None
     grid: Float[Tensor, "B P A"] | None = None
-    keys: Float[Tensor, "B P K"] | None = None
+    keys: Float[Tensor, "B P A"] | None = None
 
-    def select(self, rows: Int[Tensor, " N"]) -> "ImageContext":
-        """Return the context of each row's image."""
+    def select(self, images: Int[Tensor, " N"]) -> "ImageContext":
+        """Return the terms of ``images``, which may repeat."""
         return ImageContext(
-            *(
-                None if part is None else part.index_select(0, rows)
-                for part in (self.gates, self.merged, self.grid, self.keys)
-            )
+            *(None if term is None else term.index_select(0, images) for term in self._terms)
         )
 
-    def first(self, count: int) -> "ImageContext":
-        """Return the context of the first ``count`` images, without a copy."""
-        return ImageContext(
-            *(
-                None if part is None else part[:count]
-                for part in (self.gates, self.merged, self.grid, self.keys)
-            )
-        )
+    def truncate(self, count: int) -> "ImageContext":
+        """Return the terms of the first ``count`` images as views."""
+        return ImageContext(*(None if term is None else term[:count] for term in self._terms))
+
+    @property
+    def _terms(self) -> tuple[Tensor | None, ...]:
+        return self.gates, self.readout, self.grid, self.keys
 
 
 @dataclass(frozen=True)
 class DecoderState:
-    """Where each row under search stands: its recurrent state, and which image it is about.
+    """State of each row during search.
 
     Attributes:
-        recurrent: The cell's state.
-        context: What is known of each image.
-        image: For each row, the place of its image in ``context``.
-        attention: Where each row looked in the last step, ``(N, P)``; None without attention.
-        by_row: ``context`` copied out for each row, where a step has done so for these images.
+        recurrent: States of the recurrent cells.
+        context: Terms of each image.
+        image: Index in ``context`` of each row's image.
+        attention: Attention weights of the last step; None without attention.
+        row_context: ``context`` selected for each row; None until a step needs it.
     """
 
     recurrent: CellState
     context: ImageContext
     image: Int[Tensor, " N"]
     attention: Float[Tensor, "N P"] | None = None
-    by_row: ImageContext | None = None
+    row_context: ImageContext | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are, and so where search runs."""
+        """Device of the rows, on which search runs."""
         return self.image.device
 
     def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
-        """Return the state of ``rows``, which may repeat some and leave others out."""
-        attention = None if self.attention is None else self.attention.index_select(0, rows)
+        """Return the state of ``rows``, which may repeat."""
         image = self.image.index_select(0, rows)
-        # Beam search mostly moves rows within their image: what was copied out for each stays.
-        by_row = self.by_row if torch.equal(image, self.image) else None
+        # Beam search usually moves rows within their image, so the selected terms stay valid.
+        row_context = self.row_context if torch.equal(image, self.image) else None
         return replace(
             self,
             recurrent=tuple(part.index_select(0, rows) for part in self.recurrent),
             image=image,
-            attention=attention,
-            by_row=by_row,
+            attention=None if self.attention is None else self.attention.index_select(0, rows),
+            row_context=row_context,
         )

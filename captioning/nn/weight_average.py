@@ -36,9 +36,7 @@ def blended(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionM
         )
     first = models[0]
     for other in models[1:]:
-        if first.decoder.config != other.decoder.config or (
-            first.encoder.config != other.encoder.config
-        ):
+        if _shapes(first) != _shapes(other):
             raise ConfigError(
                 f"These models have other shapes: {first.encoder.config}, {first.decoder.config} "
                 f"and {other.encoder.config}, {other.decoder.config}. Blend a model with one that "
@@ -56,3 +54,7 @@ def blended(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionM
         }
     )
     return model
+
+
+def _shapes(model: CaptionModel) -> tuple[object, ...]:
+    return model.encoder.config, model.decoder.config, model.decoder.sizes

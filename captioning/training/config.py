@@ -8,7 +8,7 @@ from typing import Literal
 from captioning.errors import ConfigError
 from captioning.features.cache_keys import Precision
 from captioning.messages import check_minimum, format_count
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 
 
@@ -177,7 +177,7 @@ class RunConfig:
     """Split that selects the best epoch."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The image encoder (a CNN)."""
-    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The recurrent decoder."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Objective, optimizer, regularization, and augmentation."""

@@ -102,7 +102,7 @@ def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
     if config.training.doubly_stochastic_weight and not shape.attention:
         raise ConfigError(
             "doubly_stochastic_weight needs attention, and the decoder has none. Use "
-            "--decoder.attention, or set the weight to 0."
+            "--decoder.core attention, or set the weight to 0."
         )
     return shape.attention
 
@@ -141,10 +141,9 @@ def _build_decoder(
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
         size = format_count(len(vocabulary), "word")
         callback.on_message(f"Vocabulary: {size} (found at least {times}).")
-        shape = config.decoder.sized(
-            vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
-        )
-        return vocabulary, Decoder(shape).to(next(encoder.parameters()).device)
+        return vocabulary, Decoder(
+            config.decoder, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
+        ).to(next(encoder.parameters()).device)
     vocabulary, decoder = initial.vocabulary, initial.model.decoder
     callback.on_message(f"Initial model: {config.init_from} ({len(vocabulary)} words).")
     if config.extend_vocabulary:

@@ -17,7 +17,7 @@ from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError, OutputError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.text.vocabulary import Vocabulary
@@ -38,9 +38,11 @@ def small_checkpoint(**settings):
         EncoderConfig("timm:test_resnet", weights=None),
         Preprocessing(size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), fit="crop"),
     )
-    options = DecoderOptions(embedding_size=8, hidden_size=8, attention_size=8, **settings)
-    shape = options.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
-    model = CaptionModel(encoder, Decoder(shape)).eval()
+    options = DecoderConfig(embedding_size=8, hidden_size=8, attention_size=8, **settings)
+    model = CaptionModel(
+        encoder,
+        Decoder(options, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size),
+    ).eval()
     search = BeamSearch(width=2, length_penalty=0.7)
     return Checkpoint(model, vocabulary, search, ModelInfo(name="Small", scores={"BLEU-4": 0.1}))
 
@@ -65,9 +67,9 @@ def edit(path, change):
 
 
 @pytest.mark.parametrize("tie_weights", [True, False])
-@pytest.mark.parametrize("attention", [True, False])
-def test_model_comes_back_whole(tmp_path, tie_weights, attention):
-    checkpoint = small_checkpoint(tie_weights=tie_weights, attention=attention)
+@pytest.mark.parametrize("core", ["attention", "stack"])
+def test_model_comes_back_whole(tmp_path, tie_weights, core):
+    checkpoint = small_checkpoint(tie_weights=tie_weights, core=core)
     save_checkpoint(checkpoint, tmp_path / "model")
     loaded = load_checkpoint(tmp_path / "model")
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -99,10 +101,10 @@ def test_half_precision_halves_the_file_and_loads_as_32_bit(tmp_path, written):
     save_checkpoint(load_checkpoint(written), tmp_path / "half", dtype=torch.float16)
     full = (written / "model.safetensors").stat().st_size
     assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * full
-    weights = load_checkpoint(tmp_path / "half").model.decoder.cell.W_hh
+    weights = load_checkpoint(tmp_path / "half").model.decoder.core.cell.W_hh
     assert weights.dtype == torch.float32
     torch.testing.assert_close(
-        weights, load_checkpoint(written).model.decoder.cell.W_hh, atol=1e-3, rtol=1e-3
+        weights, load_checkpoint(written).model.decoder.core.cell.W_hh, atol=1e-3, rtol=1e-3
     )
 
 
@@ -110,7 +112,8 @@ def test_older_model_is_replaced_and_other_folders_are_left_alone(directory, tmp
     checkpoint = small_checkpoint()
     save_checkpoint(checkpoint, directory)
     assert torch.equal(
-        load_checkpoint(directory).model.decoder.cell.W_hh, checkpoint.model.decoder.cell.W_hh
+        load_checkpoint(directory).model.decoder.core.cell.W_hh,
+        checkpoint.model.decoder.core.cell.W_hh,
     )
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -130,11 +133,11 @@ def test_failed_write_leaves_the_older_model(directory, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    before = load_checkpoint(directory).model.decoder.cell.W_hh
+    before = load_checkpoint(directory).model.decoder.core.cell.W_hh
     monkeypatch.setattr("captioning.checkpoint.checkpoint.save_file", full_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         save_checkpoint(small_checkpoint(), directory)
-    assert torch.equal(load_checkpoint(directory).model.decoder.cell.W_hh, before)
+    assert torch.equal(load_checkpoint(directory).model.decoder.core.cell.W_hh, before)
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 
 
@@ -197,26 +200,14 @@ def test_parts_that_do_not_fit_are_said(directory, file, change, message):
         load_checkpoint(directory)
 
 
-def test_model_written_before_a_setting_was_there_loads_as_it_was(directory):
-    path = directory / "config.json"
-    content = json.loads(path.read_text())
-    first = {"cell", "injection", "attention", "dropout", "tie_weights"}
-    later = {name for name in content["decoder"] if not name.endswith("_size")} - first
-    for name in later:
-        del content["decoder"][name]
-    path.write_text(json.dumps(content))
-    config = load_checkpoint(directory).model.decoder.config
-    assert {"top_down", "recurrent_dropout", "layers", "deep_output"} <= later
-    plain = DecoderOptions()
-    assert all(getattr(config, name) == getattr(plain, name) for name in later)
-
-
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     checkpoint = small_checkpoint()
     with torch.no_grad():
-        checkpoint.model.decoder.W_hr.bias[0] = float("nan")
+        checkpoint.model.decoder.readout.W_hr.bias[0] = float("nan")
     save_checkpoint(checkpoint, tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"decoder\.W_hr\.bias holds values that are no fini"):
+    with pytest.raises(
+        CheckpointError, match=r"decoder\.readout\.W_hr\.bias holds values that are no fini"
+    ):
         load_checkpoint(tmp_path / "model")
 
 
@@ -227,7 +218,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         ("config.json", lambda c: c["encoder"].update(image_size=True), "image_size is True"),
         ("config.json", lambda c: c["encoder"].update(fit=None), "fit is None; it is one of 'squ"),
         ("config.json", lambda c: c["encoder"].update(weights=[]), "weights is"),
-        ("config.json", lambda c: c["decoder"].update(attention="false"), "it is true or false"),
+        ("config.json", lambda c: c["decoder"].update(factored="false"), "it is true or false"),
         ("config.json", lambda c: c["decoder"].update(tie_weights=1), "it is true or false"),
         ("config.json", lambda c: c["decoder"].update(layers=True), "layers is True; it is a who"),
         ("config.json", lambda c: c["decoder"].update(hidden_size=8.0), "it is a whole number"),
@@ -279,10 +270,10 @@ def no_more_memory_than(mebibytes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["decoder"].update(attention_size=10**5), "W_a.bias has the shape|W_a.weight"),
+        (lambda c: c["decoder"].update(attention_size=10**5), "W_zh.weight has the shape"),
         (lambda c: c["decoder"].update(attention_size=10**9), "different models"),
-        (lambda c: c["decoder"].update(feature_size=10**9), "the decoder expects 1000000000"),
-        (lambda c: c["decoder"].update(layers=10**9), "layers is 1000000000; it is at most 100"),
+        (lambda c: c["sizes"].update(feature_size=10**9), "the decoder expects 1000000000"),
+        (lambda c: c["decoder"].update(layers=10**9), "layers is 1000000000. Use 1 to 100"),
         (lambda c: c["decoder"].update(layers=100), "lacks 297 tensors"),
         (lambda c: c["decoder"].update(hidden_size=10**5), "different models"),
         (lambda c: c["decoder"].update(cell="gru"), "different models"),
@@ -340,9 +331,13 @@ def retyped(path, name, dtype):
 @pytest.mark.parametrize(
     ("name", "dtype", "message"),
     [
-        ("decoder.W_hr.weight", torch.int64, "is stored as torch.int64, the model has"),
-        ("decoder.W_hr.weight", torch.bool, "is stored as torch.bool, the model has"),
-        ("decoder.W_hr.weight", torch.float64, "is stored as 'F64'; models of this package"),
+        ("decoder.readout.W_hr.weight", torch.int64, "is stored as torch.int64, the model has"),
+        ("decoder.readout.W_hr.weight", torch.bool, "is stored as torch.bool, the model has"),
+        (
+            "decoder.readout.W_hr.weight",
+            torch.float64,
+            "is stored as 'F64'; models of this package",
+        ),
         ("encoder.network.bn1.num_batches_tracked", torch.float32, "is stored as torch.float32"),
     ],
 )
@@ -365,10 +360,11 @@ def test_weights_of_another_type_are_refused_by_name(directory, name, dtype, mes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype):
     encoder = Encoder(EncoderConfig(name, weights=None))
-    options = DecoderOptions(embedding_size=8, hidden_size=8)
-    shape = options.sized(vocabulary_size=5, feature_size=encoder.feature_size)
+    options = DecoderConfig(embedding_size=8, hidden_size=8)
     vocabulary = Vocabulary.build([["a"]], min_count=1)
-    model = CaptionModel(encoder, Decoder(shape)).eval()
+    model = CaptionModel(
+        encoder, Decoder(options, vocabulary_size=5, feature_size=encoder.feature_size)
+    ).eval()
     stored = {
         k: t.to(dtype).float() for k, t in model.state_dict().items() if t.is_floating_point()
     }
@@ -390,14 +386,18 @@ def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype)
 
 def test_places_outside_their_table_are_refused(tmp_path):
     encoder = Encoder(EncoderConfig("timm:efficientformer_l1", weights=None))
-    shape = DecoderOptions(embedding_size=8, hidden_size=8).sized(
-        vocabulary_size=5, feature_size=encoder.feature_size
-    )
     name, places = next(
         (name, buffer) for name, buffer in encoder.named_buffers() if name.endswith("bias_idxs")
     )
     places[0, 0] = 10**6
-    model = CaptionModel(encoder, Decoder(shape)).eval()
+    model = CaptionModel(
+        encoder,
+        Decoder(
+            DecoderConfig(embedding_size=8, hidden_size=8),
+            vocabulary_size=5,
+            feature_size=encoder.feature_size,
+        ),
+    ).eval()
     vocabulary = Vocabulary.build([["a"]], min_count=1)
     save_checkpoint(Checkpoint(model, vocabulary, BeamSearch()), tmp_path / "model")
     with pytest.raises(CheckpointError, match=f"{name} holds numbers outside 0 to 48"):

@@ -8,13 +8,13 @@ import torch
 
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
-from captioning.nn import Decoder, DecoderOptions, Features
+from captioning.nn import Decoder, DecoderConfig, Features
 from captioning.nn.presets import preset
 
 
 def make_decoder(options):
     small = replace(options, embedding_size=5, hidden_size=8)
-    made = Decoder(small.sized(vocabulary_size=9, feature_size=6)).eval()
+    made = Decoder(small, vocabulary_size=9, feature_size=6).eval()
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.4)
     return made
@@ -29,8 +29,8 @@ def test_reconstruction_equals_the_equations():
         u = np.zeros(model.config.hidden_size)
         for word in sentence:
             x = w["embedding.weight"][word]
-            u = np.tanh(w["memory.W_xh"] @ x + w["memory.W_hh"] @ u + w["memory.b"])
-        expected = w["W_uv.weight"] @ u + w["W_uv.bias"]
+            u = np.tanh(w["core.memory.W_xh"] @ x + w["core.memory.W_hh"] @ u + w["core.memory.b"])
+        expected = w["core.W_uv.weight"] @ u + w["core.W_uv.bias"]
         np.testing.assert_allclose(row.numpy(), expected, atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_recall_and_median_follow_from_the_ranks():
 
 def test_retrieval_refuses_unsuitable_input():
     with pytest.raises(ConfigError, match="--preset minds-eye"):
-        reconstruct(make_decoder(DecoderOptions()), [[1, 4]])
+        reconstruct(make_decoder(DecoderConfig()), [[1, 4]])
     with pytest.raises(DataError, match="begins with <bos>"):
         reconstruct(make_decoder(preset("minds-eye")), [[1, 4], []])
     with pytest.raises(DataError, match="no sentences"):
@@ -73,9 +73,9 @@ def test_trained_decoder_ranks_own_image_first():
 
     torch.manual_seed(0)
     model = Decoder(
-        DecoderOptions(
-            cell="rnn", reconstruct=True, embedding_size=16, hidden_size=24, dropout=0.0
-        ).sized(vocabulary_size=9, feature_size=6)
+        DecoderConfig(cell="rnn", core="memory", embedding_size=16, hidden_size=24, dropout=0.0),
+        vocabulary_size=9,
+        feature_size=6,
     )
     sentences = [[1, 4, 5], [1, 5, 4], [1, 6, 7, 8], [1, 8]]
     images = torch.rand(4, 6)

@@ -10,7 +10,7 @@ from captioning.evaluation.validation import perplexity
 from captioning.features.cache import FeatureCache
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.split_encoder import EncoderTail
 
 IMAGES, POSITIONS, SIZE = 3, 4, 6
@@ -33,8 +33,8 @@ def cache(tmp_path):
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize("tail", [None, EncoderTail([Brighter()])])
 def test_captions_without_image_see_zeros_and_the_others_their_own(cache, attention, tail):
-    options = DecoderOptions(attention=attention)
-    decoder = Decoder(options.sized(vocabulary_size=9, feature_size=SIZE))
+    options = DecoderConfig(core="attention" if attention else "stack")
+    decoder = Decoder(options, vocabulary_size=9, feature_size=SIZE)
     cached_model = CachedModel(decoder, tail)
     features = cached_model.encode(cache, torch.tensor([IMAGES, 2, IMAGES + 5, 0]))
     alone = cached_model.encode(cache, torch.tensor([2, 0]))
@@ -52,8 +52,9 @@ def test_captions_without_image_see_zeros_and_the_others_their_own(cache, attent
 def test_each_image_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
     cache = FeatureCache(tmp_path, (IMAGES, 2, POSITIONS, SIZE))
     cache.append(torch.randn(IMAGES, 2, POSITIONS, SIZE), {})
-    shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
-    cached_model = CachedModel(Decoder(shape))
+    cached_model = CachedModel(
+        Decoder(DecoderConfig(core="attention"), vocabulary_size=9, feature_size=SIZE)
+    )
     images, views = torch.tensor([2, 0, 1, 2]), torch.tensor([1, 0, 1, 0])
     grid = cached_model.encode(cache, images, views).grid
     assert torch.equal(grid, torch.from_numpy(cache.rows[[2, 0, 1, 2], [1, 0, 1, 0]]).float())
@@ -62,9 +63,11 @@ def test_each_image_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
 
 
 def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, monkeypatch):
-    shape = DecoderOptions(attention=True).sized(vocabulary_size=9, feature_size=SIZE)
     scale = torch.nn.Conv2d(SIZE, SIZE, 1)
-    cached_model = CachedModel(Decoder(shape), EncoderTail([scale]))
+    cached_model = CachedModel(
+        Decoder(DecoderConfig(core="attention"), vocabulary_size=9, feature_size=SIZE),
+        EncoderTail([scale]),
+    )
     images = torch.tensor([IMAGES, 2, IMAGES + 5, 0, 1])
     counts = []
     scale.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
@@ -85,8 +88,9 @@ def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, 
 def test_perplexity_is_that_of_the_words_one_by_one(tmp_path):
     cache = FeatureCache(tmp_path, (IMAGES, 1, 1, SIZE))
     cache.append(torch.randn(IMAGES, 1, 1, SIZE), {})
-    shape = DecoderOptions(hidden_size=8).sized(vocabulary_size=9, feature_size=SIZE)
-    cached_model = CachedModel(Decoder(shape)).train()
+    cached_model = CachedModel(
+        Decoder(DecoderConfig(hidden_size=8), vocabulary_size=9, feature_size=SIZE)
+    ).train()
     captions = [[[1, 4, 5, 2], [1, 6, 2]], [], [[1, 7, 7, 7, 2]]]
     found = perplexity(cached_model, cache, captions, batch_size=2)
     assert cached_model.decoder.training

@@ -35,10 +35,10 @@ def captioner():
 def test_maps_peak_where_the_image_is_bright(captioner, corner):
     decoder = captioner.checkpoint.model.decoder
     with torch.no_grad():  # the brighter a position, the higher its attention
-        decoder.W_a.weight.fill_(0.1)
-        decoder.W_a.bias.zero_()
-        decoder.attend.W_ae.weight.fill_(0.1)
-        decoder.attend.w_e.weight.fill_(1.0)
+        decoder.core.attention.W_a.weight.fill_(0.1)
+        decoder.core.attention.W_a.bias.zero_()
+        decoder.core.attention.W_ae.weight.fill_(0.1)
+        decoder.core.attention.w_e.weight.fill_(1.0)
     image = Image.new("RGB", (40, 40))
     image.paste("white", (20 * corner[1], 20 * corner[0], 20 * corner[1] + 20, 20 * corner[0] + 20))
     caption = captioner.caption(image).captions[0]

@@ -5,11 +5,11 @@ import torch
 
 from captioning.nn.attention import SoftAttention
 
-N, P, A, H, K = 3, 5, 4, 6, 7
+N, P, D, H, A = 3, 5, 4, 6, 7
 
 
 def random_attention() -> SoftAttention:
-    attend = SoftAttention(A, H, K).double()
+    attend = SoftAttention(D, H, A).double()
     for weight in attend.parameters():
         torch.nn.init.normal_(weight)
     return attend
@@ -20,7 +20,7 @@ def test_weights_and_context_follow_the_published_equations():
     grid = torch.randn(N, P, A, dtype=torch.float64)
     h = torch.randn(N, H, dtype=torch.float64)
     with torch.no_grad():
-        context, alpha = attend(grid, attend.keys(grid), h)
+        context, alpha = attend(grid, attend.project_keys(grid), h)
     W_ae, W_he, w_e = (m.weight.detach().numpy() for m in (attend.W_ae, attend.W_he, attend.w_e))
     b = attend.W_he.bias.detach().numpy()
     for n in range(N):
@@ -38,7 +38,7 @@ def test_where_all_positions_are_equal_all_weights_are():
     attend = random_attention()
     grid = torch.randn(N, 1, A, dtype=torch.float64).expand(N, P, A)
     h = torch.randn(N, H, dtype=torch.float64)
-    context, alpha = attend(grid, attend.keys(grid), h)
+    context, alpha = attend(grid, attend.project_keys(grid), h)
     torch.testing.assert_close(alpha, torch.full_like(alpha, 1 / P))
     torch.testing.assert_close(context, grid[:, 0], rtol=1e-5, atol=1e-6)
 
@@ -48,7 +48,7 @@ def test_the_order_of_the_positions_does_not_matter():
     grid = torch.randn(N, P, A, dtype=torch.float64)
     h = torch.randn(N, H, dtype=torch.float64)
     order = torch.randperm(P)
-    context, alpha = attend(grid, attend.keys(grid), h)
-    turned, turned_alpha = attend(grid[:, order], attend.keys(grid[:, order]), h)
+    context, alpha = attend(grid, attend.project_keys(grid), h)
+    turned, turned_alpha = attend(grid[:, order], attend.project_keys(grid[:, order]), h)
     torch.testing.assert_close(turned, context, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(turned_alpha, alpha[:, order])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.features import Features
 
@@ -14,10 +14,10 @@ OLD, NEW, UNK = 9, 13, 3
 @pytest.mark.parametrize("tied", [True, False])
 def test_old_words_keep_their_scores_and_new_ones_share_that_of_the_unknown(tied):
     torch.manual_seed(0)
-    options = DecoderOptions(
-        embedding_size=8, hidden_size=8, attention_size=8, attention=True, tie_weights=tied
+    options = DecoderConfig(
+        embedding_size=8, hidden_size=8, attention_size=8, core="attention", tie_weights=tied
     )
-    decoder = Decoder(options.sized(vocabulary_size=OLD, feature_size=5)).eval()
+    decoder = Decoder(options, vocabulary_size=OLD, feature_size=5).eval()
     torch.nn.init.normal_(decoder.W_rw.bias)
     larger = extend_vocabulary(decoder, NEW, like=UNK).eval()
     features = Features(torch.randn(2, 5), torch.randn(2, 4, 5))
@@ -33,5 +33,5 @@ def test_old_words_keep_their_scores_and_new_ones_share_that_of_the_unknown(tied
 
 
 def test_no_new_word_changes_nothing():
-    decoder = Decoder(DecoderOptions().sized(vocabulary_size=OLD, feature_size=5))
+    decoder = Decoder(DecoderConfig(), vocabulary_size=OLD, feature_size=5)
     assert extend_vocabulary(decoder, OLD, like=UNK) is decoder

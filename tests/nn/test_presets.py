@@ -14,7 +14,7 @@ from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
 from captioning.errors import ConfigError
-from captioning.nn import Decoder, DecoderOptions, Encoder, EncoderConfig, Features
+from captioning.nn import Decoder, DecoderConfig, Encoder, EncoderConfig, Features
 from captioning.nn.model import CaptionModel
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.vocabulary import Vocabulary
@@ -25,24 +25,22 @@ CELLS = ("rnn", "relu_rnn", "gru", "lstm")
 # each of the special layers with another cell than its paper's.
 MORE = {
     **{
-        f"{cell}, {injection}, 3 layers": DecoderOptions(cell=cell, injection=injection, layers=3)
+        f"{cell}, {injection}, 3 layers": DecoderConfig(cell=cell, injection=injection, layers=3)
         for cell in CELLS
         for injection in ("recurrent", "first_word", "first_step", "init_state", "merge")
     },
-    "lstm, every_input, 2 layers": DecoderOptions(injection="every_input", layers=2),
-    "lstm, none, 2 layers": DecoderOptions(injection="none", layers=2),
-    "lstm, 2 layers, attention": DecoderOptions(layers=2, attention=True),
-    "gru, factored": DecoderOptions(cell="gru", layers=3, factored=True),
-    "rnn, factored": DecoderOptions(cell="rnn", layers=2, factored=True, injection="first_word"),
-    "gru, deep output": DecoderOptions(cell="gru", deep_output=True, embedding_layers=2),
-    "lstm, merge, deep output": DecoderOptions(injection="merge", deep_output=True),
-    "lstm, reconstruct, deep output": DecoderOptions(reconstruct=True, deep_output=True),
-    "gru, multimodal": DecoderOptions(cell="gru", injection="merge", multimodal=True),
-    "lstm, reconstruct": DecoderOptions(reconstruct=True, layers=2, embedding_layers=2),
-    "gru, reconstruct": DecoderOptions(cell="gru", injection="first_step", reconstruct=True),
-    "relu_rnn, reconstruct": DecoderOptions(
-        cell="relu_rnn", injection="init_state", reconstruct=True
-    ),
+    "lstm, every_input, 2 layers": DecoderConfig(injection="every_input", layers=2),
+    "lstm, none, 2 layers": DecoderConfig(injection="none", layers=2),
+    "lstm, 2 layers, attention": DecoderConfig(layers=2, core="attention"),
+    "gru, factored": DecoderConfig(cell="gru", layers=3, factored=True),
+    "rnn, factored": DecoderConfig(cell="rnn", layers=2, factored=True, injection="first_word"),
+    "gru, deep output": DecoderConfig(cell="gru", readout="deep", embedding_layers=2),
+    "lstm, merge, deep output": DecoderConfig(injection="merge", readout="deep"),
+    "lstm, reconstruct, deep output": DecoderConfig(core="memory", readout="deep"),
+    "gru, multimodal": DecoderConfig(cell="gru", injection="merge", readout="multimodal"),
+    "lstm, reconstruct": DecoderConfig(core="memory", layers=2, embedding_layers=2),
+    "gru, reconstruct": DecoderConfig(cell="gru", injection="first_step", core="memory"),
+    "relu_rnn, reconstruct": DecoderConfig(cell="relu_rnn", injection="init_state", core="memory"),
 }
 KINDS = {**{name: preset(name) for name in PRESETS}, **MORE}
 each_preset = pytest.mark.parametrize("name", PRESETS)
@@ -53,7 +51,7 @@ def build(name, **options) -> Decoder:
     """A small decoder in float64, with weights large enough to make words differ."""
     sizes = {"embedding_size": E, "hidden_size": H, "attention_size": 6, "dropout": 0.0}
     shape = replace(KINDS[name], **{**sizes, **options})
-    decoder = Decoder(shape.sized(vocabulary_size=V, feature_size=D)).double()
+    decoder = Decoder(shape, vocabulary_size=V, feature_size=D).double()
     for weight in decoder.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return decoder
@@ -89,8 +87,12 @@ def m_rnn(w, v, grid, caption):
     r, found = np.zeros(H), []
     for word in caption:
         x = np.maximum(linear(w, "W_ee", w["embedding.weight"][word]), 0)
-        r = np.maximum(w["cell.W_hh"] @ r + w["cell.W_xh"] @ x + w["cell.b"], 0)
-        y = linear(w, "W_xr", x) + linear(w, "W_hr", r) + linear(w, "W_vr", v)
+        r = np.maximum(w["core.cell.W_hh"] @ r + w["core.cell.W_xh"] @ x + w["core.cell.b"], 0)
+        y = (
+            linear(w, "readout.W_xr", x)
+            + linear(w, "readout.W_hr", r)
+            + linear(w, "injection.W_vr", v)
+        )
         found.append(words(w, 1.7159 * np.tanh(2 * y / 3)))
     return found
 
@@ -98,32 +100,34 @@ def m_rnn(w, v, grid, caption):
 def neuraltalk(w, v, grid, caption):
     h, found = np.zeros(H), []
     for t, word in enumerate(caption):
-        image = w["cell.W_vh"] @ v if t == 0 else 0.0
+        image = w["core.cell.W_vh"] @ v if t == 0 else 0.0
         x = w["embedding.weight"][word]
-        h = np.maximum(w["cell.W_xh"] @ x + w["cell.W_hh"] @ h + w["cell.b"] + image, 0)
-        found.append(words(w, linear(w, "W_hr", h)))
+        h = np.maximum(
+            w["core.cell.W_xh"] @ x + w["core.cell.W_hh"] @ h + w["core.cell.b"] + image, 0
+        )
+        found.append(words(w, linear(w, "readout.W_hr", h)))
     return found
 
 
 def show_and_tell(w, v, grid, caption):
-    h, c = lstm(w, "cell", linear(w, "W_vx", v), np.zeros(H), np.zeros(H))
+    h, c = lstm(w, "core.cell", linear(w, "injection.W_vx", v), np.zeros(H), np.zeros(H))
     found = []
     for word in caption:
-        h, c = lstm(w, "cell", w["embedding.weight"][word], h, c)
-        found.append(words(w, linear(w, "W_hr", h)))
+        h, c = lstm(w, "core.cell", w["embedding.weight"][word], h, c)
+        found.append(words(w, linear(w, "readout.W_hr", h)))
     return found
 
 
 def lrcn(w, v, grid, caption):
     h1 = c1 = h2 = c2 = np.zeros(H)
     # The second layer reads [h1; v] through one matrix.
-    w = {**w, "joined.W_hh": w["upper.0.W_hh"], "joined.b": w["upper.0.b"]}
-    w["joined.W_xh"] = np.concatenate([w["upper.0.W_xh"], w["upper.0.W_vh"]], 1)
+    w = {**w, "joined.W_hh": w["core.upper.0.W_hh"], "joined.b": w["core.upper.0.b"]}
+    w["joined.W_xh"] = np.concatenate([w["core.upper.0.W_xh"], w["core.upper.0.W_vh"]], 1)
     found = []
     for word in caption:
-        h1, c1 = lstm(w, "cell", w["embedding.weight"][word], h1, c1)
+        h1, c1 = lstm(w, "core.cell", w["embedding.weight"][word], h1, c1)
         h2, c2 = lstm(w, "joined", np.concatenate([h1, v]), h2, c2)
-        found.append(words(w, linear(w, "W_hr", h2)))
+        found.append(words(w, linear(w, "readout.W_hr", h2)))
     return found
 
 
@@ -132,40 +136,48 @@ def minds_eye(w, v, grid, caption):
     found = []
     for word in caption:
         x = w["embedding.weight"][word]
-        s = np.tanh(w["cell.W_xh"] @ x + w["cell.W_hh"] @ s + w["cell.W_vh"] @ v + w["cell.b"])
-        u = np.tanh(w["memory.W_xh"] @ x + w["memory.W_hh"] @ u + w["memory.b"])
-        found.append(words(w, linear(w, "W_hr", s) + linear(w, "W_ur", u)))
+        s = np.tanh(
+            w["core.cell.W_xh"] @ x
+            + w["core.cell.W_hh"] @ s
+            + w["core.cell.W_vh"] @ v
+            + w["core.cell.b"]
+        )
+        u = np.tanh(w["core.memory.W_xh"] @ x + w["core.memory.W_hh"] @ u + w["core.memory.b"])
+        found.append(words(w, linear(w, "readout.W_hr", s) + linear(w, "readout.W_zr", u)))
     return found
 
 
 def soft_attention(w, places, h):
-    asked = linear(w, "attend.W_he", h)
-    scores = np.tanh(places @ w["attend.W_ae.weight"].T + asked) @ w["attend.w_e.weight"][0]
+    asked = linear(w, "core.attention.W_he", h)
+    scores = (
+        np.tanh(places @ w["core.attention.W_ae.weight"].T + asked)
+        @ w["core.attention.w_e.weight"][0]
+    )
     return softmax(scores) @ places
 
 
 def show_attend_tell(w, v, grid, caption):
-    h, c = np.split(np.tanh(linear(w, "W_v0", v)), 2)
-    places = np.maximum(grid @ w["W_a.weight"].T + w["W_a.bias"], 0)
+    h, c = np.split(np.tanh(linear(w, "injection.W_v0", v)), 2)
+    places = np.maximum(grid @ w["core.attention.W_a.weight"].T + w["core.attention.W_a.bias"], 0)
     found = []
     for word in caption:
         z = soft_attention(w, places, h)
-        h, c = lstm(w, "cell", w["embedding.weight"][word], h, c, linear(w, "W_zh", z))
-        last = linear(w, "W_xr", w["embedding.weight"][word])
-        found.append(words(w, last + linear(w, "W_hr", h) + linear(w, "W_zr", z)))
+        h, c = lstm(w, "core.cell", w["embedding.weight"][word], h, c, linear(w, "core.W_zh", z))
+        last = linear(w, "readout.W_xr", w["embedding.weight"][word])
+        found.append(words(w, last + linear(w, "readout.W_hr", h) + linear(w, "readout.W_zr", z)))
     return found
 
 
 def up_down(w, v, grid, caption):
     h1 = c1 = h2 = c2 = np.zeros(H)
-    places = np.maximum(grid @ w["W_a.weight"].T + w["W_a.bias"], 0)
+    places = np.maximum(grid @ w["core.attention.W_a.weight"].T + w["core.attention.W_a.bias"], 0)
     found = []
     for word in caption:
-        above = w["cell.W_vh"] @ v + linear(w, "W_sh", h2)
-        h1, c1 = lstm(w, "cell", w["embedding.weight"][word], h1, c1, above)
+        above = w["core.cell.W_vh"] @ v + linear(w, "core.W_sh", h2)
+        h1, c1 = lstm(w, "core.cell", w["embedding.weight"][word], h1, c1, above)
         z = soft_attention(w, places, h1)
-        h2, c2 = lstm(w, "second", np.concatenate([z, h1]), h2, c2)
-        found.append(words(w, linear(w, "W_hr", h2)))
+        h2, c2 = lstm(w, "core.second", np.concatenate([z, h1]), h2, c2)
+        found.append(words(w, linear(w, "readout.W_hr", h2)))
     return found
 
 
@@ -173,8 +185,8 @@ def language_model(w, v, grid, caption):
     h = c = np.zeros(H)
     found = []
     for word in caption:
-        h, c = lstm(w, "cell", w["embedding.weight"][word], h, c)
-        found.append(words(w, linear(w, "W_hr", h)))
+        h, c = lstm(w, "core.cell", w["embedding.weight"][word], h, c)
+        found.append(words(w, linear(w, "readout.W_hr", h)))
     return found
 
 
@@ -236,10 +248,6 @@ def test_the_image_changes_the_words_of_all_but_the_language_model(name):
 
 @each_kind
 def test_gradients_are_those_of_finite_differences(name):
-    # The softmax of attention is computed in 32-bit numbers, too coarse for finite differences of
-    # the usual size; larger ones show a wrong gradient as well.
-    coarse = KINDS[name].attention
-    eps, tolerance = (1e-2, 2e-2) if coarse else (1e-6, 1e-5)
     decoder, features = build(name), images(2)
     names = [key for key, _ in decoder.named_parameters()]
     weights = [weight.detach().requires_grad_() for weight in decoder.parameters()]
@@ -256,9 +264,7 @@ def test_gradients_are_those_of_finite_differences(name):
         )
         return taught.sin().sum()
 
-    assert torch.autograd.gradcheck(
-        loss, (vector, *weights), eps=eps, atol=tolerance, rtol=tolerance, fast_mode=True
-    )
+    assert torch.autograd.gradcheck(loss, (vector, *weights), fast_mode=True)
 
 
 class Taught(torch.nn.Module):
@@ -278,7 +284,7 @@ class Taught(torch.nn.Module):
 @each_kind
 def test_the_first_loss_is_that_of_all_words_alike(name):
     shape = replace(KINDS[name], embedding_size=64, hidden_size=64, tie_weights=False)
-    decoder = Decoder(shape.sized(vocabulary_size=500, feature_size=32)).eval()
+    decoder = Decoder(shape, vocabulary_size=500, feature_size=32).eval()
     features = Features(torch.rand(4, 32), torch.rand(4, P, 32))
     targets = packed([[*caption[1:], EOS] for caption in CAPTIONS]).data
     loss = torch.nn.functional.cross_entropy(decoder(features, packed(CAPTIONS)), targets)
@@ -289,7 +295,7 @@ def test_the_first_loss_is_that_of_all_words_alike(name):
 def test_one_batch_is_learned_by_heart(name):
     sizes = {"embedding_size": 24, "hidden_size": 32, "attention_size": 16, "dropout": 0.0}
     shape = replace(KINDS[name], **sizes)
-    decoder = Decoder(shape.sized(vocabulary_size=V, feature_size=D))
+    decoder = Decoder(shape, vocabulary_size=V, feature_size=D)
     features = Features(images().vector.float(), images().grid.float())
     captions = [[1, *range(4, 8)]] * 4 if shape.injection == "none" else CAPTIONS
     targets = packed([[*caption[1:], EOS] for caption in captions]).data
@@ -335,9 +341,7 @@ def test_what_is_saved_is_what_is_loaded(name, tmp_path):
     encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None))
     sizes = {"embedding_size": E, "hidden_size": H, "attention_size": 6}
     shape = replace(KINDS[name], **sizes)
-    decoder = Decoder(
-        shape.sized(vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
-    )
+    decoder = Decoder(shape, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
     model = CaptionModel(encoder, decoder).eval()
     saved = Checkpoint(model, vocabulary, BeamSearch(), ModelInfo(name=name))
     save_checkpoint(saved, tmp_path / "model", dtype=torch.float32)
@@ -396,23 +400,21 @@ def test_the_table_of_words_follows_every_weight_in_it():
     ("settings", "said"),
     [
         ({"layers": 0}, "layers is 0"),
-        ({"layers": 10**9}, "layers is 1000000000; it is at most 100"),
-        ({"hidden_size": 10**30}, "hidden_size is 1000.*; it is at most 1000000000"),
+        ({"layers": 10**9}, "layers is 1000000000. Use 1 to 100"),
+        ({"hidden_size": 10**30}, "hidden_size is 1000.*Use 1 to 1000000000"),
         ({"embedding_layers": 3}, "embedding_layers is 3"),
-        ({"factored": True}, "has 1"),
-        ({"factored": True, "layers": 2, "attention": True}, "with attention"),
-        ({"factored": True, "layers": 2, "injection": "every_input"}, "not with every_input"),
-        ({"factored": True, "layers": 2, "injection": "none"}, "not with none"),
-        ({"multimodal": True}, "enters by recurrent"),
-        ({"multimodal": True, "injection": "merge", "deep_output": True}, "already"),
-        ({"reconstruct": True, "attention": True}, "no grid"),
-        ({"reconstruct": True, "injection": "none"}, "sees v"),
-        ({"top_down": True, "attention": True, "layers": 2}, "layers is 2"),
+        ({"factored": True}, "layers is 1 "),
+        ({"factored": True, "layers": 2, "core": "attention"}, "no attention"),
+        ({"factored": True, "layers": 2, "injection": "every_input"}, "injection is every_input"),
+        ({"factored": True, "layers": 2, "injection": "none"}, "injection is none"),
+        ({"readout": "multimodal"}, "injection is recurrent"),
+        ({"core": "memory", "injection": "none"}, "needs an image"),
+        ({"core": "top_down", "layers": 2}, "layers is 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(settings, said):
     with pytest.raises(ConfigError, match=said):
-        DecoderOptions(**settings)
+        DecoderConfig(**settings)
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():

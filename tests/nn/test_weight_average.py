@@ -1,6 +1,7 @@
 """A model between others."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,8 +45,12 @@ def test_shares_that_are_none_are_refused(models, shares):
 
 def test_other_shapes_are_refused(models):
     first, second, _ = models
-    shape = copy.copy(first.decoder.config)
-    object.__setattr__(shape, "hidden_size", 5)
-    other = CaptionModel(second.encoder, Decoder(shape))
+    config = replace(first.decoder.config, hidden_size=5)
+    decoder = Decoder(
+        config,
+        vocabulary_size=second.decoder.sizes.vocabulary_size,
+        feature_size=second.decoder.sizes.feature_size,
+    )
+    other = CaptionModel(second.encoder, decoder)
     with pytest.raises(ConfigError, match="other shapes"):
         blended([first, other], [0.5, 0.5])

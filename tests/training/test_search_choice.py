@@ -16,7 +16,7 @@ from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.images.decode import read_image
 from captioning.inference.captioner import Captioner
 from captioning.metrics import score
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.tokenizer import tokenize
 from captioning.training import TrainingCallback, train
@@ -95,7 +95,7 @@ def test_reranker_is_fit_to_features_of_the_saved_model(run, request):
 
 
 @pytest.mark.parametrize(
-    "change", [{"rerank_ngrams": 0}, {"decoder": DecoderOptions(injection="none")}]
+    "change", [{"rerank_ngrams": 0}, {"decoder": DecoderConfig(injection="none")}]
 )
 def test_model_without_reranker_has_search_without_it(change, tmp_path):
     run = replace(config(tmp_path / "run"), **change)

@@ -10,7 +10,7 @@ from captioning.errors import ConfigError
 from captioning.features.cache import FeatureCache
 from captioning.metrics import score
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
 from captioning.text.vocabulary import Vocabulary
 from captioning.training.config import SelfCriticalConfig, TrainingConfig
@@ -54,8 +54,8 @@ def objective(**settings):
 def decoder(seed=0, **settings):
     torch.manual_seed(seed)
     sizes = {"embedding_size": 10, "hidden_size": 10, "attention_size": 10, "dropout": 0.0}
-    options = DecoderOptions(**{**sizes, **settings})
-    return Decoder(options.sized(vocabulary_size=len(VOCABULARY), feature_size=SIZE))
+    options = DecoderConfig(**{**sizes, **settings})
+    return Decoder(options, vocabulary_size=len(VOCABULARY), feature_size=SIZE)
 
 
 def hypothesis(words, finished=True):
@@ -100,7 +100,8 @@ def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
 @pytest.mark.parametrize("attention", [False, True])
 def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention, monkeypatch):
     """Each sample alone, word by word through `step`, weighed by its reward above the baseline."""
-    network, goal = decoder(attention=attention), objective(samples=3, baseline=baseline)
+    network = decoder(core="attention" if attention else "stack")
+    goal = objective(samples=3, baseline=baseline)
     grid = torch.randn(4, 5, SIZE)
     features = Features(grid.mean(1), grid if attention else None)
     images = torch.tensor([0, 5, 2, 3])
@@ -160,7 +161,7 @@ def test_words_that_are_never_sampled_gain_nothing(cache):
 
 
 def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
-    network, grid = decoder(dropout=0.5, attention=True).train(), torch.randn(4, 5, SIZE)
+    network, grid = decoder(dropout=0.5, core="attention").train(), torch.randn(4, 5, SIZE)
     features, images = Features(grid.mean(1), grid), torch.arange(4)
     found = []
     for seed in (1, 1):
@@ -177,7 +178,7 @@ def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
 def test_hidden_part_of_a_image_is_hidden_from_samples_and_their_log_probabilities(
     baseline, monkeypatch
 ):
-    network, size = decoder(attention=True), (200, 5, SIZE)
+    network, size = decoder(core="attention"), (200, 5, SIZE)
     grid = torch.rand(size) + 1  # so that a zero is a hidden number
     seen = []
     look = Decoder.look

@@ -7,7 +7,7 @@ from captioning.datasets.batches import CaptionDataset
 from captioning.errors import ConfigError, TrainingError
 from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
-from captioning.nn.decoder_config import DecoderOptions
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
 from captioning.nn.losses import doubly_stochastic, reconstruction_error
 from captioning.training.config import TrainingConfig
@@ -39,8 +39,8 @@ def cache(tmp_path):
 def decoder(seed=0, **settings):
     torch.manual_seed(seed)
     sizes = {"embedding_size": 10, "hidden_size": 10, "attention_size": 10, "dropout": 0.3}
-    options = DecoderOptions(**{**sizes, **settings})
-    return Decoder(options.sized(vocabulary_size=WORDS, feature_size=SIZE))
+    options = DecoderConfig(**{**sizes, **settings})
+    return Decoder(options, vocabulary_size=WORDS, feature_size=SIZE)
 
 
 def config(**settings):
@@ -55,9 +55,9 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("core", ["stack", "attention"])
 @pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
-def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, attention):
+def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, core):
     settings = config(
         ema_decay=0.9,
         save_every=1,
@@ -65,10 +65,10 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
         scheduled_sampling=0.5,
         doubly_stochastic_weight=0.1,
     )
-    whole = Trainer(decoder(attention=attention), dataset, cache, settings)
+    whole = Trainer(decoder(core=core), dataset, cache, settings)
     summaries = [whole.train_epoch() for _ in range(3)]
 
-    killed = Trainer(decoder(attention=attention), dataset, cache, settings)
+    killed = Trainer(decoder(core=core), dataset, cache, settings)
     saved = []
 
     def save():
@@ -85,7 +85,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
         train_on()
 
     torch.manual_seed(99)  # another process has other random numbers
-    resumed = Trainer(decoder(seed=7, attention=attention), dataset, cache, settings)
+    resumed = Trainer(decoder(seed=7, core=core), dataset, cache, settings)
     state = torch.load(cache.directory / "state.pt", weights_only=True)
     resumed.load_state_dict(state)
     while not resumed.finished:
@@ -120,7 +120,7 @@ def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
     """With the weight, the error of what it reconstructs falls; without, it stays."""
 
     def error(weight):
-        model = decoder(reconstruct=True, dropout=0.0)
+        model = decoder(core="memory", dropout=0.0)
         settings = config(epochs=30, learning_rate=0.01, hflip=False, reconstruction_weight=weight)
         trainer = Trainer(model, dataset, cache, settings)
         while not trainer.finished:
@@ -239,10 +239,10 @@ def test_each_regulariser_changes_what_is_learned(dataset, cache, name):
     ends = []
     for value in (0.0, 0.5):
         settings = config(epochs=2, **{name: value})
-        trainer = Trainer(decoder(attention=True, dropout=0.0), dataset, cache, settings)
+        trainer = Trainer(decoder(core="attention", dropout=0.0), dataset, cache, settings)
         while not trainer.finished:
             trainer.train_epoch()
-        ends.append(weights(trainer)["decoder.W_hr.weight"])
+        ends.append(weights(trainer)["decoder.readout.W_hr.weight"])
     assert not torch.allclose(*ends)
 
 
@@ -251,7 +251,7 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
     costs = []
     for weight in (0.0, 5.0):
         settings = config(epochs=15, learning_rate=0.02, doubly_stochastic_weight=weight)
-        trainer = Trainer(decoder(attention=True, dropout=0.0), dataset, cache, settings)
+        trainer = Trainer(decoder(core="attention", dropout=0.0), dataset, cache, settings)
         while not trainer.finished:
             trainer.train_epoch()
         (batch,) = dataset.batches(100)
@@ -265,6 +265,6 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
 def test_every_weight_learns_from_own_words_in_16_bits(dataset, cache):
     """A pass without gradients must leave no copies of the weights for the pass that has them."""
     settings = config(epochs=1, precision="bfloat16", scheduled_sampling=0.5, batch_size=100)
-    trainer = Trainer(decoder(attention=True), dataset, cache, settings)
+    trainer = Trainer(decoder(core="attention"), dataset, cache, settings)
     trainer.train_epoch()
     assert all(weight.grad is not None for weight in trainer.cached_model.parameters())
