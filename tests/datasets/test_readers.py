@@ -29,6 +29,11 @@ def write_rows(path, rows):
     return f"jsonl:{path}"
 
 
+def assert_refused(spec, message, split="train"):
+    with pytest.raises(DataError, match=message):
+        read_captions(spec, split=split)
+
+
 def captions_by_name(split):
     return {image.path.name: image.captions for image in split.images}
 
@@ -50,8 +55,7 @@ def captions_by_name(split):
     ],
 )
 def test_spec_invalid_is_refused(spec, message):
-    with pytest.raises(DataError, match=message):
-        read_captions(spec, split="train")
+    assert_refused(spec, message)
 
 
 def test_spec_existing_path_with_at_sign_is_not_divided(tmp_path):
@@ -145,8 +149,7 @@ def test_flickr8k_unusable_items_are_reported(flickr):
 def test_flickr8k_malformed_line_is_refused_with_its_number(flickr, bad):
     path = flickr / "Flickr8k.token.txt"
     path.write_text(path.read_text() + "\n" + bad + "\n")
-    with pytest.raises(DataError, match=r"token\.txt, line 8: expected NAME\.jpg#NUMBER<TAB>"):
-        read_captions(f"flickr8k:{flickr}", split="train")
+    assert_refused(f"flickr8k:{flickr}", r"token\.txt, line 8: expected NAME\.jpg#NUMBER<TAB>")
 
 
 @pytest.mark.parametrize(
@@ -157,16 +160,13 @@ def test_flickr8k_malformed_line_is_refused_with_its_number(flickr, bad):
     ],
 )
 def test_flickr8k_missing_split_is_refused(flickr, split, message):
-    with pytest.raises(DataError, match=message):
-        read_captions(f"flickr8k:{flickr}", split=split)
+    assert_refused(f"flickr8k:{flickr}", message, split=split)
 
 
 def test_flickr8k_missing_text_or_images_are_refused(flickr):
-    with pytest.raises(DataError, match=r"cannot find Flickr8k\.token\.txt in .*nothing"):
-        read_captions(f"flickr8k:{flickr}/nothing", split="train")
+    assert_refused(f"flickr8k:{flickr}/nothing", r"cannot find Flickr8k\.token\.txt in .*nothing")
     (flickr / "images").rename(flickr / "elsewhere")
-    with pytest.raises(DataError, match=r"cannot find the images.*Name their folder after an @"):
-        read_captions(f"flickr8k:{flickr}", split="train")
+    assert_refused(f"flickr8k:{flickr}", r"cannot find the images.*Name their folder after an @")
     named = read_captions(f"flickr8k:{flickr}@{flickr}/elsewhere", split="train")
     assert named.images[0].path == flickr / "elsewhere" / "a.jpg"
 
@@ -174,15 +174,13 @@ def test_flickr8k_missing_text_or_images_are_refused(flickr):
 def test_flickr8k_text_not_utf8_is_refused_with_its_line(flickr):
     path = flickr / "Flickr8k.token.txt"
     path.write_bytes(path.read_bytes() + b"a.jpg#7\tA caf\xe9.\n")
-    with pytest.raises(DataError, match="line 7: not UTF-8"):
-        read_captions(f"flickr8k:{flickr}", split="train")
+    assert_refused(f"flickr8k:{flickr}", "line 7: not UTF-8")
 
 
 def test_flickr8k_split_without_usable_images_is_refused(flickr):
     (flickr / "images" / "a.jpg").unlink()
     message = r"no usable images:\nimages missing on disk \(1\): .*a\.jpg"
-    with pytest.raises(DataError, match=message):
-        read_captions(f"flickr8k:{flickr}", split="train")
+    assert_refused(f"flickr8k:{flickr}", message)
 
 
 # COCO
@@ -284,8 +282,7 @@ def test_coco_unusable_items_are_reported(tmp_path, coco):
 def test_coco_malformed_file_is_refused(tmp_path, text, message):
     path = tmp_path / "captions.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_captions(f"coco:{path}@{tmp_path}", split="train")
+    assert_refused(f"coco:{path}@{tmp_path}", message)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +294,7 @@ def test_coco_malformed_file_is_refused(tmp_path, text, message):
     ],
 )
 def test_coco_missing_file_is_refused(tmp_path, name, split, message):
-    with pytest.raises(DataError, match=message):
-        read_captions(f"coco:{tmp_path}/{name}", split=split)
+    assert_refused(f"coco:{tmp_path}/{name}", message, split=split)
 
 
 # Karpathy's split files
@@ -330,8 +326,9 @@ def test_karpathy_split_holds_its_images(karpathy, split, names):
 
 
 def test_karpathy_unknown_split_is_refused_with_known_ones(karpathy):
-    with pytest.raises(DataError, match=r"no split tset, only train \(1 image\), restval"):
-        read_captions(f"karpathy:{karpathy}", split="tset")
+    assert_refused(
+        f"karpathy:{karpathy}", r"no split tset, only train \(1 image\), restval", split="tset"
+    )
 
 
 @pytest.mark.parametrize(
@@ -345,8 +342,7 @@ def test_karpathy_unknown_split_is_refused_with_known_ones(karpathy):
 )
 def test_karpathy_malformed_entry_is_refused(tmp_path, change, message):
     path = write_json(tmp_path / "dataset.json", {"images": [ENTRY | change]})
-    with pytest.raises(DataError, match=message):
-        read_captions(f"karpathy:{path}@{tmp_path}", split="train")
+    assert_refused(f"karpathy:{path}@{tmp_path}", message)
 
 
 def test_karpathy_coco_ids_and_folders_are_used(tmp_path):
@@ -384,11 +380,9 @@ def test_jsonl_rows_with_splits_are_selected(tmp_path):
     ]
     spec = write_rows(tmp_path / "rows.jsonl", rows)
     assert captions_by_name(read_captions(spec, split="dev")) == {"b.jpg": ("B.",)}
-    with pytest.raises(DataError, match="no split 'test', only train, val"):
-        read_captions(spec, split="test")
+    assert_refused(spec, "no split 'test', only train, val", split="test")
     write_rows(tmp_path / "rows.jsonl", [*rows, {"image": "a.jpg", "caption": "A."}])
-    with pytest.raises(DataError, match="line 3: the split is missing"):
-        read_captions(spec, split="train")
+    assert_refused(spec, "line 3: the split is missing")
 
 
 @pytest.mark.parametrize(
@@ -407,8 +401,7 @@ def test_jsonl_rows_with_splits_are_selected(tmp_path):
 )
 def test_jsonl_malformed_line_is_refused(tmp_path, line, message):
     (tmp_path / "rows.jsonl").write_text('{"image": "a.jpg", "caption": "A."}\n' + line)
-    with pytest.raises(DataError, match=message):
-        read_captions(f"jsonl:{tmp_path}/rows.jsonl", split="train")
+    assert_refused(f"jsonl:{tmp_path}/rows.jsonl", message)
 
 
 def test_csv_layout_of_kaggle_is_read(tmp_path):
@@ -447,8 +440,7 @@ def test_csv_with_splits_next_to_its_images_is_read(tmp_path):
 def test_csv_malformed_file_is_refused(tmp_path, text, message):
     table = tmp_path / "captions.csv"
     table.write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_captions(f"csv:{table}", split="train")
+    assert_refused(f"csv:{table}", message)
 
 
 @pytest.mark.parametrize(
