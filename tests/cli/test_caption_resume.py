@@ -86,11 +86,11 @@ def test_resume_with_another_search_is_refused(caption, photos, tmp_path):
     output = tmp_path / "rows.jsonl"
     assert caption(photos[0], "-o", output).code == 0
     before = output.read_bytes()
-    ran = caption(photos[0], "-o", output, "--beam", "1")
+    ran = caption(photos[0], "-o", output, "--width", "1")
     assert ran.code == 2
     assert re.search(r"settings differ: search\.width was \d and is now 1\. Give the same", ran.err)
     assert output.read_bytes() == before
-    assert caption(photos[0], "-o", output, "--beam", "1", "--overwrite").code == 0
+    assert caption(photos[0], "-o", output, "--width", "1", "--overwrite").code == 0
 
 
 def test_output_without_journal_is_not_replaced(caption, photos, tmp_path):

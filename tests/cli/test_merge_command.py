@@ -52,7 +52,7 @@ def test_merge_incomplete_set_of_partitions_is_refused(caption, photos, tmp_path
 
     for number in (1, 2):
         caption(*photos, "-o", tmp_path / f"{number}.jsonl", "--partition", f"{number}/2")
-    caption(*photos, "-o", tmp_path / "other.jsonl", "--partition", "2/2", "--beam", "1")
+    caption(*photos, "-o", tmp_path / "other.jsonl", "--partition", "2/2", "--width", "1")
     caption(*photos[:2], "-o", tmp_path / "fewer.jsonl", "--partition", "2/2")
     caption(*photos, "-o", tmp_path / "whole.jsonl")
     assert "No partitions given" in merge()
