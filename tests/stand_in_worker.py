@@ -1,24 +1,24 @@
-"""Worker processes that do something of their own with one image."""
+"""Worker processes that run injected code for one image."""
 
-import os  # noqa: F401  (what is done may need it)
+import os  # noqa: F401  (injected code may need it)
 import time  # noqa: F401
 
 from captioning.images.decode import read_image
 
 
 def stand_in(name, act):
-    """Return a ``read_image`` that first does ``act``, in Python, where it reads ``name``."""
+    """Return a ``read_image`` that runs the Python code ``act`` before it reads ``name``."""
 
-    def read(source, **settings):
+    def read(source, **options):
         if str(source).endswith(name):
             exec(act)
-        return read_image(source, **settings)
+        return read_image(source, **options)
 
     return read
 
 
 def worker_where(name, act):
-    """Return what a worker process runs (``pool.START``) so that it does ``act`` over ``name``."""
+    """Return a ``WORKER_CODE`` that runs the Python code ``act`` before it reads ``name``."""
     return (
         "from captioning.images import worker\n"
         "from stand_in_worker import stand_in\n"

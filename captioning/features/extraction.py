@@ -21,7 +21,7 @@ from captioning.features.cache import (
     open_complete_rows,
 )
 from captioning.features.cache_keys import FeatureKey, Precision, pixels_digest
-from captioning.images.augmentation import view_of
+from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.encoder import Encoder
@@ -249,7 +249,7 @@ def _encode_views(
     views = []
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         for view in range(config.views):
-            features = encoder(view_of(pixels, view, images).to(device))
+            features = encoder(fixed_view(pixels, view, images).to(device))
             rows = features.grid if config.grid else features.vector.unsqueeze(1)
             views.append(rows.cpu())
     return torch.stack(views, 1).float()

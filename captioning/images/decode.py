@@ -17,26 +17,26 @@ from captioning.errors import ImageError
 from captioning.images.file_kinds import (
     describe_contents,
     jpeg_header_length,
-    learn_heif,
-    sizes_inside,
+    read_declared_sizes,
+    register_heif,
 )
-from captioning.images.pixels import from_array, to_rgb
+from captioning.images.pixels import image_from_array, to_rgb
 
 MAX_PIXELS = 150_000_000
-"""Images of more pixels than this are refused before their pixels are read. It lies below the
-size at which Pillow itself refuses, so that Pillow's own limit need not be touched."""
+"""Largest accepted image in pixels. It is below Pillow's own limit, which stays unchanged."""
 
 ImageSource = str | Path | bytes | BinaryIO | io.IOBase | Image.Image | np.ndarray
 
 _FOREIGN_PROGRAMS = {"EPS": "Ghostscript", "WMF": "Windows"}
-_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # not even opened: Pillow reads it line by line
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # never opened: Pillow reads it line by line
 _OPEN_FLAGS = os.O_RDONLY
-for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK"):  # never wait for a pipe's writer
+for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK"):  # a pipe must not block
     _OPEN_FLAGS |= getattr(os, _flag, 0)
-_HEAD = 512  # bytes that tell what a file is
-_SPARE = 4  # times finer than asked for, so that resizing does not show that it was shrunk
+_HEAD_BYTES = 512
+_SHRINK_MARGIN = 4  # factor above the final size, so that shrinking a JPEG early is not visible
 _END_OF_JPEG = b"\xff\xd9"
-_JPEG_MARKERS = (b"\xff\xc4", b"\xff\xda")  # of the tables before a scan, and of a scan
+_JPEG_MARKERS = (b"\xff\xc4", b"\xff\xda")  # Huffman tables, and start of a scan
+_UNNAMED = "the image"
 
 
 def read_image(
@@ -46,191 +46,192 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     shrink_to: int | None = None,
 ) -> Image.Image:
-    """Return an image as RGB, turned as its EXIF orientation says, transparency over white.
+    """Return an image as RGB: turned by its EXIF orientation, with transparency over white.
 
-    Of an animation it is the first frame, of a TIFF the first page. Its colours are those of sRGB,
-    whatever profile the file brings. Safe to call from many threads.
+    For an animation it is the first frame, for a TIFF the first page. Colours are converted from
+    the embedded profile to sRGB. Thread-safe.
 
     Args:
-        source: A file's path, its bytes, an open binary file, a Pillow image, or an array of 8-bit
-            numbers: ``(height, width)``, ``(height, width, 3)`` or, with alpha, ``(.., .., 4)``.
-        allow_truncated: Take a file that ends too soon, its missing part black. A progressive JPEG
-            of which the first scans are there is whole but blurred.
-        max_pixels: Larger images are refused: a few kilobytes can unpack to many gigabytes.
-        shrink_to: The image will be resized to this many pixels anyway: a JPEG of more than eight
-            times that may be unpacked at a half, a quarter or an eighth of its size, never below
-            four times that. It saves time and memory.
+        source: A path, the bytes of a file, an open binary file, a Pillow image, or an 8-bit array
+            of shape ``(height, width)``, ``(height, width, 3)`` or, with alpha,
+            ``(height, width, 4)``.
+        allow_truncated: Accept incomplete files; the missing part is black. A progressive JPEG
+            with only its first scans is complete but blurred.
+        max_pixels: Largest accepted image; a few kilobytes can decompress to many gigabytes.
+        shrink_to: Side in pixels to which the image will be resized later. A JPEG of more than
+            eight times this side may be decoded at 1/2, 1/4 or 1/8 of its size, but at least at
+            four times this side, to save time and memory.
 
     Raises:
-        ImageError: The image cannot be read; the message says why.
+        ImageError: The image cannot be read; the message gives the reason.
     """
     _check_type(source)
-    name = str(source) if isinstance(source, str | Path) else "the image"
-    with _explained(source, name), _quiet_pillow(), _opened(source, name, max_pixels) as image:
-        _check(image.size, name, max_pixels)
+    name = f"'{source}'" if isinstance(source, str | Path) else _UNNAMED
+    with (
+        _translate_errors(source, name),
+        _ignore_pillow_warnings(),
+        _open_source(source, name, max_pixels) as image,
+    ):
+        _check_size(image.size, name, max_pixels)
         _check_program(image.format, name)
         if not isinstance(source, Image.Image):
-            _forget_xmp(image)
+            _drop_xmp(image)
             if shrink_to is not None:
-                image.draft(None, (_SPARE * shrink_to, _SPARE * shrink_to))
+                image.draft(None, (_SHRINK_MARGIN * shrink_to, _SHRINK_MARGIN * shrink_to))
         loaded = _load(image, name, allow_truncated)
-        _check(loaded.size, name, max_pixels)  # a few formats tell only now
+        _check_size(loaded.size, name, max_pixels)  # some formats know their size only now
         return to_rgb(loaded)
 
 
 def _check_type(source: object) -> None:
-    one = isinstance(source, str | Path | bytes | Image.Image | np.ndarray)
-    if not one and not hasattr(source, "read"):
+    is_image = isinstance(source, str | Path | bytes | Image.Image | np.ndarray)
+    if not is_image and not hasattr(source, "read"):
         found = "None" if source is None else type(source).__name__
         raise ImageError(
-            "One image was expected: a path, the bytes of a file, an open binary file, a Pillow "
-            f"image or a NumPy array; {found} was found. For several, call the captioner with a "
-            "list: captioner([...])."
+            f"cannot read an image from {found}. Give a path, the bytes of a file, an open binary "
+            "file, a Pillow image or a NumPy array."
         )
 
 
 @contextmanager
-def _explained(source: ImageSource, name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with an image into an ImageError that says why."""
+def _translate_errors(source: ImageSource, name: str) -> Iterator[None]:
+    """Turn every exception into an ImageError with the reason."""
     try:
         yield
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        link = isinstance(source, str | Path) and Path(source).is_symlink()
-        what = "is a link to a file that does not exist" if link else "does not exist"
-        raise ImageError(f"{name} {what}. Check the path.") from None
+        is_link = isinstance(source, str | Path) and Path(source).is_symlink()
+        reason = "it is a link to a file that does not exist" if is_link else "no such file"
+        raise ImageError(f"cannot read {name}: {reason}. Check the path.") from None
     except PermissionError:
-        raise ImageError(f"{name} may not be read by this user. Change its permissions.") from None
+        raise ImageError(
+            f"cannot read {name}: permission denied. Change its permissions."
+        ) from None
     except UnidentifiedImageError:
-        raise ImageError(
-            f"{name} is no image that can be read: {describe_contents(_beginning(source))}"
-        ) from None
+        raise ImageError(f"cannot read {name}: {describe_contents(_read_head(source))}") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name} is larger than Pillow agrees to unpack: {error} Shrink it."
-        ) from None
+        reason = f"it is too large for Pillow: {error}"
+        raise ImageError(f"cannot read {name}: {reason} Shrink it.") from None
     except MemoryError as error:
-        raise ImageError(
-            f"{name} needs more memory than there is. Shrink it, or free some."
-        ) from error
+        raise ImageError(f"cannot read {name}: not enough memory. Shrink it.") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ImageError(f"{name} cannot be read: {reason}. The file may be damaged.") from error
-    except Exception as error:  # format plug-ins raise struct.error, zlib.error and many others
-        raise ImageError(
-            f"{name} cannot be read: {type(error).__name__}: {error}. The file may be damaged."
-        ) from error
+        raise ImageError(f"cannot read {name}: {reason}. The file may be damaged.") from error
+    except Exception as error:  # decoders raise struct.error, zlib.error and many others
+        reason = f"{type(error).__name__}: {error}"
+        raise ImageError(f"cannot read {name}: {reason}. The file may be damaged.") from error
 
 
 @contextmanager
-def _opened(source: ImageSource, name: str, max_pixels: int) -> Iterator[Image.Image]:
+def _open_source(source: ImageSource, name: str, max_pixels: int) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
-        yield source  # it is the caller's to close
+        yield source  # the caller closes it
     elif isinstance(source, np.ndarray):
-        yield from_array(source)
+        yield image_from_array(source)
     else:
-        with _file(source) as file:
-            if _begins(file).startswith(_POSTSCRIPT):
+        with _open_file(source) as file:
+            if _read_start(file).startswith(_POSTSCRIPT):
                 _check_program("EPS", name)
-            for size in sizes_inside(file):
-                _check(size, name, max_pixels)
-            with _open(file, source) as image:
+            for size in read_declared_sizes(file):
+                _check_size(size, name, max_pixels)
+            with _open_image(file, source) as image:
                 yield image
 
 
 @contextmanager
-def _file(source: str | Path | bytes | BinaryIO | io.IOBase) -> Iterator[Any]:
+def _open_file(source: str | Path | bytes | BinaryIO | io.IOBase) -> Iterator[Any]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | Path):
-        # A device may act on being opened. What lies there may be another file by then.
-        _check_kind(Path(source).stat(), source)
+        # Checked twice: opening a device may have effects, and the path may change in between.
+        _check_regular_file(Path(source).stat(), source)
         with os.fdopen(os.open(source, _OPEN_FLAGS), "rb") as file:
-            _check_kind(os.fstat(file.fileno()), source)
+            _check_regular_file(os.fstat(file.fileno()), source)
             yield file
     else:
-        yield source  # it is the caller's to close
+        yield source  # the caller closes it
 
 
-def _check_kind(status: os.stat_result, source: str | Path) -> None:
+def _check_regular_file(status: os.stat_result, source: str | Path) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{source} is a folder, not an image.")
+        raise ImageError(f"cannot read '{source}': it is a folder, not an image. Check the path.")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{source} is no ordinary file but a pipe, socket or device.")
+        raise ImageError(f"cannot read '{source}': it is a pipe, socket or device. Check the path.")
 
 
-def _begins(file: Any) -> bytes:
-    """Return the first bytes of an open file, or none where it cannot be rewound."""
+def _read_start(file: Any) -> bytes:
+    """Return the first bytes of an open file; empty if it cannot be rewound."""
     try:
         file.seek(0)
     except (AttributeError, io.UnsupportedOperation):
         return b""
-    return file.read(_HEAD)
+    return file.read(_HEAD_BYTES)
 
 
-def _open(file: Any, source: ImageSource) -> Image.Image:
+def _open_image(file: Any, source: ImageSource) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        if not learn_heif(_beginning(source)):
+        if not register_heif(_read_head(source)):
             raise
         return Image.open(file)
 
 
-def _check(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size
     if not width * height:
-        raise ImageError(f"{name} has {width} x {height} pixels. Give one that shows something.")
+        raise ImageError(f"cannot read {name}: it has {width} x {height} pixels. Check the file.")
     if width * height > max_pixels:
         raise ImageError(
-            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels:,}. "
+            f"cannot read {name}: it has {width} x {height} pixels; the limit is {max_pixels:,}. "
             "Shrink it."
         )
 
 
-def _check_program(form: str | None, name: str) -> None:
-    if form in _FOREIGN_PROGRAMS:
+def _check_program(format_name: str | None, name: str) -> None:
+    if format_name in _FOREIGN_PROGRAMS:
         raise ImageError(
-            f"{name} is an {form} file, which would need {_FOREIGN_PROGRAMS[form]} "
-            "to be run on it. Convert it to PNG or JPEG."
+            f"cannot read {name}: {format_name} files need {_FOREIGN_PROGRAMS[format_name]}. "
+            "Convert it to PNG or JPEG."
         )
 
 
-def _forget_xmp(image: Image.Image) -> None:
-    """Pillow would turn a TIFF as its XMP says, which no viewer does."""
+def _drop_xmp(image: Image.Image) -> None:
+    """Remove XMP, whose orientation Pillow would apply to a TIFF, unlike image viewers."""
     for key in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(key, None)
 
 
 def _load(image: Image.Image, name: str, allow_truncated: bool) -> Image.Image:
-    """Read the pixels.
+    """Decode the pixels.
 
-    A file that ends too soon leaves the rows before its end in the image. Pillow's switch for
-    keeping them is one for the whole process; taking them here leaves other threads alone.
+    After an incomplete file, Pillow leaves the rows before its end in the image. They are taken
+    from there, because Pillow's own switch for this is global and would affect other threads.
     """
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        coarse = _first_scans(image)
-        share = _share_read(coarse or image)
+        coarse = _decode_first_scans(image)
+        share = _decoded_share(coarse or image)
         if share is None:
             raise
         if not allow_truncated or not share:
             raise ImageError(
-                f"{name} is cut off or damaged: about {share:.0%} of its rows can be read"
-                f"{' coarsely' if coarse and share else ''} ({str(error) or type(error).__name__})."
-                f" Fetch it again{', or read it with allow_truncated.' if share else '.'}"
+                f"cannot read {name}: it is incomplete or damaged: about {share:.0%} of its rows "
+                f"are readable{' at low quality' if coarse and share else ''} "
+                f"({str(error) or type(error).__name__}). Download it again"
+                f"{', or allow truncated images.' if share else '.'}"
             ) from None
         image = coarse or image
-        image.tile = []  # type: ignore[attr-defined]  # nothing is left to be read
+        image.tile = []  # type: ignore[attr-defined]  # nothing is left to decode
     return image
 
 
-def _share_read(image: Image.Image) -> float | None:
-    """Return how much of the height has pixels, or None where none were unpacked at all.
+def _decoded_share(image: Image.Image) -> float | None:
+    """Return the share of rows that have pixels, or None if no memory was allocated.
 
-    Rows that were never written are zero. Some formats begin with the bottom row.
+    Rows that were never decoded are zero. Some formats start with the bottom row.
     """
     if getattr(image, "_im", None) is None:
         return None
@@ -238,23 +239,23 @@ def _share_read(image: Image.Image) -> float | None:
     return (box[3] - box[1]) / image.im.size[1] if box else 0.0
 
 
-def _first_scans(image: Image.Image) -> Image.Image | None:
-    """Return what a progressive JPEG that ends too soon shows, or None where this is none.
+def _decode_first_scans(image: Image.Image) -> Image.Image | None:
+    """Return what the scans of an incomplete progressive JPEG show; None for other images.
 
-    Its scans go over the whole image, each time finer. The library waits for all of them unless
-    the file ends in the marker of the end. Rows that the first scan did not reach are black.
+    Each scan covers the whole image at a higher quality. The library waits for all of them unless
+    the file ends with an end marker. Rows that the first scan did not reach are black.
     """
     file = getattr(image, "fp", None)
     if image.format not in ("JPEG", "MPO") or not image.info.get("progressive") or file is None:
         return None
     file.seek(0)
     content = file.read()
-    nothing = _ended(content[: jpeg_header_length(content)], image.size)
-    # The end may lie within a table, or within the header of a scan.
-    for stop in (len(content), *(content.rfind(marker) for marker in _JPEG_MARKERS)):
-        coarse = _ended(content[:stop], image.size)
-        if coarse and nothing:
-            box = ImageChops.difference(coarse, nothing).getbbox()
+    without_scans = _decode_ended_jpeg(content[: jpeg_header_length(content)], image.size)
+    # The file may end inside a table or inside the header of a scan.
+    for end in (len(content), *(content.rfind(marker) for marker in _JPEG_MARKERS)):
+        coarse = _decode_ended_jpeg(content[:end], image.size)
+        if coarse and without_scans:
+            box = ImageChops.difference(coarse, without_scans).getbbox()
             rows = coarse.crop((0, 0, coarse.width, box[3])) if box else None
             coarse.paste(0, (0, 0, *coarse.size))
             if rows:
@@ -263,7 +264,7 @@ def _first_scans(image: Image.Image) -> Image.Image | None:
     return None
 
 
-def _ended(content: bytes, size: tuple[int, int]) -> Image.Image | None:
+def _decode_ended_jpeg(content: bytes, size: tuple[int, int]) -> Image.Image | None:
     with suppress(OSError, SyntaxError, ValueError):
         image = Image.open(io.BytesIO(content + _END_OF_JPEG), formats=["JPEG"])
         image.draft(None, size)
@@ -272,12 +273,12 @@ def _ended(content: bytes, size: tuple[int, int]) -> Image.Image | None:
     return None
 
 
-def _beginning(source: ImageSource) -> bytes:
+def _read_head(source: ImageSource) -> bytes:
     if isinstance(source, bytes):
-        return source[:_HEAD]
+        return source[:_HEAD_BYTES]
     if isinstance(source, str | Path):
         with suppress(OSError), Path(source).open("rb") as file:
-            return file.read(_HEAD)
+            return file.read(_HEAD_BYTES)
     return b"?"
 
 
@@ -286,21 +287,21 @@ _readers = 0
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings of odd metadata, which changes no pixel, from the caller.
+def _ignore_pillow_warnings() -> Iterator[None]:
+    """Ignore Pillow's warnings about odd metadata, which does not affect the pixels.
 
-    ``warnings.catch_warnings`` puts back the filters of the whole process, so two threads that
-    overlap would undo each other. Here the first reader adds one filter and the last takes it away.
+    ``warnings.catch_warnings`` restores the filters of the whole process, so that two overlapping
+    threads would undo each other. Here the first reader adds a filter and the last one removes it.
     """
     global _readers  # noqa: PLW0603
     with _lock:
         _readers += 1
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # once, however often it is asked for
-        ours = warnings.filters[0]
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # repeated calls add it only once
+        added = warnings.filters[0]
     try:
         yield
     finally:
         with _lock, suppress(ValueError):
             _readers -= 1
             if not _readers:
-                warnings.filters.remove(ours)  # type: ignore[attr-defined]
+                warnings.filters.remove(added)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a file is and how large its images are, told without Pillow."""
+"""File formats: what an unreadable file is, and image sizes that are known before decoding."""
 
 import importlib
 import importlib.util
@@ -8,73 +8,79 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+_DAMAGED = "file is a damaged or incomplete {}. Download it again."
 _TIFF = (
-    "it begins as a TIFF does, but is damaged, a camera's raw file, or holds numbers that Pillow "
-    "does not read. Convert it."
+    "file is a damaged TIFF, a raw camera file, or a TIFF of a kind that Pillow does not read. "
+    "Convert it to PNG or JPEG."
 )
 _SIGNATURES = (
-    (b"\xff\xd8", "it begins as a JPEG does, but is damaged or cut short. Get it again."),
-    (b"\x89PNG", "it begins as a PNG does, but is damaged or cut short. Get it again."),
-    (b"GIF8", "it begins as a GIF does, but is damaged or cut short. Get it again."),
-    (b"BM", "it begins as a BMP does, but is damaged or cut short. Get it again."),
-    (b"RIFF", "it begins as a WebP or a video does, but is damaged or cut short. Get it again."),
+    (b"\xff\xd8", _DAMAGED.format("JPEG")),
+    (b"\x89PNG", _DAMAGED.format("PNG")),
+    (b"GIF8", _DAMAGED.format("GIF")),
+    (b"BM", _DAMAGED.format("BMP")),
+    (b"RIFF", _DAMAGED.format("WebP or video")),
     (b"II*\0", _TIFF),
     (b"MM\0*", _TIFF),
-    (b"%PDF", "it is a PDF document. Save its pages as images."),
-    (b"PK\x03\x04", "it is a zip archive or an office document. Unpack it."),
-    (b"\x1aE\xdf\xa3", "it is a video. Save a frame as an image."),
+    (b"%PDF", "file is a PDF document. Export its pages as images."),
+    (b"PK\x03\x04", "file is a zip archive or an office document. Unpack it."),
+    (b"\x1aE\xdf\xa3", "file is a video. Export a frame as an image."),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def describe_contents(head: bytes) -> str:
-    """Say what a file holds that Pillow cannot open, and what to do.
+    """Describe a file that Pillow cannot open, and what to do.
 
     Args:
-        head: Its first bytes.
+        head: The first bytes of the file.
     """
     if not head:
-        return "it is empty. Get it again."
+        return "file is empty (0 bytes). Download it again."
     if not head.strip(b"\0"):
-        return "it begins with zeros only, as after a broken copy. Get it again."
-    found = [found for signature, found in _SIGNATURES if head.startswith(signature)]
-    if found:
-        return found[0]
+        return "file starts with zeros only, as after an interrupted copy. Download it again."
+    for signature, description in _SIGNATURES:
+        if head.startswith(signature):
+            return description
     if head[4:8] == b"ftyp":
         return _describe_media(head[8:12])
-    if text := _text(head):
+    if text := _decode_text(head):
         return _describe_text(text)
-    return f"Pillow knows no format that begins with {head[:12]!r}. Convert it to PNG or JPEG."
+    return f"file has an unknown format (it starts with {head[:12]!r}). Convert it to PNG or JPEG."
 
 
 def _describe_text(text: str) -> str:
     if "<svg" in text:
-        return "it is an SVG drawing. Convert it to PNG."
+        return "file is an SVG drawing. Convert it to PNG."
     if "<html" in text or "<!doctype html" in text:
-        return "it is a web page; a download may have failed. Get it again."
-    return f"it holds text ({text[:20]!r}). Check what the file is."
+        return "file is a web page, perhaps of a failed download. Download it again."
+    return f"file contains text ({text[:20]!r}). Check the path."
 
 
 def _describe_media(brand: bytes) -> str:
     if brand in _HEIF_BRANDS:
-        return "it is a HEIC image. Install its decoder: pip install pillow-heif."
+        return "file is a HEIC image. Install its decoder: pip install pillow-heif."
     if brand in (b"avif", b"avis"):
-        return "it is a damaged AVIF, or this Pillow reads none: pip install -U pillow."
-    return "it is a video. Save a frame as an image."
+        return "file is a damaged AVIF, or Pillow is too old: pip install -U pillow."
+    return "file is a video. Export a frame as an image."
 
 
-def _text(head: bytes) -> str:
+def _decode_text(head: bytes) -> str:
+    """Return the text in lower case, or an empty string if the bytes are not plain text."""
     try:
-        # A long head may end in the middle of a character.
+        # A long head may end inside a character.
         text = head.decode("utf-8", "strict" if len(head) < 256 else "ignore").lower()
     except UnicodeDecodeError:
         return ""
-    plain = sum(each.isprintable() or each.isspace() for each in text)
-    return text if text.strip() and plain == len(text) else ""
+    is_plain = all(character.isprintable() or character.isspace() for character in text)
+    return text if text.strip() and is_plain else ""
 
 
-def learn_heif(head: bytes) -> bool:
-    """Teach Pillow to read HEIC, where ``head`` begins such a file and pillow-heif is installed."""
+def register_heif(head: bytes) -> bool:
+    """Register pillow-heif with Pillow if a file is HEIC; return whether that was possible.
+
+    Args:
+        head: The first bytes of the file.
+    """
     if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
         return False
     if importlib.util.find_spec("pillow_heif") is None:
@@ -84,29 +90,30 @@ def learn_heif(head: bytes) -> bool:
 
 
 def jpeg_header_length(content: bytes) -> int:
-    """Return how many bytes lie before the first scan of a JPEG; ISO 10918-1, annex B."""
-    place = 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        kind = content[place + 1]
-        place += 1 if kind == 0xFF else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        if kind == 0xDA:
+    """Return the number of bytes before the first scan of a JPEG (ISO 10918-1, annex B)."""
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        length = int.from_bytes(content[position + 2 : position + 4], "big")
+        position += 1 if marker == 0xFF else 2 + length
+        if marker == 0xDA:
             break
-    return place
+    return position
 
 
 _PNG, _ICO, _ICNS = b"\x89PNG\r\n\x1a\n", b"\0\0\1\0", b"icns"
 _CODESTREAM, _JP2_SIZE = b"\xff\x4f\xff\x51", b"ihdr"
-_BITMAP = b"\x28\0\0\0"  # the length of the header that all icons have
+_BITMAP = b"\x28\0\0\0"  # length of the bitmap header in icons
 
 
-def sizes_inside(file: Any) -> Iterator[tuple[int, int]]:
-    """Yield the sizes that Pillow would come to know only when it has taken the memory for them.
+def read_declared_sizes(file: Any) -> Iterator[tuple[int, int]]:
+    """Yield image sizes (width, height) that Pillow checks only after allocating the memory.
 
-    A WebP's canvas is made as the file is opened, an ICO is unpacked then, and an ICNS may hold
-    images of other sizes than it says.
+    Pillow allocates the canvas of a WebP and unpacks an ICO on opening. An ICNS may contain images
+    of other sizes than its directory states.
 
     Args:
-        file: An open binary file. Nothing is yielded where it cannot be rewound.
+        file: An open binary file. If it cannot be rewound, nothing is yielded.
 
     Raises:
         OSError: The file cannot be read.
@@ -121,9 +128,9 @@ def sizes_inside(file: Any) -> Iterator[tuple[int, int]]:
     elif head.startswith((_ICO, _ICNS)):
         content = head + file.read()
         parts = _ico_parts(content) if head.startswith(_ICO) else _icns_parts(content)
-        with suppress(struct.error):  # cut short: Pillow will say so
+        with suppress(struct.error):  # an incomplete file; Pillow reports it
             for part in parts:
-                yield from _size_of_part(part)
+                yield from _part_size(part)
     file.seek(0)
 
 
@@ -146,8 +153,8 @@ def _webp_size(head: bytes) -> Iterator[tuple[int, int]]:
 
 def _ico_parts(content: bytes) -> Iterator[bytes]:
     (count,) = struct.unpack_from("<H", content, 4)
-    for place in range(count):
-        (start,) = struct.unpack_from("<I", content, 6 + 16 * place + 12)
+    for number in range(count):
+        (start,) = struct.unpack_from("<I", content, 6 + 16 * number + 12)
         yield content[start : start + 26]
 
 
@@ -159,15 +166,15 @@ def _icns_parts(content: bytes) -> Iterator[bytes]:
         start += max(length, 8)
 
 
-def _size_of_part(part: bytes) -> Iterator[tuple[int, int]]:
+def _part_size(part: bytes) -> Iterator[tuple[int, int]]:
     if part.startswith(_PNG):
         yield struct.unpack_from(">II", part, 16)
-    elif (place := part.find(_CODESTREAM)) >= 0:  # ISO 15444-1, annex A.5.1
-        right, bottom, left, top = struct.unpack_from(">IIII", part, place + 8)
+    elif (position := part.find(_CODESTREAM)) >= 0:  # ISO 15444-1, annex A.5.1
+        right, bottom, left, top = struct.unpack_from(">IIII", part, position + 8)
         yield right - left, bottom - top
-    elif (place := part.find(_JP2_SIZE)) >= 0:  # ISO 15444-1, annex I.5.3.1
-        height, width = struct.unpack_from(">II", part, place + 4)
+    elif (position := part.find(_JP2_SIZE)) >= 0:  # ISO 15444-1, annex I.5.3.1
+        height, width = struct.unpack_from(">II", part, position + 4)
         yield width, height
-    elif part.startswith(_BITMAP):  # its height counts its mask too
+    elif part.startswith(_BITMAP):  # its height includes the mask
         width, height = struct.unpack_from("<ii", part, 4)
         yield abs(width), abs(height) // 2

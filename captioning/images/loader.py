@@ -1,4 +1,4 @@
-"""Images read and resized ahead of the network, in worker processes, in the order asked for."""
+"""Image loader: reads and resizes images in worker processes, ahead of the network, in order."""
 
 import os
 import threading
@@ -15,25 +15,25 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.errors import ConfigError
-from captioning.images import worker
 from captioning.images.preprocessing import Preprocessing
-from captioning.images.worker_pool import DecodedImage, ImageRef, WorkerProcess
+from captioning.images.worker import DecodedImage, WorkerConfig, decode_image
+from captioning.images.worker_pool import ImageRef, WorkerProcess
 from captioning.messages import check_minimum
 
-_BATCHES_AHEAD = 2  # read while the network looks at another
-_LONGEST = 1_000_000  # seconds
-_BYTES_AHEAD = 512 << 20  # of contents that wait to be read
+_BATCHES_AHEAD = 2
+_MAX_TIME_LIMIT = 1_000_000  # seconds
+_MAX_BYTES_AHEAD = 512 << 20  # of file contents that wait for a worker
 
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """Some images in the order in which they were named.
+    """Consecutive images in the order of the request.
 
     Attributes:
-        images: What was asked for.
-        pixels: Those that could be read.
-        errors: For each image why it could not be read, or an empty string.
-        thumbnails: For each image a small JPEG, or nothing.
+        images: The requested images.
+        pixels: Pixels of those that are readable.
+        errors: Per image, the reason why it is not readable; empty if it is.
+        thumbnails: Per image, a small JPEG or empty bytes.
     """
 
     images: tuple[ImageRef, ...]
@@ -43,38 +43,39 @@ class PixelBatch:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The images' names."""
+        """Names of the images."""
         return tuple(image.name for image in self.images)
 
 
 @dataclass(frozen=True)
 class ImageLoader:
-    """Turns paths into batches of pixels."""
+    """Loads images as batches of pixels."""
 
     preprocessing: Preprocessing
-    """The encoder's."""
+    """Preprocessing of the encoder."""
     batch_size: int = 16
-    """Images in a batch."""
+    """Images per batch."""
     workers: int = 2
-    """Processes; 0 reads in this one."""
+    """Worker processes; 0 decodes in this process, without time limit."""
     allow_truncated: bool = False
-    """Whether to take what is there of a file that was cut short."""
+    """Accept incomplete files; the missing part is black."""
     time_limit: float = 60.0
-    """Seconds after which an image is given up; without workers there is no limit."""
+    """Seconds per image."""
     thumbnail: int = 0
-    """Longest side of a small JPEG made of each image; 0 for none."""
+    """Longest side of a thumbnail in pixels; 0 for none."""
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0, thumbnail=0)
-        if not 0 < self.time_limit <= _LONGEST:
+        if not 0 < self.time_limit <= _MAX_TIME_LIMIT:
             raise ConfigError(
-                f"time_limit is {self.time_limit}; it is above 0 and at most {_LONGEST:,} seconds."
+                f"time_limit is {self.time_limit}; it must be above 0 and at most "
+                f"{_MAX_TIME_LIMIT:,} seconds."
             )
 
     @property
-    def worker_settings(self) -> worker.WorkerConfig:
-        """What a process is told that does the reading."""
-        return worker.WorkerConfig(
+    def worker_config(self) -> WorkerConfig:
+        """Configuration of the worker processes."""
+        return WorkerConfig(
             self.preprocessing.size,
             self.preprocessing.interpolation,
             self.preprocessing.fit,
@@ -82,47 +83,48 @@ class ImageLoader:
             self.thumbnail,
         )
 
-    def batches(self, sources: Iterable[str | ImageRef]) -> Iterator[PixelBatch]:
-        """Yield all images, in order; at most a few batches are in memory at once.
+    def batches(self, images: Iterable[str | ImageRef]) -> Iterator[PixelBatch]:
+        """Yield all images in order; only a few batches are in memory at a time.
 
-        A worker process has one image at a time. If it dies (a decoder that crashes, memory that
-        runs out) or takes longer than the limit, that image is reported as unreadable, and no
-        other is touched.
+        A worker process has one image at a time. If its decoder crashes, exceeds the memory limit
+        or the time limit, only that image is reported as unreadable.
         """
-        images = (ImageRef(each) if isinstance(each, str) else each for each in sources)
-        results = self._by_workers(images) if self.workers else map(self._read_here, images)
-        while some := list(islice(results, self.batch_size)):
-            yield self._collated(some)
+        refs = (ImageRef(image) if isinstance(image, str) else image for image in images)
+        results = self._read_in_workers(refs) if self.workers else map(self._read_here, refs)
+        while items := list(islice(results, self.batch_size)):
+            yield self._collate(items)
 
-    def _by_workers(self, images: Iterator[ImageRef]) -> Iterator[tuple[ImageRef, DecodedImage]]:
+    def _read_in_workers(
+        self, images: Iterator[ImageRef]
+    ) -> Iterator[tuple[ImageRef, DecodedImage]]:
         workers = min(self.workers, os.cpu_count() or 1)
         processes: list[WorkerProcess] = []
-        own, closing = threading.local(), threading.Event()
+        of_thread, closing = threading.local(), threading.Event()
 
         def decode(name: str, content: bytes | None) -> DecodedImage:
-            if not hasattr(own, "process"):
-                own.process = WorkerProcess(self.worker_settings, self.time_limit)
-                processes.append(own.process)
-            found: DecodedImage = own.process.read(name, content)
-            return found
+            if not hasattr(of_thread, "process"):
+                of_thread.process = WorkerProcess(self.worker_config, self.time_limit)
+                processes.append(of_thread.process)
+            decoded: DecodedImage = of_thread.process.read(name, content)
+            return decoded
 
         def read(image: ImageRef) -> DecodedImage:
             return self._read(image, closing, decode)
 
         executor = ThreadPoolExecutor(workers, thread_name_prefix="images")
-        waiting: deque[tuple[ImageRef, Future[DecodedImage]]] = deque()
+        pending: deque[tuple[ImageRef, Future[DecodedImage]]] = deque()
         try:
-            ahead = self.batch_size * _BATCHES_AHEAD + workers
-            held = 0
+            max_pending = self.batch_size * _BATCHES_AHEAD + workers
+            pending_bytes = 0
             for image in images:
-                waiting.append((image, executor.submit(read, image)))
-                held += _weight(image)
-                while len(waiting) >= ahead or held > _BYTES_AHEAD:
-                    first, result = waiting.popleft()
-                    held -= _weight(first)
+                pending.append((image, executor.submit(read, image)))
+                pending_bytes += _content_size(image)
+                while len(pending) >= max_pending or pending_bytes > _MAX_BYTES_AHEAD:
+                    first, result = pending.popleft()
+                    pending_bytes -= _content_size(first)
                     yield first, result.result()
-            while waiting:
-                first, result = waiting.popleft()
+            while pending:
+                first, result = pending.popleft()
                 yield first, result.result()
         finally:
             closing.set()
@@ -133,8 +135,7 @@ class ImageLoader:
 
     def _read_here(self, image: ImageRef) -> tuple[ImageRef, DecodedImage]:
         def decode(name: str, content: bytes | None) -> DecodedImage:
-            image = name if content is None else content
-            return DecodedImage(*worker.answer(self.worker_settings, image, name))
+            return decode_image(self.worker_config, name if content is None else content, name)
 
         return image, self._read(image, threading.Event(), decode)
 
@@ -144,32 +145,32 @@ class ImageLoader:
         closing: threading.Event,
         decode: Callable[[str, bytes | None], DecodedImage],
     ) -> DecodedImage:
-        """Fetch an image if need be, and decode it."""
+        """Fetch the content of an image if it is remote, and decode it."""
         if image.error:
             return DecodedImage(error=image.error)
-        content, error = _content(image, self.time_limit, closing)
+        content, error = _fetch_content(image, self.time_limit, closing)
         return DecodedImage(error=error) if error else decode(image.name, content)
 
-    def _collated(self, items: list[tuple[ImageRef, DecodedImage]]) -> PixelBatch:
+    def _collate(self, items: list[tuple[ImageRef, DecodedImage]]) -> PixelBatch:
         size = self.preprocessing.size
-        read = [np.frombuffer(item.pixels, np.uint8) for _, item in items if item.pixels]
-        pixels = np.stack(read) if read else np.zeros((0,), np.uint8)
+        decoded = [np.frombuffer(item.pixels, np.uint8) for _, item in items if item.pixels]
+        pixels = np.stack(decoded) if decoded else np.zeros((0,), np.uint8)
         return PixelBatch(
             tuple(image for image, _ in items),
-            torch.from_numpy(pixels.reshape(len(read), 3, size, size)),
+            torch.from_numpy(pixels.reshape(len(decoded), 3, size, size)),
             tuple(item.error for _, item in items),
             tuple(item.thumbnail for _, item in items),
         )
 
 
-def _weight(image: ImageRef) -> int:
+def _content_size(image: ImageRef) -> int:
     return len(image.content) if isinstance(image.content, bytes) else 0
 
 
-def _content(
+def _fetch_content(
     image: ImageRef, time_limit: float, closing: threading.Event
 ) -> tuple[bytes | None, str]:
-    """Return what is in an image's file, None where a worker can open it; or why it is not had."""
+    """Return the content of an image, None if it is a local file; and an error text."""
     fetch = image.content
     if not callable(fetch):
         return fetch, ""
@@ -181,18 +182,19 @@ def _content(
         except OSError as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)  # a server that never answers keeps it
+    # A daemon: a server that never answers would keep the process alive.
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     deadline = time.monotonic() + time_limit
     while thread.is_alive() and time.monotonic() < deadline and not closing.is_set():
         thread.join(min(0.1, time_limit))
     if not outcome:
         return None, (
-            f"{image.name} was not fetched within {time_limit:g} seconds. Try again, or raise "
-            "the time limit."
+            f"cannot fetch '{image.name}': no answer within {time_limit:g} seconds. Try again, or "
+            "raise the time limit."
         )
-    (found,) = outcome
-    if isinstance(found, bytes):
-        return found, ""
-    reason = found.strerror or str(found) or type(found).__name__
-    return None, f"{image.name} cannot be fetched: {reason}. Check that it is there."
+    (fetched,) = outcome
+    if isinstance(fetched, bytes):
+        return fetched, ""
+    reason = fetched.strerror or str(fetched) or type(fetched).__name__
+    return None, f"cannot fetch '{image.name}': {reason}. Check the URL."

@@ -1,6 +1,6 @@
-"""Resizing an image to what an encoder sees, without torch: worker processes start in no time.
+"""Resizing to the input of an encoder, without torch, so that worker processes start quickly.
 
-Equal to torchvision's ``resize`` and ``center_crop`` of Pillow images.
+The result equals that of torchvision's ``resize`` and ``center_crop`` for Pillow images.
 """
 
 import numpy as np
@@ -13,30 +13,30 @@ INTERPOLATION = {
 }
 
 
-def resized(
+def resize_image(
     image: Image.Image, size: int, *, interpolation: str = "bicubic", fit: str = "squeeze"
 ) -> UInt8[np.ndarray, "3 S S"]:
-    """Return an RGB image as ``(3, size, size)`` numbers from 0 to 255.
+    """Return the pixels of an RGB image at ``(size, size)``.
 
     Args:
         image: The image.
-        size: Height and width of the result.
-        interpolation: ``bilinear`` or ``bicubic``; antialiased.
+        size: Height and width of the result in pixels.
+        interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
         fit: ``squeeze`` keeps the whole image and changes its aspect ratio; ``crop`` takes the
             centre square.
     """
-    filter_ = INTERPOLATION[interpolation]
+    resampling = INTERPOLATION[interpolation]
     if fit == "crop":
         short = min(image.size)
-        # Far ends never reach the centre square; resizing a long strip whole fills the memory.
-        image = _centre(image, min(image.width, 4 * short), min(image.height, 4 * short))
+        # The far ends of a long strip do not affect the centre square, but would fill the memory.
+        image = _centre_crop(image, min(image.width, 4 * short), min(image.height, 4 * short))
         sides = [size if side == short else int(size * side / short) for side in image.size]
-        image = _centre(image.resize((sides[0], sides[1]), filter_), size, size)
+        image = _centre_crop(image.resize((sides[0], sides[1]), resampling), size, size)
     else:
-        image = image.resize((size, size), filter_)
+        image = image.resize((size, size), resampling)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+def _centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))

@@ -1,10 +1,10 @@
-"""The process in which images are decoded: it may hang or die, and takes one image with it.
+"""Worker process that decodes images, so that a crash or a hang affects one image only.
 
-It is started anew rather than forked, imports neither torch nor the script that uses the package,
-and is asked over its standard input: :data:`HEADER` with a kind and two lengths, then a name and,
-of the kind ``CONTENT``, a file's content; of the kind ``PATH`` the name is that of a file. It
-answers on its standard output: :data:`HEADER` with ``PIXELS`` or ``ERROR`` and the lengths of what
-follows, the pixels and perhaps a small JPEG, or what is wrong, in words.
+The process is started, not forked, and imports neither torch nor the caller's script. Requests
+come on standard input: :data:`HEADER` with a kind and two lengths, then a name and, for kind
+``CONTENT``, the content of a file; for kind ``PATH``, the name is a path. Responses go to standard
+output: :data:`HEADER` with ``PIXELS`` or ``ERROR`` and two lengths, then the pixels and an optional
+thumbnail (JPEG), or the error text.
 """
 
 import io
@@ -20,101 +20,119 @@ from PIL import Image
 
 from captioning.errors import ImageError
 from captioning.images.decode import read_image
-from captioning.images.resizing import resized
+from captioning.images.resizing import resize_image
 
 HEADER = struct.Struct("<BQQ")
 PATH, CONTENT, PIXELS, ERROR, READY = range(5)
 
 
 @dataclass(frozen=True)
+class DecodedImage:
+    """Result of decoding one image."""
+
+    pixels: bytes = b""
+    """``(3, size, size)`` 8-bit values; empty if there is an error."""
+    thumbnail: bytes = b""
+    """A small JPEG; empty if none was requested."""
+    error: str = ""
+    """Reason why the image cannot be read; empty if it was decoded."""
+
+
+@dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker is told when it starts."""
+    """What a worker does with each image."""
 
     size: int
     """Height and width of the pixels."""
     interpolation: str = "bicubic"
-    """As for :func:`captioning.images.resizing.resized`."""
+    """See :func:`captioning.images.resizing.resize_image`."""
     fit: str = "squeeze"
-    """As for :func:`captioning.images.resizing.resized`."""
+    """See :func:`captioning.images.resizing.resize_image`."""
     allow_truncated: bool = False
-    """Whether to take what is there of a file that was cut short."""
+    """Accept incomplete files."""
     thumbnail: int = 0
-    """Longest side of a small JPEG that goes with the pixels; 0 for none."""
+    """Longest side of a thumbnail in pixels; 0 for none."""
     memory: int = 4 << 30
-    """Bytes that it may take beyond what it starts with, where the system can hold it to that."""
+    """Memory limit in bytes above the memory at start, where the system can enforce it."""
 
 
-def answer(settings: WorkerConfig, source: str | bytes, name: str) -> tuple[bytes, bytes, str]:
-    """Read one image, given by its path or its content.
+def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> DecodedImage:
+    """Decode and resize one image.
 
-    Returns:
-        Its pixels, a small JPEG if one was asked for, and what is wrong with it: all but one empty,
-        or all but the last.
+    Args:
+        config: Size, filter and thumbnail.
+        source: Path or content of the file.
+        name: Name of the image in error messages.
     """
-    shrink_to = max(settings.size, settings.thumbnail)
+    shrink_to = max(config.size, config.thumbnail)
     try:
-        image = read_image(source, allow_truncated=settings.allow_truncated, shrink_to=shrink_to)
-        pixels = resized(
-            image, settings.size, interpolation=settings.interpolation, fit=settings.fit
+        image = read_image(source, allow_truncated=config.allow_truncated, shrink_to=shrink_to)
+        pixels = resize_image(
+            image, config.size, interpolation=config.interpolation, fit=config.fit
         )
-        small = _small_jpeg(image, settings.thumbnail) if settings.thumbnail else b""
-        return pixels.tobytes(), small, ""
+        thumbnail = _make_thumbnail(image, config.thumbnail) if config.thumbnail else b""
+        return DecodedImage(pixels.tobytes(), thumbnail)
     except ImageError as error:
         text = str(error)
         if not isinstance(source, str):
-            text = text.replace("the image", name, 1)
+            text = text.replace("the image", f"'{name}'", 1)
     except (MemoryError, OSError, ValueError, RuntimeError) as error:
-        text = f"{name} cannot be resized: {error}. Look whether its size is sensible."
-    return b"", b"", text
+        text = f"cannot resize '{name}': {error}. Check its width and height."
+    return DecodedImage(error=text)
 
 
-def _small_jpeg(image: Image.Image, side: int) -> bytes:
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+def _make_thumbnail(image: Image.Image, side: int) -> bytes:
+    thumbnail = image.copy()
+    thumbnail.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=78)
+    thumbnail.save(buffer, "JPEG", quality=78)
     return buffer.getvalue()
 
 
-def main(settings: str) -> None:
-    """Answer until standard input ends.
+def main(config_json: str) -> None:
+    """Serve requests until standard input ends.
 
     Args:
-        settings: Those of :class:`WorkerConfig`, as JSON.
+        config_json: A :class:`WorkerConfig` as JSON.
     """
-    own = WorkerConfig(**json.loads(settings))
-    asked = sys.stdin.buffer
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints is no answer
-    _limit_memory(own.memory)
-    send(answers, READY)
-    while len(header := asked.read(HEADER.size)) == HEADER.size:
-        kind, name_length, length = HEADER.unpack(header)
-        name = os.fsdecode(asked.read(name_length))
-        pixels, small, error = answer(own, name if kind == PATH else asked.read(length), name)
-        if error:
-            send(answers, ERROR, error.encode("utf-8", "surrogateescape"))
+    config = WorkerConfig(**json.loads(config_json))
+    requests = sys.stdin.buffer
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # text printed by a decoder must not mix with the responses
+    _limit_memory(config.memory)
+    send_message(responses, READY)
+    while len(header := requests.read(HEADER.size)) == HEADER.size:
+        kind, name_length, content_length = HEADER.unpack(header)
+        name = os.fsdecode(requests.read(name_length))
+        source = name if kind == PATH else requests.read(content_length)
+        decoded = decode_image(config, source, name)
+        if decoded.error:
+            send_message(responses, ERROR, decoded.error.encode("utf-8", "surrogateescape"))
         else:
-            send(answers, PIXELS, pixels, small)
+            send_message(responses, PIXELS, decoded.pixels, decoded.thumbnail)
 
 
-def send(to: IO[bytes], kind: int, first: bytes = b"", second: bytes = b"") -> None:
-    """Write one question or answer."""
-    to.write(HEADER.pack(kind, len(first), len(second)))
-    to.write(first)
-    to.write(second)
-    to.flush()
+def send_message(stream: IO[bytes], kind: int, first: bytes = b"", second: bytes = b"") -> None:
+    """Write one request or response."""
+    stream.write(HEADER.pack(kind, len(first), len(second)))
+    stream.write(first)
+    stream.write(second)
+    stream.flush()
 
 
-def _limit_memory(more: int) -> None:
-    """Let whatever asks for more memory than this fail, in place of filling the machine."""
+def _limit_memory(extra: int) -> None:
+    """Make allocations fail above a limit, so that a damaged image cannot fill the memory.
+
+    Args:
+        extra: Bytes above the present size of the process.
+    """
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-            now = int(file.read().split()[0]) * resource.getpagesize()
+            present = int(file.read().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = now + more
+        limit = present + extra
         if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -1,4 +1,4 @@
-"""Processes that decode images, each of which is given one image at a time and a time limit."""
+"""Handles of worker processes; each decodes one image at a time under a time limit."""
 
 import json
 import os
@@ -12,71 +12,74 @@ from dataclasses import asdict, dataclass
 from typing import IO
 
 from captioning.errors import ConfigError
-from captioning.images.worker import CONTENT, ERROR, HEADER, PATH, READY, WorkerConfig, send
+from captioning.images.worker import (
+    CONTENT,
+    ERROR,
+    HEADER,
+    PATH,
+    READY,
+    DecodedImage,
+    WorkerConfig,
+    send_message,
+)
 
-START = "from captioning.images.worker import main; main(sys.argv[2])"
-"""What a worker process runs, once it looks for modules where this process does."""
-_START_LIMIT = 120.0  # seconds: Python and Pillow from a slow disk
-_STARTS = 3
-_IMAGES_PER_PROCESS = 2000  # then a fresh one starts, so that none can grow for ever
+WORKER_CODE = "from captioning.images.worker import main; main(sys.argv[2])"
+"""Code of a worker process. It runs after ``sys.path`` is set to that of this process."""
+_START_LIMIT = 120.0  # seconds; Python and Pillow may come from a slow disk
+_START_ATTEMPTS = 3
+_IMAGES_PER_PROCESS = 2000  # a restart bounds the effect of memory leaks in decoders
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that is to be read."""
+    """Reference to an image that has not been read yet."""
 
     name: str
-    """What it is called: the path of its file, or where else it is."""
+    """Path or URL of the image; also its name in results."""
     content: bytes | Callable[[], bytes] | None = None
-    """What is in the file, or what fetches it and raises an OSError; None for the file ``name``."""
+    """Content of the file, or a function that fetches it and raises OSError. None: ``name`` is a
+    path."""
     error: str = ""
-    """Why there is nothing to read."""
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """What a worker made of an image."""
-
-    pixels: bytes = b""
-    """``(3, size, size)`` numbers of 8 bits."""
-    thumbnail: bytes = b""
-    """A small JPEG, where one was asked for."""
-    error: str = ""
-    """Why it could not be read."""
+    """Reason why the image cannot be read, if that is known already."""
 
 
 class WorkerProcess:
-    """One process that decodes images; used from one thread at a time.
+    """A worker process that restarts as needed; used from one thread at a time.
 
     Args:
-        settings: What it does with images.
-        time_limit: Seconds after which it is killed over an image.
+        config: What it does with each image.
+        time_limit: Seconds per image, after which the process is killed.
     """
 
-    def __init__(self, settings: WorkerConfig, time_limit: float) -> None:
-        self.settings = settings
+    def __init__(self, config: WorkerConfig, time_limit: float) -> None:
+        self.config = config
         self.time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
-        self._left = 0
+        self._images_left = 0
         self._closed = False
 
     def read(self, name: str, content: bytes | None) -> DecodedImage:
-        """Return an image's pixels, or why it has none: it hangs, say, or its decoder crashes."""
-        if self._process is None or self._left <= 0:
+        """Decode an image; a crash or a hang of the decoder becomes an error.
+
+        Args:
+            name: Name of the image, and its path if ``content`` is None.
+            content: Content of the file.
+        """
+        if self._process is None or self._images_left <= 0:
             self._start()
-        self._left -= 1
-        late = threading.Event()
-        answer = self._answer(self.time_limit, late, name, content)
-        if answer is None:
-            return DecodedImage(error=f"{name} {self._obituary(late.is_set())}")
-        kind, first, second = answer
+        self._images_left -= 1
+        timed_out = threading.Event()
+        response = self._exchange(self.time_limit, timed_out, name, content)
+        if response is None:
+            return DecodedImage(error=f"cannot read '{name}': {self._explain_end(timed_out)}")
+        kind, first, second = response
         if kind == ERROR:
             return DecodedImage(error=first.decode("utf-8", "surrogateescape"))
         return DecodedImage(first, second)
 
     def close(self) -> None:
-        """End the process, also while another thread waits for it; that one gets an error."""
+        """End the process. A read in another thread ends with an error."""
         self._closed = True
         self._end()
 
@@ -92,115 +95,115 @@ class WorkerProcess:
                     pipe.close()
 
     def _start(self) -> None:
-        for _ in range(_STARTS):  # the first may be killed by somebody
+        for _ in range(_START_ATTEMPTS):
             self._end()
             if self._closed:
                 return
-            self._process = _begin(self.settings)
-            self._left = _IMAGES_PER_PROCESS
-            answer = self._answer(_START_LIMIT, threading.Event())
-            if answer is not None and answer[0] == READY:
+            self._process = _start_process(self.config)
+            self._images_left = _IMAGES_PER_PROCESS
+            response = self._exchange(_START_LIMIT, threading.Event())
+            if response is not None and response[0] == READY:
                 return
         self._end()
         if not self._closed:
-            raise _cannot_start("it ends at once")
+            raise _start_error("it ends at once")
 
-    def _answer(
+    def _exchange(
         self,
         limit: float,
-        late: threading.Event,
+        timed_out: threading.Event,
         name: str | None = None,
         content: bytes | None = None,
     ) -> tuple[int, bytes, bytes] | None:
-        """Ask for an image, if one is named; return the answer, None if the process is no more.
+        """Send a request, if there is a name, and return the response; None if the process died.
 
         Args:
             limit: Seconds until the process is killed.
-            late: Set where that was so.
-            name: The image's.
-            content: Of its file; None where that is called so.
+            timed_out: Set if it was killed.
+            name: Name or path of the image.
+            content: Content of the file; None if ``name`` is a path.
         """
         process = self._process
         if process is None or process.stdin is None:
             return None
-        timer = self._deadline(limit, late)
+        timer = self._start_timer(limit, timed_out)
         try:
             if name is not None and content is None:
-                send(process.stdin, PATH, os.fsencode(name))
+                send_message(process.stdin, PATH, os.fsencode(name))
             elif name is not None and content is not None:
-                send(process.stdin, CONTENT, os.fsencode(name), content)
-            return _read_answer(process.stdout)
-        except (OSError, ValueError):  # it died, or was ended by another thread
+                send_message(process.stdin, CONTENT, os.fsencode(name), content)
+            return _read_response(process.stdout)
+        except (OSError, ValueError):  # the process died, or another thread closed its pipes
             return None
         finally:
             timer.cancel()
 
-    def _deadline(self, limit: float, late: threading.Event) -> threading.Timer:
+    def _start_timer(self, limit: float, timed_out: threading.Event) -> threading.Timer:
         process = self._process
 
-        def end() -> None:
-            late.set()
+        def kill() -> None:
+            timed_out.set()
             if process is not None:
                 process.kill()
 
-        timer = threading.Timer(limit, end)
+        timer = threading.Timer(limit, kill)
         timer.daemon = True
         timer.start()
         return timer
 
-    def _obituary(self, late: bool) -> str:
-        """Say why the process is no more, and put it away."""
+    def _explain_end(self, timed_out: threading.Event) -> str:
+        """Return why the process ended, and clean it up."""
         process = self._process
-        if process is not None and not late:
+        if process is not None and not timed_out.is_set():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
         code = process.returncode if process is not None else None
         self._end()
-        if late:
+        if timed_out.is_set():
             return (
-                f"was not read within {self.time_limit:g} seconds. The file is damaged, or the "
-                "place where it lies does not answer; get it again, or raise the time limit."
+                f"not finished within {self.time_limit:g} seconds. The file is damaged or its disk "
+                "does not answer. Download it again, or raise the time limit."
             )
-        how = ""
+        signal_name = ""
         if code is not None and code < 0:
             with suppress(ValueError):
-                how = f" ({signal.Signals(-code).name})"
-        return f"made the process that read it crash{how}. The file is damaged; get it again."
+                signal_name = f" ({signal.Signals(-code).name})"
+        return f"its decoder crashed{signal_name}. The file is damaged. Download it again."
 
 
-def _begin(settings: WorkerConfig) -> "subprocess.Popen[bytes]":
+def _start_process(config: WorkerConfig) -> "subprocess.Popen[bytes]":
     if not sys.executable:
-        raise _cannot_start("this program does not know its own interpreter")
-    code = f"import json, sys\nsys.path[:] = json.loads(sys.argv[1])\n{START}"
+        raise _start_error("the path of the Python interpreter is unknown")
+    code = f"import json, sys\nsys.path[:] = json.loads(sys.argv[1])\n{WORKER_CODE}"
     paths = json.dumps([str(path) for path in sys.path])
-    # -P: what lies in the current folder, among the photos perhaps, is no module of ours.
-    words = [sys.executable, "-P", "-c", code, paths, json.dumps(asdict(settings))]
+    # -P: files of the current folder, which may be an image folder, must not become modules.
+    command = [sys.executable, "-P", "-c", code, paths, json.dumps(asdict(config))]
     try:
         return subprocess.Popen(
-            words,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            process_group=0 if os.name == "posix" else None,  # Ctrl-C is for this process
+            process_group=0 if os.name == "posix" else None,  # Ctrl-C must not reach the workers
             env={**os.environ, **_ONE_THREAD},
         )
     except OSError as error:
-        raise _cannot_start(str(error)) from error
+        raise _start_error(str(error)) from error
 
 
-def _read_answer(pipe: IO[bytes] | None) -> tuple[int, bytes, bytes] | None:
-    """Return the kind of an answer and what came with it, or None where the pipe has ended."""
+def _read_response(pipe: IO[bytes] | None) -> tuple[int, bytes, bytes] | None:
+    """Return the kind and the two parts of a response; None if the pipe has ended."""
     header = pipe.read(HEADER.size) if pipe else b""
     if pipe is None or len(header) < HEADER.size:
         return None
     kind, first_length, second_length = HEADER.unpack(header)
     first, second = pipe.read(first_length), pipe.read(second_length)
-    whole = len(first) == first_length and len(second) == second_length
-    return (kind, first, second) if whole else None
+    complete = len(first) == first_length and len(second) == second_length
+    return (kind, first, second) if complete else None
 
 
-def _cannot_start(why: str) -> ConfigError:
+def _start_error(reason: str) -> ConfigError:
     return ConfigError(
-        f"No process that reads images can be started with {sys.executable}: {why}. "
-        "Read them in this process: --workers 0."
+        f"cannot start an image worker with {sys.executable}: {reason}. Decode images in this "
+        "process instead: --workers 0."
     )

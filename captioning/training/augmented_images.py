@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from captioning.features.cache import CacheRows
-from captioning.images.augmentation import CHANCES, drawn_view
+from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.nn.encoder import Encoder
 from captioning.nn.split_encoder import EncoderFront, as_map
 
@@ -16,7 +16,7 @@ class AugmentedImages:
     """Features that a frozen encoder computes on every read, from randomly augmented pixels.
 
     The interface is that of a feature cache. Reads with ``views`` draw crops and colour jitter
-    (:func:`captioning.images.augmentation.drawn_view`); reads without ``views``, as in validation,
+    (:func:`captioning.images.augmentation.augment_batch`); reads without ``views``, as in validation,
     encode the whole image.
 
     Args:
@@ -60,8 +60,8 @@ class AugmentedImages:
         pixels = as_map(rows)
         if views is not None:
             # torch's global generator: its state is saved with the run.
-            chance = torch.rand(len(views), CHANCES)
-            pixels = drawn_view(pixels, chance, mirrored=views % 2 == 1)
+            random_values = torch.rand(len(views), RANDOM_VALUES)
+            pixels = augment_batch(pixels, random_values, hflip=views % 2 == 1)
         with torch.no_grad():
             grid = self.encoder(pixels).grid
         assert grid is not None

@@ -14,7 +14,7 @@ from filelock import FileLock
 from captioning.errors import ConfigError
 from captioning.features import extraction as cache_module
 from captioning.features.extraction import ExtractionConfig, cache_features
-from captioning.images.augmentation import view_of
+from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.training.config import TrainingConfig
@@ -43,7 +43,7 @@ def test_each_view_is_what_the_encoder_makes_of_it(encoder, images, tmp_path):
             continue
         for view in range(5):
             with torch.inference_mode():
-                expected = encoder(view_of(batch.pixels, view, [place])).grid[0]
+                expected = encoder(fixed_view(batch.pixels, view, [place])).grid[0]
             found = cache.read(torch.tensor([place]), torch.tensor([view]))[0]
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 

@@ -1,3 +1,5 @@
+"""Conversion of every kind of pixels to upright 8-bit sRGB."""
+
 import io
 import struct
 import threading
@@ -14,7 +16,7 @@ RED, GREEN = (200, 30, 40), (20, 180, 60)
 
 
 def pattern(height=24, width=36):
-    """An image that looks different however it is turned or mirrored."""
+    """Return pixels that differ in each of the eight orientations."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows * 10, columns * 7, (rows * columns) % 251], 2).astype(np.uint8)
 
@@ -26,7 +28,7 @@ def saved(image, form="PNG", **options):
 
 
 def png(width, height, depth, colour, data, interlaced=0, **chunks):
-    """A PNG written by hand: it may hold what Pillow would not write."""
+    """Return a PNG of a kind that Pillow cannot write."""
 
     def chunk(kind, body):
         return (
@@ -40,7 +42,7 @@ def png(width, height, depth, colour, data, interlaced=0, **chunks):
 
 
 def tiff(data, width, height, bits, order="<", photometric=1, kind=1, **stated):
-    """An uncompressed grey TIFF written by hand; TIFF 6.0, section 2.
+    """Return an uncompressed grey TIFF (TIFF 6.0, section 2).
 
     ``kind`` is its SampleFormat: 1 unsigned, 2 signed, 3 floating-point.
     """
@@ -62,7 +64,7 @@ def tiff(data, width, height, bits, order="<", photometric=1, kind=1, **stated):
 
 
 def greys(values, order="<", **options):
-    """A TIFF of one row of numbers, read; the image's greys."""
+    """Return the greys that are read from a TIFF with one row of values."""
     values = np.asarray(values)
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
@@ -72,9 +74,8 @@ def greys(values, order="<", **options):
 
 # --- orientation ---------------------------------------------------------------------------------
 
-# What a viewer must see of an image stored with each orientation; EXIF 2.32, section 4.6.4:
-# the place of the stored row 0 and column 0 in the image as seen.
-SEEN = {
+# The displayed image for each stored orientation (EXIF 2.32, section 4.6.4).
+DISPLAYED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -86,20 +87,20 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("orientation", SEEN)
+@pytest.mark.parametrize("orientation", DISPLAYED)
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
-def test_a_image_is_turned_as_its_orientation_says(orientation, form):
+def test_exif_orientation_is_applied_exactly(orientation, form):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if form == "WEBP" else {}
     content = saved(Image.fromarray(pattern()), form, exif=exif, **options)
     found = np.asarray(read_image(content))
-    np.testing.assert_array_equal(found, SEEN[orientation](pattern()))
+    np.testing.assert_array_equal(found, DISPLAYED[orientation](pattern()))
 
 
-@pytest.mark.parametrize("orientation", SEEN)
+@pytest.mark.parametrize("orientation", DISPLAYED)
 @pytest.mark.parametrize("form", ["JPEG", "MPO", "AVIF"])
-def test_a_photo_is_turned_as_its_orientation_says(orientation, form):
+def test_exif_orientation_is_applied_to_lossy_formats(orientation, form):
     smooth = np.asarray(Image.fromarray(pattern(2, 3)).resize((48, 32), Image.Resampling.BILINEAR))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -108,11 +109,11 @@ def test_a_photo_is_turned_as_its_orientation_says(orientation, form):
     except KeyError:
         pytest.skip(f"this Pillow writes no {form}")
     found = np.asarray(read_image(content)).astype(int)
-    assert np.abs(found - SEEN[orientation](smooth)).mean() < 4
+    assert np.abs(found - DISPLAYED[orientation](smooth)).mean() < 4
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_an_orientation_that_only_xmp_tells_turns_nothing(form):
+def test_xmp_orientation_is_ignored(form):
     xmp = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     text = PngImagePlugin.PngInfo()
     text.add_itxt("XML:com.adobe.xmp", xmp)
@@ -123,14 +124,14 @@ def test_an_orientation_that_only_xmp_tells_turns_nothing(form):
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
-def test_what_was_read_is_not_turned_again_when_it_is_read_again(form):
+def test_reading_a_result_again_changes_nothing(form):
     exif = Image.Exif()
     exif[0x0112] = 6
     once = read_image(saved(Image.fromarray(pattern()), form, exif=exif, icc_profile=P3))
     np.testing.assert_array_equal(np.asarray(read_image(once)), np.asarray(once))
 
 
-def test_what_is_there_of_a_cut_tiff_is_turned_too():
+def test_exif_orientation_is_applied_to_a_cut_tiff():
     exif = Image.Exif()
     exif[0x0112] = 6
     content = saved(Image.fromarray(pattern()), "TIFF", exif=exif)
@@ -142,18 +143,18 @@ def test_what_is_there_of_a_cut_tiff_is_turned_too():
     found = np.asarray(read_image(cut, allow_truncated=True))
     expected = pattern()
     expected[10:] = 0
-    np.testing.assert_array_equal(found, SEEN[6](expected))
+    np.testing.assert_array_equal(found, DISPLAYED[6](expected))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+def test_invalid_exif_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = saved(Image.fromarray(pattern()), "PNG", exif=exif)
     np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
 
 
-def test_a_turned_palette_keeps_its_transparency():
+def test_turned_palette_keeps_its_transparency():
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("P", (3, 2), 1)
@@ -166,10 +167,10 @@ def test_a_turned_palette_keeps_its_transparency():
     assert found[2, 0].tolist() == list(RED)
 
 
-# --- kinds of pixels -----------------------------------------------------------------------------
+# --- modes -------------------------------------------------------------------------------------
 
 
-def test_transparency_lies_over_white():
+def test_transparency_is_placed_over_white():
     image = Image.new("RGBA", (2, 1), (*RED, 255))
     image.putpixel((1, 0), (0, 0, 0, 128))
     assert np.asarray(read_image(image)).tolist() == [[list(RED), [127, 127, 127]]]
@@ -178,7 +179,7 @@ def test_transparency_lies_over_white():
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_white(form):
+def test_transparent_palette_entry_is_white(form):
     image = Image.new("P", (2, 1), 1)
     image.putpalette([0, 0, 0, *RED])
     image.putpixel((0, 0), 0)
@@ -187,12 +188,12 @@ def test_a_transparent_palette_entry_is_white(form):
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("L", 9), ("RGB", RED)])
-def test_a_transparent_colour_is_white(mode, colour):
+def test_transparent_colour_is_white(mode, colour):
     content = saved(Image.new(mode, (2, 2), colour), transparency=colour)
     assert (np.asarray(read_image(content)) == 255).all()
 
 
-def test_grey_and_black_and_white_become_rgb():
+def test_grey_and_bilevel_images_become_rgb():
     assert np.asarray(read_image(saved(Image.new("L", (1, 1), 77)))).tolist() == [[[77] * 3]]
     bits = Image.new("1", (2, 1), 0)
     bits.putpixel((1, 0), 1)
@@ -200,13 +201,13 @@ def test_grey_and_black_and_white_become_rgb():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_greys_keep_their_order_and_range(form):
+def test_16_bit_greys_are_scaled_to_8_bits(form):
     values = np.array([[0, 128, 32896, 65535]], np.uint16)
     found = np.asarray(read_image(saved(Image.fromarray(values), form)))
     assert found[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
-def test_a_16_bit_colour_png_is_read():
+def test_16_bit_colour_png_is_read():
     pixel = struct.pack(">HHH", 65535, 32896, 0)
     found = np.asarray(read_image(png(1, 1, 16, 2, b"\0" + pixel)))
     assert found.tolist() == [[[255, 128, 0]]]
@@ -223,12 +224,12 @@ def test_a_16_bit_colour_png_is_read():
         (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
     ],
 )
-def test_32_bit_and_floating_point_greys_are_brought_to_8_bits(values, expected):
+def test_32_bit_greys_are_scaled_to_8_bits(values, expected):
     found = np.asarray(read_image(saved(Image.fromarray(values), "TIFF")))
     assert found[0, :, 0].tolist() == pytest.approx(expected, abs=1)
 
 
-def test_the_inverted_inks_of_a_cmyk_jpeg_are_put_right():
+def test_cmyk_jpeg_of_adobe_is_inverted():
     content = saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")  # no cyan: red
     assert b"Adobe" in content
     found = np.asarray(read_image(content)).reshape(-1, 3).mean(0)
@@ -240,19 +241,19 @@ def test_the_inverted_inks_of_a_cmyk_jpeg_are_put_right():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
-def test_greys_of_few_bits_stored_in_16_are_as_bright_as_they_were(top, order):
+def test_greys_of_fewer_bits_in_16_keep_their_brightness(top, order):
     values = np.array([0, top // 4, top // 2, top], np.uint16)
     assert greys(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
 
 
-def test_12_bits_that_are_packed_keep_their_range_however_dark_they_are():
+def test_packed_12_bit_greys_keep_their_range():
     packed = bytes([0x40, 0x00, 0x80])  # 0x400 and 0x080, of 0xfff
     found = np.asarray(read_image(tiff(packed, 2, 1, 12)))
     assert found[0, :, 0].tolist() == [64, 8]
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG2000"])
-def test_12_bits_in_16_are_as_bright_in_any_format(form):
+def test_12_bits_in_16_are_equal_in_all_formats(form):
     content = saved(Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), form)
     assert np.asarray(read_image(content))[0, :, 0].tolist() == pytest.approx([0, 128, 255], abs=1)
 
@@ -272,29 +273,29 @@ def test_12_bits_in_16_are_as_bright_in_any_format(form):
         ([-3e38, 0, 3e38, np.nan], [0, 128, 255, 0]),
     ],
 )
-def test_floating_point_greys_of_any_range_are_seen(values, expected, order):
+def test_float_greys_of_any_range_are_scaled(values, expected, order):
     assert greys(np.array(values, np.float32), order) == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [np.int16, np.int32])
-def test_signed_greys_reach_from_the_least_to_the_greatest(kind, order):
+def test_signed_greys_are_scaled_from_min_to_max(kind, order):
     values = np.array([-1000, -500, 0, 1000], kind)
     assert greys(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
 
 
-def test_unsigned_32_bit_greys_above_half_of_their_range_are_bright():
+def test_unsigned_32_bit_greys_are_not_read_as_signed():
     values = np.array([0, 2**31, 2**32 - 1], np.uint32)
     assert greys(values) == pytest.approx([0, 128, 255], abs=1)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
-def test_where_white_is_zero_the_greys_are_inverted(kind):
+def test_white_is_zero_tiff_is_inverted(kind):
     values = np.array([0, 16384, 65535], kind)
     assert greys(values, photometric=0) == pytest.approx([255, 191, 0], abs=1)
 
 
-def test_a_range_that_a_tiff_states_is_believed():
+def test_stated_range_of_a_tiff_is_used():
     values = np.array([0, 100, 200], np.uint16)
     assert greys(values, SMinSample=0, SMaxSample=800) == pytest.approx([0, 32, 64], abs=1)
     assert greys(values, MinSample=0, MaxSample=800) == pytest.approx([0, 32, 64], abs=1)
@@ -302,7 +303,7 @@ def test_a_range_that_a_tiff_states_is_believed():
     assert greys(values, SMinSample=0.0, SMaxSample=0.8) == pytest.approx([32, 64], abs=1)
 
 
-def test_a_stated_range_that_is_wrong_or_says_nothing_is_ignored():
+def test_wrong_or_full_stated_range_is_ignored():
     values = np.array([0, 2048, 4095], np.uint16)
     assert greys(values, SMinSample=0, SMaxSample=100) == pytest.approx([0, 128, 255], abs=1)
     assert greys(values, SMinSample=0, SMaxSample=65535) == pytest.approx([0, 128, 255], abs=1)
@@ -310,23 +311,23 @@ def test_a_stated_range_that_is_wrong_or_says_nothing_is_ignored():
 
 
 @pytest.mark.parametrize(("order", "code"), [("<", "I;16"), (">", "I;16B")])
-def test_16_bits_in_either_order_of_bytes_are_read_from_a_pillow_image(order, code):
+def test_16_bit_pillow_images_of_both_byte_orders(order, code):
     numbers = np.array([0, 32896, 65535]).astype(f"{order}u2")
     found = np.asarray(read_image(Image.frombytes(code, (3, 1), numbers.tobytes())))
     assert found[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize(("colour", "numbers"), [(0, (1000,)), (2, (1000, 2000, 3000))])
-def test_a_transparent_colour_of_16_bits_is_white(colour, numbers):
+def test_transparent_16_bit_colour_is_white(colour, numbers):
     clear = struct.pack(f">{len(numbers)}H", *numbers)
     content = png(2, 1, 16, colour, b"\0" + clear + bytes(len(clear)), tRNS=clear)
     assert np.asarray(read_image(content)).tolist() == [[[255] * 3, [0] * 3]]
 
 
-# --- rarer kinds of pixels -----------------------------------------------------------------------
+# --- rarer modes ---------------------------------------------------------------------------------
 
 
-def test_an_interlaced_png_shows_what_it_does_without():
+def test_interlaced_png_equals_the_plain_one():
     grey = (np.arange(9)[:, None] * 20 + np.arange(11) * 3).astype(np.uint8)
     data, passes = b"", "0088 4088 0448 2044 0224 1022 0112"  # PNG specification, section 8.2
     for column, row, columns, rows in (map(int, each) for each in passes.split()):
@@ -335,7 +336,7 @@ def test_an_interlaced_png_shows_what_it_does_without():
     np.testing.assert_array_equal(found, np.stack([grey] * 3, 2))
 
 
-def test_each_entry_of_a_palette_may_be_transparent_in_part():
+def test_palette_entries_may_be_partly_transparent():
     palette = {"PLTE": bytes([0, 0, 0, *RED]), "tRNS": bytes([128, 255])}
     found = np.asarray(read_image(png(2, 1, 8, 3, b"\0\0\1", **palette)))
     assert found.tolist() == [[[127, 127, 127], list(RED)]]
@@ -359,7 +360,7 @@ def test_every_mode_becomes_rgb(mode, pixel, expected):
     assert np.asarray(read_image(image))[0, 0].tolist() == pytest.approx(expected, abs=1)
 
 
-def test_a_palette_with_an_alpha_channel_lies_over_white():
+def test_palette_with_alpha_is_placed_over_white():
     image = Image.new("PA", (2, 1))
     image.putpalette([*RED, *GREEN])
     image.putpixel((0, 0), (1, 255))
@@ -389,7 +390,7 @@ def srgb_of_lab(lightness, a, b):
 
 
 @pytest.mark.parametrize("lab", [(60, 0, 0), (60, 40, 20), (40, -20, 30), (80, 5, -25)])
-def test_a_lab_tiff_shows_its_colours(lab):
+def test_lab_tiff_is_converted_to_srgb(lab):
     lightness, a, b = lab
     image = Image.new("LAB", (4, 4), (round(lightness * 2.55), a + 128, b + 128))
     found = np.asarray(read_image(saved(image, "TIFF")))[0, 0]
@@ -471,7 +472,7 @@ def filled(mode, pixel, form="PNG", size=(16, 16), **options):
 @pytest.mark.parametrize("space", PRIMARIES)
 @pytest.mark.parametrize("pixel", [(200, 100, 50), (110, 150, 120), (128, 128, 128), (255, 0, 0)])
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
-def test_the_colours_of_another_space_become_those_of_srgb(space, pixel, form):
+def test_colour_profile_is_converted_to_srgb(space, pixel, form):
     columns = PRIMARIES[space]
     expected = srgb_of_xyz(columns.T @ (np.array(pixel) / 255) ** (563 / 256))
     exact = {"lossless": True} if form == "WEBP" else {}
@@ -480,7 +481,7 @@ def test_the_colours_of_another_space_become_those_of_srgb(space, pixel, form):
     assert max(np.abs(np.array(pixel) - found)) > 4 or pixel in [(128, 128, 128), (255, 0, 0)]
 
 
-def test_greys_are_read_by_their_profile_and_by_that_of_a_screen():
+def test_grey_image_with_grey_or_rgb_profile():
     linear = profile(b"GRAY", wtpt=xyz_tag(*WHITE_D50), kTRC=gamma_tag(1))
     expected = srgb_of_xyz(WHITE_D50 * 128 / 255)
     assert filled("L", 128, icc_profile=linear) == pytest.approx(expected, abs=2)
@@ -489,13 +490,13 @@ def test_greys_are_read_by_their_profile_and_by_that_of_a_screen():
 
 
 @pytest.mark.parametrize("inks", ["", "C", "M", "Y", "CM", "MY", "K"])
-def test_inks_look_as_their_profile_says(inks):
+def test_cmyk_profile_is_applied(inks):
     pixel = tuple(255 * (ink in inks) for ink in "CMYK")
     found = filled("CMYK", pixel, "JPEG", quality=100, icc_profile=cmyk_profile())
     assert found == pytest.approx(srgb_of_lab(*ink_lab(inks)), abs=6)
 
 
-def test_a_palette_and_a_transparent_image_have_profiles_too():
+def test_profile_of_palette_and_transparent_images():
     columns = PRIMARIES["Adobe RGB"]
     expected = srgb_of_xyz(columns.T @ (np.array([110, 150, 120]) / 255) ** 2.2)
     adobe = rgb_profile(columns)
@@ -506,7 +507,7 @@ def test_a_palette_and_a_transparent_image_have_profiles_too():
     assert found == pytest.approx(expected * 128 / 255 + 127, abs=2)
 
 
-def test_a_profile_fits_a_photo_that_was_shrunk_while_it_was_unpacked():
+def test_profile_is_applied_to_a_shrunk_jpeg():
     content = saved(
         Image.new("CMYK", (1600, 1200), (255, 0, 0, 0)), "JPEG", icc_profile=cmyk_profile()
     )
@@ -515,7 +516,7 @@ def test_a_profile_fits_a_photo_that_was_shrunk_while_it_was_unpacked():
     assert image.getpixel((9, 9)) == pytest.approx(srgb_of_lab(*INKS["C"]), abs=6)
 
 
-def test_the_profile_of_srgb_changes_nothing():
+def test_srgb_profile_changes_nothing():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     content = saved(Image.fromarray(pattern()), icc_profile=srgb)
     np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
@@ -535,17 +536,17 @@ P3 = rgb_profile(PRIMARIES["Display P3"])
         cmyk_profile(),
     ],
 )
-def test_a_profile_that_is_damaged_absurd_or_for_other_pixels_is_ignored(unfit):
+def test_unusable_profile_is_ignored(unfit):
     content = saved(Image.fromarray(pattern()), icc_profile=unfit)
     np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
 
 
-def test_a_image_of_inks_with_a_profile_of_a_screen_is_read_without_it():
+def test_cmyk_image_ignores_an_rgb_profile():
     found = filled("CMYK", (0, 255, 255, 0), "JPEG", icc_profile=P3)
     assert found == pytest.approx([255, 0, 0], abs=6)
 
 
-def test_few_profiles_are_kept_and_threads_share_them():
+def test_profile_cache_is_bounded_and_thread_safe():
     contents = [
         saved(Image.fromarray(pattern()), icc_profile=rgb_profile(columns, 1.8 + step / 40))
         for columns in PRIMARIES.values()

@@ -8,7 +8,7 @@ import torch
 from captioning.errors import ConfigError
 from captioning.features.cache import JoinedCaches
 from captioning.features.extraction import cache_pixels
-from captioning.images.augmentation import CHANCES, drawn_view
+from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
 from captioning.nn.split_encoder import cut
@@ -58,7 +58,7 @@ def test_views_are_drawn_from_the_state_of_chance(encoder, live, images):
     sources = [images[row] for row in rows.tolist()]
     (batch,) = ImageLoader(encoder.preprocessing, 6, 0).batches(sources)
     torch.manual_seed(3)
-    shown = drawn_view(batch.pixels, torch.rand(6, CHANCES), mirrored=views == 1)
+    shown = augment_batch(batch.pixels, torch.rand(6, RANDOM_VALUES), hflip=views == 1)
     with torch.inference_mode():
         expected = encoder(shown).grid
     torch.testing.assert_close(first, expected)

@@ -1,3 +1,5 @@
+"""Image loader: order, errors of single images, limits, and clean ends."""
+
 import io
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from PIL import Image
 from stand_in_worker import stand_in, worker_where
 
 from captioning.errors import ConfigError
-from captioning.images import loader as reading
+from captioning.images import loader as loader_module
 from captioning.images import worker
 from captioning.images import worker_pool as pool
 from captioning.images.decode import read_image
@@ -22,10 +24,10 @@ from captioning.images.worker_pool import ImageRef
 PREPROCESSING = Preprocessing(size=16)
 
 
-def rows(reader, names):
-    """Return for each image its name, its pixels or None, and its error."""
+def load_rows(loader, names):
+    """Return the name, the pixels or None, and the error of each image."""
     found = []
-    for batch in reader.batches(iter(names)):
+    for batch in loader.batches(iter(names)):
         pixels = iter(batch.pixels)
         for name, error in zip(batch.sources, batch.errors, strict=True):
             found.append((name, None if error else next(pixels), error))
@@ -33,8 +35,12 @@ def rows(reader, names):
     return found
 
 
+def damaged(images):
+    return [images[3], images[6], images[7]]
+
+
 def check(found, names, bad):
-    """Every image is there once, in order, with its own pixels; the ``bad`` have an error."""
+    """Check that each image is there once, in order, with its own pixels; ``bad`` have an error."""
     assert [name for name, _, _ in found] == names
     assert {name for name, _, error in found if error} == set(bad)
     for name, pixels, error in found:
@@ -44,48 +50,44 @@ def check(found, names, bad):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 40])
-def test_images_come_in_order_with_their_own_pixels(images, workers, batch_size):
-    reader = ImageLoader(PREPROCESSING, batch_size, workers)
-    check(rows(reader, images), images, [images[3], images[6], images[7]])
+def test_loader_yields_images_in_order(images, workers, batch_size):
+    loader = ImageLoader(PREPROCESSING, batch_size, workers)
+    check(load_rows(loader, images), images, damaged(images))
 
 
-def test_long_lists_outlive_their_workers(images, monkeypatch):
+def test_loader_replaces_worn_out_workers(images, monkeypatch):
     monkeypatch.setattr(pool, "_IMAGES_PER_PROCESS", 2)
-    check(rows(ImageLoader(PREPROCESSING, 5, 2), images), images, damaged(images))
-    assert rows(ImageLoader(PREPROCESSING, 5, 2), []) == []
-
-
-def damaged(images):
-    return [images[3], images[6], images[7]]
+    check(load_rows(ImageLoader(PREPROCESSING, 5, 2), images), images, damaged(images))
+    assert load_rows(ImageLoader(PREPROCESSING, 5, 2), []) == []
 
 
 @pytest.mark.parametrize("place", [0, 5, 9])
-def test_decoder_that_crashes_takes_only_its_own_image(images, place, monkeypatch):
+def test_crash_of_a_decoder_fails_one_image(images, place, monkeypatch):
     names = [name for name in images if name not in damaged(images)]
     names.insert(place, "crash.png")
-    monkeypatch.setattr(pool, "START", worker_where("crash.png", "os.kill(os.getpid(), 11)"))
-    found = rows(ImageLoader(PREPROCESSING, 2, 2), names)
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where("crash.png", "os.kill(os.getpid(), 11)"))
+    found = load_rows(ImageLoader(PREPROCESSING, 2, 2), names)
     check(found, names, ["crash.png"])
     (error,) = (error for name, _, error in found if name == "crash.png")
-    assert "crash.png made the process that read it crash (SIGSEGV). The file is dam" in error
+    assert "cannot read 'crash.png': its decoder crashed (SIGSEGV). The file is dam" in error
 
 
-def test_decoder_that_hangs_takes_only_its_own_image_and_the_time_given(images, monkeypatch):
+def test_hang_of_a_decoder_fails_one_image(images, monkeypatch):
     names = [*images[:3], "hang.png", *images[8:], "hang.png"]
-    monkeypatch.setattr(pool, "START", worker_where("hang.png", "time.sleep(1000)"))
-    found = rows(ImageLoader(PREPROCESSING, 3, 2, time_limit=1.5), names)
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where("hang.png", "time.sleep(1000)"))
+    found = load_rows(ImageLoader(PREPROCESSING, 3, 2, time_limit=1.5), names)
     check(found, names, ["hang.png"])
-    assert "hang.png was not read within 1.5 seconds" in found[3][2]
+    assert "cannot read 'hang.png': not finished within 1.5 seconds" in found[3][2]
 
 
-def test_a_image_may_not_fill_the_memory(images, monkeypatch):
+def test_memory_limit_fails_one_image(images, monkeypatch):
     if sys.platform != "linux":
-        pytest.skip("only Linux holds a process to its bound")
+        pytest.skip("only Linux enforces the limit")
     names = [images[0], "large.png", images[1]]
-    monkeypatch.setattr(pool, "START", worker_where("large.png", "bytearray(8 << 30)"))
-    found = rows(ImageLoader(PREPROCESSING, 3, 1), names)
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where("large.png", "bytearray(8 << 30)"))
+    found = load_rows(ImageLoader(PREPROCESSING, 3, 1), names)
     check(found, names, ["large.png"])
-    assert found[1][2].startswith("large.png")
+    assert "large.png" in found[1][2]
 
 
 PARENT = """
@@ -95,8 +97,8 @@ from captioning.images.preprocessing import Preprocessing
 from captioning.images.loader import ImageLoader
 
 class Popen(pool.subprocess.Popen):
-    def __init__(self, *words, **how):
-        super().__init__(*words, **how)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         print(self.pid, flush=True)
 
 pool.subprocess.Popen = Popen
@@ -106,12 +108,12 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_workers_end_with_the_process_that_started_them(images):
-    words = [sys.executable, "-c", PARENT, images[0]]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        told = [process.stdout.readline().strip() for _ in range(3)]
-        workers = [int(word) for word in told if word.isdecimal()]
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_workers_end_with_their_parent_process(images):
+    command = [sys.executable, "-c", PARENT, images[0]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline().strip() for _ in range(3)]
+        workers = [int(word) for word in lines if word.isdecimal()]
         process.kill()
     assert workers
     deadline = time.monotonic() + 30
@@ -127,57 +129,57 @@ def alive(pid):
         return False
 
 
-def test_what_a_decoder_prints_is_no_answer(images, monkeypatch):
-    monkeypatch.setattr(pool, "START", worker_where(images[1], "os.system('echo noise')"))
-    check(rows(ImageLoader(PREPROCESSING, 3, 1), images[:3]), images[:3], [])
+def test_output_of_a_decoder_is_not_a_response(images, monkeypatch):
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where(images[1], "os.system('echo noise')"))
+    check(load_rows(ImageLoader(PREPROCESSING, 3, 1), images[:3]), images[:3], [])
 
 
-def test_contents_that_wait_are_bounded(images, monkeypatch):
-    monkeypatch.setattr(reading, "_BYTES_AHEAD", 1)
+def test_loader_bounds_waiting_contents(images, monkeypatch):
+    monkeypatch.setattr(loader_module, "_MAX_BYTES_AHEAD", 1)
     content, taken = Path(images[0]).read_bytes(), []
 
-    def asked():
+    def requests():
         for number in range(50):
             taken.append(number)
             yield ImageRef(str(number), content)
 
-    batches = ImageLoader(PREPROCESSING, 2, 1).batches(asked())
+    batches = ImageLoader(PREPROCESSING, 2, 1).batches(requests())
     next(batches)
     assert len(taken) <= 3
     assert sum(len(batch.images) for batch in batches) == 48
 
 
-def test_a_worker_that_cannot_start_is_told(images, monkeypatch):
-    monkeypatch.setattr(pool, "START", "sys.exit(3)")
-    with pytest.raises(ConfigError, match=r"No process that reads images .* --workers 0"):
-        rows(ImageLoader(PREPROCESSING, 3, 1), images[:3])
+def test_worker_that_cannot_start_is_an_error(images, monkeypatch):
+    monkeypatch.setattr(pool, "WORKER_CODE", "sys.exit(3)")
+    with pytest.raises(ConfigError, match=r"cannot start an image worker .* --workers 0"):
+        load_rows(ImageLoader(PREPROCESSING, 3, 1), images[:3])
 
 
 @pytest.mark.parametrize(
     "settings", [{"batch_size": 0}, {"workers": -1}, {"time_limit": 0.0}, {"time_limit": 1e10}]
 )
-def test_settings_that_read_nothing_are_refused(settings):
+def test_invalid_loader_config_is_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         ImageLoader(PREPROCESSING, **settings)
 
 
 @pytest.mark.parametrize("error", ["MemoryError('room')", "RuntimeError('odd')", "ValueError('x')"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_image_that_cannot_be_resized_is_reported(images, workers, error, monkeypatch):
+def test_image_that_cannot_be_resized_is_an_error(images, workers, error, monkeypatch):
     act = f"raise {error}"
-    monkeypatch.setattr(pool, "START", worker_where(images[0], act))
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where(images[0], act))
     monkeypatch.setattr(worker, "read_image", stand_in(images[0], act))
-    found = rows(ImageLoader(PREPROCESSING, 2, workers), images[:3])
+    found = load_rows(ImageLoader(PREPROCESSING, 2, workers), images[:3])
     check(found, images[:3], [images[0]])
     assert error.split("'")[1] in found[0][2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_contents_are_read_and_fetched_like_files(images, workers):
+def test_loader_reads_contents_and_fetches_like_files(images, workers):
     def lost():
-        raise OSError("nobody is there")
+        raise OSError("no route")
 
-    asked = [
+    requests = [
         ImageRef("a", Path(images[0]).read_bytes()),
         ImageRef("b", Path(images[1]).read_bytes),
         ImageRef("c", b"no image"),
@@ -185,27 +187,27 @@ def test_contents_are_read_and_fetched_like_files(images, workers):
         ImageRef("e", error="e is gone"),
         ImageRef(images[2]),
     ]
-    (batch,) = ImageLoader(PREPROCESSING, 9, workers).batches(asked)
+    (batch,) = ImageLoader(PREPROCESSING, 9, workers).batches(requests)
     expected = [PREPROCESSING.pixels(read_image(name)) for name in images[:3]]
     assert torch.equal(batch.pixels, torch.stack(expected))
-    assert batch.images == tuple(asked)
-    assert batch.errors[2].startswith("c is no image that can be read")
-    assert batch.errors[3] == "d cannot be fetched: nobody is there. Check that it is there."
+    assert batch.images == tuple(requests)
+    assert batch.errors[2].startswith("cannot read 'c': file contains text")
+    assert batch.errors[3] == "cannot fetch 'd': no route. Check the URL."
     assert batch.errors[4] == "e is gone"
     assert [place for place, error in enumerate(batch.errors) if error] == [2, 3, 4]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_server_that_never_answers_costs_its_image_and_the_time_given(images, workers):
-    asked = [ImageRef("slow", lambda: time.sleep(1000) or b""), ImageRef(images[0])]
-    reader = ImageLoader(PREPROCESSING, 9, workers, time_limit=2.0)
-    (batch,) = reader.batches(asked)
-    assert batch.errors[0].startswith("slow was not fetched within 2 seconds. Try again")
+def test_silent_server_fails_one_image(images, workers):
+    requests = [ImageRef("slow", lambda: time.sleep(1000) or b""), ImageRef(images[0])]
+    loader = ImageLoader(PREPROCESSING, 9, workers, time_limit=2.0)
+    (batch,) = loader.batches(requests)
+    assert batch.errors[0].startswith("cannot fetch 'slow': no answer within 2 seconds. Try again")
     assert not batch.errors[1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_small_images_are_made_on_request(images, workers):
+def test_loader_makes_thumbnails_on_request(images, workers):
     (batch,) = ImageLoader(PREPROCESSING, 9, workers, thumbnail=20).batches(images[:4])
     assert batch.thumbnails[3] == b""
     for name, small in zip(images[:3], batch.thumbnails, strict=False):
@@ -217,11 +219,11 @@ def test_small_images_are_made_on_request(images, workers):
             assert off < 25
 
 
-def test_cut_off_images_are_read_on_request(images):
-    found = rows(ImageLoader(PREPROCESSING, workers=0, allow_truncated=True), [images[6]])
+def test_loader_reads_truncated_images_on_request(images):
+    found = load_rows(ImageLoader(PREPROCESSING, workers=0, allow_truncated=True), [images[6]])
     assert not found[0][2]
 
 
-def test_pixel_batches_hold_no_more_than_they_should(images):
+def test_loader_yields_batches_of_the_given_size(images):
     sizes = [len(b.sources) for b in ImageLoader(PREPROCESSING, 5, 0).batches(images)]
     assert sizes == [5, 5, 2]
