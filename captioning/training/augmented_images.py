@@ -16,8 +16,8 @@ class AugmentedImages:
     """Features that a frozen encoder computes on every read, from randomly augmented pixels.
 
     The interface is that of a feature cache. Reads with ``views`` draw crops and colour jitter
-    (:func:`captioning.images.augmentation.augment_batch`); reads without ``views``, as in validation,
-    encode the whole image.
+    (:func:`captioning.images.augmentation.augment_batch`); reads without ``views``, as in
+    validation, encode the whole image.
 
     Args:
         pixels: The images, such as a :class:`captioning.features.cache.PixelCache`.

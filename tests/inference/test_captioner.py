@@ -168,7 +168,7 @@ def test_batch_of_damaged_images_only_has_errors(captioner, images):
 
 def test_image_that_crashes_its_worker_fails_alone(captioner, readable, monkeypatch):
     expected = texts(captioner.caption_files(readable, workers=0))
-    monkeypatch.setattr(worker_pool, "START", worker_where("image5.png", "os._exit(9)"))
+    monkeypatch.setattr(worker_pool, "WORKER_CODE", worker_where("image5.png", "os._exit(9)"))
     results = list(captioner.caption_files(readable, batch_size=2, workers=2))
     assert "image5.png" in results[3].error
     assert texts(results) == [*expected[:3], "", *expected[4:]]

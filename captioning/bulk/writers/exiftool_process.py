@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,12 +50,11 @@ class ExifTool:
     def __init__(self, time_limit: float = 60.0) -> None:
         self.time_limit = time_limit
         self.version = _require_exiftool()
-        self._folder = tempfile.TemporaryDirectory(prefix="captioning-")
-        if not _PLAIN_PATH.fullmatch(self._folder.name):
-            folder = self._folder.name
-            self.close()
+        self._folder = tempfile.mkdtemp(prefix="captioning-")
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        if not _PLAIN_PATH.fullmatch(self._folder):
             raise ConfigError(
-                f"exiftool cannot use the temporary folder {folder!r}: its path has special "
+                f"exiftool cannot use the temporary folder {self._folder!r}: its path has special "
                 "characters. Set TMPDIR to another folder."
             )
         self._tool = self._start()
@@ -97,7 +97,7 @@ class ExifTool:
         Raises:
             OutputError: exiftool cannot write this file.
         """
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             arguments = list(options)
             for number, (tag, value) in enumerate(values):
@@ -115,15 +115,13 @@ class ExifTool:
 
     def close(self) -> None:
         """End the process and remove the temporary folder."""
-        if hasattr(self, "_tool"):
-            self._kill()
-        with suppress(OSError):
-            self._folder.cleanup()
+        self._kill()
+        self._remove_folder()
 
     @contextmanager
     def _linked(self, path: Path) -> Iterator[str]:
         """Yield a plain path to an image: a link, or a copy on systems without links."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         link = folder / f"image{_suffix_for(path)}"
         try:
             target = os.path.realpath(path)
@@ -163,7 +161,7 @@ class ExifTool:
         lines = str(self._tool.last_stderr if self._tool else "").splitlines()
         errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
         text = (errors or lines or ["unknown error"])[0]
-        return text.partition(f" - {self._folder.name}")[0].strip().rstrip(".") + "."
+        return text.partition(f" - {self._folder}")[0].strip().rstrip(".") + "."
 
     def _start(self) -> Any:
         import exiftool
