@@ -1,3 +1,5 @@
+"""Batches of captions: completeness, order, flips, and weights."""
+
 from collections import Counter
 
 import pytest
@@ -17,7 +19,7 @@ CAPTIONS = [
 
 
 def unpacked(batch):
-    """The captions of a batch, put together again from inputs and targets: (image, tokens)."""
+    """Yield (image, tokens) of each caption, joined from inputs and targets."""
     inputs, lengths = pad_packed_sequence(batch.inputs, batch_first=True)
     packed = batch.inputs
     targets, _ = pad_packed_sequence(
@@ -38,7 +40,7 @@ def epoch(dataset, size, **settings):
 
 @pytest.mark.parametrize("per_image", [1, 2, 5])
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_an_epoch_shows_every_caption_once_with_its_image(size, per_image):
+def test_epoch_has_every_caption_once_with_its_image(size, per_image):
     expected = Counter(
         (image, tuple(tokens)) for image, captions in enumerate(CAPTIONS) for tokens in captions
     )
@@ -46,7 +48,7 @@ def test_an_epoch_shows_every_caption_once_with_its_image(size, per_image):
 
 
 @pytest.mark.parametrize(("size", "per_image"), [(1, 1), (4, 2), (5, 5), (3, 5)])
-def test_batches_are_as_many_as_announced_and_not_too_large(size, per_image):
+def test_batch_count_and_size_match_the_arguments(size, per_image):
     dataset = CaptionDataset(CAPTIONS)
     batches = list(dataset.batches(size, per_image=per_image))
     assert len(batches) == dataset.batch_count(size, per_image)
@@ -56,7 +58,7 @@ def test_batches_are_as_many_as_announced_and_not_too_large(size, per_image):
     )
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     dataset = CaptionDataset([[[1, i, 2]] for i in range(4, 40)])
     torch.manual_seed(1)
     first = epoch(dataset, 4, seed=3, epoch=2)
@@ -66,7 +68,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert epoch(dataset, 4, seed=4, epoch=2) != first
 
 
-def test_a_mirrored_image_changes_left_and_right():
+def test_flipped_view_swaps_left_and_right():
     vocabulary = Vocabulary.build([["dog", "left", "right"]], min_count=1)
     dog, left, right = (vocabulary.id(word) for word in ("dog", "left", "right"))
     dataset = CaptionDataset(
@@ -80,41 +82,41 @@ def test_a_mirrored_image_changes_left_and_right():
     assert seen == {(0, 0, plain), (1, 1, exchanged), (2, 0, plain), (3, 1, exchanged)}
 
 
-def test_nothing_is_mirrored_unless_asked():
+def test_batches_have_no_flipped_view_by_default():
     dataset = CaptionDataset(CAPTIONS)
     assert all(not batch.views.any() for batch in dataset.batches(2))
 
 
-def test_sides_need_both_words():
+def test_find_hflip_tokens_needs_both_words():
     assert find_hflip_tokens(Vocabulary.build([["left", "dog"]], min_count=1)) == {}
 
 
-def test_no_caption_at_all_is_refused():
+def test_dataset_without_captions_is_refused():
     with pytest.raises(DataError, match="has no captions"):
         CaptionDataset([[], []])
 
 
-@pytest.mark.parametrize("often", [1, 3])
+@pytest.mark.parametrize("weight", [1, 3])
 @pytest.mark.parametrize("per_image", [1, 2])
-def test_images_are_shown_as_often_as_asked(per_image, often):
+def test_weights_set_how_often_images_occur(per_image, weight):
     captions = [[[1, i, 2]] for i in range(4, 204)]
-    dataset = CaptionDataset(captions, weights=[1.0] * 50 + [float(often)] * 50 + [0.25] * 100)
+    dataset = CaptionDataset(captions, weights=[1.0] * 50 + [float(weight)] * 50 + [0.25] * 100)
     epochs = [epoch(dataset, 8, per_image=per_image, epoch=number) for number in range(40)]
-    assert {len(own) for own in epochs} == {50 + 50 * often + 25}
+    assert {len(own) for own in epochs} == {50 + 50 * weight + 25}
     for own in epochs:
         counts = Counter(image for image, _ in own)
         assert all(counts[image] == 1 for image in range(50))
-        assert all(counts[image] == often for image in range(50, 100))
+        assert all(counts[image] == weight for image in range(50, 100))
         assert all(counts[image] <= 1 for image in range(100, 200))
     rare = Counter(image for own in epochs for image, _ in own if image >= 100)
-    assert len(rare) == 100  # each has its turn
-    assert max(rare.values()) < 25  # of 40, where 10 are expected
+    assert len(rare) == 100  # every image occurs
+    assert max(rare.values()) < 25  # of 40 epochs; 10 are expected
     batches = list(dataset.batches(8, per_image=per_image))
     assert len(batches) == dataset.batch_count(8, per_image)
 
 
 @pytest.mark.parametrize("per_image", [1, 2, 5])
-def test_every_caption_of_a_image_is_shown_as_often_as_asked(per_image):
+def test_weights_apply_to_every_caption_of_an_image(per_image):
     captions = [[[1, 4 + image, 20 + n, 2] for n in range(1 + image % 5)] for image in range(10)]
     dataset = CaptionDataset(captions, weights=[2.0] * 5 + [1.0] * 5)
     expected = Counter(
@@ -127,6 +129,6 @@ def test_every_caption_of_a_image_is_shown_as_often_as_asked(per_image):
     assert len(found) == dataset.batch_count(6, per_image)
 
 
-def test_an_epoch_without_captions_is_refused():
+def test_weights_that_give_an_empty_epoch_are_refused():
     with pytest.raises(DataError, match=r"lowest is 0\.01"):
         CaptionDataset(CAPTIONS, weights=[0.01] * 4)

@@ -1,4 +1,4 @@
-"""What a decoder is shown of images that are there and of images that are not."""
+"""Features of cached images, and of captions without an image."""
 
 import itertools
 import math
@@ -16,8 +16,8 @@ from captioning.nn.split_encoder import EncoderTail
 IMAGES, POSITIONS, SIZE = 3, 4, 6
 
 
-class Brighter(torch.nn.Module):
-    """A stage that gives no zeros for zeros, as those of a CNN do not."""
+class Shift(torch.nn.Module):
+    """A stage whose output is not zero for zeros, like those of a CNN."""
 
     def forward(self, image_map):
         return image_map / 2 + 1
@@ -31,8 +31,8 @@ def cache(tmp_path):
 
 
 @pytest.mark.parametrize("attention", [True, False])
-@pytest.mark.parametrize("tail", [None, EncoderTail([Brighter()])])
-def test_captions_without_image_see_zeros_and_the_others_their_own(cache, attention, tail):
+@pytest.mark.parametrize("tail", [None, EncoderTail([Shift()])])
+def test_encode_without_image_gives_zeros(cache, attention, tail):
     options = DecoderConfig(core="attention" if attention else "stack")
     decoder = Decoder(options, vocabulary_size=9, feature_size=SIZE)
     cached_model = CachedModel(decoder, tail)
@@ -46,10 +46,10 @@ def test_captions_without_image_see_zeros_and_the_others_their_own(cache, attent
         assert not features.grid[[0, 2]].any()
     nothing = cached_model.encode(cache, torch.tensor([IMAGES]))
     assert not nothing.vector.any()
-    decoder.start(nothing)  # its grid has a shape that the decoder takes
+    decoder.start(nothing)  # accepts the shape of the grid
 
 
-def test_each_image_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
+def test_encode_reads_the_requested_views(tmp_path):
     cache = FeatureCache(tmp_path, (IMAGES, 2, POSITIONS, SIZE))
     cache.append(torch.randn(IMAGES, 2, POSITIONS, SIZE), {})
     cached_model = CachedModel(
@@ -62,7 +62,7 @@ def test_each_image_is_looked_at_in_the_view_that_is_asked_for(tmp_path):
     assert torch.equal(some[1:], grid[:2])
 
 
-def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, monkeypatch):
+def test_encode_padded_batch_keeps_features_and_gradients(cache, monkeypatch):
     scale = torch.nn.Conv2d(SIZE, SIZE, 1)
     cached_model = CachedModel(
         Decoder(DecoderConfig(core="attention"), vocabulary_size=9, feature_size=SIZE),
@@ -72,20 +72,20 @@ def test_images_repeated_for_a_gpu_change_neither_features_nor_gradients(cache, 
     counts = []
     scale.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
 
-    def looked():
+    def encode():
         features = cached_model.encode(cache, images)
         cached_model.zero_grad()
         features.grid.square().sum().backward()
         return features.vector, features.grid, scale.weight.grad.clone()
 
-    plain = looked()
+    plain = encode()
     monkeypatch.setattr("captioning.features.cached_model._BATCH_MULTIPLES", {"cpu": 8})
-    for found, expected in zip(looked(), plain, strict=True):
+    for found, expected in zip(encode(), plain, strict=True):
         torch.testing.assert_close(found, expected)
     assert counts == [3, 8]
 
 
-def test_perplexity_is_that_of_the_words_one_by_one(tmp_path):
+def test_perplexity_equals_that_of_single_words(tmp_path):
     cache = FeatureCache(tmp_path, (IMAGES, 1, 1, SIZE))
     cache.append(torch.randn(IMAGES, 1, 1, SIZE), {})
     cached_model = CachedModel(

@@ -1,4 +1,4 @@
-"""Views in the cache: what an encoder makes of each, drawn again alike after an interruption."""
+"""Extraction of features: views, several processes, interruption, and grids."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from captioning.errors import ConfigError
-from captioning.features import extraction as cache_module
+from captioning.features import extraction
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
@@ -26,13 +26,13 @@ def encoder():
     return Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=32)).eval()
 
 
-def cached(encoder, paths, folder, watch=lambda done, total: None):
+def cached(encoder, paths, folder, on_progress=lambda done, total: None):
     paths = [Path(path) for path in paths]
     config = ExtractionConfig(grid=True, hflip=True, crops=3, batch_size=4, workers=0)
-    return cache_features(encoder, paths, folder, config, on_progress=watch)
+    return cache_features(encoder, paths, folder, config, on_progress=on_progress)
 
 
-def test_each_view_is_what_the_encoder_makes_of_it(encoder, images, tmp_path):
+def test_extraction_encodes_each_view(encoder, images, tmp_path):
     cache = cached(encoder, images, tmp_path)
     assert cache.views == 5
     reader = ImageLoader(encoder.preprocessing, 1, 0)
@@ -49,18 +49,18 @@ def test_each_view_is_what_the_encoder_makes_of_it(encoder, images, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["well", "died"])
-def test_of_two_that_want_the_same_one_looks(encoder, images, tmp_path, monkeypatch, end):
-    """The other waits and writes nothing, even where the index is away for a moment."""
+def test_extraction_by_two_processes_runs_once(encoder, images, tmp_path, monkeypatch, end):
+    """The second waits and writes nothing, even while the index is missing."""
     begun, waited = threading.Event(), threading.Event()
-    looking, told = [], []
-    look = cache_module._encode_views
+    encoding, reported = [], []
+    encode_views = extraction._encode_views
 
     class DiedError(Exception):
         pass
 
     def noted(*words, **settings):
-        looking.append(threading.get_ident())
-        return look(*words, **settings)
+        encoding.append(threading.get_ident())
+        return encode_views(*words, **settings)
 
     def slow(done, total):
         if done == 4:
@@ -73,50 +73,50 @@ def test_of_two_that_want_the_same_one_looks(encoder, images, tmp_path, monkeypa
         with suppress(DiedError):
             cached(encoder, images, tmp_path, slow)
 
-    def watch(done, total):
-        told.append(done)
-        if len(told) == 1:
+    def on_progress(done, total):
+        reported.append(done)
+        if len(reported) == 1:
             (index,) = tmp_path.glob("*/index.json")
             index.rename(tmp_path / "away")
-        if len(told) == 2:
+        if len(reported) == 2:
             (folder,) = tmp_path.glob("*/")
             (tmp_path / "away").rename(folder / "index.json")
             waited.set()
 
-    monkeypatch.setattr(cache_module, "_encode_views", noted)
-    monkeypatch.setattr(cache_module, "_FLUSH_INTERVAL", 1)
+    monkeypatch.setattr(extraction, "_encode_views", noted)
+    monkeypatch.setattr(extraction, "_FLUSH_INTERVAL", 1)
     first = threading.Thread(target=run)
     first.start()
     assert begun.wait(60)
-    second = cached(encoder, images, tmp_path, watch)
+    second = cached(encoder, images, tmp_path, on_progress)
     first.join()
-    assert told[0] == 4
-    assert told[-1] == len(images)
+    assert reported[0] == 4
+    assert reported[-1] == len(images)
     if end == "well":
-        assert set(looking) == {first.ident}
+        assert set(encoding) == {first.ident}
     else:
-        assert looking[0] == first.ident != looking[-1]
-    looks = len(looking)
+        assert encoding[0] == first.ident != encoding[-1]
+    batches = len(encoding)
     assert second.complete
     assert second.unreadable
     again = cached(encoder, images, tmp_path / "again")
-    assert len(looking) == 2 * looks  # no batch was looked at twice
+    assert len(encoding) == 2 * batches  # no batch was encoded twice
     assert (second.rows == again.rows).all()
 
 
-def test_where_there_are_no_locks_each_looks_for_itself(encoder, images, tmp_path, monkeypatch):
+def test_extraction_without_locks_runs_unlocked(encoder, images, tmp_path, monkeypatch):
     class NoLock(FileLock):
         def acquire(self, *words, **settings):
             raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(cache_module, "FileLock", NoLock)
-    told = []
-    cache = cached(encoder, images, tmp_path, lambda done, total: told.append(done))
+    monkeypatch.setattr(extraction, "FileLock", NoLock)
+    reported = []
+    cache = cached(encoder, images, tmp_path, lambda done, total: reported.append(done))
     assert cache.complete
-    assert told == [0, 4, 8, 12]
+    assert reported == [0, 4, 8, 12]
 
 
-def test_an_interrupted_cache_ends_as_a_whole_one(encoder, images, tmp_path, monkeypatch):
+def test_extraction_interrupted_resumes(encoder, images, tmp_path, monkeypatch):
     monkeypatch.setattr("captioning.features.extraction._FLUSH_INTERVAL", 1)
     whole = cached(encoder, images, tmp_path / "whole")
 
@@ -128,18 +128,22 @@ def test_an_interrupted_cache_ends_as_a_whole_one(encoder, images, tmp_path, mon
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        cached(encoder, images, tmp_path / "cut", watch=stop)
+        cached(encoder, images, tmp_path / "cut", on_progress=stop)
     left = []
-    again = cached(encoder, images, tmp_path / "cut", watch=lambda done, total: left.append(done))
+
+    def on_progress(done, total):
+        left.append(done)
+
+    again = cached(encoder, images, tmp_path / "cut", on_progress=on_progress)
     assert left == [8, 12]
     assert (again.rows == whole.rows).all()
     assert again.unreadable == whole.unreadable
     left.clear()
-    cached(encoder, images, tmp_path / "cut", watch=lambda done, total: left.append(done))
+    cached(encoder, images, tmp_path / "cut", on_progress=on_progress)
     assert left == []
 
 
-def test_crops_without_mirror_images_are_refused():
+def test_training_config_crops_need_hflip():
     with pytest.raises(ConfigError, match="hflip is off"):
         TrainingConfig(cached_crops=2, hflip=False)
     with pytest.raises(ConfigError, match="cached_crops is -1"):
@@ -147,9 +151,7 @@ def test_crops_without_mirror_images_are_refused():
 
 
 @pytest.mark.parametrize(("precision", "near"), [("float32", 2e-3), ("bfloat16", 8e-3)])
-def test_vectors_of_cached_grids_are_their_means(
-    precision, near, encoder, images, tmp_path, monkeypatch
-):
+def test_extraction_averages_cached_grids(precision, near, encoder, images, tmp_path, monkeypatch):
     size = 2 * encoder.positions * encoder.feature_size * 4
     monkeypatch.setattr("captioning.features.extraction._AVERAGE_BYTES", 5 * size)
     paths = [Path(path) for path in images]
@@ -157,10 +159,10 @@ def test_vectors_of_cached_grids_are_their_means(
     expected = cache_features(encoder, paths, tmp_path / "alone", config)
     cache_features(encoder, paths, tmp_path / "both", replace(config, grid=True))
 
-    def look(*arguments, **settings):
+    def encode_views(*arguments, **settings):
         pytest.fail("images were encoded again")
 
-    monkeypatch.setattr("captioning.features.extraction._encode_views", look)
+    monkeypatch.setattr("captioning.features.extraction._encode_views", encode_views)
     found = cache_features(encoder, paths, tmp_path / "both", config)
     assert found.complete
     assert found.unreadable == expected.unreadable != {}
@@ -172,7 +174,7 @@ def test_vectors_of_cached_grids_are_their_means(
 @pytest.mark.parametrize(
     "damage", ["unfinished", "no index", "other shape", "no rows", "cut rows", "empty rows"]
 )
-def test_vectors_do_not_come_from_a_cache_that_is_not_whole(damage, encoder, images, tmp_path):
+def test_extraction_ignores_incomplete_grids(damage, encoder, images, tmp_path):
     paths = [Path(path) for path in images]
     config = ExtractionConfig(batch_size=4, workers=0)
     expected = cache_features(encoder, paths, tmp_path / "alone", config)

@@ -1,3 +1,5 @@
+"""Cached rows on disk: resume, damage, keys, and joined caches."""
+
 import errno
 import os
 from pathlib import Path
@@ -18,7 +20,7 @@ def rows(count):
     return torch.randn(count, *SHAPE[1:])
 
 
-def test_rows_come_back_as_they_were_put_in(tmp_path):
+def test_cache_returns_appended_rows(tmp_path):
     cache, features = FeatureCache(tmp_path, SHAPE), rows(5)
     cache.append(features[:2], {})
     cache.append(features[2:], {0: "broken"})
@@ -30,7 +32,7 @@ def test_rows_come_back_as_they_were_put_in(tmp_path):
     torch.testing.assert_close(cache.read(torch.tensor([3])), features[3:4, 0].half().float())
 
 
-def test_interrupted_cache_goes_on_after_the_last_flush(tmp_path):
+def test_interrupted_cache_continues_after_last_flush(tmp_path):
     features = rows(5)
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(features[:2], {1: "broken"})
@@ -46,7 +48,7 @@ def test_interrupted_cache_goes_on_after_the_last_flush(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no array", "missing", "other numbers"])
-def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
+def test_cache_with_damaged_rows_starts_again(damage, tmp_path):
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(rows(5), {3: "broken"})
     cache.flush()
@@ -58,7 +60,7 @@ def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
         np.save(path, np.zeros(SHAPE, np.float32))
     else:
         path.write_bytes({"cut": content[:-16], "empty": b"", "no array": b"x" * 500}[damage])
-    for _ in range(2):  # the second time after a run that ended before it kept anything
+    for _ in range(2):  # the second time after a process that flushed nothing
         again = FeatureCache(tmp_path, SHAPE)
         assert (again.done, again.unreadable) == (0, {})
     again.append(rows(5), {})
@@ -66,13 +68,13 @@ def test_damaged_rows_begin_anew_and_count_as_nothing_done(damage, tmp_path):
     assert FeatureCache(tmp_path, SHAPE).complete
 
 
-def test_two_runs_that_fill_one_cache_at_once_fill_it_whole(tmp_path):
+def test_two_processes_filling_a_cache_complete_it(tmp_path):
     features = rows(5)
     ours = FeatureCache(tmp_path, SHAPE)
     ours.append(features[:3], {})
-    theirs = FeatureCache(tmp_path, SHAPE)  # before the other has kept anything
+    theirs = FeatureCache(tmp_path, SHAPE)  # before the first flush of the other
     theirs.append(features[:2], {})
-    theirs.flush()  # and no more: it is killed
+    theirs.flush()  # then it is killed
     ours.append(features[3:], {})
     ours.flush()
     last = FeatureCache(tmp_path, SHAPE)
@@ -80,7 +82,7 @@ def test_two_runs_that_fill_one_cache_at_once_fill_it_whole(tmp_path):
     assert np.array_equal(last.rows, features.half().numpy())
 
 
-def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
+def test_cache_file_is_a_memory_mapped_array(tmp_path):
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(rows(5), {})
     cache.flush()
@@ -101,11 +103,11 @@ def test_file_is_an_ordinary_memory_mapped_array(tmp_path):
         FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True, crops=2),
     ],
 )
-def test_encoder_weights_and_preprocessing_each_make_another_cache(other):
+def test_feature_key_digest_depends_on_each_field(other):
     assert other.digest([]) != KEY.digest([])
 
 
-def test_images_and_their_changes_make_another_cache(tmp_path):
+def test_feature_key_digest_depends_on_the_images(tmp_path):
     image = tmp_path / "a.jpg"
     image.write_bytes(b"one")
     before = KEY.digest([image])
@@ -113,17 +115,17 @@ def test_images_and_their_changes_make_another_cache(tmp_path):
     assert KEY.digest([image, image]) != before
     image.write_bytes(b"three")
     assert KEY.digest([image]) != before
-    assert KEY.digest([Path("absent.jpg")])  # the reading, not the key, says what is wrong
+    assert KEY.digest([Path("absent.jpg")])  # reported when the image is read
 
 
-def test_unusable_directory_is_named(tmp_path):
+def test_cache_in_unusable_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="Use another cache directory"):
         FeatureCache(tmp_path / "file", SHAPE)
 
 
 @pytest.mark.parametrize("damage", ["", "[1, 2]", '{"shape": [5', '{"done": 5}'])
-def test_cache_with_a_damaged_index_begins_afresh(tmp_path, damage):
+def test_cache_with_damaged_index_starts_again(tmp_path, damage):
     cache = FeatureCache(tmp_path, SHAPE)
     cache.append(rows(5), {})
     cache.flush()
@@ -131,8 +133,8 @@ def test_cache_with_a_damaged_index_begins_afresh(tmp_path, damage):
     assert FeatureCache(tmp_path, SHAPE).done == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room")
-def test_disk_without_room_is_said_before_anything_is_encoded(tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="not available on this system")
+def test_cache_on_full_disk_is_refused_at_creation(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -142,7 +144,7 @@ def test_disk_without_room_is_said_before_anything_is_encoded(tmp_path, monkeypa
     assert not (tmp_path / "cache" / "features.npy").exists()
 
 
-def test_joined_caches_read_as_one(tmp_path):
+def test_joined_caches_read_like_one_cache(tmp_path):
     features = rows(5 + 5)
     caches = [FeatureCache(tmp_path / name, SHAPE) for name in "ab"]
     caches[0].append(features[:5], {1: "broken"})

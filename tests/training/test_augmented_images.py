@@ -1,4 +1,4 @@
-"""Images looked at anew: the whole is what the encoder sees, and no part is twice the same."""
+"""Online augmentation: whole images in validation, random views in training."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def encoder():
 
 
 @pytest.fixture
-def live(encoder, images, tmp_path):
+def augmented_images(encoder, images, tmp_path):
     paths = [Path(path) for path in images]
     halves = (paths[:5], paths[5:])
     caches = [
@@ -33,27 +33,27 @@ def live(encoder, images, tmp_path):
     return AugmentedImages(JoinedCaches(caches), encoder)
 
 
-def test_whole_images_are_what_the_encoder_sees(encoder, live, images):
-    assert len(live) == len(images)
+def test_augmented_images_without_views_are_whole_images(encoder, augmented_images, images):
+    assert len(augmented_images) == len(images)
     seen = 0
     for place, batch in enumerate(ImageLoader(encoder.preprocessing, 1, 0).batches(images)):
         if batch.errors[0]:
-            assert batch.errors[0] == live.unreadable[place]
-            assert place not in live.readable
+            assert batch.errors[0] == augmented_images.unreadable[place]
+            assert place not in augmented_images.readable
             continue
         with torch.inference_mode():
             expected = encoder(batch.pixels).grid
-        torch.testing.assert_close(live.read(torch.tensor([place])), expected)
+        torch.testing.assert_close(augmented_images.read(torch.tensor([place])), expected)
         seen += 1
-    assert seen == len(live.readable) > 5
-    assert live.unreadable
+    assert seen == len(augmented_images.readable) > 5
+    assert augmented_images.unreadable
 
 
-def test_views_are_drawn_from_the_state_of_chance(encoder, live, images):
-    rows = torch.tensor(live.readable[:6])
+def test_augmented_images_views_follow_the_random_state(encoder, augmented_images, images):
+    rows = torch.tensor(augmented_images.readable[:6])
     views = torch.tensor([0, 1, 0, 1, 0, 1])
     torch.manual_seed(3)
-    first, second = live.read(rows, views), live.read(rows, views)
+    first, second = augmented_images.read(rows, views), augmented_images.read(rows, views)
     assert not torch.equal(first, second)
     sources = [images[row] for row in rows.tolist()]
     (batch,) = ImageLoader(encoder.preprocessing, 6, 0).batches(sources)
@@ -64,14 +64,14 @@ def test_views_are_drawn_from_the_state_of_chance(encoder, live, images):
     torch.testing.assert_close(first, expected)
 
 
-def test_a_front_and_its_tail_make_the_same_of_it(encoder, live):
+def test_augmented_images_front_and_tail_equal_the_encoder(encoder, augmented_images):
     front, tail = cut(encoder, 2)
-    rows = torch.tensor(live.readable)
+    rows = torch.tensor(augmented_images.readable)
     with torch.inference_mode():
-        found = tail(AugmentedImages(live.pixels, front).read(rows))
-    torch.testing.assert_close(found, live.read(rows), rtol=1e-3, atol=1e-4)
+        found = tail(AugmentedImages(augmented_images.pixels, front).read(rows))
+    torch.testing.assert_close(found, augmented_images.read(rows), rtol=1e-3, atol=1e-4)
 
 
-def test_live_and_cached_crops_are_one_or_the_other():
+def test_online_augmentation_with_cached_crops_is_refused():
     with pytest.raises(ConfigError, match="Set cached_crops to 0"):
         TrainingConfig(online_augmentation=True, cached_crops=2)

@@ -1,4 +1,4 @@
-"""What the decoder reads in place of what people wrote."""
+"""Word dropout and scheduled sampling."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ def unpacked(tokens):
     return [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
 
 
-def sure(tokens, word_after):
-    """Logits of a decoder that is sure of what comes after each word, in packed order."""
+def certain_logits(tokens, word_after):
+    """Logits, in packed order, of a decoder that is certain of the word after each word."""
     after = torch.tensor([word_after[int(token)] for token in tokens.data])
     return 1e4 * torch.nn.functional.one_hot(after, V).float()
 
 
-def test_words_are_dropped_as_often_as_asked_and_the_first_never():
+def test_word_dropout_keeps_bos_and_drops_at_its_rate():
     torch.manual_seed(0)
     captions = [[BOS, *[7] * 50]] * 100
     found = unpacked(apply_word_dropout(packed(captions), 0.3, unk=UNK, bos=BOS))
@@ -35,15 +35,18 @@ def test_words_are_dropped_as_often_as_asked_and_the_first_never():
     assert words.count(UNK) / len(words) == pytest.approx(0.3, abs=0.03)
 
 
-def test_own_words_stand_where_they_would_have_been_said():
+def test_scheduled_sampling_puts_predictions_in_their_place():
     tokens = packed(CAPTIONS)
     word_after = {1: 4, 4: 6, 5: 7, 6: 8, 7: 4, 8: 5}
-    found = unpacked(apply_scheduled_sampling(tokens, sure(tokens, word_after), 1.0))
+    found = unpacked(apply_scheduled_sampling(tokens, certain_logits(tokens, word_after), 1.0))
     assert found == [[c[0], *(word_after[word] for word in c[:-1])] for c in CAPTIONS]
-    assert unpacked(apply_scheduled_sampling(tokens, sure(tokens, word_after), 0.0)) == CAPTIONS
+    assert (
+        unpacked(apply_scheduled_sampling(tokens, certain_logits(tokens, word_after), 0.0))
+        == CAPTIONS
+    )
 
 
-def test_own_words_are_drawn_from_what_is_allowed():
+def test_scheduled_sampling_follows_allowed_probabilities():
     torch.manual_seed(0)
     tokens = packed([[BOS, *[7] * 40]] * 50)
     logits = torch.zeros(len(tokens.data), V)

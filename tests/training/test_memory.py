@@ -1,3 +1,5 @@
+"""The allocator setting that keeps freed memory."""
+
 import platform
 import subprocess
 import sys
@@ -23,9 +25,9 @@ print(before, faults(5))
 """
 
 
-@pytest.mark.skipif(not GLIBC, reason="another C library is left as it is")
-def test_freed_blocks_are_used_again_without_page_faults():
-    """In a process of its own: what the allocator was told stays with a process."""
+@pytest.mark.skipif(not GLIBC, reason="only the GNU C library has this setting")
+def test_disable_malloc_trim_avoids_page_faults():
+    """In a process of its own, because the setting cannot be undone."""
     found = subprocess.run(
         [sys.executable, "-c", COUNT], capture_output=True, text=True, check=False
     )

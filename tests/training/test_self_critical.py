@@ -1,3 +1,5 @@
+"""The self-critical objective: rewards, baseline, gradient, and training."""
+
 import copy
 import io
 
@@ -63,7 +65,7 @@ def hypothesis(words, finished=True):
     return Hypothesis(tokens, 0.0, 0.0, finished, ())
 
 
-def test_reward_is_the_scorers_cider_where_every_caption_has_its_end_as_a_word():
+def test_reward_equals_cider_of_the_scorer_with_eos():
     captions = [["a", "dog", "runs", "in", "a"], ["the", "cat"], REFERENCES[2][0], ["red", "red"]]
     images = [0, 1, 2, 3]
     found = objective().rewards(images, [hypothesis(words) for words in captions])
@@ -76,13 +78,13 @@ def test_reward_is_the_scorers_cider_where_every_caption_has_its_end_as_a_word()
     assert found == pytest.approx(expected[images].to_numpy(), abs=1e-9)
 
 
-def test_caption_without_an_end_earns_less_than_the_same_with_one():
+def test_reward_is_lower_for_unfinished_caption():
     words = ["a", "dog", "runs", "on", "the", "grass"]
     whole, cut = objective().rewards([0, 0], [hypothesis(words), hypothesis(words, False)])
     assert whole > cut
 
 
-def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
+def test_reward_bleu_equals_bleu_of_the_scorer():
     captions = [["a", "dog", "runs", "in", "snow"], ["the", "cat", "sits"]]
     drawn = [hypothesis(words) for words in captions]
     plain, mixed = (
@@ -98,8 +100,8 @@ def test_bleu_in_the_reward_is_the_scorers_sentence_bleu():
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
 @pytest.mark.parametrize("attention", [False, True])
-def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention, monkeypatch):
-    """Each sample alone, word by word through `step`, weighed by its reward above the baseline."""
+def test_loss_gradient_follows_the_equation(baseline, attention, monkeypatch):
+    """Oracle: each sample alone, word by word through `step`, with its advantage as weight."""
     network = decoder(core="attention" if attention else "stack")
     goal = objective(samples=3, baseline=baseline)
     grid = torch.randn(4, 5, SIZE)
@@ -148,8 +150,8 @@ def test_gradient_is_that_of_the_equation_caption_by_caption(baseline, attention
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_words_that_are_never_sampled_gain_nothing(cache):
-    """Their logits have no part in the loss; else ``<unk>`` wins what losing captions give up."""
+def test_excluded_words_gain_no_probability(cache):
+    """Otherwise ``<unk>`` gains the probability that low-reward captions lose."""
     run = trainer(cache, epochs=25, learning_rate=0.01, self_critical={"samples": 8})
     bias = run.cached_model.decoder.W_rw.bias
     with torch.no_grad():
@@ -160,7 +162,7 @@ def test_words_that_are_never_sampled_gain_nothing(cache):
     assert last.perplexity < len(VOCABULARY)  # of sampled words: no more than all words alike
 
 
-def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
+def test_loss_ignores_decoder_dropout():
     network, grid = decoder(dropout=0.5, core="attention").train(), torch.randn(4, 5, SIZE)
     features, images = Features(grid.mean(1), grid), torch.arange(4)
     found = []
@@ -175,9 +177,7 @@ def test_dropout_is_off_in_what_is_sampled_and_in_what_is_made_likelier():
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
-def test_hidden_part_of_a_image_is_hidden_from_samples_and_their_log_probabilities(
-    baseline, monkeypatch
-):
+def test_feature_dropout_is_the_same_in_all_passes(baseline, monkeypatch):
     network, size = decoder(core="attention"), (200, 5, SIZE)
     grid = torch.rand(size) + 1  # so that a zero is a hidden number
     seen = []
@@ -225,7 +225,7 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_reward_rises(cache, precision):
+def test_training_raises_the_reward(cache, precision):
     wish = {"samples": 16}
     run = trainer(cache, epochs=60, learning_rate=0.01, precision=precision, self_critical=wish)
     rewards = []
@@ -234,8 +234,7 @@ def test_reward_rises(cache, precision):
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
 
 
-def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
-    """Or the gradient is that of other captions than the model's own."""
+def test_samples_come_from_the_current_weights(cache, monkeypatch):
     found, plain = [], SelfCriticalObjective._search
 
     def next_words(decoder, features):
@@ -257,7 +256,7 @@ def test_captions_are_drawn_from_the_weights_as_they_are(cache, monkeypatch):
         torch.testing.assert_close(used, afresh)
 
 
-def test_cross_entropy_can_be_mixed_in(cache):
+def test_cross_entropy_weight_adds_to_the_loss(cache):
     torch.manual_seed(0)
     plain = trainer(cache, learning_rate=1e-9).train_epoch()
     mixed = trainer(
@@ -268,7 +267,7 @@ def test_cross_entropy_can_be_mixed_in(cache):
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4])
-def test_killed_and_resumed_run_ends_with_the_same_weights(cache, batches):
+def test_self_critical_resumed_ends_with_the_same_weights(cache, batches):
     whole = trainer(cache, ema_decay=0.9)
     while not whole.finished:
         last = whole.train_epoch()
@@ -304,12 +303,12 @@ def _copy(state):
         {"feature_dropout": -0.1},
     ],
 )
-def test_senseless_settings_are_refused(wrong):
+def test_self_critical_config_invalid_value_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         SelfCriticalConfig(**wrong)
 
 
-def test_caption_of_a_mirrored_image_is_scored_with_its_sides_exchanged():
+def test_reward_of_flipped_image_swaps_left_and_right():
     vocabulary = Vocabulary.build([[*WORDS, "left", "right"]], min_count=1)
     references = [[["a", "dog", "on", "the", "left"]], [["a", "cat"]], [["a", "boy", "runs"]]]
     goal = SelfCriticalObjective(references, vocabulary, SelfCriticalConfig())

@@ -1,3 +1,5 @@
+"""The training loop: resume, regularization, learning rate, and moving average."""
+
 import math
 
 import pytest
@@ -57,7 +59,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("core", ["stack", "attention"])
 @pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
-def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batches, core):
+def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, batches, core):
     settings = config(
         ema_decay=0.9,
         save_every=1,
@@ -95,7 +97,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(dataset, cache, batch
         assert torch.equal(weights(resumed)[name], expected), name
 
 
-def test_small_decoder_learns_its_captions_by_heart(cache):
+def test_trainer_memorizes_few_captions(cache):
     captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(IMAGES)]
     settings = config(epochs=150, learning_rate=0.02, hflip=False, label_smoothing=0.0)
     trainer = Trainer(decoder(dropout=0.0), CaptionDataset(captions), cache, settings)
@@ -116,9 +118,7 @@ def test_small_decoder_learns_its_captions_by_heart(cache):
     assert last.captions_per_second > 0
 
 
-def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
-    """With the weight, the error of what it reconstructs falls; without, it stays."""
-
+def test_reconstruction_weight_lowers_reconstruction_error(dataset, cache):
     def error(weight):
         model = decoder(core="memory", dropout=0.0)
         settings = config(epochs=30, learning_rate=0.01, hflip=False, reconstruction_weight=weight)
@@ -136,15 +136,13 @@ def test_a_reconstructing_decoder_learns_its_images_from_words(dataset, cache):
     assert error(1.0) < 0.8 * error(0.0)
 
 
-def test_untrained_decoder_is_as_unsure_as_its_vocabulary_is_large(dataset, cache):
+def test_untrained_perplexity_is_about_the_vocabulary_size(dataset, cache):
     trainer = Trainer(decoder(), dataset, cache, config(learning_rate=1e-12))
     assert math.log(trainer.train_epoch().perplexity) == pytest.approx(math.log(WORDS), rel=0.15)
 
 
 @pytest.mark.parametrize(("mirror", "seen"), [(True, {0, 1}), (False, {0})])
-def test_captions_are_learned_with_the_view_they_were_drawn_for(
-    dataset, cache, monkeypatch, mirror, seen
-):
+def test_trainer_reads_the_views_of_the_batches(dataset, cache, monkeypatch, mirror, seen):
     asked = []
     read = cache.read
 
@@ -159,7 +157,7 @@ def test_captions_are_learned_with_the_view_they_were_drawn_for(
     assert {view for _, views in asked for view in views} == seen
 
 
-def test_gradient_is_clipped(dataset, cache):
+def test_gradient_norm_is_clipped(dataset, cache):
     free = Trainer(decoder(), dataset, cache, config(clip_norm=0.0)).train_epoch()
     seen = []
     trainer = Trainer(decoder(), dataset, cache, config(clip_norm=0.01))
@@ -176,7 +174,7 @@ def test_gradient_is_clipped(dataset, cache):
     assert max(seen) <= 0.01 * 1.001
 
 
-def test_running_average_follows_its_equation(dataset, cache):
+def test_ema_follows_its_equation(dataset, cache):
     trainer = Trainer(decoder(), dataset, cache, config(ema_decay=0.5))
     expected = {n: p.detach().clone() for n, p in trainer.cached_model.named_parameters()}
 
@@ -190,7 +188,7 @@ def test_running_average_follows_its_equation(dataset, cache):
         torch.testing.assert_close(weight.detach(), expected[name])
 
 
-def test_learning_rate_rises_then_falls():
+def test_learning_rate_warms_up_then_decays():
     rates = [
         config(warmup_steps=10, learning_rate=2.0).learning_rate_at(step, 100)
         for step in range(100)
@@ -203,12 +201,12 @@ def test_learning_rate_rises_then_falls():
     short = [
         config(warmup_steps=200, learning_rate=2.0).learning_rate_at(step, 40) for step in range(40)
     ]
-    assert short.index(max(short)) == 3  # a run of few batches does not end while the rate rises
+    assert short.index(max(short)) == 3  # warm-up is at most a tenth of the steps
     constant = config(schedule="constant", warmup_steps=0, learning_rate=2.0)
     assert {constant.learning_rate_at(step, 100) for step in range(100)} == {2.0}
 
 
-def test_divergence_is_said_with_what_to_do(dataset, cache):
+def test_divergence_error_advises_lower_learning_rate(dataset, cache):
     cache.rows[:] = float("nan")
     trainer = Trainer(decoder(), dataset, cache, config())
     with pytest.raises(TrainingError, match="Lower the learning rate"):
@@ -229,13 +227,13 @@ def test_divergence_is_said_with_what_to_do(dataset, cache):
         ("doubly_stochastic_weight", -1.0),
     ],
 )
-def test_senseless_settings_are_refused(name, value):
+def test_training_config_invalid_value_is_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         TrainingConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["word_dropout", "scheduled_sampling", "doubly_stochastic_weight"])
-def test_each_regulariser_changes_what_is_learned(dataset, cache, name):
+def test_regularizer_changes_the_weights(dataset, cache, name):
     ends = []
     for value in (0.0, 0.5):
         settings = config(epochs=2, **{name: value})
@@ -246,8 +244,8 @@ def test_each_regulariser_changes_what_is_learned(dataset, cache, name):
     assert not torch.allclose(*ends)
 
 
-def test_doubly_stochastic_term_spreads_attention(dataset, cache):
-    """The cost that it adds is lower after a run that paid for it."""
+def test_doubly_stochastic_weight_spreads_attention(dataset, cache):
+    """The penalty is lower after training with it."""
     costs = []
     for weight in (0.0, 5.0):
         settings = config(epochs=15, learning_rate=0.02, doubly_stochastic_weight=weight)
@@ -257,13 +255,13 @@ def test_doubly_stochastic_term_spreads_attention(dataset, cache):
         (batch,) = dataset.batches(100)
         trainer.cached_model.requires_grad_(False)
         features = trainer.cached_model.encode(cache, batch.images)
-        taught = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image_index)
-        costs.append(float(doubly_stochastic(taught.attention, batch.inputs.batch_sizes.tolist())))
+        output = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image_index)
+        costs.append(float(doubly_stochastic(output.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]
 
 
-def test_every_weight_learns_from_own_words_in_16_bits(dataset, cache):
-    """A pass without gradients must leave no copies of the weights for the pass that has them."""
+def test_scheduled_sampling_in_bfloat16_trains_all_weights(dataset, cache):
+    """Autocast must not reuse weights that it cached in the pass without gradients."""
     settings = config(epochs=1, precision="bfloat16", scheduled_sampling=0.5, batch_size=100)
     trainer = Trainer(decoder(core="attention"), dataset, cache, settings)
     trainer.train_epoch()
