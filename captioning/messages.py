@@ -18,6 +18,13 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
+def escape_unprintable(text: str) -> str:
+    """Return ``text`` with line breaks, control and other unprintable characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def check_minimum(config: object, **minimums: int) -> None:
     """Check that fields of a config are not too small.
 

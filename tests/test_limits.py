@@ -10,9 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "captioning"
 MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 320, 45, 7
 # Modules and functions that do not keep the limits yet. Remove each entry with its cause.
-PENDING: set[str] = {
-    "inference/captioner.py",
-}
+PENDING: set[str] = set()
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:

@@ -13,8 +13,7 @@ from captioning.bulk.writers.registry import writes_per_image
 from captioning.cli.caption_config import CaptionConfig, paths_without_files, resolve_format
 from captioning.cli.progress import count_in_background, progress_bar
 from captioning.files import is_special_file
-from captioning.inference.results import one_line
-from captioning.messages import format_count
+from captioning.messages import escape_unprintable, format_count
 from captioning.sources.image_names import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
@@ -130,7 +129,7 @@ class RunReport:
         total = format_count(counts.captioned + counts.failed, "image")
         self.console.print(f"{counts.failed:,} of {total} could not be captioned:")
         for row in self._failures:
-            self.console.print(f"  {one_line(row.error)}")
+            self.console.print(f"  {escape_unprintable(row.error)}")
         if counts.failed > len(self._failures):
             others = counts.failed - len(self._failures)
             self.console.print(f"  ... and {others:,} more (see the output)")

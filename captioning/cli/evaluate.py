@@ -6,9 +6,10 @@ image was captioned, 1 if some images failed, 2 for wrong usage.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from rich.console import Console
 
 from captioning.cli.consensus import add_consensus
 from captioning.cli.progress import progress_bar, stderr_console
@@ -17,6 +18,9 @@ from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.messages import check_minimum
 from captioning.metrics.java import check_java
+
+if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from captioning.evaluation.evaluate import EvaluationResult
 
 _MAX_FAILURES = 5  # that are listed
 
@@ -111,9 +115,15 @@ def run(config: EvaluateConfig) -> int:
             ),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    console.print(f"Captions written to {output}")
+    _print_evaluation(evaluation, console, as_json=config.json)
+    return 1 if evaluation.errors else 0
+
+
+def _print_evaluation(evaluation: "EvaluationResult", console: Console, *, as_json: bool) -> None:
+    """Print the report to standard output, and the problems of the data to the console."""
     if problems := evaluation.split.problems.report():
         console.print(problems)
-    console.print(f"Captions written to {output}")
     report = Report(
         evaluation.scores,
         evaluation.captions,
@@ -121,7 +131,6 @@ def run(config: EvaluateConfig) -> int:
         evaluation.signature,
         evaluation.train_captions,
     )
-    print(report.as_json() if config.json else report.table())  # noqa: T201
+    print(report.as_json() if as_json else report.table())  # noqa: T201
     for reason in list(evaluation.errors.values())[:_MAX_FAILURES]:
         console.print(f"Not captioned: {reason}")
-    return 1 if evaluation.errors else 0

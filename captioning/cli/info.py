@@ -11,7 +11,7 @@ from rich.text import Text
 
 from captioning.decoding import search_to_json
 from captioning.inference.captioner import Captioner
-from captioning.inference.results import one_line
+from captioning.messages import escape_unprintable
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def run(config: InfoConfig) -> int:
         return 0
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for title, content in sections.items():
-        table.add_row(Text(one_line(title), style="bold"), "")
+        table.add_row(Text(escape_unprintable(title), style="bold"), "")
         for name, value in content.items():
             shown = f"{value:,}" if name == "parameters" else str(value)
-            # Text prints markup literally, and one_line escapes control characters.
-            table.add_row(Text(f"  {one_line(name)}"), Text(one_line(shown)))
+            # Text prints markup literally, and escape_unprintable escapes control characters.
+            table.add_row(Text(f"  {escape_unprintable(name)}"), Text(escape_unprintable(shown)))
     console.print(table)
     return 0

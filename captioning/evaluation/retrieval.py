@@ -119,5 +119,7 @@ def retrieval_scores(ranks: Int[np.ndarray, " N"], images: int) -> RetrievalScor
     """
     if not len(ranks):
         raise DataError("there are no sentences, so there are no retrieval scores.")
-    recall = [float((ranks <= k).mean()) for k in (1, 5, 10)]
-    return RetrievalScores(*recall, float(np.median(ranks)), len(ranks), images)
+    recall_1, recall_5, recall_10 = (float((ranks <= k).mean()) for k in (1, 5, 10))
+    return RetrievalScores(
+        recall_1, recall_5, recall_10, float(np.median(ranks)), len(ranks), images
+    )

@@ -219,14 +219,7 @@ class Captioner:
         """
         if not isinstance(images, list | tuple):
             return self.caption(images, search=search)  # type: ignore[arg-type]
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
-        results: list[CaptionResult] = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            names = [name_source(image, f"image {n}") for n, image in enumerate(batch, start)]
-            results += caption_in_memory(self._generator, batch, names, search=search)
-        return results
+        return caption_in_memory(self._generator, images, search=search, batch_size=batch_size)
 
     def caption_folder(
         self,

@@ -9,12 +9,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.decoding import SearchMethod
-from captioning.errors import ImageError
+from captioning.errors import ConfigError, ImageError
 from captioning.images.decode import ImageSource, read_image
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.images.worker_pool import ImageRef
-from captioning.inference.display import make_preview
+from captioning.inference.display import make_preview, name_source
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
 
@@ -35,36 +35,50 @@ def read_pixels(
 def caption_in_memory(
     generator: CaptionGenerator,
     images: Sequence[ImageSource],
-    names: Sequence[str],
     *,
     search: SearchMethod | None,
+    batch_size: int,
 ) -> list[CaptionResult]:
-    """Caption one batch of images; one that cannot be read has a result with an ``error``.
+    """Caption images of any kind; one that cannot be read has a result with an ``error``.
 
     Args:
         generator: Generates the captions.
         images: Paths, bytes, open files, Pillow images or arrays.
-        names: The source of each result.
         search: The search; None for the model's default.
+        batch_size: Images per batch.
+
+    Raises:
+        ConfigError: ``batch_size`` is below 1.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
+    results: list[CaptionResult] = []
+    for start in range(0, len(images), batch_size):
+        results += _caption_batch(generator, images[start : start + batch_size], start, search)
+    return results
+
+
+def _caption_batch(
+    generator: CaptionGenerator,
+    images: Sequence[ImageSource],
+    start: int,
+    search: SearchMethod | None,
+) -> Iterator[CaptionResult]:
+    """Yield the results of one batch, whose first image has the number ``start``."""
     pixels: list[Tensor] = []
-    previews: list[bytes] = []
-    errors: list[str] = []
+    outcomes: list[tuple[bytes, str]] = []  # preview and error of each image
     for image in images:
         try:
             tensor, preview = read_pixels(image, generator.preprocessing)
         except ImageError as error:
-            previews.append(b"")
-            errors.append(str(error))
+            outcomes.append((b"", str(error)))
         else:
             pixels.append(tensor)
-            previews.append(preview)
-            errors.append("")
+            outcomes.append((preview, ""))
     captions = iter(generator.generate(torch.stack(pixels), search) if pixels else ())
-    return [
-        CaptionResult(name, () if error else next(captions), error, preview)
-        for name, error, preview in zip(names, errors, previews, strict=True)
-    ]
+    for number, (image, (preview, reason)) in enumerate(zip(images, outcomes, strict=True), start):
+        source = name_source(image, f"image {number}")
+        yield CaptionResult(source, () if reason else next(captions), reason, preview)
 
 
 def caption_loaded(

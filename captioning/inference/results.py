@@ -77,12 +77,3 @@ class CaptionResult:
             for caption in self.captions[:_CAPTIONS_SHOWN]
         )
         return f"<div>{image}<ol>{rows}</ol></div>"
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` with line breaks and unprintable characters escaped."""
-    return text if text.isprintable() else "".join(map(_escape_unprintable, text))
-
-
-def _escape_unprintable(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.files import FileWriter
-from captioning.inference.results import one_line
+from captioning.messages import escape_unprintable
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -77,4 +77,4 @@ def _address_of(file_name: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(one_line(text))
+    return html.escape(escape_unprintable(text))

@@ -2,7 +2,7 @@
 
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.files import FileWriter
-from captioning.inference.results import one_line
+from captioning.messages import escape_unprintable
 
 
 class TextWriter(FileWriter):
@@ -13,8 +13,8 @@ class TextWriter(FileWriter):
 
     def _write_row(self, row: CaptionRow) -> None:
         if not row.ok:
-            self.file.write(f"({one_line(row.error)})\n")
+            self.file.write(f"({escape_unprintable(row.error)})\n")
             return
-        self.file.write(f"{one_line(row.image)}: {one_line(row.captions[0])}\n")
+        self.file.write(f"{escape_unprintable(row.image)}: {escape_unprintable(row.captions[0])}\n")
         for caption in row.captions[1:]:
-            self.file.write(f"    {one_line(caption)}\n")
+            self.file.write(f"    {escape_unprintable(caption)}\n")
