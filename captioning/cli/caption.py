@@ -83,13 +83,7 @@ def _load_model(
     captioner = Captioner.from_pretrained(config.model, device=config.device, seed=config.seed)
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
-    captioner = add_consensus(
-        captioner,
-        config.consensus_data,
-        cache=config.cache,
-        workers=config.workers,
-        console=console,
-    )
+    captioner = add_consensus(captioner, config.consensus, config.workers, console)
     captioner.check_search(search)  # again: consensus reranking needs several captions per image
     batch_size = config.batch_size
     if batch_size == "auto":

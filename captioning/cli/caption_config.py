@@ -10,6 +10,7 @@ import tyro
 
 from captioning.bulk.partition import Partition
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, writes_per_image
+from captioning.cli.consensus import ConsensusFlags
 from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
 from captioning.messages import check_minimum
@@ -92,14 +93,9 @@ class CaptionConfig:
     """Model directory, or id on the Hugging Face hub."""
     device: str = "auto"
     """Device of the model: auto, cpu, cuda or mps."""
-    consensus_data: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
-    ] = ()
-    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
-    one closest to the captions of similar training images wins."""
-    cache: Path = Path("features")
-    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
+    consensus: Annotated[ConsensusFlags, tyro.conf.arg(name="")] = field(
+        default_factory=ConsensusFlags
+    )
 
     # Search
     search: Annotated[SearchFlags, tyro.conf.arg(name="")] = field(default_factory=SearchFlags)
@@ -143,7 +139,7 @@ def _check_order(config: CaptionConfig) -> None:
     """Refuse a command whose images were read as the values of a flag before them."""
     given = config.search.given()
     lists = {
-        "--consensus-data": config.consensus_data,
+        "--consensus-data": config.consensus.consensus_data,
         "--required-words": given.get("required_words"),
         "--forbidden-words": given.get("forbidden_words"),
     }

@@ -1,9 +1,10 @@
-"""Extraction of the images that ``--consensus-data`` names."""
+"""Consensus reranking on the command line: its flags, and the extraction of its images."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from rich.console import Console
 
 from captioning.cli.progress import progress_bar
@@ -13,19 +14,32 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from captioning.inference.captioner import Captioner
 
 
+@dataclass(frozen=True)
+class ConsensusFlags:
+    """The flags of consensus reranking."""
+
+    consensus_data: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
+    one closest to the captions of similar training images wins."""
+    cache: Path = Path("features")
+    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
+
+
 def add_consensus(
-    captioner: "Captioner", data: Sequence[str], *, cache: Path, workers: int, console: Console
+    captioner: "Captioner", flags: ConsensusFlags, workers: int, console: Console
 ) -> "Captioner":
-    """Return a captioner with consensus reranking, or the same one if ``data`` is empty.
+    """Return a captioner with consensus reranking, or the same one without ``--consensus-data``.
 
     Args:
         captioner: The model.
-        data: Data sets whose training images are compared with each captioned image.
-        cache: Directory of the images' feature vectors.
-        workers: Processes that read images.
+        flags: Data sets whose training images are compared with each captioned image.
+        workers: Processes that decode images.
         console: Receives progress, and the number of images that cannot be read.
     """
-    if not data:
+    if not flags.consensus_data:
         return captioner
     with progress_bar(console, unit="images/s") as progress:
         task = progress.add_task("extracting features", total=None)
@@ -41,7 +55,9 @@ def add_consensus(
             announced = done < total
             progress.update(task, completed=done, total=total)
 
-        reranking = captioner.with_consensus(*data, cache=cache, workers=workers, on_progress=show)
+        reranking = captioner.with_consensus(
+            *flags.consensus_data, cache=flags.cache, workers=workers, on_progress=show
+        )
     assert reranking.consensus is not None
     if unreadable := reranking.consensus.unreadable:
         console.print(

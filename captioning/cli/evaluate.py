@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 
-from captioning.cli.consensus import add_consensus
+from captioning.cli.consensus import ConsensusFlags, add_consensus
 from captioning.cli.progress import progress_bar, stderr_console
 from captioning.cli.report import Report
 from captioning.cli.search_flags import SearchFlags, apply_flags
@@ -62,14 +62,9 @@ class EvaluateConfig:
     """Print JSON instead of a table."""
     device: str = "auto"
     """Device of the model: auto, cpu, cuda or mps."""
-    consensus_data: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
-    ] = ()
-    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
-    one closest to the captions of similar training images wins."""
-    cache: Path = Path("features")
-    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
+    consensus: Annotated[ConsensusFlags, tyro.conf.arg(name="")] = field(
+        default_factory=ConsensusFlags
+    )
     search: Annotated[SearchFlags, tyro.conf.arg(name="")] = field(default_factory=SearchFlags)
     batch_size: int = 16
     """Images per batch."""
@@ -93,13 +88,7 @@ def run(config: EvaluateConfig) -> int:
     check_writable(output)
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
-    captioner = add_consensus(
-        captioner,
-        config.consensus_data,
-        cache=config.cache,
-        workers=config.workers,
-        console=console,
-    )
+    captioner = add_consensus(captioner, config.consensus, config.workers, console)
     with progress_bar(console, unit="images/s") as progress:
         task = progress.add_task("captioning", total=None)
         evaluation = evaluate(
