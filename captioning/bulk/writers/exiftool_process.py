@@ -143,13 +143,14 @@ class ExifTool:
 
         for _ in range(2):
             started = time.monotonic()
-            if self._tool is None:
+            if self._tool is None or self._tool._process.poll() is not None:
+                self._kill()
                 self._tool = self._start()
             try:
                 with _watch(self._tool, self.time_limit):
                     return str(self._tool.execute(*arguments))
-            except (OSError, ValueError, ExifToolException):
-                self._kill()
+            except (OSError, ValueError, UserWarning, ExifToolException):
+                self._kill()  # PyExifTool also warns if the process has died
             except BaseException:
                 self._kill()  # its answer would be read as the answer to the next command
                 raise
