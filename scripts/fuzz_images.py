@@ -1,12 +1,12 @@
-"""Damage valid images in thousands of ways and see that each is read or refused, never worse.
+"""Fuzz the image reader: damaged images must be read or refused with an ImageError.
 
     python scripts/fuzz_images.py --tries 10000 --seed 0 --time-limit 10 --memory 2
 
-Each try takes one of some forty small files in all formats and modes that Pillow writes, damages
-it, and reads it twice, with and without ``allow_truncated``, in a process with limited memory. Any
-other end than an image or an ImageError is a problem: another exception, memory that runs out, a
-process that crashes, an image that takes too long. ``--only N`` repeats one try; ``--keep`` names
-a folder for the files that made problems. Exits with 1 if there was one.
+Each try damages one of about forty small files in the formats and modes that Pillow writes. It is
+read twice, with and without ``allow_truncated``, in a process with limited memory. Any other end
+than an image or an ImageError is a problem: another exception, a lack of memory, a crash, or a
+timeout. ``--only N`` repeats one try; ``--keep`` saves the files with problems in a folder. The
+exit code is 1 if there was a problem.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from captioning.errors import ImageError
 from captioning.images.decode import MAX_PIXELS, read_image
 
 SIZE = (48, 36)
-ENDINGS = {True: "with allow_truncated", False: "by default"}
+MODES = {True: "with allow_truncated", False: "by default"}
 Generator = np.random.Generator
 
 
@@ -46,7 +46,7 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def valid_images() -> dict[str, bytes]:
-    """Return small files by name; formats that this Pillow does not write are left out."""
+    """Return small files by name; formats that this Pillow cannot write are skipped."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     photo = Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
     images: dict[str, bytes] = {}
@@ -55,7 +55,7 @@ def valid_images() -> dict[str, bytes]:
             try:
                 images[name] = saved(image, form, **options)
             except (KeyError, OSError) as error:
-                print(f"left out {name}: {error}")
+                print(f"Skipping {name}: {error}")
     return images
 
 
@@ -63,9 +63,9 @@ Recipe = tuple[str, tuple[Image.Image, str, dict[str, Any]]]
 
 
 def exif(orientation: int) -> Image.Exif:
-    made = Image.Exif()
-    made[0x0112], made[0x010F] = orientation, "a camera"
-    return made
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010F] = orientation, "a camera"
+    return tags
 
 
 def jpegs(photo: Image.Image) -> Iterator[Recipe]:
@@ -131,15 +131,15 @@ def others(photo: Image.Image) -> Iterator[Recipe]:
 
 
 def interlaced(width: int = 13, height: int = 11) -> bytes:
-    """Return an interlaced PNG, which Pillow does not write; PNG specification, section 8.2."""
+    """Return an interlaced PNG, which Pillow cannot write (PNG specification, section 8.2)."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + check
 
-    passes = "0088 4088 0448 2044 0224 1022 0112"  # first column and row, steps between them
+    passes = "0088 4088 0448 2044 0224 1022 0112"  # first column, first row, column step, row step
     rows = b""
-    for x, y, dx, dy in (map(int, each) for each in passes.split()):
+    for x, y, dx, dy in (map(int, digits) for digits in passes.split()):
         line = b"\0" + bytes(range(len(range(x, width, dx))))
         rows += line * len(range(y, height, dy))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
@@ -150,60 +150,60 @@ def interlaced(width: int = 13, height: int = 11) -> bytes:
 # --- damage --------------------------------------------------------------------------------------
 
 
-def flip(content: bytearray, random: Generator) -> None:
+def flip_bytes(content: bytearray, random: Generator) -> None:
     for _ in range(random.integers(1, 9)):
         content[random.integers(len(content))] = random.integers(256)
 
 
-def flip_early(content: bytearray, random: Generator) -> None:
+def flip_early_bytes(content: bytearray, random: Generator) -> None:
     for _ in range(random.integers(1, 5)):
         content[random.integers(min(len(content), 128))] = random.choice([0, 1, 127, 128, 255])
 
 
-def block(content: bytearray, random: Generator) -> slice:
+def random_block(content: bytearray, random: Generator) -> slice:
     start = int(random.integers(len(content)))
     return slice(start, start + int(random.integers(1, 65)))
 
 
-def zero(content: bytearray, random: Generator) -> None:
-    part = block(content, random)
+def zero_block(content: bytearray, random: Generator) -> None:
+    part = random_block(content, random)
     content[part] = bytes(len(content[part]))
 
 
-def double(content: bytearray, random: Generator) -> None:
-    part = block(content, random)
+def repeat_block(content: bytearray, random: Generator) -> None:
+    part = random_block(content, random)
     content[part.start : part.start] = content[part] * int(random.integers(1, 4))
 
 
-def delete(content: bytearray, random: Generator) -> None:
-    del content[block(content, random)]
+def delete_block(content: bytearray, random: Generator) -> None:
+    del content[random_block(content, random)]
 
 
-def cut(content: bytearray, random: Generator) -> None:
+def truncate(content: bytearray, random: Generator) -> None:
     del content[random.integers(len(content)) :]
 
 
 def set_number(content: bytearray, random: Generator) -> None:
-    """Overwrite what may be a length, a size or an offset, in either order of the bytes."""
+    """Overwrite a possible length, size or offset, in either byte order."""
     width = int(random.choice([2, 4]))
     place = int(random.integers(max(1, min(len(content), 600) - width)))
-    odd = [0, 1, 2, 255, 256, 32767, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
-    value = int(random.choice(odd)) % (1 << 8 * width)
+    values = [0, 1, 2, 255, 256, 32767, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+    value = int(random.choice(values)) % (1 << 8 * width)
     content[place : place + width] = value.to_bytes(width, str(random.choice(["little", "big"])))  # type: ignore[arg-type]
 
 
 DAMAGE: tuple[Callable[[bytearray, Generator], None], ...] = (
-    flip, flip_early, zero, double, delete, cut, set_number
+    flip_bytes, flip_early_bytes, zero_block, repeat_block, delete_block, truncate, set_number
 )  # fmt: skip
 
 
-def damaged(images: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
-    """Return the name and the bytes of one try, the same ones each time it is asked for."""
+def damage_image(images: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
+    """Return the name and the bytes of one try, which depend only on its number and the seed."""
     random = np.random.default_rng([seed, number])
     names = list(images)
     name = names[number % len(names)]
     content = bytearray(images[name])
-    if random.random() < 0.1:  # the beginning of one, the end of another
+    if random.random() < 0.1:  # the start of one file, the end of another
         other = images[names[random.integers(len(names))]]
         content[random.integers(len(content)) :] = other[random.integers(len(other)) :]
         name += ", spliced"
@@ -215,11 +215,11 @@ def damaged(images: dict[str, bytes], seed: int, number: int) -> tuple[str, byte
     return name, bytes(content)
 
 
-# --- reading in a process of its own -------------------------------------------------------------
+# --- reading in a separate process ---------------------------------------------------------------
 
 
 def read(content: bytes, allow_truncated: bool, max_pixels: int) -> tuple[str, str]:
-    """Return how it ended and what there is to say about it."""
+    """Read an image; return the kind of outcome and its details."""
     try:
         image = read_image(content, allow_truncated=allow_truncated, max_pixels=max_pixels)
     except ImageError as error:
@@ -228,22 +228,22 @@ def read(content: bytes, allow_truncated: bool, max_pixels: int) -> tuple[str, s
         return "refused", str(error)
     except BaseException as error:
         return type(error).__name__, "".join(traceback.format_exception(error)[-4:])
-    right = image.mode == "RGB" and image.width * image.height <= max_pixels
-    return ("read", "") if right else ("wrong image", f"{image.mode} {image.size}")
+    is_valid = image.mode == "RGB" and image.width * image.height <= max_pixels
+    return ("read", "") if is_valid else ("wrong image", f"{image.mode} {image.size}")
 
 
-def work(pipe: Connection, memory: float, max_pixels: int) -> None:
+def serve(pipe: Connection, memory: float, max_pixels: int) -> None:
     limit = int(memory * (1 << 30))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff says there what it finds
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints its warnings there
     while True:
         content, allow_truncated = pipe.recv()
         pipe.send(read(content, allow_truncated, max_pixels))
 
 
 class Reader:
-    """A process that reads images, begun anew when it dies or hangs."""
+    """A process that reads images and restarts if it dies or hangs."""
 
     def __init__(self, time_limit: float, memory: float, max_pixels: int) -> None:
         self.time_limit = time_limit
@@ -251,26 +251,26 @@ class Reader:
         self.start()
 
     def start(self) -> None:
-        """Begin a process."""
+        """Start a process."""
         context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, *self.limits), daemon=True)
+        self.pipe, child_pipe = context.Pipe()
+        self.process = context.Process(target=serve, args=(child_pipe, *self.limits), daemon=True)
         self.process.start()
-        theirs.close()
+        child_pipe.close()
 
     def read(self, content: bytes, allow_truncated: bool) -> tuple[str, str]:
-        """Return how reading an image ended, whatever became of the process."""
+        """Read an image in the process; return the kind of outcome and its details."""
         try:
             self.pipe.send((content, allow_truncated))
             if self.pipe.poll(self.time_limit):
                 return self.pipe.recv()
-            ending = "time limit", f"not done after {self.time_limit:g} seconds"
+            outcome = "time limit", f"not finished after {self.time_limit:g} seconds"
         except (EOFError, ConnectionError):
             self.process.join()
-            ending = "crash", f"exit status {self.process.exitcode}"
+            outcome = "crash", f"exit status {self.process.exitcode}"
         self.stop()
         self.start()
-        return ending
+        return outcome
 
     def stop(self) -> None:
         """End the process."""
@@ -282,52 +282,54 @@ class Reader:
 # --- the run -------------------------------------------------------------------------------------
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tries", type=int, default=10_000)
+    parser.add_argument("--tries", type=int, default=10_000, help="number of tries")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--time-limit", type=float, default=10, help="seconds for one reading")
-    parser.add_argument("--memory", type=float, default=2, help="GiB for the reading process")
+    parser.add_argument("--time-limit", type=float, default=10, help="seconds per image")
+    parser.add_argument("--memory", type=float, default=2, help="memory limit in GiB")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS)
-    parser.add_argument("--keep", type=Path, help="folder for the files that made problems")
-    parser.add_argument("--only", type=int, help="repeat the try of this number alone")
+    parser.add_argument("--keep", type=Path, help="folder for files with problems")
+    parser.add_argument("--only", type=int, help="repeat only this try")
     return parser.parse_args()
 
 
 def main() -> int:
-    options = parsed()
+    options = parse_arguments()
     images = {**valid_images(), "png interlaced": interlaced()}
     reader = Reader(options.time_limit, options.memory, options.max_pixels)
     for name, content in images.items():
-        if (ending := reader.read(content, False))[0] != "read":
-            print(f"{name} is not even read undamaged: {ending}")
+        if (outcome := reader.read(content, False))[0] != "read":
+            print(f"cannot read the undamaged {name}: {outcome}")
             return 1
-    endings: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     problems = 0
     slowest = (0.0, -1)
     start = time.perf_counter()
     for number in range(options.tries) if options.only is None else [options.only]:
-        name, content = damaged(images, options.seed, number)
-        for allow_truncated, how in ENDINGS.items():
-            begun = time.perf_counter()
-            ending, detail = reader.read(content, allow_truncated)
-            slowest = max(slowest, (time.perf_counter() - begun, number))
-            endings[ending] += 1
+        name, content = damage_image(images, options.seed, number)
+        for allow_truncated, mode in MODES.items():
+            started = time.perf_counter()
+            outcome, detail = reader.read(content, allow_truncated)
+            slowest = max(slowest, (time.perf_counter() - started, number))
+            outcomes[outcome] += 1
             if options.only is not None:
-                print(f"{name}: {ending} {how} {detail}")
-            elif ending not in ("read", "refused"):
+                print(f"{name}: {outcome} {mode} {detail}")
+            elif outcome not in ("read", "refused"):
                 problems += 1
-                print(f"try {number} ({name}): {ending} {how}: {detail}", flush=True)
-                keep(options.keep, number, content)
+                print(f"try {number} ({name}): {outcome} {mode}: {detail}", flush=True)
+                save_problem(options.keep, number, content)
     reader.stop()
     if options.only is not None:
-        keep(options.keep, options.only, content)
-        problems = sum(endings[each] for each in endings if each not in ("read", "refused"))
+        save_problem(options.keep, options.only, content)
+        problems = sum(
+            count for outcome, count in outcomes.items() if outcome not in ("read", "refused")
+        )
     report = {
         "tries": options.tries if options.only is None else 1,
         "kinds": len(images),
         "seed": options.seed,
-        "endings": dict(endings),
+        "outcomes": dict(outcomes),
         "problems": problems,
         "seconds": round(time.perf_counter() - start, 1),
         "slowest_seconds": round(slowest[0], 2),
@@ -337,7 +339,7 @@ def main() -> int:
     return int(problems > 0)
 
 
-def keep(folder: Path | None, number: int, content: bytes) -> None:
+def save_problem(folder: Path | None, number: int, content: bytes) -> None:
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.bin").write_bytes(content)
