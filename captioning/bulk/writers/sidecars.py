@@ -30,7 +30,9 @@ class OutputPaths:
         self.suffix = suffix
         self._image_folder: str | None = None
         self._long_names: dict[str, str] = {}
-        self._owners: dict[int, int] = {}
+        self._owners: dict[int, int] = {}  # hash of an image by that of its file
+        self._numbers: dict[int, int] = {}  # by hash of the image, if it is not 1
+        self._last_numbers: dict[int, int] = {}  # by hash of the file without a number
 
     def path_for(self, image: str) -> Path:
         """Return the file of an image; call it in input order."""
@@ -42,11 +44,22 @@ class OutputPaths:
         if self.suffix:
             file_name = self._long_names.get(name, _stem(name) + self.suffix)
         path = (Path(image_folder) if self.folder is None else self.folder) / file_name
-        owner, number = hash(image), 1
-        while self._owners.setdefault(_collision_key(path), owner) != owner:
+        owner, first_key = hash(image), _collision_key(path)
+        if owner not in self._numbers and self._owners.setdefault(first_key, owner) != owner:
+            self._numbers[owner] = self._find_free_number(path, name, owner)
+        number = self._numbers.get(owner, 1)
+        return path if number == 1 else path.with_name(self._numbered(name, number))
+
+    def _find_free_number(self, path: Path, name: str, owner: int) -> int:
+        """Return the first number under which no other image has a file."""
+        first_key = _collision_key(path)
+        number = self._last_numbers.get(first_key, 1)  # smaller ones are taken
+        while True:
             number += 1
-            path = path.with_name(self._numbered(name, number))
-        return path
+            key = _collision_key(path.with_name(self._numbered(name, number)))
+            if self._owners.setdefault(key, owner) == owner:
+                self._last_numbers[first_key] = number
+                return number
 
     def _numbered(self, name: str, number: int) -> str:
         if not self.suffix:
