@@ -1,8 +1,8 @@
-"""Measure what a long folder run costs beside the network: memory that grows, journal and writers.
+"""Measure the cost of a long run apart from the network: memory, journal and writers.
 
-Each run is a process of its own that captions links to a few JPEGs into a file of JSON lines. Given
-are its images per second; its resident memory after the first thousand images, at the end, and
-at most; and the share of the time that went into the journal and the output.
+Each run is a process of its own that captions links to a few JPEGs into a file of JSON lines. The
+report has images per second; resident memory after the first thousand images, at the end, and at
+its peak; and the share of the time that the journal and the output take.
 
     python scripts/bench_folder.py --images 1000 100000 --photos photos --model runs/small/model
 """
@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-DIFFERENT = 20
+PHOTOS = 20
 RUN = """
 import json, resource, sys, time
 from pathlib import Path
-from captioning.bulk import job as runs
+from captioning.bulk import job
 from captioning.bulk.journal import Journal
 from captioning.bulk.writers.base import Writer
+from captioning.bulk.writers.files import FileWriter
 
 spent, written, memory = 0.0, 0, {}
 
@@ -35,28 +36,28 @@ def resident():
     return pages * resource.getpagesize()
 
 def timed(call):
-    def wrapped(*given, **named):
+    def wrapped(*args, **kwargs):
         global spent
         start = time.perf_counter()
         try:
-            return call(*given, **named)
+            return call(*args, **kwargs)
         finally:
             spent += time.perf_counter() - start
     return wrapped
 
 def counted(call):
-    def wrapped(*given):
+    def wrapped(*args):
         global written
-        call(*given)
+        call(*args)
         written += 1
         if written == 1000:
             memory["after 1000"] = resident()
         memory["end"] = 0
     return wrapped
 
-for owner, name in ((Journal, "find"), (Journal, "add"), (Writer, "keep"), (runs, "stamp_of")):
+for owner, name in ((Journal, "get"), (Journal, "put"), (job, "file_stamp")):
     setattr(owner, name, timed(getattr(owner, name)))
-Writer.write = counted(timed(Writer.write))
+FileWriter.write = counted(timed(FileWriter.write))
 Writer.__exit__ = timed(Writer.__exit__)
 
 from captioning.cli.main import main
@@ -82,24 +83,24 @@ def make_folder(folder: Path, photos: list[Path], images: int) -> None:
 
 
 def draw_photos(folder: Path) -> list[Path]:
-    """Draw a few images of the size that the web likes."""
-    paths = [folder / f"{number}.jpg" for number in range(DIFFERENT)]
+    """Draw a few JPEGs of 640 x 480 pixels."""
+    paths = [folder / f"{number}.jpg" for number in range(PHOTOS)]
     for number, path in enumerate(paths):
-        chance = np.random.default_rng(number)
-        coarse = chance.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        rng = np.random.default_rng(number)
+        coarse = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
         image.save(path, quality=90)
     return paths
 
 
 def copy_photos(source: Path, folder: Path) -> list[Path]:
-    """Copy photos to where they can be linked to."""
+    """Copy photos to the file system of the links."""
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     return [Path(shutil.copy(path, folder / path.name)) for path in found]
 
 
 def measure(folder: Path, arguments: list[str]) -> dict[str, float]:
-    """Caption a folder and return what it took."""
+    """Caption a folder and return its measurements."""
     output = folder.with_name(f"{folder.name}.jsonl")
     words = [sys.executable, "-c", RUN, "caption", str(folder), "-o", str(output), *arguments]
     start = time.perf_counter()
@@ -108,20 +109,20 @@ def measure(folder: Path, arguments: list[str]) -> dict[str, float]:
     with output.open("rb") as file:
         rows = sum(1 for _ in file)
     assert rows == len(list(folder.iterdir())), f"{rows} rows"
-    told = json.loads(done.stdout)
-    memory = {name: round(size / 1e6, 1) for name, size in told["memory"].items()}
+    measured = json.loads(done.stdout)
+    memory = {name: round(size / 1e6, 1) for name, size in measured["memory"].items()}
     return {
         **{f"mb_{name.replace(' ', '_')}": size for name, size in memory.items()},
-        "mb_peak": round(told["peak"] / 1e6, 1),
-        "share_of_journal_and_output": round(told["share"], 4),
+        "mb_peak": round(measured["peak"] / 1e6, 1),
+        "share_of_journal_and_output": round(measured["share"], 4),
         "per_second": round(rows / seconds, 1),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a model directory; the packaged model by default")
-    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; drawn ones by default")
+    parser.add_argument("--model", help="model directory (default: the packaged model)")
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs (default: drawn ones)")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()

@@ -33,8 +33,7 @@ class CaptionConfig:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
     ] = ()
-    """Files, folders, quoted glob patterns, tar archives, URLs, or - to read a list of paths from
-    standard input."""
+    """Files, folders, quoted glob patterns, archives, URLs; - reads paths from standard input."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Include the images in subfolders."""
     follow_links: bool = False
@@ -46,13 +45,11 @@ class CaptionConfig:
     partition: Annotated[
         str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="(default: all)")
     ] = None
-    """Caption only every N-th image, starting with image I; `captioning merge` merges the results
-    of all N partitions."""
+    """Caption every N-th image, from image I on. `captioning merge` merges all N results."""
 
     # Output
     output: OutputFile = None
-    """Output file. For the formats txt, caption, xmp and embed, a folder; without it their files
-    are written next to each image."""
+    """Output file; for txt, caption, xmp and embed a folder, otherwise that of each image."""
     format: Literal[
         "auto",
         "text",
@@ -66,13 +63,12 @@ class CaptionConfig:
         "xmp",
         "embed",
     ] = "auto"
-    """Output format; auto uses the file extension of -o. txt, caption and xmp write one file per
-    image. embed writes into the metadata of the images, or with -o of copies."""
+    """Output format; auto takes it from the file extension of -o.
+    txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
     overwrite: bool = False
     """Replace existing captions: start -o again, or replace the captions of each image."""
     append: bool = False
-    """Append to existing captions of an image (txt, caption, xmp, embed); without it, images that
-    have captions are skipped."""
+    """Append to existing captions of each image, instead of skipping the image."""
     keep_time: bool = False
     """Keep the modification time of images that captions are embedded in."""
     prefix: str = ""
@@ -82,8 +78,7 @@ class CaptionConfig:
     dry_run: bool = False
     """Print what would be captioned, and do nothing."""
     json: bool = False
-    """Print a summary as JSON at the end: to standard output if there is -o, else to standard
-    error."""
+    """Print a summary as JSON at the end, on standard error if there is no -o."""
 
     # Model
     model: Annotated[
@@ -108,7 +103,7 @@ class CaptionConfig:
     workers: int = 2
     """Processes that decode images (0: decode in the main process)."""
     time_limit: float = 60.0
-    """Seconds after which an image that cannot be decoded or fetched fails; needs --workers."""
+    """Seconds after which reading an image is given up (above 0); needs --workers."""
     allow_truncated: bool = False
     """Caption the readable part of truncated image files."""
 

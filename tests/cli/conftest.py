@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from caption_runs import run_command
-from small_captioner import small_checkpoint, write_photos
+from small_captioner import write_photos
 
-from captioning.checkpoint.checkpoint import save_checkpoint
 from captioning.images import worker
 
 ODD_NAMES = (
@@ -24,24 +23,17 @@ ODD_NAMES = (
 )
 
 
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "small"
-    save_checkpoint(small_checkpoint(), directory)
-    return directory
-
-
 @pytest.fixture
 def photos(tmp_path):
     return write_photos(tmp_path / "photos", 3)
 
 
 @pytest.fixture
-def caption(small_model, capsys):
+def caption(model, capsys):
     """Run the command in this process; return its exit code and what it wrote."""
 
     def run(*words):
-        code = run_command("caption", *words, "--model", small_model, "--workers", "0")
+        code = run_command("caption", *words, "--model", model, "--workers", "0")
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     return run

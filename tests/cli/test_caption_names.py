@@ -24,9 +24,9 @@ def test_jsonl_keeps_every_byte_of_names(caption, odd_photos, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_jsonl_on_stdout_is_utf8_in_any_locale(encoding, odd_photos, small_model):
+def test_jsonl_on_stdout_is_utf8_in_any_locale(encoding, odd_photos, model):
     folder = os.path.dirname(odd_photos[0])  # noqa: PTH120
-    words = [sys.executable, "-m", "captioning", "caption", folder, "--model", small_model]
+    words = [sys.executable, "-m", "captioning", "caption", folder, "--model", model]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     ran = subprocess.run(words, env=environment, capture_output=True, check=True)
     assert {os.fsencode(row["image"]) for row in parse_rows(ran.stdout.decode())} == set(odd_photos)

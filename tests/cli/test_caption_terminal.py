@@ -40,9 +40,9 @@ def run_on_terminal(words, *, piped):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 @pytest.mark.parametrize("format_name", ["text", "csv", "jsonl"])
-def test_progress_bar_is_hidden_if_rows_are_shown(format_name, small_model, tmp_path):
+def test_progress_bar_is_hidden_if_rows_are_shown(format_name, model, tmp_path):
     write_photos(tmp_path, 3)
-    words = [*COMMAND, str(tmp_path), "--model", str(small_model), "--format", format_name]
+    words = [*COMMAND, str(tmp_path), "--model", str(model), "--format", format_name]
     code, bar, rows = run_on_terminal(words, piped=True)
     assert code == 0
     assert "3/3" in bar
@@ -54,12 +54,12 @@ def test_progress_bar_is_hidden_if_rows_are_shown(format_name, small_model, tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to a process group")
-def test_ctrl_c_leaves_whole_rows_and_no_traceback(small_model, tmp_path):
+def test_ctrl_c_leaves_whole_rows_and_no_traceback(model, tmp_path):
     (photo,) = write_photos(tmp_path, 1)
     for number in range(4000):
         os.link(photo, tmp_path / f"link{number}.jpg")
     output = tmp_path / "rows.jsonl"
-    words = [*COMMAND, str(tmp_path), "-o", str(output), "--model", str(small_model)]
+    words = [*COMMAND, str(tmp_path), "-o", str(output), "--model", str(model)]
     with subprocess.Popen(
         [*words, "--batch-size", "2"], stderr=subprocess.PIPE, start_new_session=True, text=True
     ) as process:
@@ -75,9 +75,9 @@ def test_ctrl_c_leaves_whole_rows_and_no_traceback(small_model, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_device_and_closed_pipe_end_without_traceback(small_model, tmp_path):
+def test_full_device_and_closed_pipe_end_without_traceback(model, tmp_path):
     write_photos(tmp_path, 40)
-    words = [*COMMAND, str(tmp_path), "--model", str(small_model)]
+    words = [*COMMAND, str(tmp_path), "--model", str(model)]
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1
@@ -90,10 +90,10 @@ def test_full_device_and_closed_pipe_end_without_traceback(small_model, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_closed_stdout_is_reported_without_traceback(small_model, photos):
+def test_closed_stdout_is_reported_without_traceback(model, photos):
     for words, code, message in (
         ("--version", 0, ""),
-        (f"caption {photos[0]} --model {small_model}", 1, "Standard output is closed"),
+        (f"caption {photos[0]} --model {model}", 1, "Standard output is closed"),
     ):
         shell = ["sh", "-c", f"{sys.executable} -m captioning {words} >&-"]
         ran = subprocess.run(shell, capture_output=True, text=True, check=False)
@@ -123,11 +123,11 @@ def test_stopping_second_signal_interrupts(capfd):
     assert "finishing the current batch" in capfd.readouterr().err
 
 
-def test_python_files_among_images_are_not_run(small_model, photos, tmp_path):
+def test_python_files_among_images_are_not_run(model, photos, tmp_path):
     for name in ("json", "captioning", "PIL", "numpy", "struct"):
         (photos[0].parent / f"{name}.py").write_text("open('RUN', 'w').close()")
     command = Path(sys.executable).with_name("captioning")
-    words = [command, "caption", ".", "--model", small_model, "-o", tmp_path / "rows.jsonl"]
+    words = [command, "caption", ".", "--model", model, "-o", tmp_path / "rows.jsonl"]
     ran = subprocess.run(words, cwd=photos[0].parent, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert not (photos[0].parent / "RUN").exists()
