@@ -11,7 +11,7 @@ from captioning.decoding.beam_state import (
     ActiveHypotheses,
     BeamConfig,
     FinishedHypotheses,
-    gather_rows,
+    gather_slots,
 )
 from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
 from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
@@ -75,13 +75,13 @@ def _extend(
     B, G, K, W, V = scores.shape
     allowed, index = _choose_groups(scores, active.met, mask, config.strength)
     parent, token = index // V, index % V
-    log_prob = scores.view(B, G, -1).gather(2, index)
+    log_prob = gather_slots(scores.view(B, G, -1), index)
     log_prob = log_prob.masked_fill(~allowed, IMPOSSIBLE).view(B, G, K, W)
-    tokens = gather_rows(active.tokens.flatten(2, 3), parent)
+    tokens = gather_slots(active.tokens.flatten(2, 3), parent)
     tokens[..., t] = token
-    token_log_probs = gather_rows(active.token_log_probs.flatten(2, 3), parent)
-    token_log_probs[..., t] = log_probs.reshape(B, G, -1).gather(2, index)
-    met = gather_rows(active.met.flatten(2, 3), parent) | (token.unsqueeze(3) == mask.required)
+    token_log_probs = gather_slots(active.token_log_probs.flatten(2, 3), parent)
+    token_log_probs[..., t] = gather_slots(log_probs.reshape(B, G, -1), index)
+    met = gather_slots(active.met.flatten(2, 3), parent) | (token.unsqueeze(3) == mask.required)
     if t == 0:
         rows = torch.arange(B, device=scores.device).view(B, 1, 1).expand_as(parent)
     else:

@@ -133,20 +133,9 @@ class FinishedHypotheses:
 
     def merge(self, others: "FinishedHypotheses") -> "FinishedHypotheses":
         """Return the best of both, in as many slots as this one has."""
-        merged = FinishedHypotheses(
-            *(
-                torch.cat([getattr(self, entry.name), getattr(others, entry.name)], 2)
-                for entry in fields(self)
-            )
-        )
-        score, index = merged.score.topk(self.score.shape[2], 2)
-        return FinishedHypotheses(
-            score,
-            merged.log_prob.gather(2, index),
-            merged.length.gather(2, index),
-            gather_rows(merged.tokens, index),
-            gather_rows(merged.token_log_probs, index),
-        )
+        index = torch.cat([self.score, others.score], 2).topk(self.score.shape[2], 2).indices
+        pairs = ((getattr(self, f.name), getattr(others, f.name)) for f in fields(self))
+        return FinishedHypotheses(*(gather_slots(torch.cat(pair, 2), index) for pair in pairs))
 
     def to_lists(self, *, finished: bool) -> list[list[list[Hypothesis]]]:
         """Return the hypotheses of each image and group, without empty slots."""
@@ -170,6 +159,8 @@ class FinishedHypotheses:
         ]
 
 
-def gather_rows(source: Tensor, index: Int[Tensor, "B G M"]) -> Tensor:
-    """Return the vectors of ``source`` at ``index`` of its third dimension."""
-    return source.gather(2, index.unsqueeze(3).expand(*index.shape, source.shape[3]))
+def gather_slots(source: Tensor, index: Int[Tensor, "B G M"]) -> Tensor:
+    """Return the numbers or vectors of ``source`` at ``index`` of its third dimension."""
+    if source.ndim > index.ndim:
+        index = index.unsqueeze(3).expand(*index.shape, source.shape[3])
+    return source.gather(2, index)
