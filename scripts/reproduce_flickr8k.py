@@ -1,30 +1,30 @@
-"""From the raw files to the model inside the package, by one command.
+"""Train the default model from raw files, with one command.
 
-    python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --at-once 3
+    python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3
     python scripts/reproduce_flickr8k.py data/flickr8k --everyday data/everyday@photos --runs runs \
-        --device cuda --at-once 3
+        --device cuda --parallel 3
 
-The first trains on Flickr8k alone, which is what compares with published figures; the second adds
-everyday photos and captions without images, as scripts/prepare_everyday.py writes them, and puts
-its model into the package: so the model there was made (phrases and search twice, and
-docs/experiments.md says why).
+The first command trains on Flickr8k only, which compares with published scores. The second adds
+everyday photos and captions without images, which scripts/prepare_everyday.py writes, and saves its
+model into the package. The default model was model this way, except that its n-gram reranking and
+search were chosen twice (docs/experiments.md explains why).
 
-1. ``decoder``  teacher forcing, on cached features of a frozen CNN;
-2. ``live_0``, ``live_1``, ``live_2``  from there, thrice: teacher forcing of the decoder and all
-   stages of the CNN, on parts of the photos that are drawn anew each time; with --everyday on both
-   data sets and the text, with the new words;
-3. ``mean``     the mean of the weights of these three;
-4. ``reward_0``, ``reward_1``  from there, twice: sampled captions are rewarded (self-critical
-   training); the CNN is frozen again, and the features of each photo, of four parts of it and of
-   mirror images are cached;
-5. ``last``     a mean of the weights of these and of ``mean``.
+1. ``decoder``: teacher forcing on cached features of a frozen encoder.
+2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
+   and all encoder stages with online augmentation. With --everyday on both data sets and the text,
+   with an extended vocabulary.
+3. ``mean``: mean of the weights of these three.
+4. ``reward_0``, ``reward_1``: two runs from ``mean`` with self-critical training. The encoder is
+   frozen. The features of each image, of four crops, and of flipped views are cached.
+5. ``last``: weighted mean of ``mean`` and these two.
 
-Then it learns which phrases v makes likely, and the search is chosen. What each run took and scored
-is in docs/experiments.md ("the model in the package, by one command"). Stopped at any moment, the
-same command goes on where it was, on another machine and --device too if the folder of the runs is
-taken there and the data have the same names. ``decoder`` takes forty minutes to an hour on two
-cores, and everything after it thirteen minutes on one H200 GPU. Two cores alone can take all steps
-but ``live``, which wants a GPU: a core trains on 16 captions a second, an hour and a half an epoch.
+Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
+docs/experiments.md ("the model in the package, by one command").
+
+The same command resumes an interrupted one, also on another machine or device if the runs are
+copied and the data sets have the same names. ``decoder`` takes 40 to 60 minutes on two cores, the
+other steps 13 minutes on one H200 GPU. Two cores can also do the other steps, except ``live``,
+which needs a GPU: one core trains on 16 captions per second, 1.5 hours per epoch.
 """
 
 import argparse
@@ -55,7 +55,7 @@ from captioning.training.run_directory import check_run_directory, read_settings
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 DECODER = DecoderConfig(core="attention", readout="deep", dropout=0.3)
 COMMON = TrainingConfig(patience=0, save_every=100)
-TAUGHT = replace(COMMON, epochs=10, captions_per_image=2, ema_decay=0.998)
+DECODER_TRAINING = replace(COMMON, epochs=10, captions_per_image=2, ema_decay=0.998)
 LIVE = replace(
     COMMON,
     online_augmentation=True,
@@ -67,7 +67,7 @@ LIVE = replace(
     warmup_steps=100,
     ema_decay=0.995,
 )
-ENCODER_RATES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
+ENCODER_LR_SCALES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
 REWARD = replace(
     COMMON,
     objective="self_critical",
@@ -80,34 +80,34 @@ REWARD = replace(
     warmup_steps=50,
     ema_decay=0.98,
 )
-BLEU = (0.5, 0.2)  # of BLEU-4 in the reward of reward_0 and reward_1
-SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in the last
+BLEU_WEIGHTS = (0.5, 0.2)  # of reward_0 and reward_1
+SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in last
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A mean of the weights of runs.
+    """A weighted mean of the weights of runs.
 
     Attributes:
-        output: Where its model goes, as a run's does.
-        shares: The directory of each run, and its share.
+        output: Directory of the mean; its model is in ``model``, like that of a run.
+        shares: Directory and share of each run.
     """
 
     output: Path
     shares: Mapping[Path, float]
 
-    def made(self) -> Checkpoint:
-        """Return the mean; its history is the last run's, and then the names of all and shares.
+    def build(self) -> Checkpoint:
+        """Return the mean, with the info of the last run and a line about the mean.
 
         Raises:
-            ConfigError: The runs have other words or shapes.
+            ConfigError: The runs have different vocabularies or shapes.
         """
         models = [load_checkpoint(run / "model") for run in self.shares]
         last = models[-1]
         if any(each.vocabulary != last.vocabulary for each in models):
             raise ConfigError(
-                f"{', '.join(map(str, self.shares))} have different words. Mix runs that began at "
-                "one model."
+                f"{', '.join(map(str, self.shares))} have different vocabularies. Use runs from the "
+                "same initial model."
             )
         mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
         training = last.info.training
@@ -115,7 +115,7 @@ class Blend:
         runs = (*training.runs, f"the mean of weights {mixed}")
         model = blended([each.model for each in models], list(self.shares.values()))
         info = replace(last.info, training=replace(training, runs=runs), search_chosen=False)
-        # NgramReranker go with one v, and the search that counts them with them.
+        # A reranker fits only the features of its own model.
         return replace(last, model=model, search=BeamSearch(width=3), info=info, reranker=None)
 
 
@@ -123,16 +123,16 @@ Step = RunConfig | Blend
 
 
 def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list[Step]]:
-    """Return the runs and the means of runs, those together that do not need each other, in order.
+    """Return the steps in order, in groups whose steps do not depend on each other.
 
-    The last is the model.
+    The last step gives the model.
 
     Args:
-        flickr8k: The data set's name.
-        everyday: The folder of everyday.json and text.tsv, with ``@`` and that of the photos; empty
-            to train on Flickr8k alone.
-        folder: Where the runs are kept.
-        device: Where the tensors live.
+        flickr8k: Data set, such as ``flickr8k:DIR``.
+        everyday: ``FOLDER@PHOTOS``, the folder of everyday.json and text.tsv, and that of the
+            photos. Empty: train on Flickr8k only.
+        folder: Directory of the runs.
+        device: Device that trains.
     """
     decoder = RunConfig(
         data=(flickr8k,),
@@ -140,15 +140,15 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
         output=folder / "decoder",
         encoder=ENCODER,
         decoder=DECODER,
-        training=TAUGHT,
-        search_images=0,  # the model's is chosen at the end
+        training=DECODER_TRAINING,
+        search_images=0,  # chosen for the last model only
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderConfig())
     live = replace(following, init_from=decoder.output / "model")
     ending = "" if everyday else "_flickr8k"
     if everyday:
-        captions, photos = split(everyday)
+        captions, photos = split_everyday(everyday)
         live = replace(
             live,
             data=(flickr8k, f"karpathy:{captions}/everyday.json@{photos}"),
@@ -169,7 +169,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
                 precision=select_run_precision(output, device),
             ),
         )
-        for seed, rate in enumerate(ENCODER_RATES)
+        for seed, rate in enumerate(ENCODER_LR_SCALES)
         for output in [folder / f"live_{seed}{ending}"]
     ]
     mean = Blend(folder / f"mean{ending}", {each.output: 1 / len(lives) for each in lives})
@@ -188,7 +188,7 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
                 REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu_weight=bleu)
             ),
         )
-        for seed, bleu in enumerate(BLEU)
+        for seed, bleu in enumerate(BLEU_WEIGHTS)
     ]
     ends: list[Step] = [mean, *rewards]
     shares = {each.output: share for each, share in zip(ends, SHARES, strict=True)}
@@ -205,47 +205,47 @@ def select_run_precision(output: Path, device: str) -> Precision:
     return settings.training.precision if settings else select_precision(resolve_device(device))
 
 
-def finish(step: Step) -> None:
-    """Take a step, unless it was taken before: then its images are not looked at again.
+def run_step(step: Step) -> None:
+    """Do a step, unless it is finished.
 
     Raises:
-        CaptioningError: It cannot be taken, or was begun under other settings.
+        CaptioningError: It fails, or its directory holds a run with other settings.
         SystemExit: It was interrupted.
     """
     if isinstance(step, Blend):
-        save_checkpoint(step.made(), step.output / "model")
+        save_checkpoint(step.build(), step.output / "model")
         return
     check_run_directory(step)
     finished = step.output / "finished"
     if finished.exists():
-        print(f"{step.output} is finished")
+        print(f"{step.output} is finished.")
         return
     if code := train.run(step):
         sys.exit(code)
     finished.touch()
 
 
-def finish_all(steps: Sequence[Step], at_once: int) -> None:
-    """Take steps that do not need each other, some at a time in processes of their own.
+def run_all(steps: Sequence[Step], parallel: int) -> None:
+    """Do independent steps, at most ``parallel`` at a time, each in its own process.
 
-    What such a process has to say stands in a file beside the step's directory.
+    The output of each process is in a log file next to the directory of its step.
 
     Raises:
-        CaptioningError: A step cannot be taken, and none was begun beside it.
-        KeyboardInterrupt: Ctrl-C while several went on; they are ended first.
-        SystemExit: A step was interrupted, or one of several could not be taken.
+        CaptioningError: A step that ran alone failed.
+        KeyboardInterrupt: Ctrl-C during several steps, whose processes are ended first.
+        SystemExit: A step was interrupted, or one of several failed.
     """
-    for first in range(0, len(steps), at_once):
-        together = steps[first : first + at_once]
-        if len(together) == 1:
-            finish(together[0])
+    for first in range(0, len(steps), parallel):
+        group = steps[first : first + parallel]
+        if len(group) == 1:
+            run_step(group[0])
             continue
         spawn = multiprocessing.get_context("spawn")
-        processes = [spawn.Process(target=finish_alone, args=(step,)) for step in together]
+        processes = [spawn.Process(target=run_in_process, args=(step,)) for step in group]
         try:
-            for step, process in zip(together, processes, strict=True):
+            for step, process in zip(group, processes, strict=True):
                 process.start()
-                print(f"{step.output} goes on, and says so in {told(step)}", flush=True)
+                print(f"Running {step.output}. Log: {log_path(step)}", flush=True)
             for process in processes:
                 process.join()
         finally:
@@ -256,86 +256,91 @@ def finish_all(steps: Sequence[Step], at_once: int) -> None:
                 if process.pid:
                     process.join()
         if failed := [
-            f"{step.output} ended with {process.exitcode}; what it said is in {told(step)}."
-            for step, process in zip(together, processes, strict=True)
+            f"{step.output} failed with exit code {process.exitcode}. See {log_path(step)}."
+            for step, process in zip(group, processes, strict=True)
             if process.exitcode
         ]:
             sys.exit("\n".join(failed))
 
 
-def finish_alone(step: Step) -> None:
-    """Take a step in a process that ends when the one that began it does."""
+def run_in_process(step: Step) -> None:
+    """Do a step in this process, which ends when its parent ends."""
     if parent := multiprocessing.parent_process():
-        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    told(step).parent.mkdir(parents=True, exist_ok=True)
-    with told(step).open("a") as told_to:
-        os.dup2(told_to.fileno(), sys.stdout.fileno())
-        os.dup2(told_to.fileno(), sys.stderr.fileno())
+        threading.Thread(target=exit_with, args=(parent,), daemon=True).start()
+    log_path(step).parent.mkdir(parents=True, exist_ok=True)
+    with log_path(step).open("a") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
     try:
-        finish(step)
+        run_step(step)
     except CaptioningError as error:
         sys.exit(str(error))
 
 
-def end_with(parent: BaseProcess) -> None:
-    """Wait for a process to end, and end; what was saved is kept."""
+def exit_with(parent: BaseProcess) -> None:
+    """Wait for a process to end, then end this one. The saved state is kept."""
     parent.join()
     os._exit(1)
 
 
-def told(step: Step) -> Path:
-    """Return the file of what a step has to say that goes on beside others."""
+def log_path(step: Step) -> Path:
+    """Return the log file of a step that runs next to others."""
     return step.output.with_suffix(".txt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("flickr8k", type=Path, help="folder with Flickr8k.token.txt")
-    parser.add_argument("--everyday", default="", help="folder of everyday.json, @, that of photos")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are kept")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("flickr8k", type=Path, help="Folder with Flickr8k.token.txt.")
     parser.add_argument(
-        "--at-once",
+        "--everyday",
+        default="",
+        help="FOLDER@PHOTOS: the folder of everyday.json, and that of the photos.",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Directory of the runs.")
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda, cuda:1, or mps.")
+    parser.add_argument(
+        "--parallel",
         type=int,
         default=1,
-        help="runs that go on at once where they do not need each other: one alone keeps a large "
-        "GPU a quarter busy; for a CPU one is enough",
+        help="Number of independent runs to train at the same time. One run uses a quarter of a "
+        "large GPU. Use 1 on a CPU.",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        help="where the model goes: into the package with --everyday, otherwise beside the runs",
+        help="Directory of the model (default: the package with --everyday, otherwise next to "
+        "the runs).",
     )
     arguments = parser.parse_args()
     everyday = arguments.everyday
-    if arguments.at_once < 1:
-        parser.error(f"--at-once {arguments.at_once}: one run or more go on at a time.")
+    if arguments.parallel < 1:
+        parser.error(f"--parallel {arguments.parallel}: must be at least 1.")
     if everyday:
-        captions, photos = split(everyday)
+        captions, photos = split_everyday(everyday)
         needed = [Path(captions) / "everyday.json", Path(captions) / "text.tsv", Path(photos)]
         if missing := [path for path in needed if not path.exists()]:
             parser.error(
-                f"--everyday {everyday}: FOLDER@PHOTOS was expected, as "
-                f"scripts/prepare_everyday.py writes them; there is no {missing[0]}."
+                f"--everyday {everyday}: {missing[0]} does not exist. Expected "
+                "FOLDER@PHOTOS, where scripts/prepare_everyday.py wrote FOLDER."
             )
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
     try:
         steps = recipe(data, everyday, arguments.runs, arguments.device)
-        for together in steps:
-            finish_all(together, arguments.at_once)
-        made = load_checkpoint(steps[-1][-1].output / "model")
+        for group in steps:
+            run_all(group, arguments.parallel)
+        model = load_checkpoint(steps[-1][-1].output / "model")
         trained_on = next(step.data for step in steps[-2] if isinstance(step, RunConfig))
-        make_default_model(made, trained_on, arguments.output or own)
+        make_default_model(model, trained_on, arguments.output or own)
     except CaptioningError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        print("Interrupted. Give the same command again to go on.", file=sys.stderr)
+        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
 
 
-def split(everyday: str) -> tuple[str, str]:
-    """Return the folder of everyday.json and that of the photos."""
+def split_everyday(everyday: str) -> tuple[str, str]:
+    """Return the two folders of ``FOLDER@PHOTOS``."""
     captions, _, photos = everyday.rpartition("@")
     return captions, photos
 

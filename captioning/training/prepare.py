@@ -99,12 +99,12 @@ def _tokenize(captions: Iterable[Sequence[str]]) -> _Words:
 
 def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
     shape = initial.model.decoder.config if initial else config.decoder
-    if config.training.doubly_stochastic_weight and not shape.attention:
+    if config.training.doubly_stochastic_weight and not shape.uses_grid:
         raise ConfigError(
             "doubly_stochastic_weight needs attention, and the decoder has none. Use "
             "--decoder.core attention, or set the weight to 0."
         )
-    return shape.attention
+    return shape.uses_grid
 
 
 def _extraction(config: RunConfig, *, grid: bool, augment: bool) -> ExtractionConfig:

@@ -179,15 +179,15 @@ def test_loss_ignores_decoder_dropout():
 @pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
 def test_feature_dropout_is_the_same_in_all_passes(baseline, monkeypatch):
     network, size = decoder(core="attention"), (200, 5, SIZE)
-    grid = torch.rand(size) + 1  # so that a zero is a hidden number
+    grid = torch.rand(size) + 1  # without zeros, so that each zero is a dropped feature
     seen = []
-    look = Decoder.look
+    start = Decoder._start
 
     def spy(self, features):
         seen.append(features)
-        return look(self, features)
+        return start(self, features)
 
-    monkeypatch.setattr(Decoder, "look", spy)
+    monkeypatch.setattr(Decoder, "_start", spy)
     goal = objective(samples=2, baseline=baseline, feature_dropout=0.25)
     images = torch.arange(200) % IMAGES
     goal.loss(network.train(), Features(grid.mean(1), grid), images, torch.zeros_like(images))
@@ -198,7 +198,7 @@ def test_feature_dropout_is_the_same_in_all_passes(baseline, monkeypatch):
         assert torch.equal(other.grid, first.grid)
     hidden = first.vector == 0
     assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.05)
-    assert len(hidden.unique(dim=0)) > 10  # each image has its own
+    assert len(hidden.unique(dim=0)) > 10  # one mask per image
     expected = grid.masked_fill(hidden.unsqueeze(1), 0.0) / 0.75
     torch.testing.assert_close(first.grid, expected)
     torch.testing.assert_close(first.vector, expected.mean(1))
