@@ -106,8 +106,8 @@ class Blend:
         last = models[-1]
         if any(each.vocabulary != last.vocabulary for each in models):
             raise ConfigError(
-                f"{', '.join(map(str, self.shares))} have different vocabularies. Use runs from the "
-                "same initial model."
+                f"{', '.join(map(str, self.shares))} have different vocabularies. Use runs "
+                "from the same initial model."
             )
         mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
         training = last.info.training

@@ -31,18 +31,11 @@ def load_decoder_config(output):
 
 
 def test_train_flags_set_the_config(tmp_path, capsys):
-    flags = (
-        "--decoder.core.cell",
-        "gru",
-        "--decoder.core",
-        "attention",
-        "--decoder.injection",
-        "merge",
-    )
+    flags = ("--decoder.cell", "gru", "--decoder.core", "attention", "--decoder.injection", "merge")
     assert train(tmp_path / "run", *flags) == 0
     config = load_decoder_config(tmp_path / "run")
     assert (config.cell, config.injection) == ("gru", "merge")
-    assert (config.hidden_size, config.attention) == (12, True)
+    assert (config.hidden_size, config.core) == (12, "attention")
     captured = capsys.readouterr()
     assert "train: 32 images, 160 captions" in captured.err
     assert f"Saved the model to {tmp_path / 'run' / 'model'}." in captured.err
@@ -67,7 +60,7 @@ def test_train_without_terminal_logs_encoding_and_warning(tmp_path, capsys, monk
 
 @pytest.mark.parametrize("preset", [["--preset", "lrcn"], ["--preset=lrcn"]])
 def test_train_preset_sets_decoder_and_flags_override_it(tmp_path, preset):
-    assert train(tmp_path / "run", *preset, "--decoder.core.cell", "rnn") == 0
+    assert train(tmp_path / "run", *preset, "--decoder.cell", "rnn") == 0
     config = load_decoder_config(tmp_path / "run")
     assert (config.layers, config.factored, config.tie_weights) == (2, True, False)
     assert (config.cell, config.hidden_size) == ("rnn", 12)
