@@ -37,7 +37,7 @@ from captioning.errors import (
 )
 
 if TYPE_CHECKING:
-    from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from captioning.datasets import read_captions
     from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
     from captioning.evaluation.evaluate import EvaluationConfig, EvaluationResult, evaluate
@@ -62,7 +62,7 @@ _LAZY = {
     "Caption": "inference.results",
     "CaptionResult": "inference.results",
     "Captioner": "inference.captioner",
-    "Checkpoint": "checkpoint.checkpoint",
+    "Checkpoint": "checkpoint",
     "DecoderConfig": "nn",
     "DiverseBeamSearch": "decoding",
     "EncoderConfig": "nn",
@@ -79,10 +79,10 @@ _LAZY = {
     "attention_maps": "inference.attention_maps",
     "compare": "metrics",
     "evaluate": "evaluation.evaluate",
-    "load_checkpoint": "checkpoint.checkpoint",
+    "load_checkpoint": "checkpoint",
     "read_captions": "datasets",
     "read_image": "images.decode",
-    "save_checkpoint": "checkpoint.checkpoint",
+    "save_checkpoint": "checkpoint",
     "score": "metrics",
     "tokenize": "text.tokenizer",
     "train": "training",

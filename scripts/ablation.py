@@ -20,7 +20,7 @@ from typing import Any
 
 from lecture_table import SEARCH, SYSTEMS, Budget, keep, known, seconds, settings
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.cli import train
 from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner

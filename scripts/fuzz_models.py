@@ -38,8 +38,7 @@ import timm
 import torch
 import torchvision
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo
+from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.cli import train
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import BeamSearch, search_to_json

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo
+from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.datasets import read_captions, shorten_spec
 from captioning.decoding import SearchMethod
 from captioning.evaluation.search_sweep import (

@@ -39,7 +39,7 @@ from pathlib import Path
 
 from make_default_model import make_default_model
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.cli import train
 from captioning.decoding import BeamSearch
 from captioning.errors import CaptioningError, ConfigError, TrainingError

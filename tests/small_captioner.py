@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from captioning.checkpoint.checkpoint import Checkpoint
-from captioning.checkpoint.model_info import ModelInfo
+from captioning.checkpoint import Checkpoint, ModelInfo
 from captioning.decoding import BeamSearch
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder

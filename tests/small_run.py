@@ -4,7 +4,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig, TrainingCallback, TrainingConfig

@@ -15,7 +15,7 @@ from drawn_images import draw
 from filelock import FileLock
 from small_run import config
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.errors import TrainingError
 from captioning.inference.captioner import Captioner
 from captioning.nn.decoder_config import DecoderConfig

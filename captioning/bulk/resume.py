@@ -8,7 +8,7 @@ from typing import Any
 from captioning.bulk.journal import Journal, file_stamp, journal_path
 from captioning.bulk.partition import Partition
 from captioning.bulk.writers.files import refuse_non_output
-from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.checkpoint import Checkpoint
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import ConfigError, OutputError
 from captioning.files import is_special_file, resolve_link

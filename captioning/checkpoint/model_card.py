@@ -1,27 +1,14 @@
 """The model card: the README of a model directory."""
 
+from captioning.checkpoint.checkpoint import Checkpoint
 from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
-from captioning.decoding import SearchMethod, search_to_json
-from captioning.nn.model import CaptionModel
+from captioning.decoding import search_to_json
 
 
-def model_card(
-    model: CaptionModel,
-    words: int,
-    info: ModelInfo,
-    search: SearchMethod,
-    *,
-    ngrams: int = 0,
-) -> str:
-    """Return the model card, in the Markdown that model hubs read.
-
-    Args:
-        model: Encoder and decoder.
-        words: Number of words in the vocabulary.
-        info: How the model was trained and what it scored.
-        search: The model's own search.
-        ngrams: Number of n-grams of its reranker.
-    """
+def write_card(checkpoint: Checkpoint) -> str:
+    """Return the model card, in the Markdown that model hubs read."""
+    info = checkpoint.info
+    search = search_to_json(checkpoint.search)
     return "\n".join(
         [
             "---",
@@ -32,7 +19,7 @@ def model_card(
             "",
             f"# {info.name}",
             "",
-            _architecture(model, words, ngrams),
+            _architecture(checkpoint),
             "",
             "```python",
             "from captioning import Captioner",
@@ -44,11 +31,7 @@ def model_card(
             *_training(info.training),
             "## Search",
             "",
-            *(
-                f"- {name}: {value}"
-                for name, value in search_to_json(search).items()
-                if value != []
-            ),
+            *(f"- {name}: {value}" for name, value in search.items() if value != []),
             "",
             *_scores(info),
             "## Limits",
@@ -59,8 +42,9 @@ def model_card(
     )
 
 
-def _architecture(model: CaptionModel, words: int, ngrams: int) -> str:
-    encoder, decoder = model.encoder, model.decoder.config
+def _architecture(checkpoint: Checkpoint) -> str:
+    encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder.config
+    ngrams = len(checkpoint.reranker or ())
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
     attention = " with soft attention over the grid" if decoder.uses_grid else ""
     reranking = (
@@ -70,7 +54,7 @@ def _architecture(model: CaptionModel, words: int, ngrams: int) -> str:
     return (
         f"Encoder: `{encoder.config.name}` at {encoder.preprocessing.size} pixels. Decoder: "
         f"{layers}`{decoder.cell}` cells{attention}; image injection: `{decoder.injection}`. "
-        f"Vocabulary: {words} words.{reranking if ngrams else ''}"
+        f"Vocabulary: {len(checkpoint.vocabulary)} words.{reranking if ngrams else ''}"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.checkpoint import Checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, SearchMethod
 from captioning.errors import ConfigError

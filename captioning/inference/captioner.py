@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.checkpoint.hub import model_directory, upload_directory
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, DataError

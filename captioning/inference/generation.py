@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.checkpoint.checkpoint import Checkpoint
+from captioning.checkpoint import Checkpoint
 from captioning.decoding import BeamSearch, SearchMethod
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.ensemble import EnsembleState, ensemble

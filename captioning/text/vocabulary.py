@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.errors import VocabularyError
-from captioning.json_data import ADVICE, read_json
+from captioning.json_data import ADVICE, read_json, shorten
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
@@ -35,15 +35,15 @@ class Vocabulary:
         self.words: tuple[str, ...] = tuple(words)
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise VocabularyError(
-                f"a vocabulary begins with {', '.join(SPECIALS)}, found {list(self.words[:4])}. "
-                "Use a file that Vocabulary.save wrote."
+                f"a vocabulary begins with {', '.join(SPECIALS)}, found "
+                f"{shorten(list(self.words[:4]))}. Use a file that Vocabulary.save wrote."
             )
         if not all(isinstance(word, str) and word for word in self.words):
             raise VocabularyError("every word of a vocabulary must be a non-empty string.")
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
             repeated = [word for word, count in Counter(self.words).items() if count > 1]
-            raise VocabularyError(f"words are repeated in the vocabulary: {repeated[:5]}.")
+            raise VocabularyError(f"words are repeated in the vocabulary: {shorten(repeated[:5])}.")
         self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
 
     @classmethod

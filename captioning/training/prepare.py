@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint
 from captioning.datasets import read_text_captions
 from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import ConfigError, DataError

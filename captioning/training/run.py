@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from captioning.checkpoint.checkpoint import Checkpoint, save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
+from captioning.checkpoint import Checkpoint, ModelInfo, TrainingInfo, save_checkpoint
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import TrainingError
 from captioning.evaluation.validation import caption_features

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.evaluation.search_sweep import select_search
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count

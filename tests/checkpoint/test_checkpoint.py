@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo
+from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import CheckpointError, OutputError
 from captioning.images.preprocessing import Preprocessing
@@ -68,7 +67,7 @@ def edit(path, change):
 
 @pytest.mark.parametrize("tie_weights", [True, False])
 @pytest.mark.parametrize("core", ["attention", "stack"])
-def test_model_comes_back_whole(tmp_path, tie_weights, core):
+def test_load_restores_saved_model(tmp_path, tie_weights, core):
     checkpoint = small_checkpoint(tie_weights=tie_weights, core=core)
     save_checkpoint(checkpoint, tmp_path / "model")
     loaded = load_checkpoint(tmp_path / "model")
@@ -85,19 +84,19 @@ def test_model_comes_back_whole(tmp_path, tie_weights, core):
     assert not loaded.model.training
 
 
-def test_other_users_may_read_the_model(written):
+def test_save_files_are_readable_by_other_users(written):
     assert {path.stat().st_mode & 0o777 for path in written.iterdir()} == {0o644}
 
 
-def test_directory_holds_the_documented_files(written):
+def test_save_writes_the_documented_files(written):
     assert {path.name for path in written.iterdir()} == FILES
-    assert [path.name for path in written.parent.iterdir()] == ["small"]  # nothing left behind
+    assert [path.name for path in written.parent.iterdir()] == ["small"]  # no temporary files
     card = (written / "README.md").read_text()
     assert "# Small" in card
     assert "BLEU-4: 0.1" in card
 
 
-def test_half_precision_halves_the_file_and_loads_as_32_bit(tmp_path, written):
+def test_save_float16_halves_file_and_loads_as_32_bit(tmp_path, written):
     save_checkpoint(load_checkpoint(written), tmp_path / "half", dtype=torch.float16)
     full = (written / "model.safetensors").stat().st_size
     assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * full
@@ -108,7 +107,7 @@ def test_half_precision_halves_the_file_and_loads_as_32_bit(tmp_path, written):
     )
 
 
-def test_older_model_is_replaced_and_other_folders_are_left_alone(directory, tmp_path):
+def test_save_replaces_a_model_and_nothing_else(directory, tmp_path):
     checkpoint = small_checkpoint()
     save_checkpoint(checkpoint, directory)
     assert torch.equal(
@@ -118,41 +117,41 @@ def test_older_model_is_replaced_and_other_folders_are_left_alone(directory, tmp
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"dear")
-    with pytest.raises(OutputError, match=r"holds holiday\.jpg, which is no part of a model"):
+    with pytest.raises(OutputError, match=r"contains holiday\.jpg, which do not belong to a model"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "holiday.jpg").read_bytes() == b"dear"
-    with pytest.raises(OutputError, match="is a file, so it is left as it is"):
+    with pytest.raises(OutputError, match="is a file and is not replaced"):
         save_checkpoint(checkpoint, photos / "holiday.jpg")
     (photos / "holiday.jpg").rename(photos / "config.json")
-    with pytest.raises(OutputError, match="and no model of this package"):
+    with pytest.raises(OutputError, match="is not one of captioning, so it is not replaced"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "config.json").read_bytes() == b"dear"
 
 
-def test_failed_write_leaves_the_older_model(directory, monkeypatch):
+def test_save_full_disk_keeps_older_model(directory, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     before = load_checkpoint(directory).model.decoder.core.cell.W_hh
-    monkeypatch.setattr("captioning.checkpoint.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("captioning.checkpoint.save.save_file", full_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         save_checkpoint(small_checkpoint(), directory)
     assert torch.equal(load_checkpoint(directory).model.decoder.core.cell.W_hh, before)
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 
 
-def test_loading_needs_no_pretrained_weights(directory, monkeypatch):
+def test_load_does_not_fetch_pretrained_weights(directory, monkeypatch):
     edit(directory / "config.json", lambda c: c["encoder"].update(weights="default"))
 
     def refuse(*_, **__):
-        raise AssertionError("looked for pretrained weights")
+        raise AssertionError("pretrained weights were fetched")
 
     monkeypatch.setattr("captioning.nn.pretrained._fetch", refuse)
     assert load_checkpoint(directory).model.encoder.config.weights == "default"
 
 
 @pytest.mark.parametrize("name", sorted(FILES - {"README.md"}))
-def test_missing_file_is_named(directory, name):
+def test_load_missing_file_is_named(directory, name):
     (directory / name).unlink()
     with pytest.raises(CheckpointError, match=re.escape(name)):
         load_checkpoint(directory)
@@ -160,103 +159,111 @@ def test_missing_file_is_named(directory, name):
 
 @pytest.mark.parametrize("name", sorted(FILES - {"README.md"}))
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"\xff\xfe\x00", b"[]", b'{"words": 3}'])
-def test_damaged_file_is_named(directory, name, content):
+def test_load_damaged_file_is_named(directory, name, content):
     (directory / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=re.escape(name)):
         load_checkpoint(directory)
 
 
-def test_truncated_weights_are_said(directory):
+def test_load_truncated_weights_are_refused(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="damaged or cut short"):
+    with pytest.raises(CheckpointError, match="is damaged or cut"):
         load_checkpoint(directory)
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "message"),
-    [
-        ("config.json", lambda c: c.update(format_version=99), "has format version 99"),
-        ("config.json", lambda c: c.update(format="other"), "is not of this package"),
-        ("config.json", lambda c: c.pop("decoder"), "has no decoder"),
-        ("config.json", lambda c: c["decoder"].pop("cell"), "the decoder lacks cell"),
-        ("config.json", lambda c: c["decoder"].update(dropuot=1), "Did you mean 'dropout'"),
-        ("config.json", lambda c: c["decoder"].update(cell="lstn"), "config.json"),
-        ("config.json", lambda c: c["decoder"].update(hidden_size=10**9), "different models"),
-        ("config.json", lambda c: c["decoder"].update(injection="merge"), "different models"),
-        ("config.json", lambda c: c["decoder"].update(dropout="much"), "config.json"),
-        ("config.json", lambda c: c["encoder"].update(name="timm:nosuch"), "nosuch"),
-        ("config.json", lambda c: c["encoder"].update(name="timm:test_vit"), "the decoder expects"),
-        ("vocabulary.json", lambda c: c["words"].append("more"), "9 words, the decoder 8"),
-        ("vocabulary.json", lambda c: c["words"].pop(0), "begins with"),
-        ("generation_config.json", lambda c: c.update(method="beem"), "Did you mean"),
-        ("preprocessor_config.json", lambda c: c.update(size=0), "size is 0"),
-        ("preprocessor_config.json", lambda c: c.pop("mean"), "lacks mean"),
-    ],
-)
-def test_parts_that_do_not_fit_are_said(directory, file, change, message):
+def update(part=None, **fields):
+    """Return a change of fields of a JSON object, or of its part."""
+    return lambda content: (content[part] if part else content).update(fields)
+
+
+def set_word(word):
+    return lambda content: content["words"].__setitem__(5, word)
+
+
+NAN = float("nan")
+BAD_CONFIGS = [
+    (update(format_version=99), "format_version is 99, .* Update it"),
+    (update(format_version=True), "format_version: expected an integer"),
+    (update(format="other"), "format: expected one of captioning"),
+    (lambda c: c.pop("decoder"), "missing field decoder"),
+    (lambda c: c["decoder"].pop("cell"), "decoder.cell: the field is missing"),
+    (update("decoder", dropuot=1), "decoder.dropuot: unknown field. Did you mean 'dropout'"),
+    (update("decoder", cell="lstn"), "decoder.cell: expected one of"),
+    (update("decoder", core=True), "decoder.core: expected a string"),
+    (update("decoder", tie_weights=1), "decoder.tie_weights: expected true or false, found 1"),
+    (update("decoder", layers=True), "decoder.layers: expected an integer"),
+    (update("decoder", hidden_size=8.0), "decoder.hidden_size: expected an integer, found 8.0"),
+    (update("decoder", hidden_size=-8), "hidden_size is -8"),
+    (update("decoder", hidden_size=10**9), "overflowed"),
+    (update("decoder", injection="merge"), "different models"),
+    (update("decoder", dropout="much"), "decoder.dropout: expected a number"),
+    (update("decoder", dropout=NAN), "JSON is malformed"),
+    (update("encoder", name=5), "encoder.name: expected a string, found 5"),
+    (update("encoder", name="timm:nosuch"), "nosuch"),
+    (update("encoder", name="timm:test_vit"), "the decoder expects"),
+    (update("encoder", image_size=True), "encoder.image_size: expected an integer or null"),
+    (update("encoder", fit=None), "encoder.fit: expected a string, found null"),
+    (update("encoder", weights=[]), "encoder.weights: expected a string or"),
+    (update(info=[1]), "info: expected an object"),
+    (update("info", training="long"), "info.training: expected an object"),
+    (update("info", limits=[1]), r"info.limits\[0\]: expected a string"),
+]
+BAD_PREPROCESSING = [
+    (update(size=0), "size is 0"),
+    (update(size=10**9), "lies between 1 and 4096"),
+    (update(size="64"), 'size: expected an integer, found "64"'),
+    (lambda c: c.pop("mean"), "mean: the field is missing"),
+    (update(std=[0.1, NAN, 1]), "JSON is malformed"),
+    (update(std=[0.1, 1e-40, 1]), "a std between"),
+]
+BAD_SEARCHES = [
+    (update(method="beem"), "Did you mean"),
+    (update(width=10**9), "from 1 to 10,000"),
+    (update(width=True), "an integer"),
+    (update(max_length=10**9), "from 1 to 10,000"),
+    (update(length_penalty=10**400), "length_penalty"),
+    (update(forbidden_words=["h"]), "does not know 'h'"),
+]
+BAD_VOCABULARIES = [
+    (lambda c: c["words"].append("more"), "has 9 words, config.json says 8"),
+    (lambda c: c["words"].pop(0), "begins with"),
+    (set_word("a"), "repeated in the vocabulary"),
+    (set_word(5), r"words\[5\]: expected a string, found 5"),
+    (set_word("\x1b[2J"), "a control character"),
+]
+BAD_SETTINGS = [
+    *(("config.json", *row) for row in BAD_CONFIGS),
+    *(("preprocessor_config.json", *row) for row in BAD_PREPROCESSING),
+    *(("generation_config.json", *row) for row in BAD_SEARCHES),
+    *(("vocabulary.json", *row) for row in BAD_VOCABULARIES),
+]
+
+
+@pytest.mark.parametrize(("file", "change", "message"), BAD_SETTINGS)
+def test_load_bad_setting_is_refused_by_path(directory, file, change, message, monkeypatch):
+    # Users run without the type checks of the suite, which would refuse some values earlier.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     edit(directory / file, change)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(directory)
+    assert file in str(caught.value) or "different models" in message
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
+def test_load_weights_that_are_not_finite_are_refused(tmp_path):
     checkpoint = small_checkpoint()
     with torch.no_grad():
         checkpoint.model.decoder.readout.W_hr.bias[0] = float("nan")
     save_checkpoint(checkpoint, tmp_path / "model")
     with pytest.raises(
-        CheckpointError, match=r"decoder\.readout\.W_hr\.bias holds values that are no fini"
+        CheckpointError, match=r"decoder\.readout\.W_hr\.bias has values that are not "
     ):
         load_checkpoint(tmp_path / "model")
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "message"),
-    [
-        ("config.json", lambda c: c["encoder"].update(name=5), "encoder's name is 5; it is a str"),
-        ("config.json", lambda c: c["encoder"].update(image_size=True), "image_size is True"),
-        ("config.json", lambda c: c["encoder"].update(fit=None), "fit is None; it is one of 'squ"),
-        ("config.json", lambda c: c["encoder"].update(weights=[]), "weights is"),
-        ("config.json", lambda c: c["decoder"].update(factored="false"), "it is true or false"),
-        ("config.json", lambda c: c["decoder"].update(tie_weights=1), "it is true or false"),
-        ("config.json", lambda c: c["decoder"].update(layers=True), "layers is True; it is a who"),
-        ("config.json", lambda c: c["decoder"].update(hidden_size=8.0), "it is a whole number"),
-        ("config.json", lambda c: c["decoder"].update(hidden_size=-8), "hidden_size is -8"),
-        ("config.json", lambda c: c["decoder"].update(dropout=float("nan")), "a finite number"),
-        ("config.json", lambda c: c.update(format_version=True), "is not of this package"),
-        ("config.json", lambda c: c.update(format_version=-1), "is not of this package"),
-        ("config.json", lambda c: c.update(info=[1]), "info is no JSON object"),
-        ("config.json", lambda c: c["info"].update(training="long"), "training is no JSON object"),
-        ("config.json", lambda c: c["info"].update(limits=[1]), "limits holds more than strings"),
-        ("preprocessor_config.json", lambda c: c.update(size="64"), "size is '64'; it is a whole"),
-        ("preprocessor_config.json", lambda c: c.update(size=10**9), "lies between 1 and 4096"),
-        ("preprocessor_config.json", lambda c: c.update(std=[0.1, float("nan"), 1]), "a finite nu"),
-        ("preprocessor_config.json", lambda c: c.update(std=[0.1, 1e-40, 1]), "a std between"),
-        ("generation_config.json", lambda c: c.update(width=10**9), "from 1 to 10,000"),
-        ("generation_config.json", lambda c: c.update(width=True), "an integer"),
-        ("generation_config.json", lambda c: c.update(max_length=10**9), "from 1 to 10,000"),
-        ("generation_config.json", lambda c: c.update(length_penalty=10**400), "length_penalty"),
-        ("generation_config.json", lambda c: c.update(forbidden_words=["h"]), "does not know 'h'"),
-        ("vocabulary.json", lambda c: c["words"].__setitem__(5, "a"), "stand twice"),
-        ("vocabulary.json", lambda c: c["words"].__setitem__(5, 5), "with strings was expected"),
-        ("vocabulary.json", lambda c: c["words"].__setitem__(5, "\x1b[2J"), "a control character"),
-    ],
-)
-def test_settings_of_another_type_or_out_of_range_are_said(
-    directory, file, change, message, monkeypatch
-):
-    # A user runs without the type checks of the suite, which would stop some of these earlier.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    edit(directory / file, change)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load_checkpoint(directory)
-    assert file in str(caught.value)
-
-
 @contextmanager
 def no_more_memory_than(mebibytes):
-    """Let no array be made beyond the memory that is used now."""
+    """Limit the address space to what is used now and some more."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = pages * resource.getpagesize() + mebibytes * 2**20
@@ -270,7 +277,7 @@ def no_more_memory_than(mebibytes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["decoder"].update(attention_size=10**5), "W_zh.weight has the shape"),
+        (lambda c: c["decoder"].update(attention_size=10**5), "W_zh.weight has shape"),
         (lambda c: c["decoder"].update(attention_size=10**9), "different models"),
         (lambda c: c["sizes"].update(feature_size=10**9), "the decoder expects 1000000000"),
         (lambda c: c["decoder"].update(layers=10**9), "layers is 1000000000. Use 1 to 100"),
@@ -282,8 +289,8 @@ def no_more_memory_than(mebibytes):
         (lambda c: c["encoder"].update(name="torchvision:regnet_y_128gf"), "the decoder expects"),
     ],
 )
-def test_what_the_settings_ask_for_is_compared_before_memory_is_taken(tmp_path, change, message):
-    checkpoint = small_checkpoint(attention=True)
+def test_load_compares_shapes_before_allocating_memory(tmp_path, change, message):
+    checkpoint = small_checkpoint(core="attention")
     save_checkpoint(checkpoint, tmp_path / "model")
     load_checkpoint(tmp_path / "model")
     edit(tmp_path / "model" / "config.json", change)
@@ -291,30 +298,30 @@ def test_what_the_settings_ask_for_is_compared_before_memory_is_taken(tmp_path, 
         load_checkpoint(tmp_path / "model")
 
 
-def test_large_images_take_no_memory_before_there_is_one(directory):
+def test_load_large_image_size_allocates_no_memory(directory):
     edit(directory / "preprocessor_config.json", lambda c: c.update(size=4096))
     with no_more_memory_than(300):
         assert load_checkpoint(directory).model.encoder.positions == 128 * 128
 
 
 @pytest.mark.parametrize("file", sorted(FILES - {"README.md"}))
-def test_a_pipe_or_a_device_in_the_place_of_a_file_does_not_hang(directory, file):
+def test_load_pipe_or_device_is_refused(directory, file):
     (directory / file).unlink()
     os.mkfifo(directory / file)
-    with pytest.raises(CheckpointError, match=f"{file} is a pipe"):
+    with pytest.raises(CheckpointError, match=f"{file}': it is a pipe"):
         load_checkpoint(directory)
     (directory / file).unlink()
     (directory / file).symlink_to("/dev/zero")
-    with pytest.raises(CheckpointError, match=f"{file} is a device"):
+    with pytest.raises(CheckpointError, match=f"{file}': it is a device"):
         load_checkpoint(directory)
 
 
 @pytest.mark.parametrize(
     "name", ["timm:local-dir:/etc", "timm:hf-hub:timm/resnet18.a1_in1k", "timm:test_resnet./x"]
 )
-def test_an_encoder_from_a_folder_or_a_hub_is_not_looked_up(directory, name, monkeypatch):
+def test_load_encoder_of_folder_or_hub_is_refused(directory, name, monkeypatch):
     def refuse(*_, **__):
-        raise AssertionError("looked for a network")
+        raise AssertionError("a network was created")
 
     edit(directory / "config.json", lambda c: c["encoder"].update(name=name))
     monkeypatch.setattr("timm.create_model", refuse)
@@ -331,19 +338,15 @@ def retyped(path, name, dtype):
 @pytest.mark.parametrize(
     ("name", "dtype", "message"),
     [
-        ("decoder.readout.W_hr.weight", torch.int64, "is stored as torch.int64, the model has"),
-        ("decoder.readout.W_hr.weight", torch.bool, "is stored as torch.bool, the model has"),
-        (
-            "decoder.readout.W_hr.weight",
-            torch.float64,
-            "is stored as 'F64'; models of this package",
-        ),
-        ("encoder.network.bn1.num_batches_tracked", torch.float32, "is stored as torch.float32"),
+        ("decoder.readout.W_hr.weight", torch.int64, "torch.int64, expected torch.float32"),
+        ("decoder.readout.W_hr.weight", torch.bool, "torch.bool, expected torch.float32"),
+        ("decoder.readout.W_hr.weight", torch.float64, "F64, expected one of"),
+        ("encoder.network.bn1.num_batches_tracked", torch.float32, "torch.float32, expected"),
     ],
 )
-def test_weights_of_another_type_are_refused_by_name(directory, name, dtype, message):
+def test_load_weights_of_other_dtype_are_refused_by_name(directory, name, dtype, message):
     retyped(directory / "model.safetensors", name, dtype)
-    with pytest.raises(CheckpointError, match=f"safetensors: {name} {message}"):
+    with pytest.raises(CheckpointError, match=f"safetensors: {name} has dtype {message}"):
         load_checkpoint(directory)
 
 
@@ -351,14 +354,14 @@ def test_weights_of_another_type_are_refused_by_name(directory, name, dtype, mes
     "name",
     [
         "timm:test_vit",
-        "timm:test_vit_relpos",  # computes places in a table, and does not save them
+        "timm:test_vit_relpos",  # computes indices into a table, and does not save them
         "timm:efficientformer_l1",  # saves them
         "torchvision:regnet_y_400mf",  # its builder computes with tensors
         "torchvision:squeezenet1_1",
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype):
+def test_load_restores_encoders_of_all_kinds(tmp_path, name, dtype):
     encoder = Encoder(EncoderConfig(name, weights=None))
     options = DecoderConfig(embedding_size=8, hidden_size=8)
     vocabulary = Vocabulary.build([["a"]], min_count=1)
@@ -368,7 +371,7 @@ def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype)
     stored = {
         k: t.to(dtype).float() for k, t in model.state_dict().items() if t.is_floating_point()
     }
-    model.load_state_dict(stored, strict=False)  # what the file can hold
+    model.load_state_dict(stored, strict=False)  # values as the file stores them
     save_checkpoint(Checkpoint(model, vocabulary, BeamSearch()), tmp_path / "model", dtype=dtype)
     loaded = load_checkpoint(tmp_path / "model").model
     size = encoder.preprocessing.size
@@ -384,7 +387,7 @@ def test_encoders_of_all_kinds_see_the_same_after_loading(tmp_path, name, dtype)
     assert loaded.decoder.W_rw.weight is loaded.decoder.embedding.weight
 
 
-def test_places_outside_their_table_are_refused(tmp_path):
+def test_load_index_outside_its_table_is_refused(tmp_path):
     encoder = Encoder(EncoderConfig("timm:efficientformer_l1", weights=None))
     name, places = next(
         (name, buffer) for name, buffer in encoder.named_buffers() if name.endswith("bias_idxs")
@@ -400,26 +403,34 @@ def test_places_outside_their_table_are_refused(tmp_path):
     ).eval()
     vocabulary = Vocabulary.build([["a"]], min_count=1)
     save_checkpoint(Checkpoint(model, vocabulary, BeamSearch()), tmp_path / "model")
-    with pytest.raises(CheckpointError, match=f"{name} holds numbers outside 0 to 48"):
+    with pytest.raises(CheckpointError, match=f"{name} has values outside 0 to 48"):
         load_checkpoint(tmp_path / "model")
 
 
-def test_absent_directory_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match="There is no model directory"):
+def test_load_run_directory_suggests_its_model(directory, tmp_path):
+    with pytest.raises(CheckpointError, match=r"it has no config\.json\. Did you mean .*/model\?$"):
+        load_checkpoint(tmp_path)  # like a training run, it has the model in "model"
+    (directory / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"it has no config\.json\. Copy the model again\.$"):
+        load_checkpoint(tmp_path)
+
+
+def test_load_absent_directory_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no model directory"):
         load_checkpoint("x" * 5000)
-    with pytest.raises(CheckpointError, match="There is no model directory"):
+    with pytest.raises(CheckpointError, match="there is no model directory"):
         load_checkpoint(tmp_path / "absent")
 
 
-def test_folder_that_only_looks_like_a_model_is_left_alone(directory, tmp_path):
-    """Another library's model has a config.json too, and people keep notes beside theirs."""
+def test_save_refuses_folder_that_resembles_a_model(directory, tmp_path):
+    """Models of other libraries have a config.json too, and people add notes to their models."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(OutputError, match="left as it is"):
+    with pytest.raises(OutputError, match="not replaced"):
         save_checkpoint(small_checkpoint(), other)
     assert (other / "config.json").read_text() == '{"model_type": "bert"}'
     (directory / "notes.txt").write_text("precious")
-    with pytest.raises(OutputError, match="left as it is"):
+    with pytest.raises(OutputError, match="not replaced"):
         save_checkpoint(small_checkpoint(), directory)
     assert (directory / "notes.txt").read_text() == "precious"

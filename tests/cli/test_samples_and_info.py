@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from small_captioner import small_checkpoint
 
-from captioning.checkpoint.checkpoint import save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
+from captioning.checkpoint import ModelInfo, TrainingInfo, save_checkpoint
 from captioning.cli import main as cli
 from captioning.cli import samples
 from captioning.cli.info import describe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.cli.main import main
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from small_captioner import small_checkpoint
 
-from captioning.checkpoint.checkpoint import save_checkpoint
+from captioning.checkpoint import save_checkpoint
 from captioning.cli.main import main
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import DataError, OutputError

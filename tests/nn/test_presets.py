@@ -8,8 +8,7 @@ import pytest
 import torch
 from small_decoder import CAPTIONS, EOS, D, P, V, by_caption, images, packed, stepped
 
-from captioning.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioning.checkpoint.model_info import ModelInfo
+from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search

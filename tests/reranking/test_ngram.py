@@ -13,7 +13,7 @@ from small_captioner import small_checkpoint, write_photos
 from small_run import TINY
 
 from captioning.bulk.resume import fingerprint
-from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
 from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
@@ -350,7 +350,7 @@ def test_checkpoint_round_trip_keeps_reranker(model, photos, tmp_path):
 def test_load_without_needed_reranker_file_is_refused(model, tmp_path):
     save_checkpoint(model, tmp_path / "model")
     (tmp_path / "model" / "rerank.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="not all of the model was copied"):
+    with pytest.raises(CheckpointError, match="the model is not complete"):
         load_checkpoint(tmp_path / "model")
 
 

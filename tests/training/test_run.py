@@ -19,7 +19,7 @@ from small_run import (
     read_log,
 )
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.decoding import Greedy
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate

@@ -6,12 +6,11 @@ import sys
 
 import pytest
 
-from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.errors import OutputError
 
 SAVE_WITH_FILE_SIZE_LIMIT = """
 import resource, signal, sys
-from captioning.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from captioning.errors import OutputError
 
 model = load_checkpoint(sys.argv[1])

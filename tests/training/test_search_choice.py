@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_run import TINY, config
 
-from captioning.checkpoint.checkpoint import load_checkpoint
+from captioning.checkpoint import load_checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
