@@ -107,8 +107,8 @@ def test_score_files_of_one_name_are_matched_by_folder(
         assert message in messages
 
 
-def test_score_known_ids_take_precedence_over_names(references, tmp_path, score):
-    names = [f"web/{key % 4 + 1}.jpg" for key in range(1, 5)]
+@pytest.mark.parametrize("names", [[f"web/{i}.jpg" for i in (2, 3, 4, 1)], list("abcd")])
+def test_score_known_ids_take_precedence_over_names(names, references, tmp_path, score):
     path = write_results(tmp_path / "results.json", names, ids=range(1, 5))
     assert score(path, references)[0] == pytest.approx(1.0)
 
