@@ -47,7 +47,7 @@ from captioning.features.cache_keys import Precision
 from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn import DecoderConfig, EncoderConfig
 from captioning.nn.device import resolve_device
-from captioning.nn.weight_average import blended
+from captioning.nn.weight_average import average_weights
 from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.precision import select_precision
 from captioning.training.run_directory import check_run_directory, read_settings
@@ -113,7 +113,7 @@ class Blend:
         training = last.info.training
         assert training is not None  # every training run writes it
         runs = (*training.runs, f"the mean of weights {mixed}")
-        model = blended([each.model for each in models], list(self.shares.values()))
+        model = average_weights([each.model for each in models], list(self.shares.values()))
         info = replace(last.info, training=replace(training, runs=runs), search_chosen=False)
         # A reranker fits only the features of its own model.
         return replace(last, model=model, search=BeamSearch(width=3), info=info, reranker=None)

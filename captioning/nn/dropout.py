@@ -1,20 +1,23 @@
-"""Dropout from random bytes: drawing a number for each place costs a CPU a seventh of a step."""
+"""Dropout from random bytes.
+
+One random number per value would take a seventh of a training step on a CPU.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_BYTES = 8  # of a 64-bit number
+_BYTES = 8  # per 64-bit number
 
 
 class Dropout(nn.Module):
-    """Drop each number with probability ``p`` and scale the others by ``1 / (1 - p)``.
+    """Set values to zero with probability p and scale the others by ``1 / (1 - p)``.
 
-    Srivastava et al. (2014), Dropout, in the inverted form. It is ``torch.nn.Dropout`` but for
-    ``p``, which is rounded to a 256th.
+    Inverted dropout (Srivastava et al. 2014), as ``torch.nn.Dropout``, with p rounded to a multiple
+    of 1/256.
 
     Args:
-        p: At least 0 and below 1.
+        p: Dropout probability, 0 to below 1.
     """
 
     def __init__(self, p: float) -> None:
@@ -23,7 +26,7 @@ class Dropout(nn.Module):
         self.threshold = min(round(256 * p), 255)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return ``x`` as it is in evaluation mode, else with numbers dropped."""
+        """Apply dropout in training mode; return ``x`` unchanged in evaluation mode."""
         if not self.training or not self.threshold:
             return x
         draws = torch.empty(-(-x.numel() // _BYTES), dtype=torch.int64, device=x.device)

@@ -1,4 +1,4 @@
-"""What teacher forcing minimises."""
+"""Losses of teacher forcing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CaptionLoss:
-    """The loss of one batch.
+    """Loss of one batch.
 
     Attributes:
-        loss: Mean smoothed cross-entropy per word, in nats, with its graph.
-        nll: Mean negative log-likelihood per word, in nats, without smoothing or graph.
-        words: Words that were counted, ``<eos>`` included.
-        reward: Mean reward of the sampled captions; None for teacher forcing.
+        loss: Mean smoothed cross-entropy per word in nats, with gradient.
+        nll: Mean negative log-likelihood per word in nats, without smoothing or gradient.
+        words: Number of words, ``<eos>`` included.
+        reward: Mean reward of sampled captions; None for teacher forcing.
     """
 
     loss: Float[Tensor, ""]
@@ -28,16 +28,16 @@ class CaptionLoss:
 def cross_entropy(
     logits: Float[Tensor, "M V"], targets: Int[Tensor, " M"], *, label_smoothing: float = 0.0
 ) -> CaptionLoss:
-    """Return the cross-entropy of real words; a packed batch holds no others.
+    """Return the cross-entropy of the words of a packed batch.
 
-    With label smoothing s (Szegedy et al. 2016, section 7) the target gives 1 - s to the word of
-    the caption and spreads s evenly over all words::
+    With label smoothing s (Szegedy et al. 2016, section 7) the target distribution has 1 - s at the
+    caption's word and spreads s evenly over all words::
 
         loss = -(1 - s) log p(w) - s mean_w' log p(w')
 
     Args:
         logits: One row per word.
-        targets: The words.
+        targets: Ids of the correct words.
         label_smoothing: s.
     """
     log_probs = torch.log_softmax(logits.float(), 1)
@@ -49,31 +49,30 @@ def cross_entropy(
 
 
 def reconstruction_error(
-    found: Float[Tensor, "M D"], vectors: Float[Tensor, "N D"], sizes: Sequence[int]
+    reconstruction: Float[Tensor, "M D"], vectors: Float[Tensor, "N D"], sizes: Sequence[int]
 ) -> Float[Tensor, ""]:
-    """Return the squared error of what was reconstructed, as a share of the vectors' mean square.
+    """Return the squared error of reconstructions, relative to the mean square of the vectors.
 
-    Chen & Zitnick (2015), section 3.1, have v and its reconstruction differ as little as they can
-    after each word.
+    Chen & Zitnick (2015), section 3.1, minimise the error after each word.
 
     Args:
-        found: After each word, in packed order.
-        vectors: The image vector of each caption, longest caption first.
-        sizes: Captions that have a word at each step.
+        reconstruction: Reconstructed v after each word, in packed order.
+        vectors: v of each caption's image, longest caption first.
+        sizes: Number of captions at each step.
     """
-    wanted = torch.cat([vectors[:count] for count in sizes]).float()
-    return (found.float() - wanted).square().mean() / wanted.square().mean()
+    expected = torch.cat([vectors[:count] for count in sizes]).float()
+    return (reconstruction.float() - expected).square().mean() / expected.square().mean()
 
 
 def doubly_stochastic(attention: Float[Tensor, "M P"], sizes: Sequence[int]) -> Float[Tensor, ""]:
-    """Return how far the attention to each position, summed over a caption, is from one.
+    """Return the doubly stochastic attention penalty (Xu et al. 2015, section 4.2.1).
 
-    Xu et al. (2015), section 4.2.1: ``sum_p (1 - sum_t alpha_tp)^2``, here its mean over captions:
-    in the course of a caption every position should get some attention.
+    The mean over captions of ``sum_p (1 - sum_t alpha_tp)^2``. It is low if every position gets
+    some attention in the course of a caption.
 
     Args:
-        attention: Of each word, in packed order.
-        sizes: Captions that have a word at each step.
+        attention: Attention weights of each word, in packed order.
+        sizes: Number of captions at each step.
     """
     total = attention.new_zeros(sizes[0], attention.shape[1])
     for weights in attention.split(list(sizes)):

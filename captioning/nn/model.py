@@ -1,6 +1,5 @@
-"""The caption model: an encoder and a decoder that were made for each other."""
+"""Caption model: an encoder and a decoder."""
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -11,32 +10,23 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.state import DecoderState
 
 
-def check_device(device: str) -> None:
-    """Raise a ConfigError that says what is wrong where ``device`` cannot be used here."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"There is no device {device!r} here: {reason}. Use 'cpu'.") from error
-
-
 class CaptionModel(nn.Module):
-    """A CNN and a recurrent decoder, given to it.
+    """A CNN encoder and a recurrent decoder.
 
     Args:
-        encoder: Pixels to features.
-        decoder: Features and words to the next word.
+        encoder: From pixels to features.
+        decoder: From features and words to the next word.
 
     Raises:
-        ConfigError: The decoder expects vectors of another size than the encoder gives.
+        ConfigError: The feature sizes of encoder and decoder differ.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         if encoder.feature_size != decoder.sizes.feature_size:
             raise ConfigError(
-                f"The encoder gives vectors of {encoder.feature_size} numbers, the decoder expects "
-                f"{decoder.sizes.feature_size}."
+                f"the encoder has the feature size {encoder.feature_size}, the decoder expects "
+                f"{decoder.sizes.feature_size}. Use parts of the same model."
             )
         self.encoder = encoder
         self.decoder = decoder
@@ -44,9 +34,9 @@ class CaptionModel(nn.Module):
     def forward(
         self, pixels: UInt8[Tensor, "B 3 S S"], tokens: PackedSequence
     ) -> Float[Tensor, "M V"]:
-        """Return the logits of teacher forcing, one row per packed token."""
+        """Return the logits of teacher forcing, one row per packed word."""
         return self.decoder(self.encoder(pixels), tokens)
 
     def start(self, pixels: UInt8[Tensor, "B 3 S S"]) -> DecoderState:
-        """Look at the images and return the state before the first word."""
+        """Encode images and return the decoder state before the first word."""
         return self.decoder.start(self.encoder(pixels))

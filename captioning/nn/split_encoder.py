@@ -1,8 +1,7 @@
-"""A CNN in two parts: a front that stays frozen, whose output can be cached, and a tail to train.
+"""Split of a CNN into a frozen front, whose output can be cached, and a trainable tail.
 
-Running a CNN over all images in every epoch is most of what fine-tuning costs. The stages that
-stay frozen give the same map each time that they see the same pixels, so it can be computed once;
-an epoch then pays for the last stages alone.
+Most of the cost of fine-tuning is running the CNN in every epoch. The frozen stages give the same
+feature map in each epoch, so it is computed once, and an epoch runs only the last stages.
 """
 
 import math
@@ -19,19 +18,21 @@ _NOT_FEATURES = ("global_pool", "classifier", "fc", "head", "head_drop")
 
 
 def as_map(rows: Shaped[Tensor, "B Q C"]) -> Shaped[Tensor, "B C S S"]:
-    """Return a square map that is given row by row, position by position.
+    """Return a square feature map from its rows of positions.
 
-    That is what channels-last memory holds: nothing is copied.
+    The result is a view in channels-last order; nothing is copied.
     """
     side = math.isqrt(rows.shape[1])
     return rows.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
 class EncoderFront(nn.Module):
-    """The frozen stages of an encoder; it looks like an encoder whose grid is their map.
+    """Frozen first stages of an encoder, with the interface of an encoder.
+
+    Its grid is the feature map of the last frozen stage.
 
     Args:
-        encoder: Whose pixels it takes.
+        encoder: The whole encoder, which defines the preprocessing.
         parts: Its first modules, in order.
     """
 
@@ -48,25 +49,26 @@ class EncoderFront(nn.Module):
             ).grid
         assert grid is not None
         self.positions: int = grid.shape[1]
-        """P, positions of the map; it is square."""
+        """Number of positions of the square feature map."""
         self.feature_size: int = grid.shape[2]
-        """C, channels of the map."""
+        """C, number of channels of the feature map."""
 
     def train(self, mode: bool = True) -> "EncoderFront":
-        """Stay in evaluation mode whatever ``mode`` says."""
+        """Keep evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
-        """Look at a batch of images as :attr:`preprocessing` made them."""
+        """Encode a batch of images that :attr:`preprocessing` prepared."""
         normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
         grid = self.parts(normal).flatten(2).transpose(1, 2)
         return Features(grid.mean(1), grid)
 
 
 class EncoderTail(nn.Module):
-    """The last stages of an encoder, from the front's map to the grid.
+    """Trainable last stages of an encoder, from the front's feature map to the grid.
 
-    BatchNorm statistics stay ImageNet's, as in :class:`Encoder`; its scales and shifts are trained.
+    BatchNorm keeps ImageNet's statistics, as in :class:`Encoder`; its scales and shifts are
+    trained.
     """
 
     def __init__(self, parts: list[nn.Module]) -> None:
@@ -74,74 +76,73 @@ class EncoderTail(nn.Module):
         self.parts = nn.Sequential(*parts)
 
     def train(self, mode: bool = True) -> "EncoderTail":
-        """Stay in evaluation mode whatever ``mode`` says."""
+        """Keep evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     def forward(self, rows: Float[Tensor, "B Q C"]) -> Float[Tensor, "B P D"]:
-        """Return the grid that the whole encoder would give.
+        """Return the grid of the whole encoder.
 
         Args:
-            rows: The front's map, row by row.
+            rows: Feature map of the front, row by row.
         """
         return self.parts(as_map(rows)).flatten(2).transpose(1, 2)
 
 
-def cut(encoder: Encoder, stages: int) -> tuple[EncoderFront, EncoderTail]:
-    """Cut an encoder before its last ``stages`` stages; the parts share its weights.
+def split_encoder(encoder: Encoder, stages: int) -> tuple[EncoderFront, EncoderTail]:
+    """Split an encoder before its last ``stages`` stages; the parts share its weights.
 
     Args:
-        encoder: One from timm whose modules run one after the other, as those of most CNNs do.
-        stages: How many stages (of an EfficientNet's seven or a ResNet's four) are trained, with
-            all that comes after them.
+        encoder: A timm encoder whose modules run one after the other, as in most CNNs.
+        stages: Number of stages in the tail. An EfficientNet has seven, a ResNet four. Modules
+            after the last stage belong to the tail too.
 
     Raises:
-        ConfigError: The network has too few stages, or is no chain of modules.
+        ConfigError: The network has too few stages or is not a chain of modules.
     """
     if encoder.config.family != "timm":
         raise ConfigError(
-            f"fine_tune is {stages}, but only networks of timm can be cut, and the encoder is "
-            f"{encoder.config.name}. timm has most networks of torchvision: timm:resnet101."
+            f"cannot train stages of {encoder.config.name}: only timm networks can be split. Use "
+            "the same network from timm, such as timm:resnet101."
         )
-    parts = _chain(encoder)
+    parts = _list_modules(encoder)
     starts = [
-        place for place, part in enumerate(parts) if place and isinstance(part, nn.Sequential)
+        index for index, part in enumerate(parts) if index and isinstance(part, nn.Sequential)
     ]
     if not 1 <= stages <= len(starts):
         raise ConfigError(
-            f"fine_tune is {stages}; {encoder.config.name} has {len(starts)} stages that could be "
-            "trained. Give a number from 1 to that, or 0 to train none."
+            f"cannot train {stages} stages of {encoder.config.name}: it has {len(starts)} stages. "
+            f"Use 1 to {len(starts)}, or 0 to train none."
         )
-    place = starts[-stages]
-    tail = EncoderTail(parts[place:])
+    start = starts[-stages]
+    tail = EncoderTail(parts[start:])
     try:
-        front = EncoderFront(encoder, parts[:place])
-        same = _is_chain(encoder, front, tail)
+        front = EncoderFront(encoder, parts[:start])
+        is_chain = _gives_same_grid(encoder, front, tail)
     except (RuntimeError, TypeError, ValueError, NotImplementedError):
-        same = False
-    if not same:
+        is_chain = False
+    if not is_chain:
         raise ConfigError(
-            f"{encoder.config.name} is no chain of modules, so its last stages cannot be trained "
-            "apart. Choose another encoder, such as timm:tf_efficientnet_lite0 or timm:resnet50, "
-            "or train none of it (fine_tune 0)."
+            f"cannot split {encoder.config.name}: it is not a chain of modules. Use another "
+            "encoder, such as timm:tf_efficientnet_lite0 or timm:resnet50, or train 0 stages."
         )
     return front.eval(), tail.eval()
 
 
-def _chain(encoder: Encoder) -> list[nn.Module]:
-    """Return the network's modules in the order in which they run, long sequences taken apart."""
+def _list_modules(encoder: Encoder) -> list[nn.Module]:
+    """Return the network's modules in running order, with sequences of stages unpacked."""
     parts: list[nn.Module] = []
     for name, child in encoder.network.named_children():
         if name in _NOT_FEATURES:
             break
         inner = list(child.children()) if isinstance(child, nn.Sequential) else []
-        nested = bool(inner) and all(isinstance(each, nn.Sequential) for each in inner)
+        nested = bool(inner) and all(isinstance(part, nn.Sequential) for part in inner)
         parts += inner if nested else [child]
     return parts
 
 
 @torch.inference_mode()
-def _is_chain(encoder: Encoder, front: EncoderFront, tail: EncoderTail) -> bool:
-    """Return whether the parts one after the other give what the whole network gives."""
+def _gives_same_grid(encoder: Encoder, front: EncoderFront, tail: EncoderTail) -> bool:
+    """Return whether front and tail together compute the grid of the whole network."""
     size = encoder.preprocessing.size
     pixels = torch.arange(3 * size * size, device=next(encoder.parameters()).device)
     pixels = (pixels % 251).to(torch.uint8).view(1, 3, size, size)

@@ -1,4 +1,4 @@
-"""A model whose weights lie between those of others."""
+"""Weighted averages of the weights of several models."""
 
 import copy
 import math
@@ -11,40 +11,38 @@ from captioning.nn.model import CaptionModel
 
 
 @torch.no_grad()
-def blended(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionModel:
-    """Return a model with the weighted mean of the models' weights.
+def average_weights(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionModel:
+    """Return a model whose weights are the weighted mean of those of ``models``.
 
-    Between a model and what further training made of it lies a straight way without high loss, and
-    its middle is often better than both ends: the further training has moved towards the training
-    photos, and half of the way back keeps most of what it gained (Wortsman et al. 2022, Robust
-    fine-tuning of zero-shot models, section 3). Several trainings that parted at one model have a
-    mean that is often better than each of them (Wortsman et al. 2022, Model soups, section 3; for
-    rewards Ramé et al. 2024, WARP, section 3).
+    The loss is low between a model and its fine-tuned version, and an average of both often
+    generalises better than either (Wortsman et al. 2022, Robust fine-tuning of zero-shot models,
+    section 3). The same holds for several models fine-tuned from one model (Wortsman et al. 2022,
+    Model soups, section 3; for rewards Ramé et al. 2024, WARP, section 3).
 
     Args:
-        models: Models of one shape, best trained from the same one.
-        shares: Of each, together 1.
+        models: Models with equal configs, trained from the same model.
+        shares: Weight of each model. They are not negative and sum to 1.
 
     Raises:
-        ConfigError: The models have other shapes, or the shares do not add up.
+        ConfigError: The models have different shapes, or the shares are invalid.
     """
-    fits = len(shares) == len(models) and all(share >= 0 for share in shares)
-    if not fits or not math.isclose(sum(shares), 1):
+    valid = len(shares) == len(models) and all(share >= 0 for share in shares)
+    if not valid or not math.isclose(sum(shares), 1):
         raise ConfigError(
-            f"The shares of {len(models)} models are {', '.join(f'{each:g}' for each in shares)}; "
-            "give each model its share, none below 0, and 1 together."
+            f"the shares of {len(models)} models are {', '.join(f'{share:g}' for share in shares)}."
+            " Use one share per model, none below 0, with the sum 1."
         )
     first = models[0]
     for other in models[1:]:
         if _shapes(first) != _shapes(other):
             raise ConfigError(
-                f"These models have other shapes: {first.encoder.config}, {first.decoder.config} "
-                f"and {other.encoder.config}, {other.decoder.config}. Blend a model with one that "
-                "was trained from it."
+                f"the models have different shapes: {first.encoder.config}, {first.decoder.config} "
+                f"and {other.encoder.config}, {other.decoder.config}. Average models that were "
+                "trained from the same model."
             )
     parts = [(share, model.state_dict()) for share, model in zip(shares, models, strict=True)]
     model = copy.deepcopy(first)
-    # Loaded, not changed in place: tied weights stand twice among the names.
+    # Loading handles tied weights, which appear under two names.
     model.load_state_dict(
         {
             name: torch.stack([share * state[name].to(weight) for share, state in parts]).sum(0)

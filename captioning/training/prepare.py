@@ -15,7 +15,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
-from captioning.nn.split_encoder import EncoderTail, cut
+from captioning.nn.split_encoder import EncoderTail, split_encoder
 from captioning.text.tokenizer import tokenize
 from captioning.text.vocabulary import Vocabulary
 from captioning.training.callback import TrainingCallback
@@ -76,7 +76,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
     encoder = initial.model.encoder if initial else Encoder(config.encoder).to(device)
     stages = config.training.fine_tune_stages
-    front, tail = cut(encoder, stages) if stages else (encoder, None)
+    front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
     attention = _uses_attention(config, initial)
     grid = attention or tail is not None
     extraction = _extraction(config, grid=grid, augment=True)

@@ -15,7 +15,7 @@ from captioning.evaluation.validation import caption_features
 from captioning.metrics import score
 from captioning.metrics.scores import SCORE_NAMES
 from captioning.nn.model import CaptionModel
-from captioning.nn.split_encoder import cut
+from captioning.nn.split_encoder import split_encoder
 from captioning.training.callback import EpochSummary, TrainingCallback
 from captioning.training.config import RunConfig
 from captioning.training.log import TrainingLog
@@ -227,7 +227,7 @@ class _Run:
         encoder = prepared.encoder
         if trained.tail is not None:
             encoder = copy.deepcopy(encoder)
-            tail = cut(encoder, config.training.fine_tune_stages)[1]
+            tail = split_encoder(encoder, config.training.fine_tune_stages)[1]
             tail.load_state_dict(trained.tail.state_dict())
         model = CaptionModel(encoder, trained.decoder)
         return Checkpoint(model, prepared.vocabulary, BeamSearch(width=3), info)

@@ -8,7 +8,7 @@ from captioning.evaluation.search_sweep import select_search
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
 from captioning.nn.device import resolve_device
-from captioning.nn.split_encoder import cut
+from captioning.nn.split_encoder import split_encoder
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
 from captioning.training.fit_reranker import fit_reranker
@@ -34,7 +34,7 @@ def choose_search(
         return
     tail = None
     if stages := config.training.fine_tune_stages:
-        tail = cut(checkpoint.model.encoder, stages)[1]
+        tail = split_encoder(checkpoint.model.encoder, stages)[1]
     cached_model = CachedModel(checkpoint.model.decoder, tail)
     images = f"{config.validation_split}, {format_count(count, 'image')}"
     callback.on_message(f"Choosing the search ({images}).")

@@ -15,7 +15,7 @@ def random_attention() -> SoftAttention:
     return attend
 
 
-def test_weights_and_context_follow_the_published_equations():
+def test_attention_follows_published_equations():
     attend = random_attention()
     grid = torch.randn(N, P, A, dtype=torch.float64)
     h = torch.randn(N, H, dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_weights_and_context_follow_the_published_equations():
         np.testing.assert_allclose(context[n].numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_where_all_positions_are_equal_all_weights_are():
+def test_attention_equal_positions_get_equal_weights():
     attend = random_attention()
     grid = torch.randn(N, 1, A, dtype=torch.float64).expand(N, P, A)
     h = torch.randn(N, H, dtype=torch.float64)
@@ -43,7 +43,7 @@ def test_where_all_positions_are_equal_all_weights_are():
     torch.testing.assert_close(context, grid[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_order_of_the_positions_does_not_matter():
+def test_attention_ignores_order_of_positions():
     attend = random_attention()
     grid = torch.randn(N, P, A, dtype=torch.float64)
     h = torch.randn(N, H, dtype=torch.float64)

@@ -5,7 +5,7 @@ from captioning.nn.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
-def test_share_and_scale_are_those_of_torchs_own(p):
+def test_dropout_matches_torch_dropout(p):
     x = torch.ones(400, 1000)
     ours, theirs = Dropout(p)(x), torch.nn.Dropout(p)(x)
     for found in (ours, theirs):
@@ -14,27 +14,27 @@ def test_share_and_scale_are_those_of_torchs_own(p):
     assert ours.max().item() == pytest.approx(theirs.max().item(), rel=0.02)
 
 
-def test_every_place_is_dropped_as_often_and_independently_of_its_neighbours():
+def test_dropout_values_are_independent():
     dropped = torch.stack([Dropout(0.5)(torch.ones(64)) == 0 for _ in range(4000)]).float()
     assert (dropped.mean(0) - 0.5).abs().max() < 0.04  # five deviations
     correlation = torch.corrcoef(dropped.T) - torch.eye(64)
     assert correlation.abs().max() < 0.09
 
 
-def test_gradient_passes_where_the_number_did():
+def test_dropout_gradient_matches_mask():
     x = torch.randn(50, 7, requires_grad=True)
     y = Dropout(0.4)(x)
     y.sum().backward()
     torch.testing.assert_close(x.grad, (y / x).detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_is_dropped_in_use_or_at_zero():
+def test_dropout_evaluation_or_zero_changes_nothing():
     x = torch.randn(9, 5)
     assert torch.equal(Dropout(0.5).eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
 
 
-def test_same_seed_drops_the_same():
+def test_dropout_same_seed_gives_same_mask():
     x = torch.ones(1000)
     torch.manual_seed(3)
     first = Dropout(0.5)(x)

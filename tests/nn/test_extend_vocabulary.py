@@ -1,4 +1,4 @@
-"""A decoder that was given more words."""
+"""Extension of a decoder by new words."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ OLD, NEW, UNK = 9, 13, 3
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_old_words_keep_their_scores_and_new_ones_share_that_of_the_unknown(tied):
+def test_extend_vocabulary_keeps_scores_of_old_words(tied):
     torch.manual_seed(0)
     options = DecoderConfig(
         embedding_size=8, hidden_size=8, attention_size=8, core="attention", tie_weights=tied
@@ -32,6 +32,6 @@ def test_old_words_keep_their_scores_and_new_ones_share_that_of_the_unknown(tied
     assert (larger.W_rw.weight is larger.embedding.weight) == tied
 
 
-def test_no_new_word_changes_nothing():
+def test_extend_vocabulary_same_size_returns_decoder():
     decoder = Decoder(DecoderConfig(), vocabulary_size=OLD, feature_size=5)
     assert extend_vocabulary(decoder, OLD, like=UNK) is decoder

@@ -7,7 +7,7 @@ from captioning.nn.losses import cross_entropy, doubly_stochastic, reconstructio
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_loss_and_its_gradient_equal_torchs(smoothing):
+def test_cross_entropy_matches_torch(smoothing):
     logits = torch.randn(7, 11, dtype=torch.float64).float().requires_grad_()
     targets = torch.randint(0, 11, (7,))
     ours = cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -18,14 +18,14 @@ def test_loss_and_its_gradient_equal_torchs(smoothing):
     torch.testing.assert_close(found, expected)
 
 
-def test_likelihood_is_reported_without_smoothing():
+def test_cross_entropy_nll_is_unsmoothed():
     result = cross_entropy(torch.zeros(3, 8), torch.tensor([1, 2, 3]), label_smoothing=0.3)
     assert result.nll.item() == pytest.approx(math.log(8))
     assert result.words == 3
     assert not result.nll.requires_grad
 
 
-def test_attention_that_passes_every_position_once_costs_nothing():
+def test_doubly_stochastic_counts_unseen_positions():
     """Two captions, of three words and of two, over three positions; in packed order."""
     eye = torch.eye(3)
     attention = torch.stack([eye[0], eye[1], eye[1], eye[0], eye[2]])
@@ -33,13 +33,13 @@ def test_attention_that_passes_every_position_once_costs_nothing():
     assert doubly_stochastic(attention, [2, 2, 1]).item() == pytest.approx(0.5)
 
 
-def test_attention_that_stays_costs_what_the_equation_says():
+def test_doubly_stochastic_follows_the_equation():
     attention = torch.tensor([[0.8, 0.2], [0.6, 0.4], [1.0, 0.0]])
     expected = (1 - 2.4) ** 2 + (1 - 0.6) ** 2
     assert doubly_stochastic(attention, [1, 1, 1]).item() == pytest.approx(expected)
 
 
-def test_reconstruction_costs_its_squared_error_in_units_of_the_vectors():
+def test_reconstruction_error_is_relative_to_vectors():
     """Two captions, of three words and of one: the error of each word against its own image."""
     vectors = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
     found = torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 3.0], [1.0, 3.0]])

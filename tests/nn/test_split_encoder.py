@@ -3,7 +3,7 @@ import torch
 
 from captioning.errors import ConfigError
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.nn.split_encoder import cut
+from captioning.nn.split_encoder import split_encoder
 
 
 def encoder(name, size=64):
@@ -22,9 +22,9 @@ def pixels(count, size=64):
 
 
 @pytest.mark.parametrize("stages", [1, 2, 7])
-def test_front_and_tail_give_what_the_whole_efficientnet_gives(stages):
+def test_split_efficientnet_gives_the_same_grid(stages):
     whole = encoder("timm:tf_efficientnet_lite0")
-    front, tail = cut(whole, stages)
+    front, tail = split_encoder(whole, stages)
     images = pixels(2)
     with torch.no_grad():
         features = front(images)
@@ -33,18 +33,18 @@ def test_front_and_tail_give_what_the_whole_efficientnet_gives(stages):
 
 
 @pytest.mark.parametrize("stages", [1, 4])
-def test_front_and_tail_give_what_the_whole_resnet_gives(stages):
+def test_split_resnet_gives_the_same_grid(stages):
     whole = encoder("timm:test_resnet")
-    front, tail = cut(whole, stages)
+    front, tail = split_encoder(whole, stages)
     images = pixels(3)
     with torch.no_grad():
         grid = tail(front(images).grid)
         torch.testing.assert_close(grid, whole(images).grid, atol=1e-5, rtol=1e-4)
 
 
-def test_parts_share_the_weights_of_the_whole_and_leave_none_out():
+def test_split_parts_share_all_weights():
     whole = encoder("timm:tf_efficientnet_lite0")
-    front, tail = cut(whole, 2)
+    front, tail = split_encoder(whole, 2)
     ours = {id(p) for part in (front, tail) for p in part.parameters()}
     assert ours == {id(p) for p in whole.parameters()}
     with torch.no_grad():
@@ -55,8 +55,8 @@ def test_parts_share_the_weights_of_the_whole_and_leave_none_out():
         torch.testing.assert_close(grid, whole(images).grid, atol=1e-5, rtol=1e-4)
 
 
-def test_batch_norm_statistics_stay_while_the_tail_is_trained():
-    front, tail = cut(encoder("timm:test_resnet"), 2)
+def test_tail_training_keeps_batch_norm_statistics():
+    front, tail = split_encoder(encoder("timm:test_resnet"), 2)
     tail.train()
     before = {name: buffer.clone() for name, buffer in tail.named_buffers()}
     tail(front(pixels(2)).grid).sum().backward()
@@ -65,18 +65,18 @@ def test_batch_norm_statistics_stay_while_the_tail_is_trained():
 
 
 @pytest.mark.parametrize("stages", [5, -1])
-def test_number_of_stages_that_the_network_has_not_is_said(stages):
+def test_split_too_many_stages_raises(stages):
     with pytest.raises(ConfigError, match="has 4 stages"):
-        cut(encoder("timm:test_resnet"), stages)
+        split_encoder(encoder("timm:test_resnet"), stages)
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:hrnet_w18_small"])
-def test_network_that_is_no_chain_is_refused(name):
+def test_split_non_sequential_network_raises(name):
     size = 160 if name == "timm:test_vit" else 64
-    with pytest.raises(ConfigError, match=r"is no chain of modules|has 0 stages"):
-        cut(encoder(name, size), 1)
+    with pytest.raises(ConfigError, match=r"is not a chain of modules|has 0 stages"):
+        split_encoder(encoder(name, size), 1)
 
 
-def test_only_networks_of_timm_can_be_cut():
-    with pytest.raises(ConfigError, match="timm has most networks of torchvision"):
-        cut(encoder("torchvision:squeezenet1_1"), 1)
+def test_split_torchvision_network_raises():
+    with pytest.raises(ConfigError, match="only timm networks can be split"):
+        split_encoder(encoder("torchvision:squeezenet1_1"), 1)

@@ -1,4 +1,4 @@
-"""A model between others."""
+"""Weighted averages of models."""
 
 import copy
 from dataclasses import replace
@@ -10,7 +10,7 @@ from small_captioner import small_checkpoint
 from captioning.errors import ConfigError
 from captioning.nn.decoder import Decoder
 from captioning.nn.model import CaptionModel
-from captioning.nn.weight_average import blended
+from captioning.nn.weight_average import average_weights
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def models():
 
 
 @pytest.mark.parametrize("shares", [(1.0, 0.0, 0.0), (0.25, 0.75, 0.0), (0.6, 0.1, 0.3)])
-def test_each_weight_is_the_weighted_mean(models, shares):
+def test_average_weights_returns_weighted_mean(models, shares):
     before = [copy.deepcopy(model.state_dict()) for model in models]
-    model = blended(models, shares)
+    model = average_weights(models, shares)
     for name, weight in model.state_dict().items():
         a, b, c = (state[name] for state in before)
         expected = shares[0] * a + shares[1] * b + shares[2] * c if a.is_floating_point() else a
@@ -38,12 +38,12 @@ def test_each_weight_is_the_weighted_mean(models, shares):
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0.0)])
-def test_shares_that_are_none_are_refused(models, shares):
-    with pytest.raises(ConfigError, match="The shares of 3 models are"):
-        blended(models, shares)
+def test_average_weights_invalid_shares_raises(models, shares):
+    with pytest.raises(ConfigError, match="the shares of 3 models are"):
+        average_weights(models, shares)
 
 
-def test_other_shapes_are_refused(models):
+def test_average_weights_different_shapes_raises(models):
     first, second, _ = models
     config = replace(first.decoder.config, hidden_size=5)
     decoder = Decoder(
@@ -52,5 +52,5 @@ def test_other_shapes_are_refused(models):
         feature_size=second.decoder.sizes.feature_size,
     )
     other = CaptionModel(second.encoder, decoder)
-    with pytest.raises(ConfigError, match="other shapes"):
-        blended([first, other], [0.5, 0.5])
+    with pytest.raises(ConfigError, match="different shapes"):
+        average_weights([first, other], [0.5, 0.5])

@@ -11,7 +11,7 @@ from captioning.features.extraction import cache_pixels
 from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder, EncoderConfig
-from captioning.nn.split_encoder import cut
+from captioning.nn.split_encoder import split_encoder
 from captioning.training import TrainingConfig
 from captioning.training.augmented_images import AugmentedImages
 
@@ -65,7 +65,7 @@ def test_augmented_images_views_follow_the_random_state(encoder, augmented_image
 
 
 def test_augmented_images_front_and_tail_equal_the_encoder(encoder, augmented_images):
-    front, tail = cut(encoder, 2)
+    front, tail = split_encoder(encoder, 2)
     rows = torch.tensor(augmented_images.readable)
     with torch.inference_mode():
         found = tail(AugmentedImages(augmented_images.pixels, front).read(rows))
