@@ -2,8 +2,8 @@
 
     python scripts/compare_bleu_libraries.py captions.json flickr8k:Flickr8k --split val
 
-``captions.json`` is a COCO results file, as ``captioning evaluate -o`` writes it. The script prints a
-Markdown table for docs/evaluation.md. Libraries that are not installed are left out of the table:
+``captions.json`` is a COCO results file, as ``captioning evaluate -o`` writes it. The script prints
+a Markdown table for docs/evaluation.md. Libraries that are not installed are left out of the table:
 ``pip install sacrebleu torchmetrics``.
 """
 
@@ -34,7 +34,9 @@ def ours(captions: Captions, references: References) -> float:
 
 
 def nltk_split(captions: Captions, references: References) -> float:
-    return corpus_bleu([[r.split() for r in each] for each in references], [c.split() for c in captions])
+    return corpus_bleu(
+        [[r.split() for r in each] for each in references], [c.split() for c in captions]
+    )
 
 
 def nltk_lower(captions: Captions, references: References) -> float:
@@ -91,19 +93,29 @@ def pycocoevalcap_bleu(captions: Captions, references: References) -> float:
 
 ROWS: list[tuple[str, str, Callable[[Captions, References], float]]] = [
     ("captioning", "`score(captions, references)`", ours),
-    ("pycocoevalcap", "Stanford PTB tokenizer (Java), lower case, punctuation dropped", pycocoevalcap_bleu),
+    (
+        "pycocoevalcap",
+        "Stanford PTB tokenizer (Java), lower case, punctuation dropped",
+        pycocoevalcap_bleu,
+    ),
     ("nltk", "`corpus_bleu` on the tokens of `captioning.tokenize`", nltk_ptb),
     ("nltk", "`corpus_bleu` on `str.split()`", nltk_split),
     ("nltk", "`corpus_bleu` on `str.lower().split()`", nltk_lower),
     ("nltk", "mean of `sentence_bleu`, smoothing method 1, same tokens", nltk_sentence_mean),
-    ("torchmetrics", "`bleu_score`: splits at white space, keeps case and punctuation", torchmetrics_bleu),
+    (
+        "torchmetrics",
+        "`bleu_score`: splits at white space, keeps case and punctuation",
+        torchmetrics_bleu,
+    ),
     ("sacrebleu", "`corpus_bleu`: tokenizer 13a, keeps case and punctuation", sacrebleu_13a),
     ("sacrebleu", "`corpus_bleu(lowercase=True)`", sacrebleu_lower),
 ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path)
     parser.add_argument("data")
     parser.add_argument("--split", default="val")
