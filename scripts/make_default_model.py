@@ -1,13 +1,14 @@
-r"""From a trained model to the model inside the package.
+r"""Make the default model of the package from a trained model.
 
     python scripts/make_default_model.py runs/last/model \
         --data flickr8k:data/flickr8k karpathy:data/everyday/everyday.json@photos
 
-The model learns from the training splits which phrases v makes likely. The search is chosen on the
-validation split of the first data set among beam widths, length penalties, rules against repetition
-and weights of those phrases; the weights are written with 16 bits, and the card gets the scores of
-exactly what is shipped, on each data set. scripts/reproduce_flickr8k.py trains the model, and calls
-this.
+1. Round the weights to 16 bits, so that exactly the shipped weights are scored.
+2. Fit the n-gram reranker to the training splits of all data sets.
+3. Choose the search on the validation split of the first data set.
+4. Score it on the validation split of each data set, and write the model.
+
+scripts/reproduce_flickr8k.py trains the model and calls this script.
 """
 
 import argparse
@@ -39,56 +40,64 @@ from captioning.text.tokenizer import tokenize
 from captioning.training.fit_reranker import fit_reranker
 
 LIMITS = (
-    "It was trained on a few thousand photos, most of them of people and dogs out of doors. What "
-    "is rare there it takes for something common; drawings and text are beyond it. It counts badly "
-    "and guesses colours, sexes and relations. Do not use it where a wrong caption does harm, and "
-    "do not describe people to others with it unread.",
+    "The model was trained on a few thousand photos, mostly of people and dogs outdoors. It "
+    "mistakes rare subjects for common ones and does not understand drawings or text in images. It "
+    "often miscounts, and it guesses colours, gender and relations between people. Do not use it "
+    "where a wrong caption does harm, and do not publish descriptions of people without reading "
+    "them.",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013) and the photos of COCO "
-    "(Lin et al. 2014) are for research and education; none of them is in this file. COCO's "
-    "captions are CC BY 4.0. The encoder's weights began as EfficientNet-Lite2, trained on "
-    "ImageNet by Google (Apache-2.0).",
+    "(Lin et al. 2014) are for research and education. This directory contains none of them. The "
+    "captions of COCO are CC BY 4.0. The encoder was initialized with EfficientNet-Lite2, trained "
+    "on ImageNet by Google (Apache-2.0).",
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a model's directory")
-    parser.add_argument("--data", nargs="+", required=True, help="flickr8k:DIR and others")
-    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("model", type=Path, help="model directory")
+    parser.add_argument("--data", nargs="+", required=True, help="data sets, such as flickr8k:DIR")
+    parser.add_argument(
+        "--output", type=Path, default=DEFAULT_MODEL, help="model directory to write"
+    )
     arguments = parser.parse_args()
     make_default_model(load_checkpoint(arguments.model), arguments.data, arguments.output)
 
 
-def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> None:
-    """Choose a model's search, and write the model as it is shipped."""
-    with tempfile.TemporaryDirectory() as folder:  # what is scored is what is shipped: 16 bits
-        half = Path(folder) / "model"
-        save_checkpoint(made, half, dtype=torch.float16)
-        checkpoint = load_checkpoint(half)
-        checkpoint = replace(
-            checkpoint, reranker=fit_default_reranker(checkpoint, data, Path(folder))
-        )
+def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -> None:
+    """Add an n-gram reranker, a search and scores to a trained model, and write it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_checkpoint(trained, folder / "model", dtype=torch.float16)
+        checkpoint = load_checkpoint(folder / "model")
+        checkpoint = replace(checkpoint, reranker=fit_default_reranker(checkpoint, data, folder))
 
-        def tried(name: str, how: Sequence[SearchMethod]) -> dict[SearchMethod, Scores]:
-            print(name, flush=True)
+        def score_searches(
+            spec: str, searches: Sequence[SearchMethod]
+        ) -> dict[SearchMethod, Scores]:
+            print(spec, flush=True)
             return sweep(
                 Captioner(checkpoint),
-                name,
+                spec,
                 split="val",
-                searches=how,
-                cache=Path(folder) / "features",
-                on_scores=show,
+                searches=searches,
+                cache=folder / "features",
+                on_scores=print_scores,
             )
 
-        table = tried(data[0], candidate_searches(checkpoint))
+        table = score_searches(data[0], candidate_searches(checkpoint))
         best = best_search(table)
         print(f"chosen: {best}")
-        scores = {data[0]: table[best], **{name: tried(name, [best])[best] for name in data[1:]}}
+        scores = {spec: score_searches(spec, [best])[best] for spec in data[1:]}
+        scores = {data[0]: table[best], **scores}
     info = ModelInfo(
         name="The default captioner: EfficientNet-Lite2 and an attentive LSTM",
         training=checkpoint.info.training,
         scores={
-            key: value for name in data for key, value in described(name, scores[name]).items()
+            name: value
+            for spec in data
+            for name, value in card_scores(
+                scores[spec], f"{shorten_spec(spec)} dev, {len(scores[spec])} photos"
+            ).items()
         },
         signature=table[best].signature,
         search_chosen=True,
@@ -102,7 +111,7 @@ def make_default_model(made: Checkpoint, data: Sequence[str], output: Path) -> N
 def fit_default_reranker(
     checkpoint: Checkpoint, data: Sequence[str], cache: Path
 ) -> NgramReranker | None:
-    """Learn from the training splits of data sets which phrases a model's v makes likely."""
+    """Fit an n-gram reranker to the training splits of data sets."""
     splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
     caches = [
@@ -115,16 +124,11 @@ def fit_default_reranker(
     return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=DEFAULT_NGRAMS)
 
 
-def described(data: str, scores: Scores) -> dict[str, float]:
-    """Return a data set's scores for the card."""
-    return card_scores(scores, f"{shorten_spec(data)} dev, {len(scores)} photos")
-
-
-def show(how: SearchMethod, scores: Scores) -> None:
-    """Print a row of the table."""
+def print_scores(search: SearchMethod, scores: Scores) -> None:
+    """Print the scores of one search."""
     captions = scores.per_image["caption"]
     print(
-        f"{summarize_search(how)}: BLEU-1 {scores.bleu_1:.4f} BLEU-4 {scores.bleu_4:.4f} "
+        f"{summarize_search(search)}: BLEU-1 {scores.bleu_1:.4f} BLEU-4 {scores.bleu_4:.4f} "
         f"ROUGE-L {scores.rouge_l:.4f} CIDEr {scores.cider:.4f}, {captions.nunique()} distinct",
         flush=True,
     )

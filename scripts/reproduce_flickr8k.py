@@ -112,7 +112,7 @@ class Blend:
         mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
         training = last.info.training
         assert training is not None  # every training run writes it
-        runs = (*training.runs, f"the mean of weights {mixed}")
+        runs = (*training.runs, f"weighted mean of runs: {mixed}")
         model = average_weights([each.model for each in models], list(self.shares.values()))
         info = replace(last.info, training=replace(training, runs=runs), search_chosen=False)
         # A reranker fits only the features of its own model.

@@ -1,4 +1,4 @@
-"""Where a model lies: in a directory, or on the Hugging Face hub."""
+"""Download and upload of model directories (Hugging Face hub)."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from captioning.errors import CheckpointError
 
 
 def model_directory(name: str | Path) -> Path:
-    """Return the directory of a model, fetched from the hub if it is the id of one there.
+    """Return the directory of a model; a hub id such as ``owner/name`` is downloaded first.
 
     Raises:
-        CheckpointError: The hub gives none of that name.
+        CheckpointError: The model cannot be downloaded.
     """
     directory = Path(name)
     return _download(str(name)) if not directory.is_dir() and _is_hub_id(str(name)) else directory
 
 
 def upload_directory(directory: Path, repo_id: str, *, private: bool) -> str:
-    """Upload a model directory to the hub and return its address there."""
+    """Upload a model directory to the hub and return its URL."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -40,7 +40,7 @@ def _download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except Exception as error:  # the hub's library raises many kinds
         raise CheckpointError(
-            f"There is no model directory {repo_id}, and the hub gave none of that name "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
-            "Check the path, or reach the network once so that the download is cached."
+            f"there is no model directory {repo_id}, and the download from the hub failed: "
+            f"{type(error).__name__}: {str(error).splitlines()[0][:200]}. Check the name, or "
+            "connect to the network once to cache the model."
         ) from error
