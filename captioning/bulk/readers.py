@@ -131,6 +131,7 @@ def _read_parquet(path: Path) -> Iterator[CaptionRow]:
                 yield msgspec.convert(record, _Record).to_row()
 
 
+_READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, csv.Error)
 READERS: dict[str, Callable[[Path], Iterator[CaptionRow]]] = {
     "jsonl": _read_jsonl,
     "csv": _read_csv,
@@ -149,7 +150,7 @@ def _explain_errors(
         yield
     except OutputError:
         raise
-    except (OSError, ValueError, csv.Error, *errors) as error:
+    except (*_READ_ERRORS, *errors) as error:
         raise OutputError(
             f"cannot read captions from {place}{path}: {error}. Create the file again."
         ) from error
