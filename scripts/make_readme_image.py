@@ -1,4 +1,4 @@
-"""Draw docs/captions.png: the sample photos with what the default model says about them.
+"""Draw docs/captions.png: the sample photos with captions of the default model.
 
 python scripts/make_readme_image.py
 """
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from captioning import Captioner, read_image
 from captioning.cli.samples import write_samples
 
-WIDE, HIGH, TEXT, GAP = 300, 225, 62, 14
+WIDTH, HEIGHT, TEXT_HEIGHT, GAP = 300, 225, 62, 14  # pixels
 COLUMNS = 3
 OUTPUT = Path(__file__).parents[1] / "docs" / "captions.png"
 
@@ -22,19 +22,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = write_samples(Path(folder))[:6]
         captions = [result.text for result in captioner.caption_files(photos)]
-        images = [ImageOps.fit(read_image(photo), (WIDE, HIGH)) for photo in photos]
+        images = [ImageOps.fit(read_image(photo), (WIDTH, HEIGHT)) for photo in photos]
     rows = -(-len(photos) // COLUMNS)
-    size = (COLUMNS * (WIDE + GAP) + GAP, rows * (HIGH + TEXT + GAP) + GAP)
+    size = (COLUMNS * (WIDTH + GAP) + GAP, rows * (HEIGHT + TEXT_HEIGHT + GAP) + GAP)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=18)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = GAP + place % COLUMNS * (WIDE + GAP)
-        top = GAP + place // COLUMNS * (HIGH + TEXT + GAP)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = GAP + number % COLUMNS * (WIDTH + GAP)
+        top = GAP + number // COLUMNS * (HEIGHT + TEXT_HEIGHT + GAP)
         page.paste(image, (left, top))
         lines = textwrap.wrap(caption, 34)[:2]
-        draw.multiline_text((left, top + HIGH + 8), "\n".join(lines), fill="#222", font=font)
-        print(f"{photos[place].name}: {caption}")
+        draw.multiline_text((left, top + HEIGHT + 8), "\n".join(lines), fill="#222", font=font)
+        print(f"{photos[number].name}: {caption}")
     OUTPUT.parent.mkdir(exist_ok=True)
     page.quantize(256).save(OUTPUT, optimize=True)
 

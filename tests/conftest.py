@@ -1,4 +1,4 @@
-"""Shape checking for the whole suite, and the images that many tests share."""
+"""Shape checks for the whole suite, and shared images and models."""
 
 from jaxtyping import install_import_hook
 

@@ -89,7 +89,7 @@ def _check_type(source: object) -> None:
         found = "None" if source is None else type(source).__name__
         raise ImageError(
             f"cannot read an image from {found}. Give a path, the bytes of a file, an open binary "
-            "file, a Pillow image or a NumPy array."
+            "file, a Pillow image or a NumPy array. Put several images into a list."
         )
 
 

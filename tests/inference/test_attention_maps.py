@@ -27,7 +27,7 @@ class BrightnessEncoder(Encoder):
 def captioner():
     search = Greedy(min_length=3, max_length=3)
     return Captioner(
-        small_checkpoint(search=search, encoder_type=BrightnessEncoder, attention=True)
+        small_checkpoint(search=search, encoder_type=BrightnessEncoder, core="attention")
     )
 
 

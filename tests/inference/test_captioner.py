@@ -119,10 +119,10 @@ def test_caption_fields_agree_with_each_other(captioner, images):
     ("image", "found"), [(None, "None"), (torch.zeros(3, 8, 8), "Tensor"), ({"a.jpg"}, "set")]
 )
 def test_caption_of_another_type_names_the_type(captioner, image, found, as_users):
-    with pytest.raises(ImageError, match=rf"{found} was found|found {found}") as error:
+    with pytest.raises(ImageError, match=f"from {found}") as error:
         captioner(image)
     assert "damaged" not in str(error.value)
-    assert "captioner([" in str(error.value)
+    assert "list" in str(error.value)
 
 
 @pytest.mark.parametrize("search", ["beam", "", BeamSearch])
@@ -135,7 +135,7 @@ def test_caption_of_unreadable_image_raises(captioner, images):
     for source, message in [
         (images[3], "image4"),
         (Image.new("RGB", (0, 7)), "0 x 7 pixels"),
-        ("no such.jpg", "does not exist"),
+        ("no such.jpg", "no such file"),
     ]:
         with pytest.raises(ImageError, match=message):
             captioner(source)
