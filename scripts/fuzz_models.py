@@ -2,9 +2,9 @@
 
 The script writes tiny models. Each try changes bytes, JSON values, the header of the weights, or
 whole files, which may become pipes, devices or links. The directory is then loaded with limits on
-time and memory. Either it loads, and the model has finite weights and predicts a next word, or it is
-refused with a CheckpointError. Everything else is a problem, including network access, a pickled
-object, and a refusal for lack of memory.
+time and memory. Either it loads, and the model has finite weights and predicts a next word, or it
+is refused with a CheckpointError. Everything else is a problem, including network access, a
+pickled object, and a refusal for lack of memory.
 
     python scripts/fuzz_models.py --tries 10000 --seed 0
     python scripts/fuzz_models.py --seed 0 --only 4711     # repeat one try, with its traceback
