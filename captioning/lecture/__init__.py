@@ -1,1 +1,1 @@
-"""Companions of the lecture on recurrent networks: sequence classifier and gradient diagnostics."""
+"""Code of the lecture on recurrent networks: sequence classifier and gradient diagnostics."""

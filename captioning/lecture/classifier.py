@@ -1,4 +1,4 @@
-"""Many to one: a recurrent net reads a sequence and says what kind it is."""
+"""Sequence classification with a recurrent network (many to one)."""
 
 from collections.abc import Sequence
 
@@ -13,26 +13,25 @@ from captioning.nn.dropout import Dropout
 
 
 class SequenceClassifier(nn.Module):
-    """A word embedding, a recurrent cell, and a readout of its last hidden state alone.
+    """Word embedding, recurrent cell, and linear readout of the last hidden state.
 
     With w_1 ... w_T the words of a sequence::
 
         h_t, ... = cell(W_xh E[w_t] + b, h_{t-1}, ...)
         p        = softmax(W_hy h_T + b_y)
 
-    A bag of words, ``softmax(sum_t W[w_t] + b)``, gives all orders of the same words the same p;
-    here the order counts.
+    A bag of words, ``softmax(sum_t W[w_t] + b)``, ignores the order of the words; p depends on it.
 
     Args:
-        vocabulary_size: V.
-        classes: K; or 1, for one number such as a rating in place of logits.
+        vocabulary_size: V, number of words.
+        classes: K, number of classes; 1 for regression, such as a rating.
         cell: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``.
-        embedding_size: E.
-        hidden_size: H.
-        dropout: Share of the word vectors' and of the last state's numbers dropped in training.
+        embedding_size: E, size of a word vector.
+        hidden_size: H, size of the hidden state.
+        dropout: Dropout probability of word vectors and last hidden state (0 to below 1).
 
     Raises:
-        ConfigError: A size is too small, dropout is no share, or there is no such cell.
+        ConfigError: A size or dropout is out of range, or the cell is unknown.
     """
 
     def __init__(
@@ -52,9 +51,9 @@ class SequenceClassifier(nn.Module):
             ("embedding_size", embedding_size),
         ):
             if size < 1:
-                raise ConfigError(f"{name} is {size}; it is at least 1.")
+                raise ConfigError(f"{name} is {size}. Use 1 or more.")
         if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout is {dropout}; it is at least 0 and below 1.")
+            raise ConfigError(f"dropout is {dropout}. Use a number from 0 to below 1.")
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
         self.cell = build_cell(cell, embedding_size, hidden_size)
@@ -64,23 +63,23 @@ class SequenceClassifier(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: PackedSequence) -> Float[Tensor, "N K"]:
-        """Return the logits of each sequence, in the order in which :func:`pack` got them.
+        """Return the logits of each sequence, in the order before packing.
 
         Args:
-            tokens: N sequences of word ids; a sequence's result does not depend on the others.
+            tokens: N sequences of word ids from :func:`pack`.
         """
         return self.W_hy(self.dropout(self.last_hidden(tokens)))
 
     def last_hidden(self, tokens: PackedSequence) -> Float[Tensor, "N H"]:
-        """Return h_T of each sequence, in the order in which :func:`pack` got them.
+        """Return h_T of each sequence, in the order before packing.
 
-        There is no padding: at each step the batch is cut down to the sequences that go on.
+        Each step computes only the sequences that have not ended, so there is no padding.
         """
         inputs = self.cell.project_input(self.dropout(self.embedding(tokens.data)))
         state = self.cell.initial_state(int(tokens.batch_sizes[0]))
         ended = []
         for step_inputs in inputs.split(tokens.batch_sizes.tolist()):
-            count = len(step_inputs)  # the sequences lie from the longest to the shortest
+            count = len(step_inputs)  # sequences are sorted by length, longest first
             ended.append(state[0][count:])
             state = self.cell.step(step_inputs, tuple(part[:count] for part in state))
         last = torch.cat([state[0], *reversed(ended)])
@@ -88,17 +87,17 @@ class SequenceClassifier(nn.Module):
 
 
 def pack(sequences: Sequence[Sequence[int]]) -> PackedSequence:
-    """Return sequences of word ids, of any lengths and in any order, as one packed sequence.
+    """Pack sequences of word ids of any length and in any order.
 
     Raises:
-        DataError: There is no sequence, or one has no word.
+        DataError: There are no sequences, or a sequence is empty.
     """
     if not sequences:
-        raise DataError("There is no sequence to pack. Give at least one.")
-    for place, tokens in enumerate(sequences):
+        raise DataError("there are no sequences to pack. Give at least one.")
+    for index, tokens in enumerate(sequences):
         if not tokens:
             raise DataError(
-                f"Sequence {place} of {len(sequences)} is empty: there is no last hidden state. "
-                "Leave it out, or let every sequence end in <eos>."
+                f"sequence {index} of {len(sequences)} is empty, so it has no last hidden state. "
+                "Remove it, or end every sequence with <eos>."
             )
     return pack_sequence([torch.tensor(tokens) for tokens in sequences], enforce_sorted=False)

@@ -1,8 +1,8 @@
-"""How a loss at the end of a sequence is felt by the steps before it.
+"""Gradient flow: norms of the gradient of a final loss at each time step.
 
 Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks,
-section 2: the gradient that reaches step k is a product of one Jacobian for each step after it
-(equation 5), so it shrinks or grows like a power.
+section 2: the gradient at step k is a product of one Jacobian per later step (equation 5), so it
+shrinks or grows exponentially.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,15 @@ from captioning.nn.cells import RecurrentCell, ReLURNNCell, RNNCell
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """The gradients of one loss with respect to the states of all steps; T is the last step.
+    """Gradient norms of one loss at the states of all steps; T is the last step.
 
     Attributes:
         hidden: ``|dE_T / dh_k|`` for k = 1 ... T.
-        memory: ``|dE_T / dc_k|``, of an LSTM's memory as the later steps read it: zero at the last
-            step, since E_T sees h_T alone. None for other cells.
-        singular_value: The largest singular value of each gate's block of W_hh.
-        bound: For the plain cells, ``|dE_T / dh_T| prod_{i=k+1}^{T} |W_hh| max_j |f'_ij|``, which
-            ``hidden`` never exceeds (the paper's equations 6 and 7); None for gated cells, whose
-            Jacobian is no such product.
+        memory: ``|dE_T / dc_k|`` for an LSTM, through later steps only; it is zero at step T,
+            because E_T depends on h_T. None for other cells.
+        singular_value: Largest singular value of each gate's block of W_hh.
+        bound: Upper bound of ``hidden`` for the plain cells (equations 6 and 7):
+            ``|dE_T / dh_T| prod_{i=k+1}^{T} |W_hh| max_j |f'_ij|``. None for gated cells.
     """
 
     hidden: Float[Tensor, " T"]
@@ -43,28 +42,28 @@ def gradient_flow(
     *,
     v: Float[Tensor, " D"] | None = None,
 ) -> GradientFlow:
-    """Run a cell over one sequence and follow the gradient of a loss at its end back in time.
+    """Return the gradient norms of a loss at the end of one sequence.
 
     Args:
-        cell: Any recurrent cell; its weights get no gradient.
+        cell: Recurrent cell; its weights get no gradient.
         inputs: x at each step.
-        loss: From the last hidden state to E_T.
-        v: The image vector, for a cell that sees one.
+        loss: Function from the last hidden state to E_T.
+        v: Image vector, for a cell with an image term.
 
     Raises:
         ConfigError: The sequence is empty.
     """
     if not len(inputs):
-        raise ConfigError("The sequence has no step. Give at least one row of inputs.")
+        raise ConfigError("the sequence is empty. Give at least one row of inputs.")
     with torch.enable_grad():
         gates = cell.project_input(inputs)
         if v is not None:
             gates = gates + cell.project_image(v.unsqueeze(0))
-        # A leaf to start from: with frozen weights nothing else would record the steps.
+        # With frozen weights, only a leaf that requires gradients makes autograd record the steps.
         state = tuple(part.clone().requires_grad_() for part in cell.initial_state(1))
         states = []
         for step_gates in gates:
-            # Copies: what c_k did to h_k belongs to step k, what both do later to h_k and c_k.
+            # Copies separate the gradient of later steps from the path c_k -> h_k within step k.
             state = tuple(part.clone() for part in cell.step(step_gates.unsqueeze(0), state))
             states.append(state)
         end = loss(state[0][0])

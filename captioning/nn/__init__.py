@@ -1,4 +1,4 @@
-"""Tensors only: the encoder, the recurrent cells, attention, the decoder, the caption model."""
+"""Networks: encoder, recurrent cells, attention, decoder, and the caption model."""
 
 from captioning.nn.attention import SoftAttention
 from captioning.nn.cells import (

@@ -1,15 +1,14 @@
-"""Recurrent cells with one extra term: the image.
+"""Recurrent cells with an additional image term.
 
 Every cell computes its pre-activations as
 
     gates = W_xh x + W_hh h + W_vh v + b
 
 where ``x`` is the input of this step, ``h`` the last hidden state and ``v`` the image vector. The
-term ``W_vh v`` does not change with time, so callers compute it once per image
-(:meth:`RecurrentCell.project_image`), as they compute ``W_xh x + b`` for all steps in one product
-(:meth:`RecurrentCell.project_input`); :meth:`RecurrentCell.step` adds the only part that has to
-wait for the step before, ``W_hh h``. A cell keeps nothing between calls: state goes in, state comes
-out.
+term ``W_vh v`` does not depend on time: :meth:`RecurrentCell.project_image` computes it once per
+image. :meth:`RecurrentCell.project_input` computes ``W_xh x + b`` for all steps in one product.
+:meth:`RecurrentCell.step` adds the recurrent term ``W_hh h``. Cells store no state; it is an
+argument and a result.
 """
 
 from typing import ClassVar, Literal
@@ -23,20 +22,20 @@ from captioning.messages import suggest
 
 CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
 CellState = tuple[Float[Tensor, "N H"], ...]
-"""``(h,)`` or, for an LSTM, ``(h, c)``; the hidden state always comes first."""
+"""``(h,)`` or, for an LSTM, ``(h, c)``. The hidden state comes first."""
 
 
 class RecurrentCell(nn.Module):
-    """What all cells share: the weights, their products and their initial values.
+    """Base class of the cells: weights, projections and initialisation.
 
-    Input weights are Xavier-uniform; each gate's recurrent block is orthogonal, so that its
-    singular values begin at one and the first gradients neither vanish nor explode (Saxe et al.
-    2014, section 3); biases are zero.
+    Input weights are Xavier-uniform. The recurrent block of each gate is orthogonal: its singular
+    values are one, so the first gradients neither vanish nor explode (Saxe et al. 2014, section 3).
+    Biases are zero.
 
     Args:
-        input_size: E, the size of x.
-        hidden_size: H, the size of h.
-        image_size: D, the size of v, or None for a cell that sees no image.
+        input_size: E, size of x.
+        hidden_size: H, size of h.
+        image_size: D, size of v; None for a cell without image term.
     """
 
     gate_count: ClassVar[int] = 1
@@ -46,7 +45,7 @@ class RecurrentCell(nn.Module):
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if size < 1:
-                raise ConfigError(f"{name} is {size}; it is at least 1.")
+                raise ConfigError(f"{name} is {size}. Use 1 or more.")
         self.hidden_size = hidden_size
         rows = self.gate_count * hidden_size
         self.W_xh = nn.Parameter(torch.empty(rows, input_size))
@@ -57,7 +56,7 @@ class RecurrentCell(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Give the weights new random values."""
+        """Initialise the weights."""
         for gate in self.W_xh.chunk(self.gate_count):
             nn.init.xavier_uniform_(gate)
         for gate in self.W_hh.chunk(self.gate_count):
@@ -77,20 +76,17 @@ class RecurrentCell(nn.Module):
         return nn.functional.linear(x, self.W_xh, self.b)
 
     def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B G"]:
-        """Return ``W_vh v``, to be computed once per image."""
+        """Return ``W_vh v``, which is the same for all steps of an image."""
         if self.W_vh is None:
-            raise ConfigError("This cell was built without image_size: it has no W_vh.")
+            raise ConfigError("the cell has no W_vh because it was built without image_size.")
         return nn.functional.linear(v, self.W_vh)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
-        """Go one step on.
+        """Return the state after one step.
 
         Args:
-            inputs: ``W_xh x + W_vh v + b``, all that does not depend on the step before.
-            state: The state after the step before.
-
-        Returns:
-            The state after this step.
+            inputs: ``W_xh x + W_vh v + b``.
+            state: State after the last step.
         """
         raise NotImplementedError
 
@@ -100,7 +96,7 @@ class RecurrentCell(nn.Module):
         state: CellState | None = None,
         v: Float[Tensor, "B D"] | None = None,
     ) -> tuple[Float[Tensor, "B T H"], CellState]:
-        """Run over whole sequences and return every hidden state and the last full state."""
+        """Run over whole sequences; return all hidden states and the final state."""
         inputs = self.project_input(x)
         if v is not None:
             inputs = inputs + self.project_image(v).unsqueeze(1)
@@ -113,50 +109,50 @@ class RecurrentCell(nn.Module):
 
 
 class RNNCell(RecurrentCell):
-    """The plain recurrent cell (Elman 1990) with the image term.
+    """Plain recurrent cell (Elman 1990) with the image term.
 
     ``h' = tanh(W_xh x + W_hh h + W_vh v + b)``
     """
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
-        """Apply the equation above."""
+        """Return the state after one step."""
         (h,) = state
         return (torch.tanh(torch.addmm(inputs, h, self.W_hh.t())),)
 
 
 class ReLURNNCell(RecurrentCell):
-    """The plain cell with a rectifier, recurrent weights beginning as the identity.
+    """Plain cell with a rectifier, whose recurrent weights start as the identity.
 
     ``h' = max(0, W_xh x + W_hh h + W_vh v + b)``
 
-    The identity makes the untrained cell carry its state along unchanged, which keeps gradients
-    alive over long times (Le, Jaitly & Hinton 2015, IRNN).
+    With the identity, the untrained cell copies its state, so gradients do not vanish over many
+    steps (Le, Jaitly & Hinton 2015, IRNN).
     """
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Give the weights new random values, and this cell its special ones."""
+        """Initialise the weights."""
         super().reset_parameters()
         nn.init.eye_(self.W_hh)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
-        """Apply the equation above."""
+        """Return the state after one step."""
         (h,) = state
         return (torch.relu(torch.addmm(inputs, h, self.W_hh.t())),)
 
 
 class GRUCell(RecurrentCell):
-    """The gated recurrent unit (Cho et al. 2014), in the form that needs one product per step.
+    """Gated recurrent unit (Cho et al. 2014), with one recurrent product per step.
 
-    Rows of the weights are r, z, n in this order::
+    The rows of the weights are r, z, n::
 
         r  = sigmoid(W_xr x + W_hr h + W_vr v + b_r)
         z  = sigmoid(W_xz x + W_hz h + W_vz v + b_z)
         n  = tanh(W_xn x + W_vn v + b_n + r * (W_hn h + b_hn))
         h' = (1 - z) * n + z * h
 
-    The reset gate acts after the product with ``W_hn``, as in cuDNN and ``torch.nn.GRU``, and not
-    before it as in the paper's equation 8: all three products with h are then one.
+    The reset gate acts after the product with ``W_hn``, as in cuDNN and ``torch.nn.GRU``. In
+    equation 8 of the paper it acts before, which needs two products.
     """
 
     gate_count: ClassVar[int] = 3
@@ -166,7 +162,7 @@ class GRUCell(RecurrentCell):
         self.b_hn = nn.Parameter(torch.zeros(hidden_size))
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
-        """Apply the equation above."""
+        """Return the state after one step."""
         (h,) = state
         H = self.hidden_size
         recurrent = nn.functional.linear(h, self.W_hh)
@@ -178,7 +174,7 @@ class GRUCell(RecurrentCell):
 class LSTMCell(RecurrentCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate (Gers et al. 2000).
 
-    Rows of the weights are f, i, o, g in this order::
+    The rows of the weights are f, i, o, g::
 
         f  = sigmoid(W_xf x + W_hf h + W_vf v + b_f)
         i  = sigmoid(W_xi x + W_hi h + W_vi v + b_i)
@@ -187,8 +183,8 @@ class LSTMCell(RecurrentCell):
         c' = f * c + i * g
         h' = o * tanh(c')
 
-    The forget bias ``b_f`` begins at one, so that an untrained cell remembers (Jozefowicz et al.
-    2015, section 2.1).
+    The forget bias ``b_f`` starts at one, so that an untrained cell keeps its memory (Jozefowicz et
+    al. 2015, section 2.1).
     """
 
     gate_count: ClassVar[int] = 4
@@ -196,12 +192,12 @@ class LSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Give the weights new random values, and this cell its special ones."""
+        """Initialise the weights."""
         super().reset_parameters()
         self.b[: self.hidden_size].fill_(1.0)
 
     def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
-        """Apply the equation above."""
+        """Return the state after one step."""
         h, c = state
         gates = torch.addmm(inputs, h, self.W_hh.t())
         f, i, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, 1)
@@ -221,9 +217,9 @@ CELLS: dict[str, type[RecurrentCell]] = {
 def build_cell(
     name: str, input_size: int, hidden_size: int, image_size: int | None = None
 ) -> RecurrentCell:
-    """Return a new cell by its name: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``."""
+    """Return a new cell of type ``name``: ``rnn``, ``relu_rnn``, ``gru`` or ``lstm``."""
     if name not in CELLS:
         raise ConfigError(
-            f"There is no cell {name!r}; there are {', '.join(CELLS)}.{suggest(name, CELLS)}"
+            f"unknown cell {name!r}. Use one of {', '.join(CELLS)}.{suggest(name, CELLS)}"
         )
     return CELLS[name](input_size, hidden_size, image_size)

@@ -1,4 +1,4 @@
-"""From pixels to a grid of vectors and one vector v, by a CNN trained on ImageNet."""
+"""Encoder: a CNN trained on ImageNet, from pixels to a grid of vectors and one vector v."""
 
 import re
 from collections.abc import Iterable
@@ -18,64 +18,63 @@ from captioning.nn.pretrained import PACKAGED, build_pretrained
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Which CNN looks at the images."""
+    """Configuration of the encoder."""
 
     name: str = "timm:tf_efficientnet_lite0"
-    """``timm:<model>`` or ``torchvision:<classification model>``."""
+    """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
     weights: str | None = "default"
-    """Where its ImageNet weights come from: ``default`` (an installed package that carries them,
-    else the network), ``hub``, ``package``, the path of a state dict, or None for random ones."""
+    """Source of the ImageNet weights: ``default`` (an installed package that contains them, else a
+    download), ``hub`` (download), ``package``, the path of a state dict, or None for random
+    weights."""
     image_size: int | None = None
-    """Height and width of the pixels it sees; None for the size it was trained on."""
+    """Input height and width in pixels (1 to 4096); None for the size of the pretraining."""
     fit: Literal["squeeze", "crop"] = "squeeze"
-    """How an image becomes a square: ``squeeze`` keeps all of it, ``crop`` its middle."""
+    """Conversion of an image to a square: ``squeeze`` resizes all of it, ``crop`` its centre."""
 
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:
             raise ConfigError(
-                f"The encoder {self.name[:100]!r} has no known family. "
-                "Write timm:<model> or torchvision:<model>, for example "
+                f"the encoder {self.name[:100]!r} has no known family. "
+                "Use timm:<model> or torchvision:<model>, for example "
                 "timm:tf_efficientnet_lite0 or torchvision:resnet50."
             )
         if not re.fullmatch(r"\w[\w.-]{0,99}", self.model, re.ASCII):
-            # timm reads a name such as local-dir:/folder or hf-hub:somebody/model from there.
+            # timm would load local-dir:/folder or hf-hub:user/model from that place.
             raise ConfigError(
-                f"The encoder {self.name[:100]!r} is no plain name of a network. After "
-                f"{self.family}: come letters, digits, _, . and - alone, as in timm:resnet18."
+                f"the encoder {self.name[:100]!r} is not the name of a network. After "
+                f"{self.family}: use letters, digits, _, . and - only, as in timm:resnet18."
             )
         if self.image_size is not None and not 1 <= self.image_size <= 4096:
-            raise ConfigError(
-                f"image_size is {self.image_size}; it lies between 1 and 4096 pixels."
-            )
+            raise ConfigError(f"image_size is {self.image_size}. Use 1 to 4096 pixels.")
         if self.fit not in ("squeeze", "crop"):
-            raise ConfigError(f"fit is {self.fit!r}; it is 'squeeze' or 'crop'.")
+            raise ConfigError(f"fit is {self.fit!r}. Use 'squeeze' or 'crop'.")
 
     @property
     def family(self) -> str:
-        """The library that defines the network."""
+        """Library that defines the network."""
         return self.name.partition(":")[0]
 
     @property
     def model(self) -> str:
-        """The network's name in its library."""
+        """Name of the network in its library."""
         return self.name.partition(":")[2]
 
 
 class Encoder(nn.Module):
-    """A CNN without its classifier.
+    """CNN without its classifier.
 
-    The grid is the last feature map, row by row; v is the mean over its positions, which for
-    nearly every CNN is what its own classifier saw. The network stays in evaluation mode even
-    while it is fine-tuned: its BatchNorm statistics are ImageNet's, and a batch of captioned
-    photos is too small to estimate better ones.
+    The grid is the last feature map, row by row. v is the mean over its positions, which is the
+    input of the classifier in nearly every CNN. The network stays in evaluation mode, even in
+    fine-tuning: BatchNorm keeps ImageNet's statistics, because a batch of captioned images is too
+    small to estimate better ones.
 
     Args:
-        config: Which network, and its weights.
-        preprocessing: How images become its pixels; None for what it was trained on.
+        config: Network and source of its weights.
+        preprocessing: Conversion of images to pixels; None for that of the pretraining.
 
     Raises:
-        ConfigError: There is no such network, or it has no grid.
-        WeightsError: The weights cannot be had.
+        ConfigError: The network does not exist or has no grid.
+        WeightsError: The weights are not available.
     """
 
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing | None = None) -> None:
@@ -93,18 +92,18 @@ class Encoder(nn.Module):
             grid = self.forward(torch.zeros(1, 3, size, size, dtype=torch.uint8)).grid
         assert grid is not None
         self.positions: int = grid.shape[1]
-        """P, positions of the grid."""
+        """P, number of grid positions."""
         self.feature_size: int = grid.shape[2]
-        """D, the size of v and of each position."""
+        """D, size of v and of each grid position."""
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Keep the network in evaluation mode whatever ``mode`` says."""
+        """Set the mode, but keep the network in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
-        """Look at a batch of images as :attr:`preprocessing` made them."""
+        """Encode a batch of images that :attr:`preprocessing` prepared."""
         normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
         grid = self._grid(normal)
         return Features(grid.mean(1), grid)
@@ -116,12 +115,12 @@ class Encoder(nn.Module):
         width = self.network.num_features
         if output.ndim == 4 and output.shape[1] == width:
             return output.flatten(2).transpose(1, 2)
-        if output.ndim == 4:  # channels last, as Swin gives them
+        if output.ndim == 4:  # channels last, as in Swin
             return output.flatten(1, 2)
         return output[:, getattr(self.network, "num_prefix_tokens", 0) :]
 
 
-def _resolve(config: EncoderConfig, known: Iterable[str]) -> None:
+def _check_model(config: EncoderConfig, known: Iterable[str]) -> None:
     names = list(known)
     if config.model not in names:
         raise ConfigError(
@@ -135,10 +134,10 @@ def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
     from timm.data.config import resolve_model_data_config
 
     name, _, tag = config.model.partition(".")
-    _resolve(config, [config.model] if tag and timm.is_model(name) else timm.list_models())
+    _check_model(config, [config.model] if tag and timm.is_model(name) else timm.list_models())
 
     def build(pretrained: bool) -> nn.Module:
-        # num_classes=0 leaves the classifier out, but the weights of a package still hold it.
+        # Not num_classes=0: the weights of a package contain the classifier.
         return timm.create_model(config.model, pretrained=pretrained)
 
     network = build_pretrained(config.name, config.weights, build)
@@ -160,14 +159,14 @@ def _torchvision_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessin
     import torchvision.models as zoo
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    _resolve(config, zoo.list_models(module=zoo))
+    _check_model(config, zoo.list_models(module=zoo))
     best = zoo.get_model_weights(config.model).DEFAULT
 
     def build(pretrained: bool) -> nn.Module:
         if pretrained:
             return zoo.get_model(config.model, weights=best)
-        slow_to_start = config.model in ("googlenet", "inception_v3")  # truncated normal by SciPy
-        return zoo.get_model(config.model, **({"init_weights": False} if slow_to_start else {}))
+        slow_init = config.model in ("googlenet", "inception_v3")  # truncated normal by SciPy
+        return zoo.get_model(config.model, **({"init_weights": False} if slow_init else {}))
 
     network = build_pretrained(config.name, config.weights, build).eval()
     transforms = best.transforms()
@@ -184,14 +183,14 @@ def _torchvision_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessin
 
 
 def _last_map(network: nn.Module, config: EncoderConfig, size: int) -> str:
-    """Return the name of the last node before the classifier that gives a vector per position."""
+    """Return the name of the last node with a feature map before the classifier."""
     from torchvision.models import VisionTransformer
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     if isinstance(network, VisionTransformer):
         raise ConfigError(
-            f"{config.name} is a transformer without a map of features. "
-            "Choose a CNN, for example torchvision:resnet50, or the same network from timm."
+            f"{config.name} is a transformer without a feature map. "
+            "Use a CNN, for example torchvision:resnet50, or the same network from timm."
         )
     in_training, in_use = get_graph_node_names(network, suppress_diff_warning=True)
     names = [

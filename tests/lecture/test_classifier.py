@@ -163,22 +163,22 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"vocabulary_size": 0}, "vocabulary_size is 0; it is at least 1"),
-        ({"classes": 0}, "classes is 0; it is at least 1"),
-        ({"embedding_size": 0}, "embedding_size is 0; it is at least 1"),
-        ({"hidden_size": 0}, "hidden_size is 0; it is at least 1"),
-        ({"dropout": 1.0}, "dropout is 1.0; it is at least 0 and below 1"),
-        ({"dropout": -0.1}, "dropout is -0.1; it is at least 0 and below 1"),
-        ({"cell": "ltsm"}, "no cell 'ltsm'.*Did you mean 'lstm'"),
+        ({"vocabulary_size": 0}, "vocabulary_size is 0. Use 1 or more"),
+        ({"classes": 0}, "classes is 0. Use 1 or more"),
+        ({"embedding_size": 0}, "embedding_size is 0. Use 1 or more"),
+        ({"hidden_size": 0}, "hidden_size is 0. Use 1 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0. Use a number from 0 to below 1"),
+        ({"dropout": -0.1}, "dropout is -0.1. Use a number from 0 to below 1"),
+        ({"cell": "ltsm"}, "unknown cell 'ltsm'.*Did you mean 'lstm'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings, said):
+def test_classifier_invalid_argument_raises(settings, said):
     with pytest.raises(ConfigError, match=said):
         SequenceClassifier(**{"vocabulary_size": V, "classes": K, **settings})
 
 
-def test_nothing_to_read_is_refused():
-    with pytest.raises(DataError, match="no sequence to pack"):
+def test_pack_empty_sequence_raises():
+    with pytest.raises(DataError, match="no sequences to pack"):
         pack([])
-    with pytest.raises(DataError, match=r"Sequence 1 of 3 is empty.*end in <eos>"):
+    with pytest.raises(DataError, match=r"sequence 1 of 3 is empty.*with <eos>"):
         pack([[1], [], [2, 3]])

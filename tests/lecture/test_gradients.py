@@ -94,6 +94,6 @@ def test_image_changes_the_flow_and_frozen_weights_do_not():
     assert len(frozen.singular_value) == cell.gate_count
 
 
-def test_empty_sequence_is_refused():
-    with pytest.raises(ConfigError, match="no step"):
+def test_gradient_flow_empty_sequence_raises():
+    with pytest.raises(ConfigError, match="sequence is empty"):
         gradient_flow(build("rnn"), sequence()[:0], last)

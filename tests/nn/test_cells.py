@@ -68,7 +68,7 @@ PUBLISHED = {
 
 
 @each_cell
-def test_every_step_follows_the_published_equations(name):
+def test_cell_step_follows_published_equations(name):
     cell = random_cell(name)
     x = torch.randn(B, T, E, dtype=torch.float64)
     v = torch.randn(B, D, dtype=torch.float64)
@@ -109,7 +109,7 @@ def torch_twin(name: str, cell: RecurrentCell) -> nn.RNNBase:
 
 
 @each_cell
-def test_without_an_image_a_cell_is_the_one_of_torch(name):
+def test_cell_without_image_matches_torch(name):
     cell = random_cell(name)
     x = torch.randn(B, T, E, dtype=torch.float64, requires_grad=True)
     expected, _ = torch_twin(name, cell)(x)
@@ -122,7 +122,7 @@ def test_without_an_image_a_cell_is_the_one_of_torch(name):
 
 
 @each_cell
-def test_gradients_are_those_of_finite_differences(name):
+def test_cell_gradients_match_finite_differences(name):
     cell = random_cell(name)
     names, weights = zip(*cell.named_parameters(), strict=True)
     x = torch.randn(2, 3, E, dtype=torch.float64, requires_grad=True)
@@ -137,7 +137,7 @@ def test_gradients_are_those_of_finite_differences(name):
 
 
 @each_cell
-def test_each_gate_begins_orthogonal_and_without_bias(name):
+def test_cell_initial_weights_are_orthogonal(name):
     cell = build_cell(name, E, H, D)
     for gate in cell.W_hh.chunk(cell.gate_count):
         torch.testing.assert_close(gate @ gate.t(), torch.eye(H), rtol=0, atol=1e-5)
@@ -148,16 +148,16 @@ def test_each_gate_begins_orthogonal_and_without_bias(name):
     assert (bias == 0).all()
 
 
-def test_a_rectified_cell_begins_by_carrying_its_state_along():
+def test_relu_cell_untrained_copies_its_state():
     cell = build_cell("relu_rnn", E, H)
     state = (torch.rand(B, H),)
     torch.testing.assert_close(cell.step(torch.zeros(B, H), state), state)
 
 
-def test_a_cell_that_makes_no_sense_is_refused():
-    with pytest.raises(ConfigError, match=r"no cell 'lstn'.*Did you mean 'lstm'"):
+def test_build_cell_invalid_argument_raises():
+    with pytest.raises(ConfigError, match=r"unknown cell 'lstn'.*Did you mean 'lstm'"):
         build_cell("lstn", E, H)
-    with pytest.raises(ConfigError, match="hidden_size is 0; it is at least 1"):
+    with pytest.raises(ConfigError, match=r"hidden_size is 0\. Use 1 or more"):
         build_cell("gru", E, 0)
     with pytest.raises(ConfigError, match="built without image_size"):
         build_cell("gru", E, H).project_image(torch.zeros(B, D))

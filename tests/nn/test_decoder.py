@@ -1,4 +1,4 @@
-"""The decoder: stepping against teacher forcing, and what may and may not change its output."""
+"""Decoder: stepping against teacher forcing, and dependence on images and words."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def forced(decoder, features, captions, image=None):
 
 @each_choice
 @pytest.mark.parametrize("recording", [False, True])
-def test_stepping_gives_what_teacher_forcing_gives(cell, injection, attention, recording):
+def test_step_agrees_with_teacher_forcing(cell, injection, attention, recording):
     decoder, features = build(cell, injection, attention).eval(), images()
     with torch.set_grad_enabled(recording):
         together = forced(decoder, features, CAPTIONS)
@@ -66,7 +66,7 @@ def test_stepping_gives_what_teacher_forcing_gives(cell, injection, attention, r
 
 
 @each_kind
-def test_a_caption_gives_the_same_in_any_batch(injection, attention):
+def test_teach_caption_is_independent_of_batch(injection, attention):
     decoder, features = build("lstm", injection, attention), images()
     together = forced(decoder, features, CAPTIONS)
     for i, caption in enumerate(CAPTIONS):
@@ -75,7 +75,7 @@ def test_a_caption_gives_the_same_in_any_batch(injection, attention):
 
 
 @each_kind
-def test_captions_may_share_an_image(injection, attention):
+def test_teach_captions_can_share_an_image(injection, attention):
     decoder, features = build("gru", injection, attention), images(2)
     image = torch.tensor([1, 0, 1, 1])
     shared = forced(decoder, features, CAPTIONS, image)
@@ -85,7 +85,7 @@ def test_captions_may_share_an_image(injection, attention):
 
 
 @each_choice
-def test_the_image_changes_the_words_unless_it_is_not_injected(cell, injection, attention):
+def test_image_changes_words_unless_injection_is_none(cell, injection, attention):
     decoder, features = build(cell, injection, attention), images()
     other = Features(features.vector + 1, features.grid)
     a = torch.cat(forced(decoder, features, CAPTIONS))
@@ -99,7 +99,7 @@ def test_the_image_changes_the_words_unless_it_is_not_injected(cell, injection, 
 
 
 @pytest.mark.parametrize("injection", [i for i in INJECTIONS if i != "none"])
-def test_the_grid_changes_the_words_under_attention_alone(injection):
+def test_grid_changes_words_only_with_attention(injection):
     features = images()
     other = Features(features.vector, features.grid + 1)
     for attention in (False, True, TOP_DOWN):
@@ -110,7 +110,7 @@ def test_the_grid_changes_the_words_under_attention_alone(injection):
 
 
 @each_choice
-def test_gradients_are_those_of_finite_differences(cell, injection, attention):
+def test_decoder_gradients_match_finite_differences(cell, injection, attention):
     decoder, features = build(cell, injection, attention), images(2)
     names = [name for name, _ in decoder.named_parameters()]
     weights = [weight.detach().requires_grad_() for weight in decoder.parameters()]
@@ -127,7 +127,7 @@ def test_gradients_are_those_of_finite_differences(cell, injection, attention):
     assert torch.autograd.gradcheck(loss, (vector, *weights), fast_mode=True)
 
 
-def test_the_image_is_projected_once_per_image(monkeypatch):
+def test_image_projection_runs_once_per_image(monkeypatch):
     decoder, features = build().eval(), images()
     calls = []
     project = decoder.core.cell.project_image
@@ -143,7 +143,7 @@ def test_the_image_is_projected_once_per_image(monkeypatch):
 
 
 @each_kind
-def test_search_finds_the_same_caption_for_an_image_alone_and_in_a_batch(injection, attention):
+def test_search_result_is_independent_of_batch(injection, attention):
     decoder, features = build("lstm", injection, attention).eval(), images(8)
     how = BeamSearch(n=3, min_length=5, max_length=8)
 
@@ -157,7 +157,7 @@ def test_search_finds_the_same_caption_for_an_image_alone_and_in_a_batch(injecti
     assert (len({best[0] for best in together}) > 1) == (injection != "none")
 
 
-def test_rows_of_a_state_can_be_chosen_repeated_and_left_out():
+def test_state_select_can_repeat_and_drop_rows():
     decoder, features = build("lstm", "recurrent", True).eval(), images()
     _, state = decoder.step(torch.tensor([1, 3, 4, 5]), decoder.start(features))
     rows = torch.tensor([2, 0, 2])
@@ -174,7 +174,7 @@ def test_rows_of_a_state_can_be_chosen_repeated_and_left_out():
     torch.testing.assert_close(state.attention.sum(1), torch.ones(4).double())
 
 
-def test_a_step_leaves_its_state_as_it_was():
+def test_step_does_not_change_its_input_state():
     decoder = build("lstm", "recurrent", True).eval()
     state = decoder.start(images())
     before = [part.clone() for part in state.recurrent]
@@ -184,7 +184,7 @@ def test_a_step_leaves_its_state_as_it_was():
     assert torch.equal(first, again)
 
 
-def test_the_table_of_words_follows_the_weights():
+def test_word_table_follows_weights():
     decoder, features = build().eval(), images()
     with torch.no_grad():
         stepped(decoder, features, [1, 4])
@@ -196,7 +196,7 @@ def test_the_table_of_words_follows_the_weights():
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_the_table_of_words_follows_an_optimizer_between_evaluations(fused):
+def test_word_table_follows_optimizer_steps(fused):
     decoder, features = build().eval(), images()
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=0.1, fused=fused)
     for _ in range(2):
@@ -212,7 +212,7 @@ def test_the_table_of_words_follows_an_optimizer_between_evaluations(fused):
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_words_that_no_caption_holds_get_no_input_gradient():
+def test_embedding_unused_words_get_no_gradient():
     decoder = build(tie_weights=False)
     logits = decoder(images(), packed(CAPTIONS))
     assert len(logits) == sum(len(caption) for caption in CAPTIONS)  # real tokens, no padding
@@ -223,7 +223,7 @@ def test_words_that_no_caption_holds_get_no_input_gradient():
 
 
 @pytest.mark.parametrize("attention", [False, True, TOP_DOWN])
-def test_a_decoder_learns_one_batch_by_heart(attention):
+def test_decoder_overfits_one_batch(attention):
     sizes = {"embedding_size": 24, "hidden_size": 32, "attention_size": 16, "dropout": 0.0}
     options = DecoderConfig(core=core_of(attention), **sizes)
     decoder = Decoder(options, vocabulary_size=V, feature_size=D)
@@ -244,7 +244,7 @@ def test_a_decoder_learns_one_batch_by_heart(attention):
     assert [list(best.tokens) for (best,) in found] == [caption[1:] for caption in CAPTIONS]
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_applies_only_in_training():
     decoder, features = build(dropout=0.5), images()
     a, b = decoder(features, packed(CAPTIONS)), decoder(features, packed(CAPTIONS))
     assert not torch.equal(a, b)
@@ -252,7 +252,7 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(decoder(features, packed(CAPTIONS)), decoder(features, packed(CAPTIONS)))
 
 
-def test_two_cells_are_those_of_up_down():
+def test_top_down_core_follows_published_equations():
     """One step in NumPy, by the equations of Anderson et al. 2018, section 3.2."""
     decoder, features = build("lstm", "recurrent", TOP_DOWN).eval(), images(1)
     w = {name: tensor.numpy() for name, tensor in decoder.state_dict().items()}
@@ -289,7 +289,7 @@ def test_two_cells_are_those_of_up_down():
 
 
 @pytest.mark.parametrize("attention", [False, True, TOP_DOWN])
-def test_teaching_returns_the_attention_of_each_word(attention):
+def test_teach_returns_attention_of_each_word(attention):
     decoder, features = build("lstm", "recurrent", attention).eval(), images()
     taught = decoder.teach(features, packed(CAPTIONS))
     if not attention:
@@ -303,7 +303,7 @@ def test_teaching_returns_the_attention_of_each_word(attention):
             torch.testing.assert_close(state.attention[0], found, rtol=0, atol=1e-6)
 
 
-def test_recurrent_dropout_takes_the_same_numbers_at_every_step():
+def test_recurrent_dropout_uses_one_mask_for_all_steps():
     """With a cell that hands its state on, what was dropped once is dropped for good."""
     decoder = build("relu_rnn", "init_state", recurrent_dropout=0.5, hidden_size=400)
     with torch.no_grad():
@@ -330,7 +330,7 @@ def test_recurrent_dropout_takes_the_same_numbers_at_every_step():
 
 @pytest.mark.parametrize("attention", [False, TOP_DOWN])
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_recurrent_dropout_masks_the_hidden_states_and_nothing_else(cell, attention, monkeypatch):
+def test_recurrent_dropout_masks_only_hidden_states(cell, attention, monkeypatch):
     """Against stepping, with each caption's hidden states masked by hand before every step."""
     decoder = build(cell, "recurrent", attention, recurrent_dropout=0.5).train()
     features, width = images(), decoder.core.cell.state_count
@@ -355,13 +355,13 @@ def test_recurrent_dropout_masks_the_hidden_states_and_nothing_else(cell, attent
     assert list(decoder._recurrent_masks(state.recurrent)) == hidden
 
 
-def test_tied_weights_are_one_tensor():
+def test_tie_weights_shares_one_tensor():
     tied, free = build(tie_weights=True), build(tie_weights=False)
     assert tied.W_rw.weight is tied.embedding.weight
     assert free.W_rw.weight is not free.embedding.weight
 
 
-def test_choices_that_make_no_sense_are_refused():
+def test_decoder_config_invalid_value_raises():
     with pytest.raises(ConfigError, match="hidden_size is 0"):
         DecoderConfig(hidden_size=0)
     with pytest.raises(ConfigError, match=r"dropout is 1\.0. Use a number from 0 to below 1"):
@@ -374,7 +374,7 @@ def test_choices_that_make_no_sense_are_refused():
         build(attention=True).start(Features(images().vector))
 
 
-def test_features_can_be_chosen_and_moved():
+def test_features_select_and_move():
     features = images()
     chosen = features.select(torch.tensor([3, 3, 0]))
     assert len(chosen) == 3

@@ -1,4 +1,4 @@
-"""The captioners of the literature: each one's step by its paper's equations, and what all keep."""
+"""Presets: steps against the equations of the papers, and properties of all decoders."""
 
 import math
 from dataclasses import replace
@@ -202,7 +202,7 @@ ORACLES = [
 
 
 @pytest.mark.parametrize("oracle", ORACLES, ids=lambda oracle: oracle.__name__)
-def test_words_are_those_of_the_paper(oracle):
+def test_preset_step_follows_the_paper(oracle):
     decoder, features = build(oracle.__name__.replace("_", "-")).eval(), images(1)
     w = {name: tensor.numpy() for name, tensor in decoder.state_dict().items()}
     expected = oracle(w, features.vector[0].numpy(), features.grid[0].numpy(), CAPTIONS[0])
@@ -210,7 +210,7 @@ def test_words_are_those_of_the_paper(oracle):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_every_preset_has_an_oracle():
+def test_preset_has_an_oracle():
     assert {oracle.__name__.replace("_", "-") for oracle in ORACLES} == set(PRESETS)
 
 
@@ -219,7 +219,7 @@ def test_every_preset_has_an_oracle():
 
 @each_kind
 @pytest.mark.parametrize("recording", [False, True])
-def test_stepping_gives_what_teacher_forcing_gives(name, recording):
+def test_preset_step_agrees_with_teacher_forcing(name, recording):
     decoder, features = build(name).eval(), images()
     with torch.set_grad_enabled(recording):
         together = by_caption(decoder(features, packed(CAPTIONS)).log_softmax(1), CAPTIONS)
@@ -229,7 +229,7 @@ def test_stepping_gives_what_teacher_forcing_gives(name, recording):
 
 
 @each_kind
-def test_captions_may_share_an_image_in_any_order(name):
+def test_preset_captions_can_share_an_image(name):
     decoder, features = build(name), images(2)
     image = torch.tensor([1, 0, 1, 1])
     shared = decoder(features, packed(CAPTIONS), image)
@@ -238,7 +238,7 @@ def test_captions_may_share_an_image_in_any_order(name):
 
 
 @each_kind
-def test_the_image_changes_the_words_of_all_but_the_language_model(name):
+def test_preset_image_changes_words_unless_none(name):
     decoder, features = build(name), images()
     other = Features(features.vector + 1, features.grid)
     same = torch.equal(decoder(features, packed(CAPTIONS)), decoder(other, packed(CAPTIONS)))
@@ -246,7 +246,7 @@ def test_the_image_changes_the_words_of_all_but_the_language_model(name):
 
 
 @each_kind
-def test_gradients_are_those_of_finite_differences(name):
+def test_preset_gradients_match_finite_differences(name):
     decoder, features = build(name), images(2)
     names = [key for key, _ in decoder.named_parameters()]
     weights = [weight.detach().requires_grad_() for weight in decoder.parameters()]
@@ -281,7 +281,7 @@ class Taught(torch.nn.Module):
 
 
 @each_kind
-def test_the_first_loss_is_that_of_all_words_alike(name):
+def test_preset_initial_loss_is_log_vocabulary_size(name):
     shape = replace(KINDS[name], embedding_size=64, hidden_size=64, tie_weights=False)
     decoder = Decoder(shape, vocabulary_size=500, feature_size=32).eval()
     features = Features(torch.rand(4, 32), torch.rand(4, P, 32))
@@ -291,7 +291,7 @@ def test_the_first_loss_is_that_of_all_words_alike(name):
 
 
 @each_kind
-def test_one_batch_is_learned_by_heart(name):
+def test_preset_overfits_one_batch(name):
     sizes = {"embedding_size": 24, "hidden_size": 32, "attention_size": 16, "dropout": 0.0}
     shape = replace(KINDS[name], **sizes)
     decoder = Decoder(shape, vocabulary_size=V, feature_size=D)
@@ -314,7 +314,7 @@ def test_one_batch_is_learned_by_heart(name):
 
 
 @each_kind
-def test_a_beam_wide_enough_finds_exactly_the_best_captions(name):
+def test_beam_search_wide_beam_equals_enumeration(name):
     """Against every caption of up to two of three words, by teacher forcing."""
     decoder, features = build(name).eval(), images(1)
     allowed = (4, 5, 6)
@@ -335,7 +335,7 @@ def test_a_beam_wide_enough_finds_exactly_the_best_captions(name):
 
 
 @each_preset
-def test_what_is_saved_is_what_is_loaded(name, tmp_path):
+def test_checkpoint_of_preset_round_trips(name, tmp_path):
     vocabulary = Vocabulary.build([["a", "b", "c", "d", "e", "f", "g"]], min_count=1)
     encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None))
     sizes = {"embedding_size": E, "hidden_size": H, "attention_size": 6}
@@ -354,7 +354,7 @@ def test_what_is_saved_is_what_is_loaded(name, tmp_path):
 # --- what is special to some ----------------------------------------------------------------------
 
 
-def test_the_memory_never_sees_the_image():
+def test_memory_core_memory_ignores_image():
     decoder, features = build("minds-eye").eval(), images()
     other = Features(features.vector + 1, features.grid)
     first = decoder.teach(features, packed(CAPTIONS)).reconstruction
@@ -366,7 +366,7 @@ def test_the_memory_never_sees_the_image():
     assert not torch.equal(first[4], last[4])
 
 
-def test_the_first_layer_of_a_factored_stack_never_sees_the_image():
+def test_factored_stack_first_layer_ignores_image():
     decoder, features = build("lrcn").eval(), images(1)
     other = Features(features.vector + 1, features.grid)
     states = []
@@ -381,7 +381,7 @@ def test_the_first_layer_of_a_factored_stack_never_sees_the_image():
     assert not torch.equal(h2, other_h2)
 
 
-def test_the_table_of_words_follows_every_weight_in_it():
+def test_word_table_follows_every_weight():
     for name in ("m-rnn", "minds-eye"):
         decoder, features = build(name).eval(), images()
         with torch.no_grad():
@@ -411,11 +411,11 @@ def test_the_table_of_words_follows_every_weight_in_it():
         ({"core": "top_down", "layers": 2}, "layers is 2"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_reason(settings, said):
+def test_decoder_config_invalid_combination_raises(settings, said):
     with pytest.raises(ConfigError, match=said):
         DecoderConfig(**settings)
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest():
+def test_preset_unknown_name_suggests_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'lrcn'"):
         preset("lrnc")
