@@ -1,9 +1,9 @@
-"""Time one epoch of teacher forcing from cached vectors, beside what its matrix products cost.
+"""Measure the time of one epoch on cached vectors, and the share of its matrix products.
 
 Captions are random words with the lengths of Flickr8k's (10.8 words on average), features random
-vectors: 6,000 images, 30,000 captions, 2,550 words, LSTM of 512, batches of 128. The share of the
-matrix products is their number of operations over this machine's own rate for a product of the
-readout's shape, measured in the same run.
+vectors: 6,000 images, 30,000 captions, 2,550 words, LSTM of 512, batches of 128. The time of the
+matrix products is their number of operations, divided by the rate of this machine for a product of
+the readout's shape, which the script measures.
 
     python scripts/bench_training.py --threads 2
 """

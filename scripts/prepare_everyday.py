@@ -1,11 +1,11 @@
-"""Split captioned everyday photos into training and validation, and their captions from the text.
+"""Split captioned everyday photos into training and validation, and remove overlap with the text.
 
     python scripts/prepare_everyday.py captions_everyday.json caption_text.tsv.gz data/everyday
 
-Of the photos with three captions or more, 200 are drawn for validation. Written are
-``everyday.json``, a split file by Karpathy's format with the splits train and val, and
-``text.tsv``, the captions without images: KEY<TAB>caption. A caption of a validation photo, or
-one in the same words, is in neither the training split nor the text.
+The validation split has 200 random photos with three captions or more. Output files:
+``everyday.json``, in Karpathy's format with the splits train and val, and ``text.tsv``, captions
+without images as KEY<TAB>caption. Neither the training split nor the text contains a caption with
+the same words as one of a validation photo.
 """
 
 import argparse
@@ -21,11 +21,15 @@ from captioning.text.tokenizer import tokenize
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("captions", type=Path, help="a COCO caption file")
-    parser.add_argument("text", type=Path, help="KEY<TAB>caption, where KEY is COCO's image number")
-    parser.add_argument("output", type=Path, help="folder for everyday.json and text.tsv")
-    parser.add_argument("--held", type=int, default=200, help="validation photos")
-    parser.add_argument("--least", type=int, default=3, help="captions of a validation photo")
+    parser.add_argument("captions", type=Path, help="COCO caption file.")
+    parser.add_argument(
+        "text", type=Path, help="File of KEY<TAB>caption lines. KEY is the COCO image id."
+    )
+    parser.add_argument("output", type=Path, help="Folder for everyday.json and text.tsv.")
+    parser.add_argument("--held", type=int, default=200, help="Number of validation photos.")
+    parser.add_argument(
+        "--least", type=int, default=3, help="Minimum captions per validation photo."
+    )
     arguments = parser.parse_args()
     content = json.loads(arguments.captions.read_text(encoding="utf-8"))
     captions: defaultdict[int, list[str]] = defaultdict(list)
@@ -68,7 +72,7 @@ def main() -> None:
 
 
 def words(caption: str) -> tuple[str, ...]:
-    """Return what tells two captions apart."""
+    """Return the words of a caption. Equal words are an equal caption."""
     return tuple(tokenize(caption))
 
 

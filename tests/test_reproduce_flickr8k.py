@@ -1,4 +1,4 @@
-"""The recipe of the default model, from raw files to a model, with a CNN that takes seconds."""
+"""The script that trains the default model, with a small encoder and one epoch per step."""
 
 import json
 import shutil
@@ -21,6 +21,7 @@ from captioning.inference.captioner import Captioner
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 from captioning.training import RunConfig
+from captioning.training.run_directory import write_settings
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 THINGS = ["dog", "cat", "boy", "girl", "horse", "bird", "car", "boat"]
@@ -29,13 +30,13 @@ PLACES = ["on the grass", "in the water", "in a street", "near a tree"]
 
 @pytest.fixture
 def script(monkeypatch):
-    """Return scripts/reproduce_flickr8k.py, with steps of one epoch and a small CNN."""
+    """Return scripts/reproduce_flickr8k.py with one epoch per step and a small encoder."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in conftest.py, for the processes of steps
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes of the steps
     import reproduce_flickr8k as module
 
     small = {"epochs": 1, "batch_size": 40, "warmup_steps": 1, "save_every": 2}
-    for name in ("TAUGHT", "LIVE", "REWARD"):
+    for name in ("DECODER_TRAINING", "LIVE", "REWARD"):
         monkeypatch.setattr(module, name, replace(getattr(module, name), **small))
     encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
     monkeypatch.setattr(module, "ENCODER", encoder)
@@ -43,38 +44,38 @@ def script(monkeypatch):
     sizes = DecoderConfig(embedding_size=16, hidden_size=16, attention_size=16)
     small_decoder = replace(sizes, core="attention", readout="deep", dropout=0.3)
     monkeypatch.setattr(module, "DECODER", small_decoder)
-    monkeypatch.setattr(
-        module, "fast_precision", lambda device: "bfloat16" if device == "cuda" else "float32"
-    )
+    fastest = {"cuda": "bfloat16", "auto": "float32"}  # as if there were a GPU
+    monkeypatch.setattr(module, "resolve_device", lambda name: name)
+    monkeypatch.setattr(module, "select_precision", fastest.__getitem__)
     recipe = module.recipe
     monkeypatch.setattr(
         module,
         "recipe",
-        lambda *words: [[alone(step) for step in together] for together in recipe(*words)],
+        lambda *words: [[without_workers(step) for step in group] for group in recipe(*words)],
     )
     return module
 
 
-def alone(step):
-    """Return a step whose images are read without other processes, which take seconds each."""
+def without_workers(step):
+    """Return a step that reads images in its own process: starting another takes seconds."""
     return replace(step, workers=0) if isinstance(step, RunConfig) else step
 
 
-def said(number):
+def captions_of(number):
     thing, place = THINGS[number % len(THINGS)], PLACES[number % len(PLACES)]
     return [f"A {thing} runs {place} .", f"The {thing} is {place} .", f"One {thing} {place} ."]
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """Flickr8k's files, and those that scripts/prepare_everyday.py begins with."""
+    """A folder with the files of Flickr8k, and the inputs of scripts/prepare_everyday.py."""
     folder = tmp_path_factory.mktemp("raw")
     flickr8k = folder / "flickr8k"
     (flickr8k / "images").mkdir(parents=True)
     names = [f"{number}.png" for number in range(24)]
     for number, name in enumerate(names):
         draw(number).save(flickr8k / "images" / name)
-    lines = [f"{n}#{k}\t{c}\n" for i, n in enumerate(names) for k, c in enumerate(said(i))]
+    lines = [f"{n}#{k}\t{c}\n" for i, n in enumerate(names) for k, c in enumerate(captions_of(i))]
     (flickr8k / "Flickr8k.token.txt").write_text("".join(lines))
     (flickr8k / "Flickr_8k.trainImages.txt").write_text("\n".join(names[:16]))
     (flickr8k / "Flickr_8k.devImages.txt").write_text("\n".join(names[16:]))
@@ -88,7 +89,7 @@ def raw(tmp_path_factory):
         "annotations": [
             {"id": 10 * n + k, "image_id": n, "caption": f"{c} {n}"}
             for n in numbers
-            for k, c in enumerate(said(n))
+            for k, c in enumerate(captions_of(n))
         ],
     }
     (folder / "captions.json").write_text(json.dumps(content))
@@ -102,16 +103,16 @@ def run(monkeypatch, module, *words):
     module.main()
 
 
-def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
+def test_script_trains_a_model_from_raw_files(script, raw, tmp_path, monkeypatch, capsys):
     import prepare_everyday
 
     everyday = tmp_path / "everyday"
-    made = ("captions.json", "text.tsv")
-    run(monkeypatch, prepare_everyday, *(raw / name for name in made), everyday, "--held", 4)
+    inputs = ("captions.json", "text.tsv")
+    run(monkeypatch, prepare_everyday, *(raw / name for name in inputs), everyday, "--held", 4)
     where = f"{everyday}@{raw / 'photos'}"
     words = (raw / "flickr8k", "--everyday", where, "--runs", tmp_path / "runs")
     output = ("--output", tmp_path / "model")
-    run(monkeypatch, script, *words, *output, "--at-once", 3)
+    run(monkeypatch, script, *words, *output, "--parallel", 3)
     shipped = load_checkpoint(tmp_path / "model")
     history = shipped.info.training.runs
     assert len(history) == 5  # decoder, the last live run, mean, the last reward, last
@@ -124,7 +125,7 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     }
     assert Captioner(shipped).caption(raw / "photos" / "100.png").captions[0].words
 
-    # What is done is not looked at again, on whichever device: Flickr8k's photos are gone.
+    # Finished steps are not done again, on any device: the photos of Flickr8k are gone.
     steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
     lives, rewards = ([step.training for step in steps[place]] for place in (1, 3))
     assert [live.precision for live in lives] == ["float32"] * 3
@@ -132,62 +133,59 @@ def test_from_raw_files_to_a_model(script, raw, tmp_path, monkeypatch, capsys):
     assert [(one.seed, one.self_critical.bleu_weight) for one in rewards] == [(0, 0.5), (1, 0.2)]
     assert {step.init_from for step in steps[3]} == {tmp_path / "runs" / "mean" / "model"}
     before = capsys.readouterr().out
-    assert before.count("goes on, and says so in") == 5
+    assert before.count("Log: ") == 5
     assert "is finished" not in before
-    monkeypatch.setattr(script, "make_default_model", lambda made, data, output: None)
+    monkeypatch.setattr(script, "make_default_model", lambda model, data, output: None)
     photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
     run(monkeypatch, script, *words, *output)
     photos.rename(raw / "flickr8k" / "images")
     assert capsys.readouterr().out.count("is finished") == 6
 
 
-def test_a_live_run_keeps_the_precision_that_it_began_in(script, tmp_path):
-    assert script.live_precision(tmp_path, "cuda") == "bfloat16"
-    settings = {"training": {"precision": "float32"}}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    assert script.live_precision(tmp_path, "cuda") == "float32"
+def test_select_run_precision_keeps_that_of_the_run(script, tmp_path):
+    assert script.select_run_precision(tmp_path, "cuda") == "bfloat16"
+    write_settings(config(tmp_path, precision="float32"))
+    assert script.select_run_precision(tmp_path, "cuda") == "float32"
     (tmp_path / "settings.json").write_text("{")
-    assert script.live_precision(tmp_path, "cuda") == "bfloat16"
-    with pytest.raises(TrainingError, match="cannot be read"):
-        script.finish(config(tmp_path))
+    assert script.select_run_precision(tmp_path, "cuda") == "bfloat16"
+    with pytest.raises(TrainingError, match=r"settings\.json"):
+        script.run_step(config(tmp_path))
 
 
-def test_a_finished_step_with_other_settings_is_refused(script, tmp_path):
+def test_finished_step_with_other_settings_is_refused(script, tmp_path):
     step = config(tmp_path / "run", epochs=1)
-    script.finish(step)
-    script.finish(step)
+    script.run_step(step)
+    script.run_step(step)
     changed = replace(step, training=replace(step.training, learning_rate=0.5))
     with pytest.raises(TrainingError, match="other settings"):
-        script.finish(changed)
+        script.run_step(changed)
     shutil.rmtree(tmp_path / "run" / "model")
-    script.finish(step)
+    script.run_step(step)
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_steps_at_once_are_all_taken_or_the_script_says_which_was_not(script, tmp_path):
+def test_parallel_steps_finish_or_are_reported(script, tmp_path):
     runs = tmp_path / "runs"
     steps = [config(runs / f"run_{seed}", epochs=1, seed=seed) for seed in range(3)]
-    script.finish_all(steps, 2)
+    script.run_all(steps, 2)
     assert all((step.output / "finished").exists() for step in steps)
     alone = config(tmp_path / "alone", epochs=1, seed=1)
-    script.finish_all([alone], 2)
+    script.run_all([alone], 2)
     made, same = (load_checkpoint(step.output / "model").model for step in (steps[1], alone))
     for own, other in zip(made.state_dict().values(), same.state_dict().values(), strict=True):
         assert own.equal(other)
 
     more = config(tmp_path / "run_3", epochs=1, seed=3)
     changed = replace(steps[0], training=replace(steps[0].training, learning_rate=0.5))
-    told = runs / "run_0.txt"
-    with pytest.raises(
-        SystemExit, match=f"{changed.output} ended with 1; what it said is in {told}"
-    ):
-        script.finish_all([changed, more], 2)
-    assert "other settings" in told.read_text()
+    log = runs / "run_0.txt"
+    with pytest.raises(SystemExit, match=f"{changed.output} failed with exit code 1. See {log}"):
+        script.run_all([changed, more], 2)
+    assert "other settings" in log.read_text()
     assert (more.output / "finished").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_steps_at_once_end_with_the_script(number, tmp_path):
+def test_parallel_steps_end_with_the_script(number, tmp_path):
     program = f"""
 import sys
 sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(small_run.__file__).parent)!r}]
@@ -196,7 +194,7 @@ from pathlib import Path
 if __name__ == "__main__":
     folder = Path({str(tmp_path)!r})
     steps = [small_run.config(folder / f"run_{{seed}}", epochs=5000, seed=seed) for seed in (0, 1)]
-    reproduce_flickr8k.finish_all(steps, 2)
+    reproduce_flickr8k.run_all(steps, 2)
 """
     (tmp_path / "program.py").write_text(program)
     script = subprocess.Popen([sys.executable, tmp_path / "program.py"], start_new_session=True)
@@ -205,13 +203,13 @@ if __name__ == "__main__":
     script.send_signal(number)
     assert script.wait(60) != 0
     for log in logs:
-        with FileLock(log.parent / ".lock", timeout=60):  # nobody trains there
+        with FileLock(log.parent / ".lock", timeout=60):  # no process trains there
             assert not (log.parent / "finished").exists()
 
 
-def wait_until(true):
+def wait_until(condition):
     for _ in range(1200):
-        if true():
+        if condition():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not come true in two minutes")
+    raise AssertionError("the condition was false for two minutes")
