@@ -1,11 +1,12 @@
-"""Writing finished rows to a file of another format."""
+"""Writing the rows of finished runs to another format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from captioning.bulk.rows import RelativeNames
-from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.journal import file_stamp
+from captioning.bulk.rows import Existing, RelativeNames, fail_row, keeps_output, write_row
+from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.bulk.writers.files import part_path, refuse_non_output
 from captioning.bulk.writers.registry import open_writer
 from captioning.errors import ConfigError
@@ -57,3 +58,35 @@ def write_rows(rows: Iterable[CaptionRow], format_name: str, output: Path | None
                 path.unlink()
         raise
     return count
+
+
+def write_image_outputs(
+    rows: Iterable[CaptionRow], writer: Writer, existing: Existing, *, beyond_files: bool
+) -> Iterator[CaptionRow | None]:
+    """Write each row to the output of its image.
+
+    Args:
+        rows: The rows; ``image`` is the path of the image from the working directory.
+        writer: Writer of one output per image.
+        existing: What happens to captions that exist already.
+        beyond_files: Accept images behind URLs and in archives, which have no place next to them.
+
+    Yields:
+        The row, with an error if it has no output; None if an existing caption is kept.
+    """
+    for row in rows:
+        if error := "" if row.error else _find_obstacle(row.image, beyond_files):
+            yield fail_row(row, error)
+        elif row.ok and keeps_output(writer, row.image, existing):
+            yield None
+        else:
+            yield write_row(writer, row, existing)
+
+
+def _find_obstacle(image: str, beyond_files: bool) -> str:
+    """Return the reason why an image cannot have an output; empty if it can."""
+    in_archive = file_stamp(image) and not Path(image).exists()
+    if "://" in image or in_archive:
+        advice = "Give a folder with -o, and a --format other than embed."
+        return "" if beyond_files else f"cannot write to '{image}': it is not a file. {advice}"
+    return "" if Path(image).is_file() else f"cannot find '{image}'. Move the image back."

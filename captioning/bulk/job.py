@@ -9,20 +9,23 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
 
 from captioning.bulk.journal import Journal, JournalEntry, file_stamp
-from captioning.bulk.rows import RelativeNames, row_of_result
+from captioning.bulk.rows import (
+    Existing,
+    RelativeNames,
+    keeps_output,
+    row_of_result,
+    write_row,
+)
 from captioning.bulk.thumbnails import ThumbnailFolder
-from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
+from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.decoding import SearchMethod
-from captioning.errors import OutputError
 from captioning.images.loader import ImageLoader
 from captioning.images.worker_pool import ImageRef
 from captioning.inference.captioner import Captioner
 from captioning.inference.results import CaptionResult
 
-Existing = Literal["keep", "replace", "append"]
 _MAX_PENDING = 5_000  # rows in memory that wait for the caption of an earlier image
 
 
@@ -56,7 +59,6 @@ class JobOutput:
     """None if the output cannot resume (a pipe) or needs no journal (one output per image)."""
     thumbnails: ThumbnailFolder | None = None
     existing: Existing = "keep"
-    """For one output per image: skip images that have one, replace it, or append to it."""
     prefix: str = ""
     suffix: str = ""
 
@@ -114,7 +116,7 @@ class CaptionJob:
     def _select_new(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
         """Yield the images that need a caption; queue all that need a row."""
         for image in images:
-            if self._keeps_output(image.name):
+            if keeps_output(self.output.writer, image.name, self.output.existing):
                 self.counts.skipped += 1
                 continue
             pending = self._look_up(image.name)
@@ -124,14 +126,6 @@ class CaptionJob:
                 yield image
             if len(self._pending) >= _MAX_PENDING:
                 return
-
-    def _keeps_output(self, image: str) -> bool:
-        writer = self.output.writer
-        return (
-            isinstance(writer, ImageWriter)
-            and self.output.existing == "keep"
-            and writer.has_caption(image)
-        )
 
     def _look_up(self, image: str) -> _Pending:
         """Return an image with its result of an earlier run, if there is one."""
@@ -162,7 +156,8 @@ class CaptionJob:
         rows = []
         while self._pending and (result := self._pending[0].result) is not None:
             self._pending.popleft()
-            rows.append(self._write(self._make_row(result)))
+            row = self._make_row(result)
+            rows.append(write_row(self.output.writer, row, self.output.existing))
         self.output.writer.flush()
         self.counts.failed += sum(not row.ok for row in rows)
         self.counts.captioned += sum(row.ok for row in rows)
@@ -174,31 +169,3 @@ class CaptionJob:
         if output.thumbnails is not None and result.ok:
             row = replace(row, thumbnail=output.thumbnails.url_of(result.source, result.thumbnail))
         return row
-
-    def _write(self, row: CaptionRow) -> CaptionRow:
-        """Write one row. If its own output fails, return the row with that error."""
-        writer = self.output.writer
-        if not isinstance(writer, ImageWriter):
-            writer.write(row)
-            return row
-        try:
-            if self.output.existing == "append" and row.ok:
-                row = _append_captions(row, writer.read_captions(row.image))
-            writer.write(row)
-        except OutputError as error:
-            return replace(row, captions=(), log_probs=(), error=str(error))
-        return row
-
-
-def _append_captions(row: CaptionRow, existing: Sequence[str]) -> CaptionRow:
-    """Return a row with the existing captions first; equal captions are not repeated."""
-    new = [
-        (caption, log_prob)
-        for caption, log_prob in zip(row.captions, row.log_probs, strict=True)
-        if caption not in existing
-    ]
-    return replace(
-        row,
-        captions=(*existing, *(caption for caption, _ in new)),
-        log_probs=(*([None] * len(existing)), *(log_prob for _, log_prob in new)),
-    )

@@ -37,16 +37,18 @@ def read_rows(path: Path, format_name: str, names: RelativeNames) -> Iterator[Ca
 def image_path(row: CaptionRow, folder: Path) -> str:
     """Return the path of a row's image from the working directory.
 
-    A relative ``image`` was relative to the working directory of its run, which may be another
-    one now. Such an image is found by ``file_name``, which is relative to the file of the row.
+    ``image`` is relative to the working directory of its run, which may be another one now.
+    ``file_name`` is relative to the file of the row, which may have moved without its images.
 
     Args:
         row: A row as it is in its file.
         folder: The folder of this file.
     """
-    if not row.file_name or os.path.isabs(row.image) or "://" in row.image:  # noqa: PTH117
+    if not row.file_name or "://" in row.image:
         return row.image
-    return os.path.join(folder, row.file_name)  # noqa: PTH118
+    path = os.path.join(folder, row.file_name)  # noqa: PTH118
+    moved_alone = os.path.isabs(row.image) and not os.path.lexists(path)  # noqa: PTH117
+    return row.image if moved_alone else path
 
 
 @dataclass(frozen=True)

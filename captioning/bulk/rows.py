@@ -1,12 +1,18 @@
-"""From captioning results to rows of an output."""
+"""From captioning results to rows, and from rows to the outputs of images."""
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
+from captioning.errors import OutputError
 from captioning.inference.results import CaptionResult
+
+Existing = Literal["keep", "replace", "append"]
+"""For one output per image: skip images that have captions, replace these, or append to them."""
 
 
 class RelativeNames:
@@ -56,3 +62,43 @@ def row_of_result(
 
 def _round(log_prob: float) -> float | None:
     return round(log_prob, 3) if math.isfinite(log_prob) else None
+
+
+def keeps_output(writer: Writer, image: str, existing: Existing) -> bool:
+    """Return whether the output of an image has a caption that stays as it is."""
+    return existing == "keep" and isinstance(writer, ImageWriter) and writer.has_caption(image)
+
+
+def write_row(writer: Writer, row: CaptionRow, existing: Existing) -> CaptionRow:
+    """Write a row. If the output of its own image fails, return the row with that error.
+
+    Raises:
+        OutputError: The output of all images cannot be written.
+    """
+    if not isinstance(writer, ImageWriter):
+        writer.write(row)
+        return row
+    try:
+        if existing == "append" and row.ok:
+            row = _append_captions(row, writer.read_captions(row.image))
+        writer.write(row)
+    except OutputError as error:
+        return fail_row(row, str(error))
+    return row
+
+
+def fail_row(row: CaptionRow, error: str) -> CaptionRow:
+    """Return a row with an error in place of its captions."""
+    return replace(row, captions=(), log_probs=(), error=error)
+
+
+def _append_captions(row: CaptionRow, existing: Sequence[str]) -> CaptionRow:
+    """Return a row with the existing captions first; equal captions are not repeated."""
+    new = [
+        (caption, log_prob)
+        for caption, log_prob in zip(row.captions, row.log_probs, strict=True)
+        if caption not in existing
+    ]
+    captions = (*existing, *(caption for caption, _ in new))
+    log_probs = (*([None] * len(existing)), *(log_prob for _, log_prob in new))
+    return replace(row, captions=captions, log_probs=log_probs)

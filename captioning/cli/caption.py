@@ -13,14 +13,8 @@ from rich.console import Console
 
 from captioning.bulk.thumbnails import THUMBNAIL_SIZE, ThumbnailFolder
 from captioning.bulk.writers.base import Writer
-from captioning.bulk.writers.registry import open_writer, writes_per_image
-from captioning.cli.caption_config import (
-    CaptionConfig,
-    check_config,
-    existing_policy,
-    partition_of,
-    resolve_format,
-)
+from captioning.bulk.writers.registry import open_writer
+from captioning.cli.caption_config import CaptionConfig, check_config
 from captioning.cli.caption_inputs import find_images_of, require_images
 from captioning.cli.caption_report import RunReport, print_plan, show_progress
 from captioning.cli.consensus import add_consensus
@@ -49,7 +43,8 @@ def run(config: CaptionConfig) -> int:
     ignored = SkippedCounts()
     images = require_images(config, ignored)
     if config.dry_run:
-        return print_plan(config, images, ignored)
+        print_plan(config, images, ignored)
+        return 0
     from captioning.bulk.job import CaptionJob
 
     captioner, loader, search = _load_model(config, console)
@@ -58,11 +53,11 @@ def run(config: CaptionConfig) -> int:
     with (
         Stopping() as stopping,
         show_progress(config, console, lambda: find_images_of(config)) as on_progress,
-        open_writer(resolve_format(config), config.output, keep_time=config.keep_time) as writer,
+        open_writer(config.format_name, config.output, keep_time=config.keep_time) as writer,
     ):
         job = CaptionJob(captioner, loader, search, _job_output(config, writer, journal))
         for rows in job.run(images):
-            report.add_failures(rows)
+            report.failures.add(rows)
             on_progress(job.counts)
             if stopping.signal:
                 break
@@ -94,7 +89,7 @@ def _load_model(
         config.workers,
         config.allow_truncated,
         config.time_limit,
-        THUMBNAIL_SIZE if resolve_format(config) == "html" else 0,
+        THUMBNAIL_SIZE if config.format_name == "html" else 0,
     )
     return captioner, loader, search
 
@@ -104,9 +99,9 @@ def _open_journal(
 ) -> "Journal | None":
     from captioning.bulk.resume import open_journal, run_settings
 
-    if writes_per_image(resolve_format(config)):
+    if config.per_image:
         return None
-    settings = run_settings(captioner, loader, search, partition_of(config))
+    settings = run_settings(captioner, loader, search, config.share)
     return open_journal(config.output, settings, overwrite=config.overwrite)
 
 
@@ -119,8 +114,8 @@ def _job_output(config: CaptionConfig, writer: Writer, journal: "Journal | None"
         writer,
         RelativeNames(folder),
         journal,
-        ThumbnailFolder(config.output) if resolve_format(config) == "html" else None,
-        existing_policy(config),
+        ThumbnailFolder(config.output) if config.format_name == "html" else None,
+        config.existing,
         config.prefix,
         config.suffix,
     )

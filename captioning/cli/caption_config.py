@@ -1,30 +1,22 @@
 """Config of ``captioning caption``."""
 
 import os
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from captioning.bulk.partition import Partition
-from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, writes_per_image
 from captioning.cli.consensus import ConsensusFlags
+from captioning.cli.output_config import OutputConfig
 from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
 from captioning.messages import check_minimum
 from captioning.sources.archives import is_archive
 
-OutputFile = Annotated[
-    Path | None,
-    tyro.conf.arg(metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"),
-]
-"""A flag that names the output of a command."""
-
 
 @dataclass(frozen=True)
-class CaptionConfig:
+class CaptionConfig(OutputConfig):
     """Caption images and folders of images."""
 
     # Input
@@ -48,29 +40,6 @@ class CaptionConfig:
     """Caption every N-th image, from image I on. `captioning merge` merges all N results."""
 
     # Output
-    output: OutputFile = None
-    """Output file; for txt, caption, xmp and embed a folder, otherwise that of each image."""
-    format: Literal[
-        "auto",
-        "text",
-        "jsonl",
-        "csv",
-        "coco",
-        "parquet",
-        "html",
-        "txt",
-        "caption",
-        "xmp",
-        "embed",
-    ] = "auto"
-    """Output format; auto takes it from the file extension of -o.
-    txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
-    overwrite: bool = False
-    """Replace existing captions: start -o again, or replace the captions of each image."""
-    append: bool = False
-    """Append to existing captions of each image, instead of skipping the image."""
-    keep_time: bool = False
-    """Keep the modification time of images that captions are embedded in."""
     prefix: str = ""
     """Text before each caption, including a space if you want one."""
     suffix: str = ""
@@ -107,6 +76,15 @@ class CaptionConfig:
     allow_truncated: bool = False
     """Caption the readable part of truncated image files."""
 
+    @property
+    def share(self) -> Partition | None:
+        """The partition to caption; None for all images.
+
+        Raises:
+            ConfigError: --partition is not of the form I/N.
+        """
+        return None if self.partition is None else Partition.parse(self.partition)
+
 
 def check_config(config: CaptionConfig) -> None:
     """Check the flags, alone and in combination.
@@ -120,13 +98,10 @@ def check_config(config: CaptionConfig) -> None:
     if config.limit is not None:
         check_minimum(config, limit=1)
     _check_order(config)
-    if config.overwrite and config.append:
-        raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
-    if config.keep_time and resolve_format(config) != "embed":
-        raise ConfigError("--keep-time needs --format embed. Add it, or remove --keep-time.")
+    config.check_output()
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2**63 - 1.")
-    partition_of(config)
+    _ = config.share  # raises if --partition is wrong
     _check_images_are_files(config)
 
 
@@ -148,18 +123,18 @@ def _check_order(config: CaptionConfig) -> None:
 
 def _check_images_are_files(config: CaptionConfig) -> None:
     """Refuse outputs next to, or inside, images that are not files."""
-    format_name, paths = resolve_format(config), paths_without_files(config)
-    if not paths or not writes_per_image(format_name):
+    paths = paths_without_files(config)
+    if not paths or not config.per_image:
         return
-    if format_name == "embed":
+    if config.format_name == "embed":
         raise ConfigError(
             f"cannot embed captions in the images of {paths[0]}: they are not files. Unpack or "
             "download the images first, or choose another --format, such as jsonl."
         )
     if config.output is None:
         raise ConfigError(
-            f"cannot write {format_name} files next to the images of {paths[0]}: the images are "
-            "not files. Give a folder with -o."
+            f"cannot write {config.format_name} files next to the images of {paths[0]}: the "
+            "images are not files. Give a folder with -o."
         )
 
 
@@ -170,52 +145,3 @@ def paths_without_files(config: CaptionConfig) -> list[str]:
         for name in config.paths
         if "://" in name or (is_archive(name) and not os.path.isdir(name))  # noqa: PTH112
     ]
-
-
-def partition_of(config: CaptionConfig) -> Partition | None:
-    """Return the partition to caption; None for all images."""
-    return None if config.partition is None else Partition.parse(config.partition)
-
-
-def existing_policy(config: CaptionConfig) -> Literal["keep", "replace", "append"]:
-    """Return what happens to images that have captions already."""
-    if config.append:
-        return "append"
-    return "replace" if config.overwrite else "keep"
-
-
-def resolve_format(config: CaptionConfig) -> str:
-    """Return the output format, derived from -o if it is ``auto``.
-
-    Raises:
-        ConfigError: The format is unknown, or cannot append.
-    """
-    format_name: str = config.format
-    if format_name == "auto":
-        format_name = _format_of_output(config.output)
-    if config.append and not writes_per_image(format_name):
-        raise ConfigError(
-            f"--append needs one output per image (txt, caption, xmp, embed), not {format_name}."
-        )
-    return format_name
-
-
-def _format_of_output(output: Path | None) -> str:
-    if output is None:
-        return "text" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
-    return format_of_file(output)
-
-
-def format_of_file(path: Path) -> str:
-    """Return the format of a file by its extension.
-
-    Raises:
-        ConfigError: The extension is unknown.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in FORMAT_BY_SUFFIX:
-        raise ConfigError(
-            f"cannot derive the format of {path} from its file extension. Give the format, or use "
-            f"one of {', '.join(FORMAT_BY_SUFFIX)}."
-        )
-    return FORMAT_BY_SUFFIX[suffix]

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import cast
 
 from captioning.bulk.thumbnails import thumbnail_folder
-from captioning.cli.caption_config import CaptionConfig, partition_of, resolve_format
+from captioning.cli.caption_config import CaptionConfig
 from captioning.errors import ConfigError
 from captioning.images.worker_pool import ImageRef
 from captioning.messages import format_count
@@ -56,8 +56,7 @@ def find_images_of(
         for name in config.paths
     )
     images = chain.from_iterable(found)
-    partition = partition_of(config)
-    return islice(images if partition is None else partition.select(images), config.limit)
+    return islice(config.share.select(images) if config.share else images, config.limit)
 
 
 def _read_names() -> Iterator[str]:
@@ -68,7 +67,7 @@ def _read_names() -> Iterator[str]:
 
 def _written_folders(config: CaptionConfig) -> frozenset[str]:
     """Return the folders into which the command itself writes images; they are not inputs."""
-    format_name = resolve_format(config)
+    format_name = config.format_name
     if config.output is None or not config.output.name or format_name not in ("embed", "html"):
         return frozenset()
     folder = config.output if format_name == "embed" else thumbnail_folder(config.output)

@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from captioning.bulk.writers.base import CaptionRow
-from captioning.bulk.writers.registry import writes_per_image
-from captioning.cli.caption_config import CaptionConfig, paths_without_files, resolve_format
+from captioning.cli.caption_config import CaptionConfig, paths_without_files
 from captioning.cli.progress import count_in_background, progress_bar
 from captioning.files import is_special_file
 from captioning.messages import escape_unprintable, format_count
@@ -22,16 +22,20 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
 _LISTED_FAILURES = 20
 
 
-def print_plan(config: CaptionConfig, images: Iterable[object], ignored: SkippedCounts) -> int:
-    """Print what the run would do, and return the exit code."""
-    format_name = resolve_format(config)
+def print_plan(config: CaptionConfig, images: Iterable[object], ignored: SkippedCounts) -> None:
+    """Print what the run would do."""
     total = format_count(sum(1 for _ in images), "image")
-    next_to_images = "files next to the images" if writes_per_image(format_name) else None
-    where = config.output or next_to_images or "standard output"
-    print(f"Would caption {total} as {format_name} into {where}.")  # noqa: T201
+    where = config.output or _place_of_captions(config) or "standard output"
+    print(f"Would caption {total} as {config.format_name} into {where}.")  # noqa: T201
     if ignored.files:
         print(f"Would ignore {format_count(ignored.files, 'other file')}.")  # noqa: T201
-    return 0
+
+
+def _place_of_captions(config: CaptionConfig) -> str:
+    """Return the place of captions without -o; empty for standard output."""
+    if not config.per_image:
+        return ""
+    return "the images" if config.format_name == "embed" else "files next to the images"
 
 
 @contextmanager
@@ -45,12 +49,8 @@ def show_progress(
         console: Console of standard error.
         iterate: Returns the images once more, to count them.
     """
-    rows_on_terminal = (
-        config.output is None
-        and not writes_per_image(resolve_format(config))
-        and sys.stdout is not None
-        and sys.stdout.isatty()
-    )
+    to_stdout = config.output is None and not config.per_image
+    rows_on_terminal = to_stdout and sys.stdout is not None and sys.stdout.isatty()
     with progress_bar(console, unit="images/s", enabled=not rows_on_terminal) as bar:
         task = bar.add_task("captioning", total=None)
         # Standard input can be read only once, and archives and URLs are slow to list.
@@ -63,6 +63,47 @@ def show_progress(
             bar.update(task, completed=counts.done, description=f"captioning{failed}")
 
         yield on_progress
+
+
+@dataclass
+class FailureList:
+    """The number of failed rows and the reasons of the first ones, to list them at the end."""
+
+    count: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, rows: Iterable[CaptionRow]) -> None:
+        """Add the rows that failed."""
+        for row in rows:
+            if not row.ok:
+                self.count += 1
+                self.reasons += [row.error][: _LISTED_FAILURES - len(self.reasons)]
+
+    def print(self, console: Console, total: int, advice: str = "") -> None:
+        """List the failures.
+
+        Args:
+            console: Console of standard error.
+            total: Number of all rows.
+            advice: Where the other failures are listed.
+        """
+        if not self.count:
+            return
+        images = format_count(total, "image")
+        console.print(f"{self.count:,} of {images} could not be captioned:")
+        for reason in self.reasons:
+            console.print(f"  {escape_unprintable(reason)}")
+        if others := self.count - len(self.reasons):
+            console.print(f"  ... and {others:,} more{advice}")
+
+
+def print_skipped(console: Console, skipped: int) -> None:
+    """Print how many images keep their captions."""
+    if skipped:
+        console.print(
+            f"Skipped {format_count(skipped, 'image')} with existing captions. "
+            "Use --overwrite to replace them, or --append to add to them."
+        )
 
 
 class RunReport:
@@ -82,12 +123,7 @@ class RunReport:
         self.console = console
         self.ignored = ignored
         self.missing = 0
-        self._failures: list[CaptionRow] = []
-
-    def add_failures(self, rows: Sequence[CaptionRow]) -> None:
-        """Keep the first failed rows, to list them at the end."""
-        free = _LISTED_FAILURES - len(self._failures)
-        self._failures += [row for row in rows if not row.ok][:free]
+        self.failures = FailureList()
 
     def print_end(self, counts: "JobCounts", signal: int, seconds: float) -> int:
         """Print the end of the run, and return its exit code.
@@ -97,8 +133,16 @@ class RunReport:
             signal: The signal that stopped the run; 0 if it came to its end.
             seconds: Duration of the run.
         """
-        self._print_skipped(counts)
-        self._print_failures(counts)
+        if self.ignored.files:
+            files = format_count(self.ignored.files, "file")
+            self.console.print(f"Ignored {files}: hidden, or not an image by file extension.")
+        print_skipped(self.console, counts.skipped)
+        if self.missing:
+            self.console.print(
+                f"{format_count(self.missing, 'image')} captioned by earlier runs into this file "
+                "were not given this time, and have no rows. Give them too to restore their rows."
+            )
+        self.failures.print(self.console, counts.captioned + counts.failed, " (see the output)")
         if self.config.json:
             summary = self._summary(counts, bool(signal), seconds)
             print(summary, file=sys.stdout if self.config.output else sys.stderr)
@@ -107,32 +151,6 @@ class RunReport:
             return 128 + signal
         self._print_location(counts)
         return 1 if counts.failed else 0
-
-    def _print_skipped(self, counts: "JobCounts") -> None:
-        if self.ignored.files:
-            files = format_count(self.ignored.files, "file")
-            self.console.print(f"Ignored {files}: hidden, or not an image by file extension.")
-        if counts.skipped:
-            self.console.print(
-                f"Skipped {format_count(counts.skipped, 'image')} with existing captions. "
-                "Use --overwrite to replace them, or --append to add to them."
-            )
-        if self.missing:
-            self.console.print(
-                f"{format_count(self.missing, 'image')} captioned by earlier runs into this file "
-                "were not given this time, and have no rows. Give them too to restore their rows."
-            )
-
-    def _print_failures(self, counts: "JobCounts") -> None:
-        if not counts.failed:
-            return
-        total = format_count(counts.captioned + counts.failed, "image")
-        self.console.print(f"{counts.failed:,} of {total} could not be captioned:")
-        for row in self._failures:
-            self.console.print(f"  {escape_unprintable(row.error)}")
-        if counts.failed > len(self._failures):
-            others = counts.failed - len(self._failures)
-            self.console.print(f"  ... and {others:,} more (see the output)")
 
     def _summary(self, counts: "JobCounts", interrupted: bool, seconds: float) -> str:
         new = counts.captioned + counts.failed - counts.resumed
@@ -150,27 +168,23 @@ class RunReport:
             }
         )
 
-    def _print_interrupted(self, counts: "JobCounts") -> None:
+    @property
+    def _is_stream(self) -> bool:
         config = self.config
-        stream = config.output is None or is_special_file(config.output)
+        return config.output is None or is_special_file(config.output)
+
+    def _print_interrupted(self, counts: "JobCounts") -> None:
         advice = ""
-        if writes_per_image(resolve_format(config)) or not stream:
-            without = " without --overwrite" if config.overwrite else ""
+        if self.config.per_image or not self._is_stream:
+            without = " without --overwrite" if self.config.overwrite else ""
             advice = f" To resume, run the same command{without}."
         done = format_count(counts.done, "image")
         self.console.print(f"captioning: interrupted after {done}.{advice}")
 
     def _print_location(self, counts: "JobCounts") -> None:
         """Name the output on a terminal; scripts read the exit code."""
-        config = self.config
-        format_name = resolve_format(config)
-        where = ""
-        if config.output is not None and not is_special_file(config.output):
-            where = f"in {config.output}"
-        elif config.output is None and writes_per_image(format_name):
-            where = "in the images" if format_name == "embed" else "next to the images"
-        if not (self.console.is_terminal and where and counts.captioned) or config.json:
-            return
-        resumed = f" ({counts.resumed:,} from earlier runs)" if counts.resumed else ""
-        captioned = format_count(counts.captioned, "image")
-        self.console.print(f"Captioned {captioned}{resumed}. The captions are {where}.")
+        where = _place_of_captions(self.config) if self._is_stream else self.config.output
+        if self.console.is_terminal and where and counts.captioned and not self.config.json:
+            resumed = f" ({counts.resumed:,} from earlier runs)" if counts.resumed else ""
+            captioned = format_count(counts.captioned, "image")
+            self.console.print(f"Captioned {captioned}{resumed}. The captions are in {where}.")

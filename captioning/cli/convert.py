@@ -2,19 +2,24 @@
 
 The input is a file that `captioning caption`, `merge` or `convert` has written: JSON lines, CSV,
 COCO results or Parquet. CSV and COCO results hold only the best caption of each image, and COCO
-results neither log-probabilities nor failed images. An HTML page links to the images.
+results neither log-probabilities nor failed images. An HTML page links to the images. Formats with
+one output per image find the images by their file names, relative to the folder of the input. Exit
+code: 0 if every row was converted, 1 if some rows failed (they are listed), 2 for wrong usage.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from captioning.bulk.convert import check_new_output, names_for, write_rows
+from captioning.bulk.convert import check_new_output, names_for, write_image_outputs, write_rows
 from captioning.bulk.readers import READERS, read_rows
-from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
-from captioning.cli.caption_config import OutputFile, format_of_file
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, open_writer
+from captioning.cli.caption_report import FailureList, print_skipped
+from captioning.cli.output_config import OutputConfig
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
 from captioning.files import resolve_link
@@ -22,34 +27,49 @@ from captioning.messages import format_count
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(OutputConfig):
     """Convert captions from one file format to another."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File of captions: .jsonl, .csv, .json (COCO results) or .parquet."""
-    output: OutputFile = None
-    """Output file; file names in it are relative to its folder."""
-    format: Literal["auto", "text", "jsonl", "csv", "coco", "parquet", "html"] = "auto"
-    """Output format; auto uses the file extension of -o, and jsonl for standard output."""
-    overwrite: bool = False
-    """Replace an existing output file."""
 
 
 def run(config: ConvertConfig) -> int:
     """Convert the file and return the exit code."""
-    input_format, output_format = _input_format(config.input), _output_format(config)
+    config.check_output()
+    input_format = _input_format(config.input)
     if not config.input.is_file():
         raise ConfigError(f"{config.input} is not a file. Check the path.")
-    check_new_output(config.output, [config.input], overwrite=config.overwrite)
-    rows = read_rows(resolve_link(config.input), input_format, names_for(config.output))
-    count = write_rows(rows, output_format, config.output)
+    path = resolve_link(config.input)
+    if config.per_image:
+        return _write_per_image(config, read_rows(path, input_format, names_for(None)))
+    check_new_output(config.output, [path], overwrite=config.overwrite)
+    rows = read_rows(path, input_format, names_for(config.output))
+    count = write_rows(rows, config.format_name, config.output)
     if config.output is not None:
         stderr_console().print(f"Converted {format_count(count, 'row')} to {config.output}.")
     return 0
 
 
+def _write_per_image(config: ConvertConfig, rows: Iterable[CaptionRow]) -> int:
+    """Write one output per image and return the exit code."""
+    console, failures, written, skipped = stderr_console(), FailureList(), 0, 0
+    beyond_files = config.output is not None and config.format_name != "embed"
+    # Without an output to be relative to, file_name is the path from the working directory.
+    rows = (replace(row, image=row.file_name) for row in rows)
+    with open_writer(config.format_name, config.output, keep_time=config.keep_time) as writer:
+        for row in write_image_outputs(rows, writer, config.existing, beyond_files=beyond_files):
+            skipped += row is None
+            written += row is not None and row.ok
+            failures.add([] if row is None else [row])
+    print_skipped(console, skipped)
+    failures.print(console, written + failures.count)
+    console.print(f"Wrote the captions of {format_count(written, 'image')}.")
+    return 1 if failures.count else 0
+
+
 def _input_format(path: Path) -> str:
-    format_name = FORMAT_BY_SUFFIX.get(path.suffix.lower(), path.suffix.lower())
+    format_name = FORMAT_BY_SUFFIX.get(path.suffix.lower(), "")
     if format_name == "html":
         raise ConfigError(
             f"cannot convert {path}: an HTML page does not hold the paths of its images. Caption "
@@ -62,9 +82,3 @@ def _input_format(path: Path) -> str:
             "Rename the file according to its format."
         )
     return format_name
-
-
-def _output_format(config: ConvertConfig) -> str:
-    if config.format != "auto":
-        return config.format
-    return "jsonl" if config.output is None else format_of_file(config.output)

@@ -16,7 +16,7 @@ from captioning.bulk.convert import check_new_output, names_for, write_rows
 from captioning.bulk.journal import journal_path, read_metadata
 from captioning.bulk.partition import Partition, merge_partitions
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
-from captioning.cli.caption_config import OutputFile
+from captioning.cli.output_config import OutputFile
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link

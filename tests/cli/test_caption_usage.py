@@ -160,7 +160,7 @@ def test_json_summary_counts_every_image(caption, photos, tmp_path):
     ("words", "location"),
     [
         (["-o", "{}/out.jsonl"], "in {}/out.jsonl"),
-        (["--format", "txt"], "next to the images"),
+        (["--format", "txt"], "in files next to the images"),
         (["-o", "{}/out.csv", "--json"], ""),
         (["-o", "/dev/null", "--format", "csv"], ""),
         ([], ""),

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import shutil
+import subprocess
 from pathlib import Path
+from shutil import which
 
 import pyarrow.parquet
 import pytest
 from caption_runs import read_rows, run_command
 from pycocotools.coco import COCO
+from required_tools import require_tool
 from small_captioner import write_photos
 
 SUFFIXES = [".jsonl", ".csv", ".json", ".parquet"]
@@ -110,6 +114,76 @@ def test_convert_keeps_names_of_any_bytes(caption, odd_photos, tmp_path):
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "new.csv").read_bytes()
 
 
+@pytest.fixture
+def run_file(caption, photos):
+    """JSON lines with two captions of each of three images, next to the folder of the images."""
+    path = photos[0].parent.parent / "rows.jsonl"
+    assert caption(photos[0].parent, "-o", path, "--n", "2").code == 0
+    return path
+
+
+def read_description(path):
+    command = ["exiftool", "-b", "-XMP-dc:Description", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("format_name", ["txt", "caption"])
+def test_convert_writes_text_next_to_moved_images(format_name, run_file, tmp_path, monkeypatch):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(tmp_path / "photos", moved / "photos")
+    monkeypatch.chdir(moved)
+    run_file = run_file.rename(moved / "rows.jsonl")
+    assert run_command("convert", run_file, "--format", format_name) == 0
+    for number, row in enumerate(read_rows(run_file), 1):
+        text = moved / "photos" / f"photo{number}.{format_name}"
+        assert text.read_text().splitlines() == row["captions"]
+
+
+@require_tool("exiftool", bool(which("exiftool")))
+@pytest.mark.parametrize(("format_name", "suffix"), [("xmp", ".xmp"), ("embed", ".jpg")])
+def test_convert_writes_metadata_that_exiftool_reads(format_name, suffix, run_file, tmp_path):
+    out = tmp_path / "out"
+    assert run_command("convert", run_file, "--format", format_name, "-o", out) == 0
+    for number, row in enumerate(read_rows(run_file), 1):
+        assert read_description(out / f"photo{number}{suffix}") == row["captions"]
+
+
+def test_convert_keeps_appends_or_replaces_text(run_file, photos, capsys):
+    text = photos[0].with_suffix(".txt")
+    text.write_text("mine\n")
+    captions = read_rows(run_file)[0]["captions"]
+    for flags, expected in [
+        ([], ["mine"]),
+        (["--append"], ["mine", *captions]),
+        (["--append"], ["mine", *captions]),
+        (["--overwrite"], captions),
+    ]:
+        assert run_command("convert", run_file, "--format", "txt", *flags) == 0
+        assert text.read_text().splitlines() == expected
+    assert "Skipped 1 image with existing captions." in capsys.readouterr().err
+
+
+def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys):
+    photos[0].unlink()
+    (tmp_path / "out" / "photo2.txt").mkdir(parents=True)
+    rows = [{"image": "http://h/a.jpg", "caption": "a"}, {"image": "b.jpg", "error": "no b.jpg"}]
+    with run_file.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    words = ["convert", run_file, "--format", "txt", "--overwrite"]
+    assert run_command(*words, "-o", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert "3 of 5 images could not be captioned:" in err
+    for reason in ("photo1.jpg'. Move the image back", "photo2.txt': it exists", "no b.jpg"):
+        assert reason in err
+    assert (tmp_path / "out" / "photo3.txt").read_text()
+    assert (tmp_path / "out" / "a.txt").read_text() == "a\n"
+    assert run_command(*words) == 1
+    assert "cannot write to 'http://h/a.jpg': it is not a file." in capsys.readouterr().err
+    assert photos[1].with_suffix(".txt").is_file()
+    assert not photos[0].with_suffix(".txt").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -119,6 +193,8 @@ def test_convert_keeps_names_of_any_bytes(caption, odd_photos, tmp_path):
         (["rows.jsonl", "-o", "rows.jsonl"], "is also an input"),
         (["rows.jsonl", "-o", "rows.csv"], "rows.csv exists. Give --overwrite"),
         (["rows.jsonl", "-o", "rows.xyz"], "cannot derive the format of"),
+        (["rows.jsonl", "--append"], "--append needs one output per image"),
+        (["rows.jsonl", "--keep-time"], "--keep-time needs --format embed"),
         (["rows.jsonl", "-o", "../photos/COCO_train2014_1.jpg", "--format", "csv"], "is an image"),
     ],
 )

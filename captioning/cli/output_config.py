@@ -1,0 +1,93 @@
+"""The output flags that commands share."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from captioning.bulk.rows import Existing
+from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, writes_per_image
+from captioning.errors import ConfigError
+
+OutputFile = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"),
+]
+"""A flag that names the output of a command."""
+FileFormat = Literal["text", "jsonl", "csv", "coco", "parquet", "html"]
+ImageFormat = Literal["txt", "caption", "xmp", "embed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """The output of ``captioning caption`` and ``captioning convert``."""
+
+    output: OutputFile = None
+    """Output file; for txt, caption, xmp and embed a folder, otherwise that of each image."""
+    format: Literal["auto", FileFormat, ImageFormat] = "auto"
+    """Output format; auto takes it from the file extension of -o.
+    txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
+    overwrite: bool = False
+    """Replace existing captions: start -o again, or replace the captions of each image."""
+    append: bool = False
+    """Append to existing captions of each image, instead of skipping the image."""
+    keep_time: bool = False
+    """Keep the modification time of images that captions are embedded in."""
+
+    @property
+    def format_name(self) -> str:
+        """The output format, derived from -o if it is ``auto``.
+
+        Raises:
+            ConfigError: The file extension of -o is unknown.
+        """
+        if self.format != "auto":
+            return self.format
+        if self.output is None:
+            return "text" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
+        return format_of_file(self.output)
+
+    @property
+    def per_image(self) -> bool:
+        """Whether each image gets an output of its own."""
+        return writes_per_image(self.format_name)
+
+    @property
+    def existing(self) -> Existing:
+        """What happens to images that have captions already."""
+        if self.append:
+            return "append"
+        return "replace" if self.overwrite else "keep"
+
+    def check_output(self) -> None:
+        """Check the output flags in combination.
+
+        Raises:
+            ConfigError: Two flags exclude each other, or the format does not have one of them.
+        """
+        if self.overwrite and self.append:
+            raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
+        if self.append and not self.per_image:
+            raise ConfigError(
+                "--append needs one output per image (txt, caption, xmp, embed), not "
+                f"{self.format_name}."
+            )
+        if self.keep_time and self.format_name != "embed":
+            raise ConfigError("--keep-time needs --format embed. Add it, or remove --keep-time.")
+
+
+def format_of_file(path: Path) -> str:
+    """Return the format of a file by its extension.
+
+    Raises:
+        ConfigError: The extension is unknown.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMAT_BY_SUFFIX:
+        raise ConfigError(
+            f"cannot derive the format of {path} from its file extension. Give the format, or use "
+            f"one of {', '.join(FORMAT_BY_SUFFIX)}."
+        )
+    return FORMAT_BY_SUFFIX[suffix]
