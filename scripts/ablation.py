@@ -1,14 +1,15 @@
-"""What each choice is worth: runs that are alike but for one choice, in one table.
+"""Ablation table: runs that differ from a base run in one setting.
 
     python scripts/ablation.py flickr8k:data/flickr8k --runs runs/lecture
     python scripts/ablation.py flickr8k:data/flickr8k --runs runs/lecture --only base lite0 lite1
 
-The first line is the lecture's own formula, an LSTM with W_vh v in the gates of every step, under
-the budget of scripts/lecture_table.py, whose runs it shares; so that table says by how much seeds
-differ. Each other line changes one thing. ``fine-tuned`` and ``reward`` start from the base in
-place of nothing, ``fine-tuned, reward`` from ``fine-tuned``. Stopped at any moment, the same
-command goes on where it was. docs/ablation.json has what was measured; --only with no names prints
-its table. docs/experiments.md says what the table shows.
+The base is an LSTM with W_vh v in the gates of every step, under the budget of
+scripts/lecture_table.py. Both scripts share its run, so that table gives the standard deviation
+over seeds. ``fine-tuned`` and ``reward`` are initialised from the base, ``fine-tuned, reward``
+from ``fine-tuned``.
+
+If the command is interrupted, run it again to resume. Results are stored in docs/ablation.json;
+``--only`` without names only prints the table. docs/experiments.md discusses the results.
 """
 
 import argparse
@@ -18,7 +19,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lecture_table import SEARCH, SYSTEMS, Budget, keep, known, seconds, settings
+from lecture_table import (
+    SEARCH,
+    SYSTEMS,
+    Budget,
+    Results,
+    build_run_config,
+    load_results,
+    read_seconds,
+    save_results,
+)
 
 from captioning.checkpoint import load_checkpoint
 from captioning.cli import train
@@ -33,22 +43,22 @@ WIDTHS = (1, 3, 5)
 
 @dataclass(frozen=True)
 class Choice:
-    """How a run differs from the base.
+    """Difference of a run from the base.
 
     Attributes:
-        decoder: Settings of the recurrent net that differ.
-        training: Settings of the training that differ.
-        encoder: The CNN's name, where it is another.
-        start: The choice whose model the run starts from.
+        decoder: Changed fields of the decoder config.
+        training: Changed fields of the training config.
+        encoder: Name of another encoder.
+        init_from: Choice whose model initialises the run.
     """
 
     decoder: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     encoder: str | None = None
-    start: str | None = None
+    init_from: str | None = None
 
 
-_FINE_TUNED = {
+FINE_TUNED = {
     "fine_tune_stages": 2,
     "encoder_lr_scale": 0.25,
     "captions_per_image": 5,
@@ -56,7 +66,7 @@ _FINE_TUNED = {
     "learning_rate": 4e-4,
     "epochs": 3,
 }
-_REWARD = {
+REWARD = {
     "objective": "self_critical",
     "batch_size": 160,
     "captions_per_image": 5,
@@ -75,7 +85,7 @@ CHOICES = {
         {"core": "attention"}, {"doubly_stochastic_weight": 1.0}
     ),
     "soft attention, no dropout": Choice({"core": "attention", "dropout": 0.0}),
-    "word beside the state": Choice({"readout": "deep"}),
+    "deep output": Choice({"readout": "deep"}),
     "tied weights": Choice({"tie_weights": True}),
     "two layers": Choice({"layers": 2}),
     "size 256": Choice(dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), 256)),
@@ -83,59 +93,83 @@ CHOICES = {
     "dropout 0.5": Choice({"dropout": 0.5}),
     "recurrent dropout 0.2": Choice({"recurrent_dropout": 0.2}),
     "no label smoothing": Choice(training={"label_smoothing": 0.0}),
-    "no averaging": Choice(training={"ema_decay": 0.0}),
-    "no mirror": Choice(training={"hflip": False}),
+    "no EMA": Choice(training={"ema_decay": 0.0}),
+    "no hflip": Choice(training={"hflip": False}),
     "word dropout 0.1": Choice(training={"word_dropout": 0.1}),
     "scheduled sampling 0.25": Choice(training={"scheduled_sampling": 0.25}),
-    "fine-tuned": Choice(training=_FINE_TUNED, start="base"),
-    "reward": Choice(training=_REWARD, start="base"),
-    "reward, features hidden": Choice(
-        training={**_REWARD, "self_critical": SelfCriticalConfig(feature_dropout=0.3)},
-        start="base",
+    "fine-tuned": Choice(training=FINE_TUNED, init_from="base"),
+    "reward": Choice(training=REWARD, init_from="base"),
+    "reward, feature dropout": Choice(
+        training={**REWARD, "self_critical": SelfCriticalConfig(feature_dropout=0.3)},
+        init_from="base",
     ),
-    "fine-tuned, reward": Choice(training=_REWARD, start="fine-tuned"),
+    "fine-tuned, reward": Choice(training=REWARD, init_from="fine-tuned"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="flickr8k:DIR")
-    parser.add_argument("--runs", type=Path, default=Path("runs/lecture"))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=Path("docs/ablation.json"))
-    parser.add_argument("--only", nargs="*", choices=list(CHOICES), default=list(CHOICES))
+    parser.add_argument("data", help="Data set, as flickr8k:DIR.")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/lecture"),
+        help="Directory of the runs (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="Training epochs per run (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        help="Embedding, hidden and attention size (default: %(default)s).",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s).")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("docs/ablation.json"),
+        help="File of results (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=list(CHOICES),
+        default=list(CHOICES),
+        help="Choices to measure (default: all).",
+    )
     arguments = parser.parse_args()
     budget = Budget(arguments.data, arguments.runs, arguments.epochs, arguments.size)
     seed = str(arguments.seed)
     for name in arguments.only:
-        found = known(arguments.results, budget)
-        if seed not in found.setdefault(name, {}):
-            numbers = measured(run_of(name, budget, arguments.seed))
-            found = known(arguments.results, budget)  # another process may have added its own
-            found.setdefault(name, {})[seed] = numbers
-            keep(arguments.results, budget, found)
-    print(table(known(arguments.results, budget), seed))
+        if seed not in load_results(arguments.results, budget).get(name, {}):
+            scores = measure_run(build_choice_config(name, budget, arguments.seed))
+            # Loaded again, because another process may have added results.
+            results = load_results(arguments.results, budget)
+            results.setdefault(name, {})[seed] = scores
+            save_results(arguments.results, budget, results)
+    print(format_table(load_results(arguments.results, budget), seed))
 
 
-def run_of(name: str, budget: Budget, seed: int) -> RunConfig:
-    """Return the settings of the run of one choice."""
+def build_choice_config(name: str, budget: Budget, seed: int) -> RunConfig:
+    """Return the config of the run of one choice."""
     choice = CHOICES[name]
-    shape = SYSTEMS["injections"][BASE]
-    base = settings(budget, BASE if name == "base" else f"ablation {name}", shape, seed)
+    run_name = BASE if name == "base" else f"ablation {name}"
+    base = build_run_config(budget, run_name, SYSTEMS["injections"][BASE], seed)
     training = replace(base.training, **choice.training)
-    if choice.start is not None:
-        start = run_of(choice.start, budget, seed).output / "model"
-        started = replace(base, encoder=EncoderConfig(), decoder=DecoderConfig())
-        return replace(started, init_from=start, training=training)
+    if choice.init_from is not None:
+        init_from = build_choice_config(choice.init_from, budget, seed).output / "model"
+        # A run with ``init_from`` takes encoder and decoder from that model.
+        defaults = replace(base, encoder=EncoderConfig(), decoder=DecoderConfig())
+        return replace(defaults, init_from=init_from, training=training)
     encoder = base.encoder if choice.encoder is None else EncoderConfig(choice.encoder)
     decoder = replace(base.decoder, **choice.decoder)
     return replace(base, encoder=encoder, decoder=decoder, training=training)
 
 
-def measured(config: RunConfig) -> dict[str, float]:
-    """Train, and return the scores of each width of the beam."""
+def measure_run(config: RunConfig) -> dict[str, float]:
+    """Train a model and return its scores for each beam width."""
     assert config.cache is not None
     if code := train.run(config):
         sys.exit(code)
@@ -144,20 +178,20 @@ def measured(config: RunConfig) -> dict[str, float]:
     scores = sweep(
         captioner, config.data[0], split="val", searches=searches.values(), cache=config.cache
     )
-    numbers = {"seconds": seconds(config.output / "log.csv")}
+    values = {"seconds": read_seconds(config.output / "log.csv")}
     for width, search in searches.items():
-        numbers[f"BLEU-4, beam {width}"] = 100 * scores[search].bleu_4
-        numbers[f"CIDEr, beam {width}"] = 100 * scores[search].cider
-    return numbers
+        values[f"BLEU-4, beam {width}"] = 100 * scores[search].bleu_4
+        values[f"CIDEr, beam {width}"] = 100 * scores[search].cider
+    return values
 
 
-def table(found: Mapping[str, Mapping[str, Mapping[str, float]]], seed: str) -> str:
-    """Return the scores of one seed in Markdown."""
+def format_table(results: Results, seed: str) -> str:
+    """Return the scores of one seed as a Markdown table."""
     columns = [f"{score}, beam {width}" for score in ("BLEU-4", "CIDEr") for width in WIDTHS]
     lines = [f"| choice | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in CHOICES:
-        if numbers := found.get(name, {}).get(seed):
-            cells = " | ".join(f"{numbers[column]:.1f}" for column in columns)
+        if scores := results.get(name, {}).get(seed):
+            cells = " | ".join(f"{scores[column]:.1f}" for column in columns)
             lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 

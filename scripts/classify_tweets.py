@@ -1,21 +1,23 @@
-"""Many to one: each recurrent cell says whether a tweet is glad or sad, beside bags of words.
+"""Sentiment of tweets: recurrent sequence classifiers against bags of words.
 
     pip download --no-deps --no-binary :all: vaderSentiment
     python scripts/classify_tweets.py vaderSentiment-3.3.2.tar.gz
-    python scripts/classify_tweets.py vaderSentiment-3.3.2.tar.gz --taught all --seeds 3
+    python scripts/classify_tweets.py vaderSentiment-3.3.2.tar.gz --train-on all --seeds 3
 
-The source distribution of that package carries the sentences of Hutto & Gilbert (2014), VADER, each
-with the mean rating of some twenty people from -4 to 4: 4,200 tweets, and sentences of film
-reviews, product reviews and editorials. Seeds 0 to 4 are the five folds of one shuffle of the
-tweets, the next five those of another. A fifth is asked about, a tenth chooses the epoch, the rest
-is taught, with ``--taught all`` beside all sentences that are no tweets.
+The source distribution of vaderSentiment contains the sentences of Hutto & Gilbert (2014), each
+with a mean rating by about 20 people from -4 to 4: 4,200 tweets, and sentences of film reviews,
+product reviews and editorials. Seeds 0 to 4 are the five folds of one shuffle of the tweets, seeds
+5 to 9 those of another. One fifth of the tweets is the test set, one tenth the validation set, and
+the rest the training set. ``--train-on all`` adds all other sentences to the training set.
 
-A rating r is taught as the probability sigmoid(2r) of being glad, to nets and bags alike. Asked
-about are tweets rated 0.5 or more, or -0.5 or less. The package's own tool, a lexicon with rules,
-learns nothing; it is made by those who collected the tweets, so it is no stranger to them. It is
-left out where the package is not installed (``pip install --no-deps vaderSentiment``).
+The training target of a rating r is the probability sigmoid(2r) of the positive class, for all
+systems. Tweets with a rating between -0.5 and 0.5 are excluded from the validation and test sets.
+The lexicon of vaderSentiment is not trained, but its authors also collected these tweets, so its
+accuracy is optimistic. It is skipped if the package is not installed
+(``pip install --no-deps vaderSentiment``).
 
-Last, pairs that hold the same words: a bag of words must give both the same score.
+The last columns are for pairs of sentences with the same words in another order. A bag of words
+gives both sentences of a pair the same score.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from captioning.nn.cells import CELLS
 from captioning.text.vocabulary import Vocabulary
 
 PAIR = ("The food was good, not bad at all.", "The food was bad, not good at all.")
-TWINS = [
+PAIRS = [
     (f"The {thing} was {good}, not {bad} at all.", f"The {thing} was {bad}, not {good} at all.")
     for thing, good, bad in product(
         ("food", "movie", "day"),
@@ -53,48 +55,50 @@ TWINS = [
     )
 ]
 FOLDS = 5
-DECIDED = 0.5
-BATCHES = {"tweets": (12, 64), "all": (5, 128)}  # epochs, and sentences in a batch
+MIN_RATING = 0.5
+"""Smallest absolute rating of a tweet in the validation and test sets."""
+TRAINING_SETS = {"tweets": (12, 64), "all": (5, 128)}
+"""Epochs and batch size by training set."""
 split_words = TweetTokenizer(preserve_case=False, reduce_len=True).tokenize
 Example = tuple[list[int], float]
-"""Word ids, and the probability of being glad."""
-Score = Callable[[Sequence[str]], Sequence[float]]
-"""From texts to how glad they are: above zero is glad."""
+"""Word ids, and the probability of the positive class."""
+ScoreFunction = Callable[[Sequence[str]], Sequence[float]]
+"""Returns one score per text; above 0 is positive."""
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatedText:
     """A text and the mean of its ratings, from -4 to 4."""
 
     text: str
     rating: float
 
     @property
-    def glad(self) -> float:
-        """The probability that is taught."""
+    def probability(self) -> float:
+        """The training target: probability of the positive class."""
         return 1 / (1 + np.exp(-2 * self.rating))
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is taught, what chooses among what was learned, and what is asked in the end."""
+    """Training, validation and test set."""
 
-    taught: list[Rated]
-    chosen_by: list[Rated]
-    asked: list[Rated]
+    train: list[RatedText]
+    validation: list[RatedText]
+    test: list[RatedText]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one system did with one seed.
+class Result:
+    """Result of one system with one seed.
 
     Attributes:
-        parameters: How many numbers were learned.
-        seconds: Of training.
-        accuracy: Share of the tweets asked about that were judged as people did.
-        pair: The scores of PAIR.
-        in_order: Share of TWINS of which the first has the higher score.
-        both: Share of TWINS of which the first is judged glad and the second sad.
+        parameters: Number of trained parameters.
+        seconds: Training time.
+        accuracy: Accuracy on the test set.
+        pair: Scores of the two sentences of PAIR.
+        in_order: Fraction of PAIRS whose first sentence has the higher score.
+        both: Fraction of PAIRS whose first sentence is positive and whose second is negative.
     """
 
     parameters: int
@@ -107,144 +111,173 @@ class Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="vaderSentiment-*.tar.gz from PyPI")
-    parser.add_argument("--taught", choices=BATCHES, default="tweets")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--epochs", type=int, help="12, or 5 with --taught all")
-    parser.add_argument("--json", type=Path, help="a file to write all outcomes to")
+    parser.add_argument("source", type=Path, help="vaderSentiment-*.tar.gz from PyPI.")
+    parser.add_argument(
+        "--train-on",
+        choices=TRAINING_SETS,
+        default="tweets",
+        help="Training set (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="Number of runs per system (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--cells", nargs="+", choices=CELLS, default=list(CELLS), help="Cells (default: all)."
+    )
+    parser.add_argument(
+        "--epochs", type=int, help="Epochs (default: 12, or 5 with --train-on all)."
+    )
+    parser.add_argument("--json", type=Path, help="Write all results to this file.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    kinds = read(arguments.source)
-    for kind, own in kinds.items():
-        print(f"{kind}: {len(own)} sentences, {len(decided(own))} of them decided")
-    epochs, size = BATCHES[arguments.taught]
-    teach = partial(recurrent, epochs=arguments.epochs or epochs, size=size)
+    sentences = read_sentences(arguments.source)
+    for kind, texts in sentences.items():
+        count = len(select_rated(texts))
+        print(f"{kind}: {len(texts)} sentences, {count} with a rating of at least ±{MIN_RATING}")
+    epochs, batch_size = TRAINING_SETS[arguments.train_on]
+    train = partial(train_recurrent, epochs=arguments.epochs or epochs, batch_size=batch_size)
     systems = {
-        **({"lexicon and rules": lexicon} if find_spec("vaderSentiment") else {}),
-        "bag of words": partial(bag, longest=1),
-        "bag of words and of pairs of words": partial(bag, longest=2),
-        **{cell: partial(teach, cell=cell) for cell in arguments.cells},
+        **({"lexicon and rules": load_lexicon} if find_spec("vaderSentiment") else {}),
+        "bag of words": partial(train_bag_of_words, max_n=1),
+        "bag of words and of word pairs": partial(train_bag_of_words, max_n=2),
+        **{cell: partial(train, cell=cell) for cell in arguments.cells},
     }
-    found: dict[str, list[Outcome]] = {name: [] for name in ("all glad", *systems)}
+    results: dict[str, list[Result]] = {name: [] for name in ("all positive", *systems)}
     for seed in range(arguments.seeds):
-        own = split_tweets(kinds, seed, others=arguments.taught == "all")
-        found["all glad"].append(outcome(lambda texts: [1.0] * len(texts), 0, 0.0, own.asked))
-        for name, learn in systems.items():
+        split = split_tweets(sentences, seed, add_others=arguments.train_on == "all")
+        results["all positive"].append(
+            evaluate(lambda texts: [1.0] * len(texts), 0, 0.0, split.test)
+        )
+        for name, train_system in systems.items():
             torch.manual_seed(seed)
             start = time.perf_counter()
-            score, parameters = learn(own, random.Random(seed))
+            score, parameters = train_system(split, random.Random(seed))
             seconds = time.perf_counter() - start
-            found[name].append(outcome(score, parameters, seconds, own.asked))
-    print(table(found))
+            results[name].append(evaluate(score, parameters, seconds, split.test))
+    print(format_table(results))
     if arguments.json:
-        content = {name: [asdict(each) for each in own] for name, own in found.items()}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        rows = {name: [asdict(run) for run in runs] for name, runs in results.items()}
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-# --- the sentences --------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
-def read(source: Path) -> dict[str, list[Rated]]:
-    """Return the rated sentences of each kind, out of an archive within the archive."""
-    kinds = {}
+def read_sentences(source: Path) -> dict[str, list[RatedText]]:
+    """Return the rated sentences by kind, from the archive inside the source distribution.
+
+    Raises:
+        DataError: The file is not the source distribution of vaderSentiment 3.3.2.
+    """
+    sentences = {}
     try:
         with tarfile.open(source) as outer:
             name = next(n for n in outer.getnames() if n.endswith("/hutto_ICWSM_2014.tar.gz"))
-            with tarfile.open(fileobj=io.BytesIO(content(outer, name))) as inner:
+            with tarfile.open(fileobj=io.BytesIO(read_member(outer, name))) as inner:
                 for name in inner.getnames():
                     if name.endswith("_GroundTruth.txt"):
-                        lines = content(inner, name).decode("utf-8").splitlines()
-                        kinds[Path(name).name.removesuffix("_GroundTruth.txt")] = [
-                            Rated(text, float(rating))
+                        lines = read_member(inner, name).decode("utf-8").splitlines()
+                        sentences[Path(name).name.removesuffix("_GroundTruth.txt")] = [
+                            RatedText(text, float(rating))
                             for _, rating, text in (line.split("\t", 2) for line in lines)
                         ]
     except (OSError, tarfile.TarError, StopIteration, ValueError) as error:
         raise DataError(
-            f"{source} cannot be read as the source distribution of vaderSentiment: {error!r}. "
-            "Get it with: pip download --no-deps --no-binary :all: vaderSentiment"
+            f"cannot read '{source}' as the source distribution of vaderSentiment: {error!r}. "
+            "Download it: pip download --no-deps --no-binary :all: vaderSentiment"
         ) from error
-    if "tweets" not in kinds:
-        raise DataError(f"{source} holds no tweets, but {list(kinds)}. Give version 3.3.2.")
-    return kinds
+    if "tweets" not in sentences:
+        raise DataError(f"'{source}' has no tweets, only {list(sentences)}. Use version 3.3.2.")
+    return sentences
 
 
-def content(archive: tarfile.TarFile, name: str) -> bytes:
-    """Return what a file of an archive holds."""
+def read_member(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the content of a file in an archive."""
     file = archive.extractfile(name)
     assert file is not None
     return file.read()
 
 
-def decided(sentences: Sequence[Rated]) -> list[Rated]:
-    """Return those that people found glad or sad."""
-    return [each for each in sentences if abs(each.rating) >= DECIDED]
+def select_rated(texts: Sequence[RatedText]) -> list[RatedText]:
+    """Return the texts that are clearly positive or negative."""
+    return [text for text in texts if abs(text.rating) >= MIN_RATING]
 
 
-def split_tweets(kinds: dict[str, list[Rated]], seed: int, *, others: bool) -> Split:
-    """Return one of five folds of the tweets to ask about, and the rest to teach."""
+def split_tweets(sentences: dict[str, list[RatedText]], seed: int, *, add_others: bool) -> Split:
+    """Return the split of one seed.
+
+    Args:
+        sentences: Rated sentences by kind.
+        seed: Number of the fold, over all shuffles.
+        add_others: Add all sentences that are not tweets to the training set.
+    """
     shuffle, fold = divmod(seed, FOLDS)
-    tweets = random.Random(shuffle).sample(kinds["tweets"], len(kinds["tweets"]))
-    folds = [tweets[place::FOLDS] for place in range(FOLDS)]
-    asked = folds.pop(fold)
-    rest = [tweet for own in folds for tweet in own]
-    tenth = len(tweets) // 10
-    taught = rest[tenth:]
-    if others:
-        taught += [each for kind, own in kinds.items() if kind != "tweets" for each in own]
-    return Split(taught, decided(rest[:tenth]), decided(asked))
+    tweets = random.Random(shuffle).sample(sentences["tweets"], len(sentences["tweets"]))
+    folds = [tweets[first::FOLDS] for first in range(FOLDS)]
+    test = folds.pop(fold)
+    rest = [tweet for tweets in folds for tweet in tweets]
+    validation_size = len(tweets) // 10
+    train = rest[validation_size:]
+    if add_others:
+        train += [text for kind, texts in sentences.items() if kind != "tweets" for text in texts]
+    return Split(train, select_rated(rest[:validation_size]), select_rated(test))
 
 
-# --- what judges them -----------------------------------------------------------------------------
+# --- systems --------------------------------------------------------------------------------------
 
 
-def lexicon(_split: Split, _rng: random.Random) -> tuple[Score, int]:
-    """Return the tool that the sentences come with; where it knows no word, it says glad."""
+def load_lexicon(_split: Split, _rng: random.Random) -> tuple[ScoreFunction, int]:
+    """Return the lexicon and rules of vaderSentiment; texts without known words are positive."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    tool = SentimentIntensityAnalyzer()
-    return lambda texts: [tool.polarity_scores(text)["compound"] or 1e-6 for text in texts], 0
+    lexicon = SentimentIntensityAnalyzer()
+    return lambda texts: [lexicon.polarity_scores(text)["compound"] or 1e-6 for text in texts], 0
 
 
-def bag(split: Split, _rng: random.Random, *, longest: int) -> tuple[Score, int]:
-    """Return a logistic regression on how often each word is there, and pairs if wished.
+def train_bag_of_words(
+    split: Split, _rng: random.Random, *, max_n: int
+) -> tuple[ScoreFunction, int]:
+    """Train a logistic regression on counts of n-grams.
 
-    A sentence with a probability of being glad is taught as two, one glad and one sad, that weigh
-    as much as that.
+    Each text occurs twice in the training set: as positive and as negative, weighted by the
+    probability of the class. The validation set selects the regularisation.
     """
     counter = CountVectorizer(
         tokenizer=split_words,
         token_pattern=None,
         lowercase=False,
-        ngram_range=(1, longest),
+        ngram_range=(1, max_n),
         min_df=2,
     )
-    counts = counter.fit_transform([each.text for each in split.taught])
-    twice = counts[np.tile(np.arange(counts.shape[0]), 2)]
-    kinds = np.repeat([True, False], counts.shape[0])
-    glad = np.array([each.glad for each in split.taught])
-    weights = np.concatenate([glad, 1 - glad])
+    counts = counter.fit_transform([text.text for text in split.train])
+    repeated = counts[np.tile(np.arange(counts.shape[0]), 2)]
+    classes = np.repeat([True, False], counts.shape[0])
+    positive = np.array([text.probability for text in split.train])
+    weights = np.concatenate([positive, 1 - positive])
 
     def score(texts: Sequence[str], model: LogisticRegression) -> Sequence[float]:
         return model.decision_function(counter.transform(texts)).tolist()
 
     models = [
-        LogisticRegression(C=C, max_iter=1000).fit(twice, kinds, weights) for C in (0.3, 1, 3)
+        LogisticRegression(C=C, max_iter=1000).fit(repeated, classes, weights) for C in (0.3, 1, 3)
     ]
-    best = max(models, key=lambda model: accuracy(partial(score, model=model), split.chosen_by))
+    best = max(
+        models,
+        key=lambda model: measure_accuracy(partial(score, model=model), split.validation),
+    )
     return partial(score, model=best), best.coef_.size + 1
 
 
-def recurrent(
-    split: Split, rng: random.Random, *, cell: str, epochs: int, size: int
-) -> tuple[Score, int]:
-    """Return a sequence classifier, of the epoch that judged the tweets set aside best."""
-    taught = [(split_words(each.text), each.glad) for each in split.taught]
-    vocabulary = Vocabulary.build((words for words, _ in taught), min_count=2)
-    examples = [(vocabulary.encode(words)[1:], glad) for words, glad in taught]
+def train_recurrent(
+    split: Split, rng: random.Random, *, cell: str, epochs: int, batch_size: int
+) -> tuple[ScoreFunction, int]:
+    """Train a sequence classifier; return the epoch with the best validation accuracy."""
+    texts = [(split_words(text.text), text.probability) for text in split.train]
+    vocabulary = Vocabulary.build((words for words, _ in texts), min_count=2)
+    examples = [(vocabulary.encode(words)[1:], probability) for words, probability in texts]
     model = SequenceClassifier(len(vocabulary), 2, cell=cell)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    updates = epochs * -(-len(examples) // size)
+    updates = epochs * -(-len(examples) // batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: min(1, (update + 1) / 20) * (1 - update / updates)
     )
@@ -258,74 +291,81 @@ def recurrent(
     best, weights = -1.0, model.state_dict()
     for _ in range(epochs):
         model.train()
-        for batch in batches(examples, size, rng):
-            glad = torch.tensor([each for _, each in batch], dtype=torch.float32)
+        for batch in draw_batches(examples, batch_size, rng):
+            positive = torch.tensor([target for _, target in batch], dtype=torch.float32)
+            targets = torch.stack([1 - positive, positive], 1)
             logits = model(pack([tokens for tokens, _ in batch]))
-            loss = torch.nn.functional.cross_entropy(logits, torch.stack([1 - glad, glad], 1))
+            loss = torch.nn.functional.cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-        if (right := accuracy(score, split.chosen_by)) > best:
-            best = right
+        if (accuracy := measure_accuracy(score, split.validation)) > best:
+            best = accuracy
             weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(weights)
     return score, sum(weight.numel() for weight in model.parameters())
 
 
-def batches(examples: list[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:
-    """Yield batches at random, each of sentences about as long: a step costs the same for one."""
-    drawn = rng.sample(examples, len(examples))
-    cut = []
-    for start in range(0, len(drawn), 20 * size):
-        some = sorted(drawn[start : start + 20 * size], key=lambda example: len(example[0]))
-        cut += [some[at : at + size] for at in range(0, len(some), size)]
-    yield from rng.sample(cut, len(cut))
+def draw_batches(
+    examples: list[Example], batch_size: int, rng: random.Random
+) -> Iterator[list[Example]]:
+    """Yield random batches of sentences with similar lengths."""
+    shuffled = rng.sample(examples, len(examples))
+    batches = []
+    for start in range(0, len(shuffled), 20 * batch_size):
+        block = sorted(
+            shuffled[start : start + 20 * batch_size], key=lambda example: len(example[0])
+        )
+        batches += [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
+    yield from rng.sample(batches, len(batches))
 
 
-# --- how well they judge --------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
-def accuracy(score: Score, sentences: Sequence[Rated]) -> float:
-    """Return the share of sentences judged as people did."""
-    scores = score([each.text for each in sentences])
-    return mean((s > 0) == (each.rating > 0) for s, each in zip(scores, sentences, strict=True))
+def measure_accuracy(score: ScoreFunction, texts: Sequence[RatedText]) -> float:
+    """Return the fraction of texts whose score has the sign of the rating."""
+    scores = score([text.text for text in texts])
+    return mean((s > 0) == (text.rating > 0) for s, text in zip(scores, texts, strict=True))
 
 
-def outcome(score: Score, parameters: int, seconds: float, asked: Sequence[Rated]) -> Outcome:
-    """Return how a system does on tweets and on pairs."""
-    glad, sad = score(PAIR)
-    twins = score([text for twin in TWINS for text in twin])
-    scores = list(zip(twins[::2], twins[1::2], strict=True))
-    return Outcome(
-        parameters,
-        seconds,
-        accuracy(score, asked),
-        (glad, sad),
-        mean(first > second for first, second in scores),
-        mean(first > 0 >= second for first, second in scores),
+def evaluate(
+    score: ScoreFunction, parameters: int, seconds: float, test: Sequence[RatedText]
+) -> Result:
+    """Measure a system on the test set and on the pairs."""
+    first, second = score(PAIR)
+    flat = score([text for pair in PAIRS for text in pair])
+    scores = list(zip(flat[::2], flat[1::2], strict=True))
+    return Result(
+        parameters=parameters,
+        seconds=seconds,
+        accuracy=measure_accuracy(score, test),
+        pair=(first, second),
+        in_order=mean(first > second for first, second in scores),
+        both=mean(first > 0 >= second for first, second in scores),
     )
 
 
-def table(found: dict[str, list[Outcome]]) -> str:
-    """Return the results in Markdown."""
+def format_table(results: dict[str, list[Result]]) -> str:
+    """Return the results of all seeds of each system as a Markdown table."""
     lines = [
-        f"| system | parameters | seconds | accuracy | the pair's scores, seed 0 | in order | "
-        f"both right | {len(TWINS)} such pairs in order | both right |",
+        "| system | parameters | seconds | accuracy | scores of the pair, seed 0 | in order | "
+        f"both correct | {len(PAIRS)} such pairs: in order | both correct |",
         "|---" * 9 + "|",
     ]
-    for name, own in found.items():
-        scores = [100 * each.accuracy for each in own]
-        spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
-        ordered = sum(each.pair[0] > each.pair[1] for each in own)
-        both = sum(each.pair[0] > 0 >= each.pair[1] for each in own)
+    for name, runs in results.items():
+        accuracies = [100 * run.accuracy for run in runs]
+        deviation = f" ± {stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
+        ordered = sum(run.pair[0] > run.pair[1] for run in runs)
+        both = sum(run.pair[0] > 0 >= run.pair[1] for run in runs)
         lines.append(
-            f"| {name} | {mean(each.parameters for each in own):,.0f} | "
-            f"{mean(each.seconds for each in own):.1f} | {mean(scores):.1f}{spread} | "
-            f"{own[0].pair[0]:+.3f}, {own[0].pair[1]:+.3f} | "
-            f"{ordered} of {len(own)} | {both} of {len(own)} | "
-            f"{mean(each.in_order for each in own):.0%} | {mean(each.both for each in own):.0%} |"
+            f"| {name} | {mean(run.parameters for run in runs):,.0f} | "
+            f"{mean(run.seconds for run in runs):.1f} | {mean(accuracies):.1f}{deviation} | "
+            f"{runs[0].pair[0]:+.3f}, {runs[0].pair[1]:+.3f} | "
+            f"{ordered} of {len(runs)} | {both} of {len(runs)} | "
+            f"{mean(run.in_order for run in runs):.0%} | {mean(run.both for run in runs):.0%} |"
         )
     return "\n".join(lines)
 

@@ -1,15 +1,17 @@
-"""Every captioner of the literature and every way in for the image, under one budget.
+"""Table of captioners from the literature and of image injections, all trained alike.
 
     python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture
     python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture --only papers
 
-Each system is trained three times, with other seeds, by teacher forcing on cached features of the
-same frozen CNN, with the same sizes, epochs and search. Printed are the mean and the standard
-deviation over the seeds: parameters of the decoder, seconds of training, perplexity of people's
-words on the training and on the validation split, scores of the captions on the latter; then the
-figures that the papers gave, where they gave any. Stopped at any moment, the same command goes on
-where it was. docs/lecture_table.json has what was measured so far; what it has is not trained
-again, and --seeds 0 prints its table. docs/experiments.md says what the table shows.
+Each system is trained with three seeds by teacher forcing on cached features of the same frozen
+CNN, with the same sizes, epochs and search. The table shows mean and standard deviation over the
+seeds: parameters of the decoder, training time in seconds, perplexity of the reference captions of
+the training and validation splits, scores of generated captions on the validation split, and the
+published scores, where a paper reports them.
+
+If the command is interrupted, run it again to resume. Results are stored in
+docs/lecture_table.json. Stored systems are not trained again; ``--seeds 0`` only prints the table.
+docs/experiments.md discusses the results.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import torch
 
 from captioning.checkpoint import load_checkpoint
 from captioning.cli import train
-from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.datasets import read_captions, shorten_spec
 from captioning.decoding import BeamSearch, search_to_json
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
 from captioning.evaluation.search_sweep import sweep
@@ -51,7 +53,7 @@ TRAINING = TrainingConfig(
     patience=0,
     precision=select_precision(torch.device("cpu")),
 )
-DROPOUT = 0.2  # half of the numbers, our default, is too much for nets as small as these
+DROPOUT = 0.2  # lower than the default, because the networks are small
 SEARCH = BeamSearch(width=5, length_penalty=0.7)
 UNTIED = DecoderConfig(tie_weights=False)
 SYSTEMS = {
@@ -72,7 +74,8 @@ PUBLISHED = {
     "minds-eye": "- / - / - / 14.1",
     "show-attend-tell": "67 / 44.8 / 29.9 / 19.5",
 }
-Measured = dict[str, dict[str, dict[str, float]]]
+Results = dict[str, dict[str, dict[str, float]]]
+"""Measured values by system, seed and name."""
 COLUMNS = {
     "parameters": "{:,.0f}",
     "seconds": "{:.0f}",
@@ -84,6 +87,7 @@ COLUMNS = {
     "BLEU-4": "{:.1f}",
     "CIDEr": "{:.1f}",
 }
+RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "median rank")
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,10 @@ class Budget:
     """What all systems share.
 
     Attributes:
-        data: The data set.
-        runs: Where the runs are kept.
-        epochs: Epochs of each.
-        size: E, H and A.
+        data: Data set, as ``flickr8k:DIR``.
+        runs: Directory of the runs and of the feature cache.
+        epochs: Training epochs per run.
+        size: Embedding, hidden and attention size.
     """
 
     data: str
@@ -102,11 +106,11 @@ class Budget:
     epochs: int
     size: int
 
-    @property
-    def described(self) -> dict[str, object]:
-        """What has to be the same for two runs to stand in one table.
+    def describe(self) -> dict[str, object]:
+        """Return the settings that must agree for two runs to share a table.
 
-        The precision is not among it, since processors differ: each run has its ``bits``.
+        The precision is not included, because it depends on the processor. Each run stores its
+        number of bits instead.
         """
         training = replace(TRAINING, epochs=self.epochs, precision=TrainingConfig().precision)
         search = search_to_json(SEARCH)
@@ -115,90 +119,112 @@ class Budget:
             "encoder": ENCODER.name,
             "size": self.size,
             "dropout": DROPOUT,
-            "training": changed(asdict(training), asdict(TrainingConfig())),
+            "training": select_changed(asdict(training), asdict(TrainingConfig())),
             "search": {
                 "method": search["method"],
-                **changed(search, search_to_json(BeamSearch())),
+                **select_changed(search, search_to_json(BeamSearch())),
             },
         }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="flickr8k:DIR")
-    parser.add_argument("--runs", type=Path, default=Path("runs/lecture"))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=Path("docs/lecture_table.json"))
-    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("data", help="Data set, as flickr8k:DIR.")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/lecture"),
+        help="Directory of the runs (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="Training epochs per run (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        help="Embedding, hidden and attention size (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="Number of runs per system (default: %(default)s)."
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("docs/lecture_table.json"),
+        help="File of results (default: %(default)s).",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(SYSTEMS),
+        default=list(SYSTEMS),
+        help="Parts of the table to measure (default: all).",
+    )
     arguments = parser.parse_args()
     budget = Budget(arguments.data, arguments.runs, arguments.epochs, arguments.size)
-    systems = {name: own for part in arguments.only for name, own in SYSTEMS[part].items()}
-    for seed in range(arguments.seeds):  # all systems once before any of them twice
-        for name, options in systems.items():
-            found = known(arguments.results, budget)
-            if str(seed) not in found.setdefault(name, {}):
-                found[name][str(seed)] = measured(budget, name, options, seed)
-                keep(arguments.results, budget, found)
-    found = known(arguments.results, budget)
-    print(table({name: list(found[name].values()) for name in systems if found.get(name)}))
+    configs = {name: config for part in arguments.only for name, config in SYSTEMS[part].items()}
+    for seed in range(arguments.seeds):  # every system has one result before any has two
+        for name, decoder in configs.items():
+            results = load_results(arguments.results, budget)
+            if str(seed) not in results.setdefault(name, {}):
+                config = build_run_config(budget, name, decoder, seed)
+                if code := train.run(config):
+                    sys.exit(code)
+                results[name][str(seed)] = measure_run(config)
+                save_results(arguments.results, budget, results)
+    results = load_results(arguments.results, budget)
+    print(
+        format_table({name: list(results[name].values()) for name in configs if results.get(name)})
+    )
 
 
-def changed(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not the defaults."""
-    return {name: value for name, value in settings.items() if value != defaults[name]}
+def select_changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the defaults."""
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def known(path: Path, budget: Budget) -> Measured:
-    """Return what was measured so far under this budget: for each system and seed, its numbers."""
+def load_results(path: Path, budget: Budget) -> Results:
+    """Return the stored results; exit if they were measured under another budget."""
     if not path.is_file():
         return {}
     content = json.loads(path.read_text(encoding="utf-8"))
-    if content["budget"] != budget.described:
-        sys.exit(f"{path} was measured with {content['budget']}; name another file by --results.")
+    if content["budget"] != budget.describe():
+        sys.exit(f"{path} has results of another budget: {content['budget']}. Change --results.")
     return dict(content["systems"])
 
 
-def keep(path: Path, budget: Budget, found: Measured) -> None:
-    """Write what was measured so far."""
-    content = {"budget": budget.described, "systems": found}
+def save_results(path: Path, budget: Budget, results: Results) -> None:
+    """Write all results atomically."""
+    content = {"budget": budget.describe(), "systems": results}
     write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
-def measured(budget: Budget, name: str, options: DecoderConfig, seed: int) -> dict[str, float]:
-    """Train one system with one seed, and return what it measures."""
-    config = settings(budget, name, options, seed)
-    if code := train.run(config):
-        sys.exit(code)
-    return measure(config)
-
-
-def settings(budget: Budget, name: str, options: DecoderConfig, seed: int) -> RunConfig:
-    """Return the settings of the run of one system with one seed."""
+def build_run_config(budget: Budget, name: str, decoder: DecoderConfig, seed: int) -> RunConfig:
+    """Return the config of the run of one system with one seed."""
     sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"), budget.size)
     return RunConfig(
         data=(budget.data,),
         output=budget.runs / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}",
         cache=budget.runs / "features",
         encoder=ENCODER,
-        decoder=replace(options, **sizes, dropout=DROPOUT),
+        decoder=replace(decoder, **sizes, dropout=DROPOUT),
         training=replace(TRAINING, epochs=budget.epochs, seed=seed),
-        search_images=0,  # all are searched alike
+        search_images=0,  # every system uses SEARCH
     )
 
 
-def measure(config: RunConfig) -> dict[str, float]:
-    """Return what a finished run scores."""
+def measure_run(config: RunConfig) -> dict[str, float]:
+    """Return all measured values of a finished run, by name."""
     assert config.cache is not None
     checkpoint = load_checkpoint(config.output / "model")
     decoder = checkpoint.model.decoder
     scores = sweep(
         Captioner(checkpoint), config.data[0], split="val", searches=[SEARCH], cache=config.cache
     )[SEARCH]
-    numbers = {
+    values = {
         "parameters": float(sum(weight.numel() for weight in decoder.parameters())),
-        "seconds": seconds(config.output / "log.csv"),
+        "seconds": read_seconds(config.output / "log.csv"),
         "bits": 32.0 if config.training.precision == "float32" else 16.0,
         "BLEU-1": 100 * scores.bleu_1,
         "BLEU-2": 100 * scores.bleu_2,
@@ -206,81 +232,79 @@ def measure(config: RunConfig) -> dict[str, float]:
         "BLEU-4": 100 * scores.bleu_4,
         "CIDEr": 100 * scores.cider,
     }
-    for split, key in (("train", "train perplexity"), ("val", "perplexity")):
-        images = read_captions(config.data[0], split=split)
+    for name, column in (("train", "train perplexity"), ("val", "perplexity")):
+        split = read_captions(config.data[0], split=name)
         cache = cache_features(
             checkpoint.model.encoder,
-            [image.path for image in images.images],
+            [image.path for image in split.images],
             config.cache,
             ExtractionConfig(
                 grid=decoder.config.uses_grid,
-                hflip=split == "train",
+                hflip=name == "train",
                 precision=config.training.precision,
             ),
         )
-        vocabulary = checkpoint.vocabulary
         captions = [
-            [vocabulary.encode(tokenize(caption)) for caption in image.captions]
-            for image in images.images
+            [checkpoint.vocabulary.encode(tokenize(caption)) for caption in image.captions]
+            for image in split.images
         ]
-        numbers[key] = perplexity(CachedModel(decoder), cache, captions)
-        if split == "val" and decoder.config.core == "memory":
-            sentences = [tokens[:-1] for own in captions for tokens in own]
-            numbers |= retrieval(decoder, cache, sentences, images)
-    return numbers
+        values[column] = perplexity(CachedModel(decoder), cache, captions)
+        if name == "val" and decoder.config.core == "memory":
+            values |= measure_retrieval(decoder, cache, captions)
+    return values
 
 
-def retrieval(
-    decoder: Decoder,
-    cache: FeatureCache,
-    sentences: Sequence[Sequence[int]],
-    split: CaptionSplit,
+def measure_retrieval(
+    decoder: Decoder, cache: FeatureCache, captions: Sequence[Sequence[Sequence[int]]]
 ) -> dict[str, float]:
-    """Return how well the images of sentences are found."""
+    """Rank all images for each caption by the reconstruction of the image vector.
+
+    Args:
+        decoder: Decoder with a memory.
+        cache: Features of the images.
+        captions: Word ids of the captions of each image, ``<eos>`` included.
+    """
     vectors = cache.read(torch.arange(len(cache))).mean(1)
-    counts = torch.tensor([len(image.captions) for image in split.images])
-    own = torch.arange(len(counts)).repeat_interleave(counts)
-    scores = retrieval_scores(
-        rank_images(reconstruct(decoder, sentences), vectors, own), len(vectors)
-    )
-    return {
-        "R@1": 100 * scores.recall_1,
-        "R@5": 100 * scores.recall_5,
-        "R@10": 100 * scores.recall_10,
-        "median rank": scores.median_rank,
-    }
+    sentences = [tokens[:-1] for image_captions in captions for tokens in image_captions]
+    counts = torch.tensor([len(image_captions) for image_captions in captions])
+    image = torch.arange(len(counts)).repeat_interleave(counts)
+    ranks = rank_images(reconstruct(decoder, sentences), vectors, image)
+    scores = retrieval_scores(ranks, len(vectors))
+    values = (scores.recall_1, scores.recall_5, scores.recall_10)
+    percent = [100 * value for value in values]
+    return dict(zip(RETRIEVAL_COLUMNS, (*percent, scores.median_rank), strict=True))
 
 
-def seconds(log: Path) -> float:
-    """Return how long a run took, its validation included."""
+def read_seconds(log: Path) -> float:
+    """Return the duration of a run from its log, validation included."""
     with log.open(newline="", encoding="utf-8") as file:
         return max(float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"])
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Return the results in Markdown."""
+def format_table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Return the results of all seeds of each system as a Markdown table."""
     lines = [
         "| system | " + " | ".join(COLUMNS) + " | published BLEU-1/2/3/4 |",
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
-    for name, runs in found.items():
-        cells = [cell([run[column] for run in runs], form) for column, form in COLUMNS.items()]
+    for name, runs in results.items():
+        cells = [format_cell([run[key] for run in runs], form) for key, form in COLUMNS.items()]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {PUBLISHED.get(name, '')} |")
-    for name, runs in found.items():
+    for name, runs in results.items():
         if "median rank" in runs[0]:
-            ranks = [f"{key} {cell([run[key] for run in runs], '{:.1f}')}" for key in _RETRIEVAL]
-            lines.append(f"\n{name} ranks the images of a sentence: {', '.join(ranks)}")
+            ranks = [
+                f"{key} {format_cell([run[key] for run in runs], '{:.1f}')}"
+                for key in RETRIEVAL_COLUMNS
+            ]
+            lines.append(f"\nImage retrieval with {name}: {', '.join(ranks)}")
     return "\n".join(lines)
 
 
-_RETRIEVAL = ("R@1", "R@5", "R@10", "median rank")
-
-
-def cell(values: Sequence[float], form: str) -> str:
-    """Return the mean, and the deviation where there is one to show."""
-    middle = form.format(mean(values))
-    spread = form.format(stdev(values)) if len(values) > 1 else ""
-    return middle if not spread or float(spread.replace(",", "")) == 0 else f"{middle} ± {spread}"
+def format_cell(values: Sequence[float], form: str) -> str:
+    """Return the mean and, unless it rounds to zero, the standard deviation."""
+    average = form.format(mean(values))
+    deviation = form.format(stdev(values)) if len(values) > 1 else "0"
+    return average if float(deviation.replace(",", "")) == 0 else f"{average} ± {deviation}"
 
 
 if __name__ == "__main__":
