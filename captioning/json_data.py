@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -110,6 +111,35 @@ def from_json(
     """
     text = json.dumps(content)
     return parse_json(text, kind, source=source, require_all=require_all, error=error)
+
+
+def convert_json(
+    content: Any,
+    kind: type[T] | GenericAlias,
+    *,
+    source: str,
+    error: type[CaptioningError] = ConfigError,
+    advice: str = ADVICE,
+) -> T:
+    """Return the fields of parsed JSON content that ``kind`` names; others are ignored.
+
+    For files of other programs, which contain more than this package reads.
+
+    Args:
+        content: Parsed JSON.
+        kind: A dataclass, or a list of one.
+        source: As in :func:`parse_json`.
+        error: As in :func:`parse_json`.
+        advice: Last sentence of an error.
+
+    Raises:
+        CaptioningError: The content is not a ``kind``. The class is ``error``.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as reason:
+        text = _describe(reason, json.dumps(content), kind)
+        raise error(f"{source}: {_sentence(text)} {advice}") from None
 
 
 def choice_from_json(

@@ -4,11 +4,9 @@ Chen et al. (2015), Microsoft COCO Captions: Data Collection and Evaluation Serv
 https://arxiv.org/abs/1504.00325.
 """
 
-import contextlib
-import io
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from captioning.datasets.reading import (
     REPEATED_CAPTIONS,
@@ -16,13 +14,31 @@ from captioning.datasets.reading import (
     UNKNOWN_CAPTIONS,
     DatasetSpec,
     SplitBuilder,
-    read_json_object,
-    require_fields,
+    read_json_fields,
 )
 from captioning.datasets.split import CaptionSplit
 from captioning.errors import DataError
 
 _YEARS = ("2017", "2014", "")
+
+
+@dataclass(frozen=True)
+class _Image:
+    id: int
+    file_name: str
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    id: int
+    image_id: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class _CaptionFile:
+    images: tuple[_Image, ...]
+    annotations: tuple[_Annotation, ...]
 
 
 def read_coco(spec: DatasetSpec) -> CaptionSplit:
@@ -36,18 +52,25 @@ def read_coco(spec: DatasetSpec) -> CaptionSplit:
         DataError: A file is missing or malformed.
     """
     path = _find_annotations(spec) if spec.path.is_dir() else spec.path
-    coco = _load_index(path)
+    content = read_json_fields(path, _CaptionFile)
     folder = spec.find_images(*_image_folders(path))
     builder = SplitBuilder(spec)
-    _report_repeated(coco, builder)
-    for image_id, annotations in coco.imgToAnns.items():
-        if image_id not in coco.imgs:
-            for annotation in annotations:
-                builder.report(UNKNOWN_CAPTIONS, f"image {image_id} (caption {annotation['id']})")
-    for image_id, image in coco.imgs.items():
-        # The index is a defaultdict: a lookup with [] would add an entry.
-        captions = [a["caption"] for a in coco.imgToAnns.get(image_id, [])]
-        builder.add(folder / image["file_name"], captions, image_id)
+    for kind, ids in (
+        (REPEATED_IMAGES, [image.id for image in content.images]),
+        (REPEATED_CAPTIONS, [annotation.id for annotation in content.annotations]),
+    ):
+        for number, count in Counter(ids).items():
+            if count > 1:
+                builder.report(kind, f"id {number}")
+    images = {image.id: image for image in content.images}
+    captions: defaultdict[int, list[str]] = defaultdict(list)
+    for annotation in content.annotations:
+        captions[annotation.image_id].append(annotation.caption)
+        if annotation.image_id not in images:
+            name = f"image {annotation.image_id} (caption {annotation.id})"
+            builder.report(UNKNOWN_CAPTIONS, name)
+    for image in images.values():
+        builder.add(folder / image.file_name, captions[image.id], image.id)
     return builder.build()
 
 
@@ -76,29 +99,3 @@ def _image_folders(annotations: Path) -> list[Path]:
     base = annotations.parent
     roots = [base.parent, base] if base.name == "annotations" else [base]
     return [root / name for root in roots for name in (part, f"images/{part}", "images")]
-
-
-def _load_index(path: Path) -> Any:
-    """Return the pycocotools index of a caption file, after checking the file."""
-    from pycocotools.coco import COCO
-
-    lists = ("images", "annotations")
-    content = read_json_object(path, lists=lists, format_name="COCO caption file")
-    for i, image in enumerate(content["images"]):
-        require_fields(image, {"id": int, "file_name": str}, f"{path}, images[{i}]")
-    fields = {"id": int, "image_id": int, "caption": str}
-    for i, annotation in enumerate(content["annotations"]):
-        require_fields(annotation, fields, f"{path}, annotations[{i}]")
-    coco = COCO()
-    coco.dataset = {key: content[key] for key in lists}
-    with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints its progress
-        coco.createIndex()
-    return coco
-
-
-def _report_repeated(coco: Any, builder: SplitBuilder) -> None:
-    for kind, key in ((REPEATED_IMAGES, "images"), (REPEATED_CAPTIONS, "annotations")):
-        counts = Counter(entry["id"] for entry in coco.dataset[key])
-        for number, count in counts.items():
-            if count > 1:
-                builder.report(kind, f"id {number}")

@@ -1,18 +1,27 @@
 """Results and annotations in the file formats of the COCO caption task."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from captioning.datasets.reading import load_json, read_text
 from captioning.errors import OutputError, ScoreError
 from captioning.files import write_atomic
+from captioning.json_data import convert_json
 from captioning.messages import format_count
 
 _RESULTS = '[{"image_id": 1, "caption": "a dog"}, ...]'
 _REFERENCES = '{"annotations": [{"image_id": 1, "caption": "a dog"}, ...]}'
+
+
+@dataclass(frozen=True)
+class _Entry:
+    image_id: int
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -50,29 +59,21 @@ def read_results(path: Path | str) -> dict[int, str]:
         ScoreError: The file cannot be read, an id is not an integer or is repeated, or a caption
             is missing.
     """
-    path = Path(path)
-    entries, is_jsonl = _load_json(path)
+    content, is_jsonl = _load_json(Path(path))
     if is_jsonl:
         raise ScoreError(
             f"{path} is a JSON Lines file, but a results file is one list: {_RESULTS}. Write one "
             "with captioning evaluate, or with captioning caption -o results.json, where the "
             "images are named by their ids (42.jpg)."
         )
-    if not isinstance(entries, list) or not entries:
-        raise ScoreError(f"{path} has no list of captions. A results file is {_RESULTS}.")
-    captions: dict[int, str] = {}
-    repeated = []
-    for i, entry in enumerate(entries):
-        image, caption = _parse_entry(path, i, entry, _RESULTS)
-        if image in captions:
-            repeated.append(image)
-        captions[image] = caption
-    if repeated:
+    entries = _parse_entries(content, path, f"A results file is {_RESULTS}.")
+    counts = Counter(entry.image_id for entry in entries)
+    if repeated := [image for image, count in counts.items() if count > 1]:
         raise ScoreError(
-            f"{path} has more than one caption for {format_count(len(set(repeated)), 'image')} "
+            f"{path} has more than one caption for {format_count(len(repeated), 'image')} "
             f"(such as {repeated[0]}). Keep one caption per image."
         )
-    return captions
+    return {entry.image_id: entry.caption for entry in entries}
 
 
 def read_file_results(path: Path | str) -> list[FileResult] | None:
@@ -121,20 +122,16 @@ def read_annotations(path: Path | str) -> Annotations:
     Raises:
         ScoreError: As for :func:`read_references`.
     """
-    path = Path(path)
-    content, is_jsonl = _load_json(path)
+    content, is_jsonl = _load_json(Path(path))
     if is_jsonl:
         raise ScoreError(
             f"{path} is a JSON Lines file. To use it as references, name it as a data set: "
             f"jsonl:{path}"
         )
     entries = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(entries, list) or not entries:
-        raise ScoreError(f"{path} has no captions. An annotations file is {_REFERENCES}.")
-    references: dict[int, list[str]] = {}
-    for i, entry in enumerate(entries):
-        image, caption = _parse_entry(path, i, entry, _REFERENCES)
-        references.setdefault(image, []).append(caption)
+    references: defaultdict[int, list[str]] = defaultdict(list)
+    for entry in _parse_entries(entries, path, f"An annotations file is {_REFERENCES}."):
+        references[entry.image_id].append(entry.caption)
     images = content.get("images") if isinstance(content, dict) else None
     files = [
         (image["file_name"], image["id"])
@@ -144,7 +141,7 @@ def read_annotations(path: Path | str) -> Annotations:
         and _is_id(image.get("id"))
         and image["id"] in references
     ]
-    return Annotations(references, files)
+    return Annotations(dict(references), files)
 
 
 def write_results(captions: Mapping[Any, str], path: Path | str) -> None:
@@ -185,46 +182,23 @@ def select_references(
 
 def _load_json(path: Path) -> tuple[Any, bool]:
     """Return the content of a JSON file or the rows of JSON Lines, and whether it is the latter."""
+    text = read_text(path, error=ScoreError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ScoreError(f"{path} does not exist. Give the path of a file of captions.") from error
-    except (OSError, ValueError) as error:
-        raise ScoreError(f"cannot read {path}: {error}.") from error
-    try:
-        return json.loads(text), False
-    except (ValueError, RecursionError) as error:
+        return load_json(text, str(path), error=ScoreError), False
+    except ScoreError:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if [line[:1] for _, line in lines[:2]] != ["{", "{"]:
-            raise ScoreError(f"cannot read {path} as JSON: {error}.") from error
-    return [_parse_line(path, number, line) for number, line in lines], True
+            raise
+    rows = [load_json(line, f"{path}, line {number}", error=ScoreError) for number, line in lines]
+    return rows, True
 
 
-def _parse_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ScoreError(
-            f"{path}, line {number}: not valid JSON ({error}). If the run that wrote the file was "
-            "interrupted, repeat its captioning caption command to complete it."
-        ) from error
+def _parse_entries(content: Any, path: Path | str, advice: str) -> list[_Entry]:
+    entries = convert_json(content, list[_Entry], source=str(path), error=ScoreError, advice=advice)
+    if not entries:
+        raise ScoreError(f"{path} has no captions. {advice}")
+    return entries
 
 
 def _is_id(image: object) -> bool:
     return isinstance(image, Integral) and not isinstance(image, bool)
-
-
-def _parse_entry(path: Path, index: int, entry: object, example: str) -> tuple[int, str]:
-    expected = f"Expected a file like {example}."
-    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
-        raise ScoreError(f"{path}: entry {index} is {entry!r:.80}. {expected}")
-    image, caption = entry["image_id"], entry["caption"]
-    if not _is_id(image):
-        raise ScoreError(
-            f"{path}: image_id of entry {index} is {image!r}, not an integer. {expected}"
-        )
-    if not isinstance(caption, str):
-        raise ScoreError(
-            f"{path}: caption of entry {index} is {caption!r}, not a string. {expected}"
-        )
-    return image, caption

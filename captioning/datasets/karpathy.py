@@ -5,19 +5,37 @@ https://cs.stanford.edu/people/karpathy/deepimagesent/.
 """
 
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from captioning.datasets.reading import (
     DatasetSpec,
     SplitBuilder,
     normalize_split,
-    read_json_object,
-    require_fields,
+    read_json_fields,
 )
 from captioning.datasets.split import CaptionSplit
 from captioning.errors import DataError
 from captioning.messages import format_count
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    raw: str
+
+
+@dataclass(frozen=True)
+class _Image:
+    filename: str
+    imgid: int
+    split: str
+    sentences: tuple[_Sentence, ...]
+    cocoid: int | None = None
+    filepath: str = ""  # subfolder of the COCO release
+
+
+@dataclass(frozen=True)
+class _SplitFile:
+    images: tuple[_Image, ...]
 
 
 def read_karpathy(spec: DatasetSpec) -> CaptionSplit:
@@ -30,36 +48,18 @@ def read_karpathy(spec: DatasetSpec) -> CaptionSplit:
         DataError: The file is missing or malformed, or the split does not exist.
     """
     path = spec.path
-    content = read_json_object(path, lists=("images",), format_name="Karpathy split file")
-    entries = content["images"]
-    for i, entry in enumerate(entries):
-        _check_entry(entry, f"{path}, images[{i}]")
+    images = read_json_fields(path, _SplitFile).images
     selected = {normalize_split(part) for part in spec.split.split("+")}
-    counts = Counter(normalize_split(entry["split"]) for entry in entries)
+    counts = Counter(normalize_split(image.split) for image in images)
     if unknown := sorted(selected - set(counts)):
         known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in counts.items())
         raise DataError(f"{path} has no split {', '.join(unknown)}, only {known}.")
     folder = spec.find_images(path.parent / "images", path.parent)
     builder = SplitBuilder(spec)
-    for entry in entries:
-        if normalize_split(entry["split"]) in selected:
-            captions = [sentence["raw"] for sentence in entry["sentences"]]
-            image_id = entry.get("cocoid", entry["imgid"])
-            builder.add(_find_image(entry, folder, builder), captions, image_id)
+    for image in images:
+        if normalize_split(image.split) in selected:
+            flat = folder / image.filename
+            file = flat if builder.exists(flat) else folder / image.filepath / image.filename
+            image_id = image.imgid if image.cocoid is None else image.cocoid
+            builder.add(file, [sentence.raw for sentence in image.sentences], image_id)
     return builder.build()
-
-
-def _check_entry(entry: Any, where: str) -> None:
-    require_fields(entry, {"filename": str, "imgid": int, "split": str, "sentences": list}, where)
-    for optional, kind in (("cocoid", int), ("filepath", str)):
-        if optional in entry:
-            require_fields(entry, {optional: kind}, where)
-    for i, sentence in enumerate(entry["sentences"]):
-        require_fields(sentence, {"raw": str}, f"{where}, sentences[{i}]")
-
-
-def _find_image(entry: dict[str, Any], folder: Path, builder: SplitBuilder) -> Path:
-    """Return the file of an image. COCO entries also name the subfolder of the release."""
-    flat = folder / entry["filename"]
-    nested = folder / entry.get("filepath", "") / entry["filename"]
-    return flat if builder.exists(flat) else nested

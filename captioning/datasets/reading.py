@@ -3,13 +3,14 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
-from captioning.errors import DataError
+from captioning.errors import CaptioningError, DataError
+from captioning.json_data import convert_json
 
 MISSING_IMAGES = "images missing on disk"
 UNCAPTIONED_IMAGES = "images without captions"
@@ -19,6 +20,8 @@ UNKNOWN_CAPTIONS = "captions of unknown images"
 REPEATED_CAPTIONS = "repeated captions"
 
 _ALIASES = {"dev": "val", "valid": "val", "validation": "val", "training": "train"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -152,64 +155,47 @@ def number_names(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, error: type[CaptioningError] = DataError) -> str:
     """Read a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        DataError: The file is missing, unreadable or not UTF-8.
+        CaptioningError: The file is missing, unreadable or not UTF-8. The class is ``error``.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}. Check the path.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason}). Convert the file, for "
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror}. Check the path.") from reason
+    except UnicodeDecodeError as reason:
+        line = reason.object[: reason.start].count(b"\n") + 1
+        raise error(
+            f"{path}, line {line}: not UTF-8 text ({reason.reason}). Convert the file, for "
             "example with iconv -f latin1 -t utf-8."
-        ) from error
+        ) from reason
 
 
-def read_json_object(path: Path, *, lists: Sequence[str], format_name: str) -> dict[str, Any]:
-    """Read a JSON object that has the given keys with lists as values.
+def load_json(text: str, source: str, *, error: type[CaptioningError] = DataError) -> Any:
+    """Parse JSON text; ``source`` names its file and line in errors.
 
     Raises:
-        DataError: The file is not JSON, or a key or list is missing.
+        CaptioningError: The text is not JSON. The class is ``error``.
     """
-    text = read_text(path)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not valid JSON: {error}. The file may be incomplete: download it again."
-        ) from error
-    expected = f"{path} is not a {format_name}: expected an object with lists "
-    expected += " and ".join(f'"{key}"' for key in lists)
-    if not isinstance(content, dict):
-        raise DataError(f"{expected}, found a {type(content).__name__}.")
-    if not all(isinstance(content.get(key), list) for key in lists):
-        raise DataError(f"{expected}, found the keys {sorted(content)[:8]}.")
-    return content
+        return json.loads(text)
+    except (ValueError, RecursionError) as reason:
+        raise error(
+            f"{source}: not valid JSON ({reason}). If the file is incomplete, download it again or "
+            "repeat the command that wrote it."
+        ) from reason
 
 
-def require_fields(entry: Any, fields: Mapping[str, type], where: str) -> None:
-    """Check that a JSON object has the given fields with values of the given types.
-
-    Args:
-        entry: The parsed JSON value.
-        fields: Type of each required field.
-        where: Position in the file, for messages.
+def read_json_fields(path: Path, kind: type[T]) -> T:
+    """Read the fields of the dataclass ``kind`` from a JSON file, and ignore others.
 
     Raises:
-        DataError: The entry is not an object, or a field is missing or has another type.
+        DataError: The file is not JSON, or a field is missing or has another type.
     """
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: expected an object, found {entry!r:.80}.")
-    for name, kind in fields.items():
-        value = entry.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            found = f"{value!r:.80}" if name in entry else f"only the keys {sorted(entry)[:8]}"
-            raise DataError(f'{where}: expected "{name}" of type {kind.__name__}, found {found}.')
+    content = load_json(read_text(path), str(path))
+    return convert_json(content, kind, source=str(path), error=DataError)
 
 
 def _list_files(folder: Path) -> frozenset[str]:
