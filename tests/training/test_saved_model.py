@@ -11,6 +11,7 @@ from captioning.errors import OutputError
 
 SAVE_WITH_FILE_SIZE_LIMIT = """
 import resource, signal, sys
+from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.errors import OutputError
 
 model = load_checkpoint(sys.argv[1])
@@ -39,6 +40,6 @@ def test_save_keeps_files_of_the_user(trained, tmp_path):
     (model / ".ipynb_checkpoints").mkdir()
     save_checkpoint(load_checkpoint(trained), model)
     (model / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds notes\.txt"):
+    with pytest.raises(OutputError, match=r"contains notes\.txt"):
         save_checkpoint(load_checkpoint(trained), model)
     assert (model / "notes.txt").read_text() == "mine"
