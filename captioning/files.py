@@ -1,14 +1,16 @@
 """Atomic writes, and questions about files."""
 
+import gzip
 import hashlib
 import os
 import secrets
 import stat
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from captioning.errors import OutputError
+from captioning.errors import CaptioningError, OutputError
 
 
 def resolve_link(path: Path) -> Path:
@@ -101,6 +103,32 @@ def replace_atomic(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path, *, error: type[CaptioningError]) -> str:
+    """Read a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        path: A text file, compressed if its name ends in ``.gz``.
+        error: Exception class of all errors.
+
+    Raises:
+        CaptioningError: The file is missing, unreadable or not UTF-8. The class is ``error``.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as reason:
+        line = reason.object[: reason.start].count(b"\n") + 1
+        raise error(
+            f"{path}, line {line}: not UTF-8 text ({reason.reason}). Convert the file, for "
+            "example with iconv -f latin1 -t utf-8."
+        ) from reason
+    except (OSError, EOFError, zlib.error) as reason:
+        text = getattr(reason, "strerror", None) or reason
+        raise error(f"cannot read {path}: {text}. Check the path.") from reason
 
 
 def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:

@@ -8,9 +8,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from captioning.datasets.reading import load_json, read_text
+from captioning.datasets.reading import load_json
 from captioning.errors import OutputError, ScoreError
-from captioning.files import write_atomic
+from captioning.files import read_text, write_atomic
 from captioning.json_data import convert_json
 from captioning.messages import format_count
 

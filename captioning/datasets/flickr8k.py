@@ -14,10 +14,10 @@ from captioning.datasets.reading import (
     DatasetSpec,
     SplitBuilder,
     number_names,
-    read_text,
 )
 from captioning.datasets.split import CaptionSplit
 from captioning.errors import DataError
+from captioning.files import read_text
 from captioning.messages import suggest
 
 _CAPTIONS = "Flickr8k.token.txt"
@@ -82,7 +82,7 @@ def _find_text_folder(directory: Path) -> Path:
 def _read_captions(path: Path, builder: SplitBuilder) -> dict[str, dict[str, str]]:
     """Return the captions of each image name, keyed by their number."""
     captions: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for line_number, line in enumerate(read_text(path).split("\n"), 1):
+    for line_number, line in enumerate(read_text(path, error=DataError).split("\n"), 1):
         if not line.strip():
             continue
         label, tab, caption = line.partition("\t")
@@ -106,4 +106,6 @@ def _read_list(path: Path, *, required: bool) -> list[str]:
             f"cannot find {path.name} in {path.parent}, which lists the images of this split. "
             "Copy it from Flickr8k_text.zip, or use another split."
         )
-    return [name for line in read_text(path).splitlines() if (name := line.strip())]
+    return [
+        name for line in read_text(path, error=DataError).splitlines() if (name := line.strip())
+    ]

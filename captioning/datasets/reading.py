@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
 from captioning.errors import CaptioningError, DataError
+from captioning.files import read_text
 from captioning.json_data import convert_json
 
 MISSING_IMAGES = "images missing on disk"
@@ -155,24 +156,6 @@ def number_names(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
-def read_text(path: Path, *, error: type[CaptioningError] = DataError) -> str:
-    """Read a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        CaptioningError: The file is missing, unreadable or not UTF-8. The class is ``error``.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as reason:
-        raise error(f"cannot read {path}: {reason.strerror}. Check the path.") from reason
-    except UnicodeDecodeError as reason:
-        line = reason.object[: reason.start].count(b"\n") + 1
-        raise error(
-            f"{path}, line {line}: not UTF-8 text ({reason.reason}). Convert the file, for "
-            "example with iconv -f latin1 -t utf-8."
-        ) from reason
-
-
 def load_json(text: str, source: str, *, error: type[CaptioningError] = DataError) -> Any:
     """Parse JSON text; ``source`` names its file and line in errors.
 
@@ -194,7 +177,7 @@ def read_json_fields(path: Path, kind: type[T]) -> T:
     Raises:
         DataError: The file is not JSON, or a field is missing or has another type.
     """
-    content = load_json(read_text(path), str(path))
+    content = load_json(read_text(path, error=DataError), str(path))
     return convert_json(content, kind, source=str(path), error=DataError)
 
 

@@ -12,10 +12,10 @@ from captioning.datasets.reading import (
     load_json,
     normalize_split,
     number_names,
-    read_text,
 )
 from captioning.datasets.split import CaptionSplit
 from captioning.errors import DataError
+from captioning.files import read_text
 from captioning.json_data import convert_json
 
 _OTHER_NAMES = {"file_name": "image", "text": "caption"}  # of Hugging Face's imagefolder
@@ -90,7 +90,7 @@ def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSp
 
 
 def _read_jsonl_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, error=DataError).split("\n"), 1):
         if not line.strip():
             continue
         source = f"{path}, line {number}"
@@ -110,7 +110,7 @@ def _rename(name: str, available: Container[str]) -> str:
 
 
 def _read_csv_rows(path: Path) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text(path, error=DataError), newline=""), strict=True)
     try:
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = [_rename(name, columns) for name in columns]

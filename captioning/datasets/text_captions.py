@@ -1,10 +1,9 @@
 """Reader of captions without images, which train the language model alone."""
 
-import gzip
-import zlib
 from pathlib import Path
 
 from captioning.errors import DataError
+from captioning.files import read_text
 
 _TEXT_SHOWN = 80
 
@@ -24,7 +23,7 @@ def read_text_captions(path: Path) -> dict[str, tuple[str, ...]]:
     """
     groups: dict[str, list[str]] = {}
     has_keys: bool | None = None
-    for number, line in enumerate(_read(path).replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(read_text(path, error=DataError).split("\n"), 1):
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
@@ -39,17 +38,3 @@ def read_text_captions(path: Path) -> dict[str, tuple[str, ...]]:
     if not groups:
         raise DataError(f"{path} has no captions. Use a text file with one caption per line.")
     return {key: tuple(captions) for key, captions in groups.items()}
-
-
-def _read(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error.reason}). Convert the file first."
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}. Check the path.") from error

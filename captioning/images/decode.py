@@ -68,7 +68,7 @@ def read_image(
     _check_type(source)
     name = f"'{source}'" if isinstance(source, str | Path) else _UNNAMED
     with (
-        _translate_errors(source, name),
+        _translate_errors(name),
         _ignore_pillow_warnings(),
         _open_source(source, name, max_pixels) as image,
     ):
@@ -94,33 +94,33 @@ def _check_type(source: object) -> None:
 
 
 @contextmanager
-def _translate_errors(source: ImageSource, name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Turn every exception into an ImageError with the reason."""
     try:
         yield
     except ImageError:
         raise
-    except (FileNotFoundError, NotADirectoryError):
-        is_link = isinstance(source, str | Path) and Path(source).is_symlink()
-        reason = "it is a link to a file that does not exist" if is_link else "no such file"
-        raise ImageError(f"cannot read {name}: {reason}. Check the path.") from None
-    except PermissionError:
-        raise ImageError(
-            f"cannot read {name}: permission denied. Change its permissions."
-        ) from None
-    except UnidentifiedImageError:
-        raise ImageError(f"cannot read {name}: {describe_contents(_read_head(source))}") from None
-    except Image.DecompressionBombError as error:
-        reason = f"it is too large for Pillow: {error}"
-        raise ImageError(f"cannot read {name}: {reason} Shrink it.") from None
-    except MemoryError as error:
-        raise ImageError(f"cannot read {name}: not enough memory. Shrink it.") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ImageError(f"cannot read {name}: {reason}. The file may be damaged.") from error
     except Exception as error:  # decoders raise struct.error, zlib.error and many others
-        reason = f"{type(error).__name__}: {error}"
-        raise ImageError(f"cannot read {name}: {reason}. The file may be damaged.") from error
+        raise ImageError(f"cannot read {name}: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    match error:
+        case FileNotFoundError(filename=str() | Path() as path) if Path(path).is_symlink():
+            reason = "it is a link to a file that does not exist. Check the path."
+        case FileNotFoundError() | NotADirectoryError():
+            reason = "no such file. Check the path."
+        case PermissionError():
+            reason = "permission denied. Change its permissions."
+        case Image.DecompressionBombError():
+            reason = f"it is too large for Pillow: {error} Shrink it."
+        case MemoryError():
+            reason = "not enough memory. Shrink it."
+        case OSError():
+            reason = f"{error.strerror or error}. The file may be damaged."
+        case _:
+            reason = f"{type(error).__name__}: {error}. The file may be damaged."
+    return reason
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _open_source(source: ImageSource, name: str, max_pixels: int) -> Iterator[Im
                 _check_program("EPS", name)
             for size in read_declared_sizes(file):
                 _check_size(size, name, max_pixels)
-            with _open_image(file, source) as image:
+            with _open_image(file, name) as image:
                 yield image
 
 
@@ -169,12 +169,13 @@ def _read_start(file: Any) -> bytes:
     return file.read(_HEAD_BYTES)
 
 
-def _open_image(file: Any, source: ImageSource) -> Image.Image:
+def _open_image(file: Any, name: str) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        if not register_heif(_read_head(source)):
-            raise
+        head = _read_start(file)
+        if not register_heif(head):
+            raise ImageError(f"cannot read {name}: {describe_contents(head)}") from None
         return Image.open(file)
 
 
@@ -271,15 +272,6 @@ def _decode_ended_jpeg(content: bytes, size: tuple[int, int]) -> Image.Image | N
         image.load()
         return image
     return None
-
-
-def _read_head(source: ImageSource) -> bytes:
-    if isinstance(source, bytes):
-        return source[:_HEAD_BYTES]
-    if isinstance(source, str | Path):
-        with suppress(OSError), Path(source).open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    return b"?"
 
 
 _lock = threading.Lock()

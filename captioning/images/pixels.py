@@ -1,10 +1,9 @@
 """Conversion of any Pillow image to an upright 8-bit RGB image in sRGB."""
 
-import hashlib
 import io
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,6 @@ _STRIP_PIXELS = 1 << 22  # converted at a time, to save memory
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SAME_COLOURS = 3  # of 255; a profile with smaller changes is sRGB up to rounding
 _MIN_CONTRAST = 64  # of 255, between white and black; a profile with less is damaged
-_MAX_TRANSFORMS = 16
 
 
 def image_from_array(values: np.ndarray) -> Image.Image:
@@ -198,9 +196,6 @@ def _first_value(tags: Mapping[int, Any], tag: int, default: Any = None) -> Any:
 
 # --- colour profiles -----------------------------------------------------------------------------
 
-_lock = threading.Lock()
-_transforms: dict[tuple[bytes, str], ImageCms.ImageCmsTransform | None] = {}
-
 
 def _convert_to_srgb(image: Image.Image, profile: object) -> Image.Image:
     transform = None
@@ -216,25 +211,16 @@ def _convert_to_srgb(image: Image.Image, profile: object) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+@lru_cache(maxsize=16)
 def _cached_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform from a profile to sRGB, or None if none is needed.
 
-    The most recent transforms are cached. The images of a folder often share a profile, and
-    building the transform of a CMYK profile takes longer than applying it.
+    The images of a folder often share a profile, and building the transform of a CMYK profile
+    takes longer than applying it.
     """
-    key = hashlib.sha256(profile).digest(), mode
-    with _lock:
-        if key in _transforms:
-            return _transforms[key]
-    try:
-        transform = _build_transform(profile, mode)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
-        transform = None  # a damaged profile must not fail the image
-    with _lock:
-        while len(_transforms) >= _MAX_TRANSFORMS:
-            _transforms.pop(next(iter(_transforms)))
-        _transforms[key] = transform
-    return transform
+    with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
+        return _build_transform(profile, mode)
+    return None  # a damaged profile must not fail the image
 
 
 def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:

@@ -12,7 +12,6 @@ averaged over n and the references, with sigma = 6.
 import gzip
 import json
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from captioning.errors import ScoreError
+from captioning.files import read_text
 from captioning.json_data import parse_json
 from captioning.messages import format_count
 from captioning.metrics.ngrams import (
@@ -109,15 +109,8 @@ class DocumentFrequency:
             ScoreError: The file cannot be read, or is not a document frequency file.
         """
         path = Path(path)
-        advice = "Write a file with DocumentFrequency.build(references).save(path)."
-        try:
-            text = path.read_bytes()
-            text = gzip.decompress(text) if path.suffix == ".gz" else text
-        except (OSError, EOFError, zlib.error) as error:
-            raise ScoreError(f"cannot read {path}: {error}. {advice}") from error
-        content = parse_json(
-            text, _FrequencyFile, source=str(path), require_all=True, error=ScoreError
-        )
+        text = read_text(path, error=ScoreError)
+        content = parse_json(text, _FrequencyFile, source=str(path), error=ScoreError)
         if content.format != _FORMAT:
             raise ScoreError(f"{path}: expected the format {_FORMAT!r}, found {content.format!r}.")
         counts = {tuple(ngram.split(" ")): count for ngram, count in content.counts.items()}

@@ -157,7 +157,7 @@ def test_score_partial_results_need_subset(references, tmp_path, run):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "results.jsonl does not exist."),
+        (None, "results.jsonl: No such file or directory."),
         ('{"file_name": "1.jpg", "caption": "a"}\n{"file_na', "results.jsonl, line 2: not valid"),
         ('{"file_name": "1.jpg", "error": "it is empty"}\n', "has no captions for 1 image."),
         ('{"file_name": "1.jpg", "caption": 7}\n', "the caption of row 1 is 7, not a string"),

@@ -565,4 +565,4 @@ def test_profile_cache_is_bounded_and_thread_safe():
     for thread in threads:
         thread.join()
     assert together == [alone] * 4
-    assert len(pixels._transforms) < len(contents)
+    assert pixels._cached_transform.cache_info().currsize < len(contents)
