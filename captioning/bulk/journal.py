@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,11 @@ from captioning.text.vocabulary import join_words
 _FORMAT = 1
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
+_START_AGAIN = "Give --overwrite to start again, or another -o."
+_RESUME = (
+    "Free some space and run the same command to resume, or give another -o. All finished batches "
+    "are kept."
+)
 _TABLES = """
 CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE results (image BLOB PRIMARY KEY, stamp TEXT, result TEXT) WITHOUT ROWID;
@@ -82,9 +87,7 @@ class Journal:
         self.path = path
         self.resumed = path.exists() and not restart
         if path.exists() and not path.is_file():
-            raise OutputError(
-                f"{path} is not a file, so the run cannot keep its journal there. Give another -o."
-            )
+            raise OutputError(f"{path} is not a file; it must be a journal. Give another -o.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
@@ -119,27 +122,22 @@ class Journal:
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION_ID}; {_TABLES} COMMIT;"
             )
         elif application_id != _APPLICATION_ID:
-            raise OutputError(
-                f"{self.path} is a database of another program. It is not changed. Give another -o."
-            )
+            raise OutputError(f"{self.path} is a database of another program. Give another -o.")
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         metadata = self.metadata()
         previous = metadata.get("settings")
         if metadata.get("format") != _FORMAT or not isinstance(previous, dict):
             self.close()
-            raise OutputError(
-                f"{self.path} was written by another version of this package. Give --overwrite "
-                "to start again, or another -o."
-            )
+            raise OutputError(f"{self.path} was written by another version. {_START_AGAIN}")
         current = json.loads(json.dumps(dict(settings)))
         if previous == current:
             return
         self.close()
         raise ConfigError(
             f"cannot resume the run in {self.path}, because its settings differ: "
-            f"{describe_differences(previous, current)}. Give the same settings to resume, "
-            "--overwrite to start again, or another -o."
+            f"{describe_differences(previous, current)}. Give the same settings to resume. "
+            f"{_START_AGAIN}"
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -163,10 +161,9 @@ class Journal:
         """
         if not self.resumed:
             return None
+        query = "SELECT stamp, result FROM results WHERE image = ?"
         try:
-            row = self._database.execute(
-                "SELECT stamp, result FROM results WHERE image = ?", (os.fsencode(image),)
-            ).fetchone()
+            row = self._database.execute(query, (os.fsencode(image),)).fetchone()
         except sqlite3.Error as error:
             self._fail(error)
         return _decode_result(image, row[1]) if row and row[0] == stamp else None
@@ -211,17 +208,11 @@ class Journal:
         if "locked" in reason:
             message = f"Another run is using {self.path}. Wait for its end, or give another -o."
         elif any(text in reason for text in _DAMAGE_MESSAGES):
-            message = (
-                f"{self.path} is damaged or not a journal ({reason}). Give --overwrite to start "
-                "again, or another -o."
-            )
+            message = f"{self.path} is damaged or not a journal ({reason}). {_START_AGAIN}"
         elif "unable to open" in reason or not isinstance(error, sqlite3.Error):
             message = f"cannot create the journal {self.path}: {reason}. Give another -o."
         else:
-            message = (
-                f"cannot write the journal {self.path}: {reason}. Free some space and run the "
-                "same command to resume, or give another -o. All finished batches are kept."
-            )
+            message = f"cannot write the journal {self.path}: {reason}. {_RESUME}"
         raise OutputError(message) from error
 
 
@@ -234,15 +225,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
-        try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
             rows = database.execute("SELECT name, value FROM metadata").fetchall()
-        finally:
-            database.close()
     except sqlite3.Error as error:
-        raise OutputError(
-            f"cannot read {path}: {error}. Check that no run is still writing it."
-        ) from error
+        advice = "Check that no run is still writing it."
+        raise OutputError(f"cannot read {path}: {error}. {advice}") from error
     return _parse_metadata(rows, path)
 
 
@@ -250,9 +238,7 @@ def _parse_metadata(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, An
     try:
         return {name: json.loads(value) for name, value in rows}
     except (ValueError, TypeError) as error:
-        raise OutputError(
-            f"{path} is damaged ({error}). Give --overwrite to start again, or another -o."
-        ) from error
+        raise OutputError(f"{path} is damaged ({error}). {_START_AGAIN}") from error
 
 
 def _encode_result(result: CaptionResult) -> str:
@@ -263,13 +249,7 @@ def _decode_result(image: str, record: str) -> CaptionResult | None:
     """Return a stored result; None if the record is damaged, so the image is captioned again."""
     try:
         captions = tuple(
-            Caption(
-                text=join_words(words),
-                words=tuple(words),
-                log_prob=float(log_prob),
-                finished=bool(finished),
-                word_log_probs=(),
-            )
+            Caption(join_words(words), tuple(words), float(log_prob), bool(finished), ())
             for words, log_prob, finished in json.loads(record)
         )
     except (ValueError, TypeError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from captioning.bulk.readers import read_rows
@@ -32,9 +32,7 @@ class Partition:
         if not (number.isdecimal() and count.isdecimal()) or not (
             1 <= int(number) <= int(count) <= _MAX_PARTITIONS
         ):
-            raise ConfigError(
-                f"--partition is {text!r}. Give I/N with I from 1 to N, for example 1/8."
-            )
+            raise ConfigError(f"--partition is {text!r}. Give I/N with I from 1 to N, as in 1/8.")
         return cls(int(number), int(count))
 
     def __str__(self) -> str:
@@ -57,21 +55,14 @@ def merge_partitions(paths: Sequence[Path], names: RelativeNames) -> Iterator[Ca
     """
     readers = [read_rows(path, "jsonl", names) for path in paths]
     ended = False
-    while not ended:
-        for path, rows in zip(paths, readers, strict=True):
-            row = next(rows, None)
+    for rows in zip_longest(*readers):
+        for path, row in zip(paths, rows, strict=True):
             if row is None:
                 ended = True
             elif ended:
                 raise OutputError(
-                    f"{path} has more rows than fit the partitions before it, so one of these is "
+                    f"{path} has more rows than the other partitions, so one of these is "
                     "incomplete. Run its command again."
                 )
             else:
                 yield row
-    for path, rows in zip(paths, readers, strict=True):
-        if next(rows, None) is not None:
-            raise OutputError(
-                f"{path} has rows left at the end of the other partitions, so one of these is "
-                "incomplete. Run its command again."
-            )

@@ -13,8 +13,7 @@ import msgspec
 
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
-from captioning.bulk.writers.csv import COLUMNS, unescape_cell
-from captioning.bulk.writers.parquet import import_pyarrow
+from captioning.bulk.writers.tables import COLUMNS, import_pyarrow, unescape_cell
 from captioning.errors import OutputError
 
 
@@ -112,10 +111,9 @@ def _parse_cells(cells: dict[str | None, Any]) -> CaptionRow:
     if missing := [name for name in COLUMNS if name not in cells]:
         raise ValueError(f"there is no column {missing[0]!r}")
     texts = {name: unescape_cell(cells[name]) for name in COLUMNS if name != "log_prob"}
-    if texts["error"]:
-        return CaptionRow(texts["image"], texts["file_name"], error=texts["error"])
+    del texts["text"]
     log_prob = float(cells["log_prob"]) if cells["log_prob"] else None
-    return CaptionRow(texts["image"], texts["file_name"], (texts["caption"],), (log_prob,))
+    return _Record(**texts, log_prob=log_prob).to_row()
 
 
 def _read_coco(path: Path) -> Iterator[CaptionRow]:
@@ -127,13 +125,12 @@ def _read_coco(path: Path) -> Iterator[CaptionRow]:
 
 def _read_parquet(path: Path) -> Iterator[CaptionRow]:
     pyarrow = import_pyarrow()
-    with _explain_errors(path, errors=(pyarrow.ArrowException,)), path.open("rb") as file:
+    with _explain_errors(path), path.open("rb") as file:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
             for record in batch.to_pylist():
                 yield msgspec.convert(record, _Record).to_row()
 
 
-_READ_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, csv.Error)
 READERS: dict[str, Callable[[Path], Iterator[CaptionRow]]] = {
     "jsonl": _read_jsonl,
     "csv": _read_csv,
@@ -144,15 +141,12 @@ READERS: dict[str, Callable[[Path], Iterator[CaptionRow]]] = {
 
 
 @contextmanager
-def _explain_errors(
-    path: Path, place: str = "", errors: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
+def _explain_errors(path: Path, place: str = "") -> Iterator[None]:
     """Turn errors of a block into an OutputError that names the file and the place in it."""
     try:
         yield
     except OutputError:
         raise
-    except (*_READ_ERRORS, *errors) as error:
-        raise OutputError(
-            f"cannot read captions from {place}{path}: {error}. Create the file again."
-        ) from error
+    except Exception as error:  # json, csv, msgspec and pyarrow raise their own classes
+        reason = f"cannot read captions from {place}{path}: {error}"
+        raise OutputError(f"{reason}. Create the file again.") from error

@@ -15,12 +15,11 @@ from captioning.files import is_special_file, resolve_link
 from captioning.images.loader import ImageLoader
 from captioning.inference.captioner import Captioner
 
+_REPLACE = "Give --overwrite to replace it, or another -o."
+
 
 def run_settings(
-    captioner: Captioner,
-    loader: ImageLoader,
-    search: SearchMethod,
-    partition: Partition | None = None,
+    captioner: Captioner, loader: ImageLoader, search: SearchMethod, partition: Partition | None
 ) -> dict[str, Any]:
     """Return everything that decides the captions of a run, as values that JSON can store."""
     settings: dict[str, Any] = {
@@ -75,16 +74,12 @@ def open_journal(
     refuse_non_output(output)
     path = journal_path(output)
     if output.exists() and not overwrite and not path.exists():
-        raise ConfigError(
-            f"{output} exists, but the journal of its run does not, so the run cannot resume. "
-            "Give --overwrite to replace it, or another -o."
-        )
+        reason = f"{output} exists, but the journal of its run does not, so it cannot resume."
+        raise ConfigError(f"{reason} {_REPLACE}")
     journal = Journal(path, settings, restart=overwrite)
     written = journal.metadata().get("output")
     if written is not None and output.exists() and written != file_stamp(str(output)):
         journal.close()
-        raise ConfigError(
-            f"{output} has been changed since the last run. Save it under another name; or give "
-            "--overwrite to replace it, or another -o."
-        )
+        reason = f"{output} has been changed since the last run."
+        raise ConfigError(f"{reason} Save it under another name, or: {_REPLACE}")
     return journal

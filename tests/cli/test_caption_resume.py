@@ -11,8 +11,7 @@ from caption_runs import parse_rows, read_folder, read_rows, signal_at, stop_aft
 from small_captioner import write_photos
 
 from captioning.bulk.journal import read_metadata
-from captioning.bulk.writers.csv import CsvWriter
-from captioning.bulk.writers.jsonl import JsonLinesWriter
+from captioning.bulk.writers.tables import CsvWriter, JsonLinesWriter
 from captioning.inference.captioner import Captioner
 
 

@@ -6,7 +6,8 @@ are captioned, skipped or appended to; the job (:mod:`captioning.bulk.job`) does
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
+
+from captioning.errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,7 @@ class Writer(ABC):
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, KeyboardInterrupt):
             self.close(keep_longer=error is not None)
         else:
@@ -93,12 +89,15 @@ class ImageWriter(Writer):
     OutputError of :meth:`write` concerns only its own image.
     """
 
-    @abstractmethod
     def has_caption(self, image: str) -> bool:
         """Return whether the output of an image already holds a caption.
 
         Called for the images in input order, and at most once per image before :meth:`write`.
         """
+        try:
+            return bool(self.read_captions(image))
+        except OutputError:
+            return False
 
     @abstractmethod
     def read_captions(self, image: str) -> list[str]:
@@ -115,4 +114,5 @@ class ImageWriter(Writer):
         """Do nothing: every row is already written."""
 
     def abandon(self) -> None:
-        """Do nothing: every row is already written."""
+        """Do the same as :meth:`close`."""
+        self.close()

@@ -65,12 +65,7 @@ class EmbedWriter(CaptionFileWriter):
 
     def has_caption(self, image: str) -> bool:
         """Return whether an image has a description, or its copy exists."""
-        if not self.in_place:
-            return self._path_for(image).is_file()
-        try:
-            return bool(self.read_captions(image))
-        except OutputError:
-            return False
+        return super().has_caption(image) if self.in_place else self._path_for(image).is_file()
 
     def read_captions(self, image: str) -> list[str]:
         """Return the lines of the description in an image."""
@@ -78,10 +73,6 @@ class EmbedWriter(CaptionFileWriter):
         return (self._embedder.read_caption(path) or "").splitlines() if path.is_file() else []
 
     def close(self, *, keep_longer: bool = False) -> None:
-        """End exiftool."""
-        self._embedder.close()
-
-    def abandon(self) -> None:
         """End exiftool."""
         self._embedder.close()
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -21,7 +20,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from captioning.errors import ConfigError, OutputError
@@ -49,15 +47,13 @@ class ExifTool:
 
     def __init__(self, time_limit: float = 60.0) -> None:
         self.time_limit = time_limit
-        self.version = _require_exiftool()
         self._folder = tempfile.mkdtemp(prefix="captioning-")
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self._folder, True)
         if not _PLAIN_PATH.fullmatch(self._folder):
-            raise ConfigError(
-                f"exiftool cannot use the temporary folder {self._folder!r}: its path has special "
-                "characters. Set TMPDIR to another folder."
-            )
+            problem = f"the path of the temporary folder {self._folder!r} has special characters"
+            raise ConfigError(f"exiftool cannot start: {problem}. Set TMPDIR to another folder.")
         self._tool = self._start()
+        self.version = str(self._tool.version)
 
     def read_tags(self, path: Path, tags: Sequence[str]) -> dict[str, list[str]]:
         """Return the values of tags as text, by names such as ``XMP-dc:Description``.
@@ -78,10 +74,10 @@ class ExifTool:
             (found,) = json.loads(output, parse_int=str, parse_float=str)
         except ValueError:
             raise OutputError(f"exiftool {self.version} reports: {self._last_error()}") from None
-        values = {
-            name: value if isinstance(value, list) else [value] for name, value in found.items()
+        return {
+            name: [_decode_value(item) for item in (value if isinstance(value, list) else [value])]
+            for name, value in found.items()
         }
-        return {name: [_decode_value(item) for item in value] for name, value in values.items()}
 
     @contextmanager
     def write_copy(
@@ -165,14 +161,18 @@ class ExifTool:
         return text.partition(f" - {self._folder}")[0].strip().rstrip(".") + "."
 
     def _start(self) -> Any:
-        import exiftool
-        from exiftool.exceptions import ExifToolException
-
-        # An empty config file: settings of the user must not change what is written.
-        tool = exiftool.ExifTool(common_args=[], config_file="", encoding="utf-8")
         try:
+            import exiftool
+            from exiftool.exceptions import ExifToolException
+        except ImportError:
+            raise ConfigError(f"--format embed needs PyExifTool. {_INSTALL}") from None
+        try:
+            # An empty config file: settings of the user must not change what is written.
+            tool = exiftool.ExifTool(common_args=[], config_file="", encoding="utf-8")
             with _watch(tool, _START_SECONDS):
                 tool.run()
+        except FileNotFoundError:
+            raise ConfigError(f"--format embed needs exiftool. {_INSTALL}") from None
         except (OSError, ValueError, RuntimeError, ExifToolException) as error:
             raise ConfigError(f"exiftool does not start: {error}. {_INSTALL}") from error
         return tool
@@ -190,17 +190,6 @@ class ExifTool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns about the process that ended
             _ = tool.running  # notices the end, so that its destructor does not talk to the process
-
-    def __enter__(self) -> "ExifTool":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @contextmanager
@@ -239,28 +228,6 @@ def _watch(tool: Any, time_limit: float) -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-
-
-def _require_exiftool() -> str:
-    """Return the version of exiftool.
-
-    Raises:
-        ConfigError: exiftool or PyExifTool is missing, or exiftool does not work.
-    """
-    try:
-        import exiftool  # noqa: F401
-    except ImportError:
-        raise ConfigError(f"--format embed needs PyExifTool. {_INSTALL}") from None
-    path = shutil.which("exiftool")
-    if path is None:
-        raise ConfigError(f"--format embed needs exiftool. {_INSTALL}")
-    try:
-        found = subprocess.run(
-            [path, "-ver"], capture_output=True, text=True, timeout=_START_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ConfigError(f"exiftool does not work: {error}. {_INSTALL}") from error
-    return found.stdout.strip()
 
 
 def _suffix_for(path: Path) -> str:

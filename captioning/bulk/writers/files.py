@@ -4,7 +4,8 @@ import io
 import os
 import sys
 from abc import abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -71,43 +72,38 @@ class FileWriter(Writer):
 
     def write(self, row: CaptionRow) -> None:
         """Write one row; see :meth:`Writer.write`."""
-        try:
+        with _explain_errors():
             self._write_row(row)
-        except OSError as error:
-            raise _as_output_error(error) from error
 
     def flush(self) -> None:
         """Flush the rows; a document is flushed only at its end."""
-        try:
+        with _explain_errors():
             if not self.is_document:
                 self.file.flush()
-        except OSError as error:
-            raise _as_output_error(error) from error
 
     def close(self, *, keep_longer: bool = False) -> None:
         """Complete the file and give it its name; see :meth:`Writer.close`."""
         if self._closed:
             return
         self._closed = True
-        try:
-            self._write_end()
-            self.file.flush()
-            if self.output is None:
-                return
-            if not is_special_file(self.output):
-                os.fsync(self.file.fileno())
-            self.file.close()
-            if self._temporary is not None and not (keep_longer and self._is_shorter()):
-                self._temporary.replace(self.output)
-        except OSError as error:
-            self.abandon()
-            raise _as_output_error(error) from error
+        with _explain_errors():
+            try:
+                self._write_end()
+                self.file.flush()
+                if self.output is not None:
+                    self._finish_file(self.output, keep_longer)
+            except OSError:
+                self.abandon()
+                raise
 
-    def _is_shorter(self) -> bool:
-        assert self.output is not None
-        assert self._temporary is not None
-        previous_size = self.output.stat().st_size if self.output.exists() else 0
-        return self._temporary.stat().st_size < previous_size
+    def _finish_file(self, output: Path, keep_longer: bool) -> None:
+        if not is_special_file(output):
+            os.fsync(self.file.fileno())
+        self.file.close()
+        if (path := self._temporary) is not None:
+            older_size = output.stat().st_size if output.exists() else 0
+            if not (keep_longer and path.stat().st_size < older_size):
+                path.replace(output)
 
     def abandon(self) -> None:
         """Close the file; a partial document keeps its ``.part`` name."""
@@ -127,10 +123,15 @@ class FileWriter(Writer):
         """Write what follows the last row."""
 
 
-def _as_output_error(error: OSError) -> OSError:
-    if isinstance(error, BrokenPipeError | OutputError):  # `head` closes the pipe on purpose
-        return error
-    return OutputError(f"cannot write the results: {error}. Free some space, or give another -o.")
+@contextmanager
+def _explain_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, OutputError):  # `head` closes the pipe on purpose
+        raise
+    except OSError as error:
+        reason = f"cannot write the results: {error}. Free some space, or give another -o."
+        raise OutputError(reason) from error
 
 
 def part_path(output: Path) -> Path:

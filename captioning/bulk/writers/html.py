@@ -54,13 +54,11 @@ class HtmlWriter(FileWriter):
             return
         self._captioned += 1
         address = row.thumbnail or _address_of(row.file_name)
-        others = "".join(
-            f'<div class="other">{_escape(caption)}</div>' for caption in row.captions[1:]
-        )
-        best = _escape(row.captions[0])
+        best, *others = map(_escape, row.captions)
+        more = "".join(f'<div class="other">{caption}</div>' for caption in others)
         self.file.write(
             f'<figure><img alt="{best}" loading="lazy" src="{address}">'
-            f"<figcaption>{best}{others}{name}</figcaption></figure>\n"
+            f"<figcaption>{best}{more}{name}</figcaption></figure>\n"
         )
 
     def _write_end(self) -> None:
@@ -71,9 +69,8 @@ class HtmlWriter(FileWriter):
 
 
 def _address_of(file_name: str) -> str:
-    return (
-        html.escape(file_name) if "://" in file_name else quote(file_name, errors="surrogateescape")
-    )
+    is_url = "://" in file_name
+    return html.escape(file_name) if is_url else quote(file_name, errors="surrogateescape")
 
 
 def _escape(text: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,10 +46,8 @@ class OriginalFile:
         if is_special_file(self.path) or not stat.S_ISREG(self._status.st_mode):
             raise OutputError("it is not a regular file.")
         if self._status.st_nlink > 1:
-            raise OutputError(
-                f"it has {self._status.st_nlink} names (hard links), and the other names would "
-                f"keep the old content. {_COPY}"
-            )
+            count = self._status.st_nlink
+            raise OutputError(f"it has {count} names (hard links), which would split. {_COPY}")
         if not os.access(self.path, os.W_OK):
             raise OutputError(f"it is write-protected. {_COPY}")
 
@@ -72,10 +71,8 @@ class OriginalFile:
                 file.flush()
                 os.fsync(file.fileno())
             self._copy_attributes(temporary)
-            if modified_ns is None:
-                os.utime(temporary)
-            else:
-                os.utime(temporary, ns=(modified_ns, modified_ns))
+            time_ns = time.time_ns() if modified_ns is None else modified_ns
+            os.utime(temporary, ns=(time_ns, time_ns))
             self._check_unchanged()
             temporary.replace(self.path)
         except OutputError:
@@ -103,9 +100,8 @@ class OriginalFile:
             try:
                 os.chown(temporary, old.st_uid, old.st_gid)
             except OSError as error:
-                raise OutputError(
-                    f"its owner ({old.st_uid}:{old.st_gid}) cannot be kept. {_COPY}"
-                ) from error
+                owner = f"{old.st_uid}:{old.st_gid}"
+                raise OutputError(f"its owner ({owner}) cannot be kept. {_COPY}") from error
         shutil.copystat(self.path, temporary)
         if sys.platform != "linux":
             return

@@ -1,18 +1,19 @@
 """The output formats by name."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-from captioning.bulk.writers.base import ImageWriter, Writer
-from captioning.bulk.writers.coco import CocoWriter
-from captioning.bulk.writers.csv import CsvWriter
+from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.embed import EmbedWriter
 from captioning.bulk.writers.files import FileWriter
 from captioning.bulk.writers.html import HtmlWriter
-from captioning.bulk.writers.jsonl import JsonLinesWriter
-from captioning.bulk.writers.parquet import ParquetWriter
 from captioning.bulk.writers.sidecars import SidecarWriter, XmpWriter
-from captioning.bulk.writers.text import TextWriter
+from captioning.bulk.writers.tables import (
+    CocoWriter,
+    CsvWriter,
+    JsonLinesWriter,
+    ParquetWriter,
+    TextWriter,
+)
 from captioning.errors import ConfigError
 from captioning.messages import suggest
 
@@ -24,13 +25,8 @@ _FILE_WRITERS: dict[str, type[FileWriter]] = {
     "parquet": ParquetWriter,
     "html": HtmlWriter,
 }
-_IMAGE_WRITERS: dict[str, Callable[[Path | None], ImageWriter]] = {
-    "txt": lambda folder: SidecarWriter(folder, ".txt"),
-    "caption": lambda folder: SidecarWriter(folder, ".caption"),
-    "xmp": lambda folder: XmpWriter(folder, ".xmp"),
-    "embed": EmbedWriter,
-}
-FORMATS = (*_FILE_WRITERS, *_IMAGE_WRITERS)
+_SIDECAR_WRITERS = {"txt": SidecarWriter, "caption": SidecarWriter, "xmp": XmpWriter}
+FORMATS = (*_FILE_WRITERS, *_SIDECAR_WRITERS, "embed")
 """Names of all formats. Those of :func:`writes_per_image` make one output per image."""
 FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl",
@@ -44,7 +40,7 @@ FORMAT_BY_SUFFIX = {
 
 def writes_per_image(format_name: str) -> bool:
     """Return whether a format makes one output per image, so that ``-o`` is a folder."""
-    return format_name in _IMAGE_WRITERS
+    return format_name in FORMATS and format_name not in _FILE_WRITERS
 
 
 def open_writer(format_name: str, output: Path | None, *, keep_time: bool = False) -> Writer:
@@ -62,8 +58,8 @@ def open_writer(format_name: str, output: Path | None, *, keep_time: bool = Fals
     """
     if format_name == "embed":
         return EmbedWriter(output, keep_time=keep_time)
-    if format_name in _IMAGE_WRITERS:
-        return _IMAGE_WRITERS[format_name](output)
+    if format_name in _SIDECAR_WRITERS:
+        return _SIDECAR_WRITERS[format_name](output, f".{format_name}")
     if format_name in _FILE_WRITERS:
         return _FILE_WRITERS[format_name](output)
     raise ConfigError(

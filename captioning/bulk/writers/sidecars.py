@@ -1,6 +1,7 @@
 """One small file per image, such as ``photo.txt`` or ``photo.xmp``."""
 
 import os
+from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
 
@@ -114,14 +115,8 @@ class CaptionFileWriter(ImageWriter):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                reason = error.strerror or error
-                raise OutputError(
-                    f"cannot create folder '{folder}': {reason}. Give another -o."
-                ) from error
-
-    def has_caption(self, image: str) -> bool:
-        """Return whether the output of an image already holds a caption."""
-        return os.path.lexists(self._path_for(image))
+                reason = f"cannot create folder '{folder}': {error.strerror or error}."
+                raise OutputError(f"{reason} Give another -o.") from error
 
     def write(self, row: CaptionRow) -> None:
         """Write the captions of one image; an image that failed gets no file."""
@@ -134,19 +129,23 @@ class CaptionFileWriter(ImageWriter):
             raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(
-                f"cannot write '{path}': {reason}. Give another folder: -o FOLDER."
-            ) from error
+            advice = "Give another folder: -o FOLDER."
+            raise OutputError(f"cannot write '{path}': {reason}. {advice}") from error
 
     def _path_for(self, image: str) -> Path:
         return self.paths.path_for(image)
 
+    @abstractmethod
     def _write_file(self, row: CaptionRow, path: Path) -> None:
-        raise NotImplementedError
+        """Write the captions of one image."""
 
 
 class SidecarWriter(CaptionFileWriter):
     """A text file per image, with one caption per line."""
+
+    def has_caption(self, image: str) -> bool:
+        """Return whether the text file of an image exists, even if it is empty."""
+        return os.path.lexists(self._path_for(image))
 
     def read_captions(self, image: str) -> list[str]:
         """Return the lines of the text file of an image."""
@@ -162,13 +161,6 @@ class SidecarWriter(CaptionFileWriter):
 
 class XmpWriter(CaptionFileWriter):
     """An ``.xmp`` file per image; its other properties stay."""
-
-    def has_caption(self, image: str) -> bool:
-        """Return whether the .xmp file of an image has a description."""
-        try:
-            return bool(self.read_captions(image))
-        except OutputError:
-            return False
 
     def read_captions(self, image: str) -> list[str]:
         """Return the lines of the description in the .xmp file of an image."""

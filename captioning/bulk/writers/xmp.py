@@ -91,9 +91,8 @@ def write_xmp_caption(path: Path, caption: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_atomic(path, packet, mode=mode)
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"cannot write '{path}': {_reason(error)} Repair the file or move it away."
-        ) from error
+        advice = "Repair the file or move it away."
+        raise OutputError(f"cannot write '{path}': {_reason(error)} {advice}") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -116,7 +115,8 @@ def _with_description(packet: bytes, caption: str) -> bytes:
     scan = _scan(data)
     splices = list(scan.attributes)
     for number, old in enumerate(scan.descriptions):
-        kept = b"".join(data[item.start : item.end] for item in old.items if item.is_translation)
+        translations = [item for item in old.items if item.language not in ("", "x-default")]
+        kept = b"".join(data[item.start : item.end] for item in translations)
         new = b"" if number else _format_description(caption, kept)
         splices.append((old.start, old.end, new))
     if not scan.descriptions:
@@ -153,27 +153,15 @@ def _format_description(caption: str, translations: bytes = b"") -> bytes:
 
 
 @dataclass
-class _Item:
-    """The description in one language, and its byte range."""
-
-    language: str
-    start: int
-    end: int = 0
-    text: list[str] = field(default_factory=list)
-
-    @property
-    def is_translation(self) -> bool:
-        return self.language not in ("", "x-default")
-
-
-@dataclass
-class _Description:
-    """A ``dc:description`` element, and its byte range."""
+class _Element:
+    """A ``dc:description`` element or one of its languages, and its byte range."""
 
     start: int
+    language: str = ""
     end: int = 0
     text: list[str] = field(default_factory=list)
-    items: list[_Item] = field(default_factory=list)
+    items: list["_Element"] = field(default_factory=list)
+    """The languages of a description."""
 
 
 @dataclass
@@ -187,7 +175,7 @@ class _Scan:
     root: tuple[int, int, bytes] | None = None
     """Positions of the end tag and the start tag of ``rdf:RDF``, and its start tag."""
     about: str = ""
-    descriptions: list[_Description] = field(default_factory=list)
+    descriptions: list[_Element] = field(default_factory=list)
     attributes: list[_Splice] = field(default_factory=list)
     """Removals of ``dc:description`` attributes, the short form that RDF allows."""
     attribute_texts: list[str] = field(default_factory=list)
@@ -204,10 +192,10 @@ class _Scan:
         if len(self.path) == 2:
             self._read_attributes(position, tag.group(), attributes)
         elif len(self.path) == 3 and name == _DESCRIPTION:
-            self.descriptions.append(_Description(position))
+            self.descriptions.append(_Element(position))
         elif self._at_item():
             language = attributes.get(f"{_XML}{_SEPARATOR}lang{_SEPARATOR}xml", "").lower()
-            self.descriptions[-1].items.append(_Item(language, position))
+            self.descriptions[-1].items.append(_Element(position, language))
 
     def end(self, full_name: str) -> None:
         if not self.path:
