@@ -110,10 +110,10 @@ def _parse_cells(cells: dict[str | None, Any]) -> CaptionRow:
         raise ValueError("the number of cells differs from the number of columns")
     if missing := [name for name in COLUMNS if name not in cells]:
         raise ValueError(f"there is no column {missing[0]!r}")
-    texts = {name: unescape_cell(cells[name]) for name in COLUMNS if name != "log_prob"}
-    del texts["text"]
+    names = ("image", "file_name", "caption", "error")
+    image, file_name, caption, error = (unescape_cell(cells[name]) for name in names)
     log_prob = float(cells["log_prob"]) if cells["log_prob"] else None
-    return _Record(**texts, log_prob=log_prob).to_row()
+    return _Record(image, file_name, caption, log_prob, error=error).to_row()
 
 
 def _read_coco(path: Path) -> Iterator[CaptionRow]:

@@ -48,10 +48,8 @@ def add_consensus(
         def show(done: int, total: int) -> None:
             nonlocal announced
             if progress.disable and done < total and not announced:
-                console.print(
-                    f"Extracting features of {format_count(total, 'image')}; "
-                    "later runs use the cache."
-                )
+                images = format_count(total, "image")
+                console.print(f"Extracting features of {images}; later runs use the cache.")
             announced = done < total
             progress.update(task, completed=done, total=total)
 
@@ -60,8 +58,6 @@ def add_consensus(
         )
     assert reranking.consensus is not None
     if unreadable := reranking.consensus.unreadable:
-        console.print(
-            f"Consensus data: {format_count(len(unreadable), 'image')} cannot be read and "
-            f"will not be used. The first: {next(iter(unreadable.values()))}"
-        )
+        count, first = format_count(len(unreadable), "image"), next(iter(unreadable.values()))
+        console.print(f"Consensus data: {count} cannot be read and will not be used: {first}")
     return reranking

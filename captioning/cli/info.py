@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 
 from captioning.decoding import search_to_json
 from captioning.inference.captioner import Captioner
@@ -33,24 +34,24 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     checkpoint = Captioner.from_pretrained(model, device="cpu").checkpoint
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
-    count = {
-        name: sum(weight.numel() for weight in part.parameters())
-        for name, part in (("encoder", encoder), ("decoder", decoder))
-    }
     return {
         "encoder": {
             "name": encoder.config.name,
             "positions": encoder.positions,
             "feature size": encoder.feature_size,
-            "parameters": count["encoder"],
+            "parameters": _count_parameters(encoder),
         },
         "preprocessing": asdict(encoder.preprocessing),
-        "decoder": {**asdict(decoder.config), "parameters": count["decoder"]},
+        "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
         "search": search_to_json(checkpoint.search),
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),
     }
+
+
+def _count_parameters(part: nn.Module) -> int:
+    return sum(weight.numel() for weight in part.parameters())
 
 
 def run(config: InfoConfig) -> int:

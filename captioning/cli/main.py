@@ -1,8 +1,8 @@
 """Entry point of the command line.
 
-Each command is a module of :mod:`captioning.cli` with a frozen config dataclass, whose fields
-become the flags, and a function ``run(config) -> exit code``. Only the module of the requested
-command is imported. A module may define ``split_preset(words) -> (remaining words, config
+Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``. The
+type of ``config`` is a frozen dataclass, whose fields become the flags. Only the module of the
+requested command is imported. A module may define ``split_preset(words) -> (remaining words, config
 class)`` to change the defaults of the flags; any callable that returns the config will do.
 """
 
@@ -11,28 +11,20 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from captioning.errors import CaptioningError, ConfigError
 from captioning.messages import suggest
 
-
-class _Command(NamedTuple):
-    module: str
-    config: str
-    summary: str
-
-
 _COMMANDS = {
-    "caption": _Command("caption", "CaptionConfig", "caption images and folders"),
-    "merge": _Command("merge", "MergeConfig", "merge the partitions of a run"),
-    "convert": _Command("convert", "ConvertConfig", "convert captions to another file format"),
-    "samples": _Command("samples", "SamplesConfig", "copy sample images into a folder"),
-    "train": _Command("train", "RunConfig", "train a model on captioned images"),
-    "evaluate": _Command("evaluate", "EvaluateConfig", "caption a split and score the captions"),
-    "score": _Command("score", "ScoreConfig", "score a file of captions"),
-    "compare": _Command("compare", "CompareConfig", "compare the captions of two systems"),
-    "info": _Command("info", "InfoConfig", "show what a model directory contains"),
+    "caption": "caption images and folders",
+    "merge": "merge the partitions of a run",
+    "convert": "convert captions to another file format",
+    "samples": "copy sample images into a folder",
+    "train": "train a model on captioned images",
+    "evaluate": "caption a split and score the captions",
+    "score": "score a file of captions",
+    "compare": "compare the captions of two systems",
+    "info": "show what a model directory contains",
 }
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,10 +59,8 @@ def _print_error(message: str) -> None:
 
 def _describe_os_error(error: OSError) -> str:
     if error.filename:
-        return (
-            f"{error.filename}: {error.strerror}. Check that the path exists, is writable, and "
-            "has free space."
-        )
+        advice = "Check that the path exists, is writable, and has free space."
+        return f"{error.filename}: {error.strerror}. {advice}"
     return f"cannot write to standard output: {error}"
 
 
@@ -101,9 +91,8 @@ def _run(words: list[str]) -> int:
         raise ConfigError(f"unknown command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}")
     import tyro
 
-    command = _COMMANDS[name]
-    module = importlib.import_module(f"captioning.cli.{command.module}")
-    words, config_class = words[1:], getattr(module, command.config)
+    module = importlib.import_module(f"captioning.cli.{name}")
+    words, config_class = words[1:], module.run.__annotations__["config"]
     if hasattr(module, "split_preset"):
         words, config_class = module.split_preset(words)
     config = tyro.cli(
@@ -117,15 +106,9 @@ def _run(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10} {command.summary}" for name, command in _COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: captioning COMMAND ...",
-            "",
-            "Caption images with a CNN encoder and a recurrent decoder.",
-            "",
-            *lines,
-            "",
-            "captioning COMMAND --help lists the flags of a command.",
-        ]
+    lines = "\n".join(f"  {name:10} {summary}" for name, summary in _COMMANDS.items())
+    return (
+        "usage: captioning COMMAND ...\n\n"
+        "Caption images with a CNN encoder and a recurrent decoder.\n\n"
+        f"{lines}\n\ncaptioning COMMAND --help lists the flags of a command."
     )

@@ -47,23 +47,20 @@ def run(config: MergeConfig) -> int:
     check_new_output(config.output, paths, overwrite=config.overwrite)
     rows = merge_partitions(paths, names_for(config.output))
     count = write_rows(rows, _resolve_format(config), config.output)
-    stderr_console().print(
-        f"Merged {format_count(count, 'row')} from {format_count(len(paths), 'partition')}."
-    )
+    counts = f"{format_count(count, 'row')} from {format_count(len(paths), 'partition')}"
+    stderr_console().print(f"Merged {counts}.")
     return 0
 
 
 def _resolve_format(config: MergeConfig) -> str:
     if config.format != "auto":
         return config.format
-    if config.output is None:
-        return "jsonl"
-    format_name = FORMAT_BY_SUFFIX.get(config.output.suffix.lower(), "jsonl")
+    suffix = "" if config.output is None else config.output.suffix.lower()
+    format_name = FORMAT_BY_SUFFIX.get(suffix, "jsonl")
     if format_name == "html":
         raise ConfigError(
             f"cannot merge into the page {config.output}: partitions have no thumbnails. Merge "
-            "into a file that ends in .jsonl, .csv, .json or .parquet; `captioning convert` makes "
-            "a page from it that links to the images."
+            "into a file that ends in .jsonl, .csv, .json or .parquet, and `captioning convert` it."
         )
     return format_name
 
@@ -76,23 +73,20 @@ def _sort_partitions(paths: Sequence[Path]) -> list[Path]:
         OutputError: A partition is not complete.
     """
     if not paths:
-        raise ConfigError(
-            "No partitions given. For example: captioning merge part-*.jsonl -o all.csv"
-        )
+        raise ConfigError("No partitions given. Example: captioning merge part-*.jsonl -o all.csv")
     found: dict[int, Path] = {}
     runs: dict[str, Path] = {}
     for path in map(resolve_link, paths):  # the journal is next to the file itself, not the link
         partition, metadata = _read_partition(path)
+        problem = ""
         if partition.count != len(paths):
-            raise ConfigError(
-                f"{path} is partition {partition}, but {format_count(len(paths), 'file')} given. "
-                "Name each partition once."
+            problem = (
+                f"{path} is partition {partition}, but {format_count(len(paths), 'file')} given"
             )
-        if partition.number in found:
-            raise ConfigError(
-                f"{path} and {found[partition.number]} are both partition {partition}. "
-                "Name each partition once."
-            )
+        elif partition.number in found:
+            problem = f"{path} and {found[partition.number]} are both partition {partition}"
+        if problem:
+            raise ConfigError(f"{problem}. Name each partition once.")
         found[partition.number] = path
         settings = {**metadata["settings"], "partition": None}
         runs.setdefault(json.dumps([settings, metadata.get("inputs")], sort_keys=True), path)
@@ -112,10 +106,11 @@ def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
     metadata = read_metadata(journal_path(path))
     partition = metadata.get("settings", {}).get("partition")
     if not partition:
-        raise ConfigError(
-            f"{path} is not a partition: it has no journal of `captioning caption --partition`."
-        )
-    if not _starts_as_jsonl(path):
+        reason = "it has no journal of `captioning caption --partition`"
+        raise ConfigError(f"{path} is not a partition: {reason}. Check the path.")
+    with path.open("rb") as file:
+        start = file.read(1)
+    if start not in (b"", b"{"):  # a partition without images is empty
         raise ConfigError(
             f"{path} does not hold JSON lines. Run the command of each partition again with an -o "
             "that ends in .jsonl; `captioning merge` can write other formats."
@@ -123,12 +118,3 @@ def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
     if metadata.get("finished") is None:
         raise OutputError(f"{path} is not complete. Run its command again to resume it.")
     return Partition.parse(str(partition)), metadata
-
-
-def _starts_as_jsonl(path: Path) -> bool:
-    """Return whether a file begins with an object, or is empty like a partition without images."""
-    try:
-        with path.open("rb") as file:
-            return file.read(1) in (b"", b"{")
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error}. Check the path.") from error

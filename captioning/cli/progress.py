@@ -11,7 +11,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -47,13 +46,13 @@ def progress_bar(console: Console, *, unit: str, enabled: bool = True) -> Progre
         enabled: False to show no bar.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(unit),
-        TextColumn("elapsed"),
+        "elapsed",
         TimeElapsedColumn(),
-        TextColumn("left"),
+        "left",
         TimeRemainingColumn(),
         console=console,
         disable=not (console.is_terminal and enabled),

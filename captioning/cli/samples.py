@@ -42,29 +42,30 @@ class Sample:
 
 
 _DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-_FLICKR = "https://www.flickr.com/photos"
+_TEMPLE = "danielbuechele, https://www.flickr.com/photos/danielbuechele/"
+_FLOWER = "vultilion, https://www.flickr.com/photos/vultilion/"
 _CC_BY = "CC BY 2.0, https://creativecommons.org/licenses/by/2.0/"
-_SKIMAGE = (
-    ("astronaut.png", "astronaut.png", "Eileen Collins, by NASA, in the public domain"),
-    ("chelsea.png", "cat.png", "Chelsea the cat, by Stefan van der Walt, CC0"),
-    ("coffee.png", "coffee.png", "A cup of coffee, by Rachel Michetti, CC0"),
-    ("rocket.jpg", "rocket.jpg", "A launch, by SpaceX, in the public domain"),
-    ("camera.png", "cameraman.png", "A cameraman, by Lav Varshney, CC0"),
-)
-_SKLEARN = (
-    (
-        "china.jpg",
-        "temple.jpg",
-        f"A temple in China, by danielbuechele, {_FLICKR}/danielbuechele/, {_CC_BY}",
-    ),
-    ("flower.jpg", "flower.jpg", f"A flower, by vultilion, {_FLICKR}/vultilion/, {_CC_BY}"),
-)
-SAMPLES = (
-    *(Sample("skimage", f"data/{file}", name, source) for file, name, source in _SKIMAGE),
-    *(
-        Sample("sklearn", f"datasets/images/{file}", name, source)
-        for file, name, source in _SKLEARN
-    ),
+SAMPLES = tuple(
+    Sample(package, file, name, source)
+    for package, file, name, source in (
+        (
+            "skimage",
+            "data/astronaut.png",
+            "astronaut.png",
+            "Eileen Collins, by NASA, public domain",
+        ),
+        ("skimage", "data/chelsea.png", "cat.png", "Chelsea the cat, by Stefan van der Walt, CC0"),
+        ("skimage", "data/coffee.png", "coffee.png", "A cup of coffee, by Rachel Michetti, CC0"),
+        ("skimage", "data/rocket.jpg", "rocket.jpg", "A launch, by SpaceX, public domain"),
+        ("skimage", "data/camera.png", "cameraman.png", "A cameraman, by Lav Varshney, CC0"),
+        ("sklearn", "datasets/images/china.jpg", "temple.jpg", f"A temple, by {_TEMPLE}, {_CC_BY}"),
+        (
+            "sklearn",
+            "datasets/images/flower.jpg",
+            "flower.jpg",
+            f"A flower, by {_FLOWER}, {_CC_BY}",
+        ),
+    )
 )
 
 
@@ -84,20 +85,15 @@ def write_samples(folder: Path) -> list[Path]:
     """
     available = [(sample, path) for sample in SAMPLES if (path := _find(sample)) is not None]
     if not available:
-        names = list(_DISTRIBUTIONS.values())
-        raise DataError(
-            f"The sample images are part of {' and '.join(names)}, which are not installed. "
-            f"Install them: pip install {' '.join(names)}"
-        )
+        names = " ".join(_DISTRIBUTIONS.values())
+        raise DataError(f"The packages with sample images are missing. Run: pip install {names}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for sample, path in available:
-            shutil.copyfile(path, folder / sample.name)
-        sources = "".join(
-            f"{sample.name}: {sample.source}. From the package {_DISTRIBUTIONS[sample.package]}.\n"
-            for sample, _ in available
-        )
-        (folder / "SOURCES.txt").write_text(sources, encoding="utf-8")
+        with (folder / "SOURCES.txt").open("w", encoding="utf-8") as sources:
+            for sample, path in available:
+                shutil.copyfile(path, folder / sample.name)
+                package = _DISTRIBUTIONS[sample.package]
+                sources.write(f"{sample.name}: {sample.source}. From the package {package}.\n")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error}. Give another folder.") from error
     return [folder / sample.name for sample, _ in available]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+_MESSAGE = b"captioning: finishing the current batch; press Ctrl-C again to stop at once\n"
 _HANGUP = [signal.SIGHUP] if os.name == "posix" else []
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *_HANGUP]
 
@@ -27,9 +28,7 @@ class Stopping:
             raise KeyboardInterrupt
         self.signal = number
         with suppress(OSError):  # print is not safe here: the signal may interrupt another print
-            os.write(
-                2, b"captioning: finishing the current batch; press Ctrl-C again to stop at once\n"
-            )
+            os.write(2, _MESSAGE)
 
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():

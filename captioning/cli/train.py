@@ -11,14 +11,7 @@ from dataclasses import MISSING, fields
 from functools import partial
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
@@ -35,11 +28,11 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            "{task.description}",
             BarColumn(bar_width=8),  # all columns fit into 80 characters
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("left"),
+            "{task.fields[rate]}",
+            "left",
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,

@@ -67,30 +67,18 @@ def find_archive_images(name: str, open_archive: Callable[[], BinaryIO]) -> Iter
     except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
         where = f"after {format_count(count, 'image')}" if count else "at its start"
         reason = str(error) or type(error).__name__
-        yield ImageRef(
-            name,
-            error=f"cannot read '{name}' as a tar archive: error {where}: {reason}. "
-            "Download it again.",
-        )
+        problem = f"cannot read '{name}' as a tar archive: error {where}: {reason}."
+        yield ImageRef(name, error=f"{problem} Download it again.")
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> ImageRef:
+    reason, content = "", b""
     if not member.isfile():
-        return ImageRef(
-            name,
-            error=f"cannot read '{name}': it is a link to {member.linkname!r} inside the archive. "
-            "Extract the archive first.",
-        )
-    if member.size > MAX_IMAGE_BYTES:
-        return ImageRef(
-            name,
-            error=f"cannot read '{name}': it has {member.size:,} bytes; the limit is "
-            f"{MAX_IMAGE_BYTES:,}. Shrink it.",
-        )
-    file = archive.extractfile(member)
-    content = file.read() if file else b""
-    if len(content) < member.size:
-        return ImageRef(
-            name, error=f"cannot read '{name}': the archive ends inside it. Download it again."
-        )
-    return ImageRef(name, content)
+        reason = f"it is a link to {member.linkname!r} inside the archive. Extract it first."
+    elif member.size > MAX_IMAGE_BYTES:
+        reason = f"it has {member.size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}. Shrink it."
+    elif file := archive.extractfile(member):
+        content = file.read()
+        if len(content) < member.size:
+            reason = "the archive ends inside it. Download it again."
+    return ImageRef(name, content, f"cannot read '{name}': {reason}" if reason else "")

@@ -144,10 +144,8 @@ def _find_folder_images(
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: natural_key(entry.name))
         except OSError as error:
-            reason = error.strerror or error
-            yield ImageRef(
-                folder, error=f"cannot open folder '{folder}': {reason}. Check its permissions."
-            )
+            problem = f"cannot open folder '{folder}': {error.strerror or error}."
+            yield ImageRef(folder, error=f"{problem} Check its permissions.")
             continue
         subfolders: list[_FolderToVisit] = []
         for entry in entries:
@@ -193,8 +191,5 @@ def _folder_image(entry: "os.DirEntry[str]", root: str, config: SourceConfig) ->
     target = os.path.realpath(entry.path)
     if target.startswith(root.rstrip(os.sep) + os.sep) or not os.path.lexists(target):
         return ImageRef(entry.path)
-    return ImageRef(
-        entry.path,
-        error=f"cannot read '{entry.path}': it is a link out of its folder, to '{target}'. "
-        "Add --follow-links to read it.",
-    )
+    problem = f"cannot read '{entry.path}': it is a link out of its folder, to '{target}'."
+    return ImageRef(entry.path, error=f"{problem} Add --follow-links to read it.")

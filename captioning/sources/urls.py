@@ -51,11 +51,8 @@ def find_url_images(
             assert isinstance(item, ImageRef)
             yield item
     except Empty:
-        yield ImageRef(
-            url,
-            error=f"cannot list '{url}': no answer within {time_limit:g} seconds. Try again, or "
-            "raise the time limit.",
-        )
+        problem = f"cannot list '{url}': no answer within {time_limit:g} seconds."
+        yield ImageRef(url, error=f"{problem} Try again, or raise the time limit.")
     finally:
         closed.set()
 
