@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -19,7 +19,15 @@ from captioning.sources.archives import is_archive
 class CaptionConfig(OutputConfig):
     """Caption images and folders of images."""
 
-    # Input
+    SECTIONS: ClassVar = {
+        "paths": "input",
+        "output": "output",
+        "prefix": "output",
+        "model": "model",
+        "search": "search",
+        "batch_size": "speed",
+    }
+
     paths: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
@@ -38,8 +46,9 @@ class CaptionConfig(OutputConfig):
         str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="(default: all)")
     ] = None
     """Caption every N-th image, from image I on. `captioning merge` merges all N results."""
+    allow_truncated: bool = False
+    """Caption the readable part of truncated image files."""
 
-    # Output
     prefix: str = ""
     """Text before each caption, including a space if you want one."""
     suffix: str = ""
@@ -47,34 +56,33 @@ class CaptionConfig(OutputConfig):
     dry_run: bool = False
     """Print what would be captioned, and do nothing."""
     json: bool = False
-    """Print a summary as JSON at the end, on standard error if there is no -o."""
+    """Print a JSON summary at the end (standard output; standard error if captions go to standard
+    output)."""
 
-    # Model
     model: Annotated[
         str | None,
         tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: the packaged model)"),
     ] = None
-    """Model directory, or id on the Hugging Face hub."""
+    """Model directory, or id on the Hugging Face Hub."""
     device: str = "auto"
-    """Device of the model: auto, cpu, cuda or mps."""
-    consensus: Annotated[ConsensusFlags, tyro.conf.arg(name="")] = field(
+    """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
+    consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ConsensusFlags
     )
 
-    # Search
-    search: Annotated[SearchFlags, tyro.conf.arg(name="")] = field(default_factory=SearchFlags)
+    search: Annotated[SearchFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+        default_factory=SearchFlags
+    )
     seed: int = 0
     """Random seed of sampling (0 or more)."""
 
-    # Image loading
     batch_size: Literal["auto"] | int = "auto"
-    """Images per batch; halved automatically if the device runs out of memory."""
+    """Number of images per batch (1 or more); halved if the device runs out of memory. auto: 16 on
+    a CPU, 64 on a GPU."""
     workers: int = 2
-    """Processes that decode images (0: decode in the main process)."""
+    """Number of processes that decode images (0: decode in the main process)."""
     time_limit: float = 60.0
-    """Seconds after which reading an image is given up (above 0); needs --workers."""
-    allow_truncated: bool = False
-    """Caption the readable part of truncated image files."""
+    """Time limit for reading one image, in seconds (above 0). No effect with --workers 0."""
 
     @property
     def share(self) -> Partition | None:

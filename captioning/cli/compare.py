@@ -1,6 +1,12 @@
 """Compare the captions of two systems for the same images, with significance tests.
 
-The tests are the paired bootstrap and approximate randomisation.
+The tests are the paired bootstrap and approximate randomization.
+
+For example:
+
+    captioning compare a.json b.json captions_val2014.json
+    captioning compare a.json b.json flickr8k:Flickr8k --split test
+    captioning compare a.jsonl b.jsonl coco:COCO --samples 10000
 """
 
 from dataclasses import dataclass
@@ -19,15 +25,15 @@ class CompareConfig:
     """Compare the captions of two systems for the same images."""
 
     a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
-    """Results of system A, in a format of captioning score."""
+    """Results of system A; same formats as RESULTS of `captioning score`."""
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
-    """Results of system B."""
+    """Results of system B; same formats."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations file, or a data set such as flickr8k:DIR."""
     split: str = "val"
     """Split of the data set of references."""
     samples: int = 1000
-    """Samples of each test (1 or more)."""
+    """Number of samples of each test (1 or more)."""
     seed: int = 0
     """Seed of the samples (0 or more)."""
 

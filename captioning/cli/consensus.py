@@ -22,10 +22,10 @@ class ConsensusFlags:
         tuple[str, ...],
         tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
     ] = ()
-    """Captioned data sets (``flickr8k:DIR``) for consensus reranking: of the captions found, the
-    one closest to the captions of similar training images wins."""
+    """Data sets for consensus reranking: select the hypothesis that agrees best with the captions
+    of similar training images. For example flickr8k:DIR."""
     cache: Path = Path("features")
-    """Directory of the feature vectors of ``--consensus-data``, kept for later runs."""
+    """Directory of the cached feature vectors of --consensus-data."""
 
 
 def add_consensus(

@@ -5,6 +5,12 @@ COCO results or Parquet. CSV and COCO results hold only the best caption of each
 results neither log-probabilities nor failed images. An HTML page links to the images. Formats with
 one output per image find the images by their file names, relative to the folder of the input. Exit
 code: 0 if every row was converted, 1 if some rows failed (they are listed), 2 for wrong usage.
+
+For example:
+
+    captioning convert captions.jsonl -o captions.csv
+    captioning convert captions.jsonl -o page.html
+    captioning convert captions.parquet --format jsonl
 """
 
 from collections.abc import Iterable

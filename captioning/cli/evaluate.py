@@ -2,11 +2,17 @@
 
 The captions are written in the COCO results format before they are scored. Exit code: 0 if every
 image was captioned, 1 if some images failed, 2 for wrong usage.
+
+For example:
+
+    captioning evaluate --data flickr8k:Flickr8k --split test
+    captioning evaluate runs/first/model --data coco:COCO --width 5
+    captioning evaluate runs/a/model --others runs/b/model --data flickr8k:Flickr8k
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -29,19 +35,22 @@ _MAX_FAILURES = 5  # that are listed
 class EvaluateConfig:
     """Caption a split of a data set, and score the captions."""
 
+    SECTIONS: ClassVar = {
+        "data": "input",
+        "output": "output",
+        "others": "model",
+        "search": "search",
+        "batch_size": "speed",
+    }
+
     data: str
-    """Data set: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE`` or
-    ``csv:FILE``."""
+    """Data set: flickr8k:DIR, coco:DIR, karpathy:FILE, jsonl:FILE, or csv:FILE."""
     model: Annotated[
         str | None,
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the packaged model)"),
     ] = None
-    """Model directory, or id on the Hugging Face hub."""
-    others: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="(default: none)")
-    ] = ()
-    """Further models of an ensemble, which averages the models at each word."""
+    """Model directory, or id on the Hugging Face Hub."""
     split: str = "val"
     """Split: train, val or test."""
     output: Annotated[
@@ -57,19 +66,25 @@ class EvaluateConfig:
         tuple[Literal["meteor", "spice"], ...],
         tyro.conf.arg(metavar="{meteor,spice} ...", help_behavior_hint="(default: none)"),
     ] = ()
-    """Further metrics, which need Java."""
+    """Additional metrics, which need Java."""
     json: bool = False
     """Print JSON instead of a table."""
+    others: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="(default: none)")
+    ] = ()
+    """Further models. Their probabilities and those of MODEL are averaged at each word."""
     device: str = "auto"
-    """Device of the model: auto, cpu, cuda or mps."""
-    consensus: Annotated[ConsensusFlags, tyro.conf.arg(name="")] = field(
+    """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
+    consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ConsensusFlags
     )
-    search: Annotated[SearchFlags, tyro.conf.arg(name="")] = field(default_factory=SearchFlags)
+    search: Annotated[SearchFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+        default_factory=SearchFlags
+    )
     batch_size: int = 16
-    """Images per batch."""
+    """Number of images per batch (1 or more)."""
     workers: int = 2
-    """Processes that decode images (0: decode in the main process)."""
+    """Number of processes that decode images (0: decode in the main process)."""
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0)

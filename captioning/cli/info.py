@@ -1,4 +1,11 @@
-"""Show what a model directory contains: its parts, training and scores."""
+"""Show what a model directory contains: its parts, training and scores.
+
+For example:
+
+    captioning info
+    captioning info runs/first/model
+    captioning info runs/first/model --json
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +29,9 @@ class InfoConfig:
     model: Annotated[
         str | None,
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the model of the package)"),
+        tyro.conf.arg(metavar="[MODEL]", help_behavior_hint="(default: the packaged model)"),
     ] = None
-    """Model directory or Hugging Face Hub id."""
+    """Model directory, or id on the Hugging Face Hub."""
     json: bool = False
     """Print JSON instead of a table."""
 

@@ -3,7 +3,7 @@
 Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``. The
 type of ``config`` is a frozen dataclass, whose fields become the flags. Only the module of the
 requested command is imported. A module may define ``split_preset(words) -> (remaining words, config
-class)`` to change the defaults of the flags; any callable that returns the config will do.
+class)`` to change the default values of the flags, with a ``partial`` of the config class.
 """
 
 import importlib
@@ -89,19 +89,13 @@ def _run(words: list[str]) -> int:
     name = words[0]
     if name not in _COMMANDS:
         raise ConfigError(f"unknown command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}")
-    import tyro
+    from captioning.cli.help_texts import parse_config
 
     module = importlib.import_module(f"captioning.cli.{name}")
     words, config_class = words[1:], module.run.__annotations__["config"]
     if hasattr(module, "split_preset"):
         words, config_class = module.split_preset(words)
-    config = tyro.cli(
-        config_class,
-        prog=f"captioning {name}",
-        description=module.__doc__,
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    config = parse_config(name, config_class, words, module.__doc__)
     return int(module.run(config))
 
 
@@ -110,5 +104,8 @@ def _overview() -> str:
     return (
         "usage: captioning COMMAND ...\n\n"
         "Caption images with a CNN encoder and a recurrent decoder.\n\n"
-        f"{lines}\n\ncaptioning COMMAND --help lists the flags of a command."
+        f"{lines}\n\n"
+        "  -h, --help     show this help and exit\n"
+        "  -V, --version  show the version and exit\n\n"
+        "captioning COMMAND --help lists the flags of a command."
     )

@@ -2,6 +2,12 @@
 
 The rows come in the order in which one run without partitions would have written them. All
 partitions must be complete; their journals, the hidden files next to them, record that.
+
+For example:
+
+    captioning merge part-*.jsonl -o all.jsonl
+    captioning merge part-*.jsonl -o all.csv --overwrite
+    captioning merge part-*.jsonl -o captions_results.json
 """
 
 import json
@@ -34,7 +40,7 @@ class MergeConfig:
     ] = ()
     """JSON lines of all partitions, in any order."""
     output: OutputFile = None
-    """Output file."""
+    """Output file (default: standard output)."""
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
     """Output format; auto uses the file extension of -o."""
     overwrite: bool = False

@@ -13,7 +13,7 @@ from captioning.errors import ConfigError
 
 OutputFile = Annotated[
     Path | None,
-    tyro.conf.arg(metavar="FILE", aliases=["-o"], help_behavior_hint="(default: standard output)"),
+    tyro.conf.arg(metavar="FILE", aliases=["-o"]),
 ]
 """A flag that names the output of a command."""
 FileFormat = Literal["text", "jsonl", "csv", "coco", "parquet", "html"]
@@ -25,12 +25,13 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file; for txt, caption, xmp and embed a folder, otherwise that of each image."""
+    """Output file, or output folder for txt, caption, xmp, and embed (default: standard output, or
+    next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format; auto takes it from the file extension of -o.
     txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
     overwrite: bool = False
-    """Replace existing captions: start -o again, or replace the captions of each image."""
+    """Start again and replace the output file, or replace the caption files of each image."""
     append: bool = False
     """Append to existing captions of each image, instead of skipping the image."""
     keep_time: bool = False

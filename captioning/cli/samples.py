@@ -2,6 +2,12 @@
 
 The images are free to share. They are part of the packages scikit-image and scikit-learn:
 pip install "captioning[samples]".
+
+For example:
+
+    captioning samples samples
+    captioning samples ~/Pictures/samples
+    captioning samples samples && captioning caption samples
 """
 
 import importlib.util

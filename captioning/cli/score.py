@@ -1,4 +1,11 @@
-"""Score a file of captions against references."""
+"""Score a file of captions against references.
+
+For example:
+
+    captioning score captions_test_results.json flickr8k:Flickr8k --split test
+    captioning score captions.jsonl coco:COCO --subset
+    captioning score results.json captions_val2014.json --java meteor
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +26,7 @@ class ScoreConfig:
     """Score a file of captions."""
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """COCO results file, or a .json or .jsonl file of captioning caption."""
+    """COCO results file, or a .json or .jsonl file written by `captioning caption`."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations file, or a data set such as flickr8k:DIR."""
     split: str = "val"
@@ -27,9 +34,9 @@ class ScoreConfig:
     subset: bool = False
     """Score only the images that have a result, and ignore the other references."""
     document_frequency: Path | None = None
-    """File of word frequencies for CIDEr. None: count them over the references."""
+    """File of n-gram document frequencies for CIDEr (default: count them over the references)."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
-    """Additional metrics that need Java: meteor spice."""
+    """Additional metrics, which need Java."""
     json: bool = False
     """Print JSON instead of a table."""
 

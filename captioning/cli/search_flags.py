@@ -1,20 +1,18 @@
 """Search flags of the command line, derived from the fields of the search methods."""
 
-import ast
-import inspect
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from captioning.cli.help_texts import BOOLEANS, read_field_texts
 from captioning.decoding import METHODS, BeamSearch, SearchMethod
 from captioning.errors import ConfigError
 
 _METAVARS: dict[Any, str] = {
     int: "INT",
     float: "NUMBER",
-    bool: "{True,False}",
+    bool: BOOLEANS,
     tuple[str, ...]: "WORD ...",
 }
 _SHARED = tuple(field.name for field in fields(SearchMethod))
@@ -26,7 +24,7 @@ def _add_flags(cls: type) -> type:
     cls.__annotations__["search"] = _optional(names, "Search method.", f"{{{','.join(METHODS)}}}")
     methods: tuple[type[SearchMethod], ...] = (SearchMethod, *METHODS.values())
     for method in methods:
-        texts = _field_texts(method)
+        texts = read_field_texts(method)
         for field in fields(method):
             if field.name in cls.__annotations__:
                 continue
@@ -42,18 +40,6 @@ def _optional(kind: Any, help_text: str, metavar: str) -> Any:
     hint = "(default: the model's own)"
     argument = tyro.conf.arg(help=help_text, metavar=metavar, help_behavior_hint=hint)
     return Annotated[kind | None, argument]
-
-
-def _field_texts(cls: type) -> dict[str, str]:
-    """Return the text under each field of a dataclass, which Python keeps only in the source."""
-    (definition,) = ast.parse(inspect.getsource(cls)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: " ".join(str(text.value.value).split())
-        for field, text in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
 
 
 def _methods_with(setting: str) -> str:

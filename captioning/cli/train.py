@@ -1,8 +1,14 @@
 """Train a model on captioned images.
 
---preset NAME makes the decoder one of the published captioning models: m-rnn, neuraltalk,
-show-and-tell, lrcn, minds-eye, show-attend-tell, up-down, or language-model. Other flags change
-its settings.
+--preset NAME selects the decoder of a published captioning model: m-rnn, neuraltalk, show-and-tell,
+lrcn, minds-eye, show-attend-tell, up-down, or language-model. Other flags change its settings. To
+resume a run that was stopped, run the same command again.
+
+For example:
+
+    captioning train --data flickr8k:Flickr8k --output runs/first
+    captioning train --preset show-and-tell --data coco:COCO --output runs/nic
+    captioning train --data karpathy:dataset.json --output runs/gru --decoder.cell gru
 """
 
 import argparse

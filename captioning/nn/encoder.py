@@ -29,7 +29,8 @@ class EncoderConfig:
     image_size: int | None = None
     """Input height and width in pixels (1 to 4096); None for the size of the pretraining."""
     fit: Literal["squeeze", "crop"] = "squeeze"
-    """Conversion of an image to a square: ``squeeze`` resizes all of it, ``crop`` its centre."""
+    """Conversion of an image to a square. ``squeeze``: change the aspect ratio; ``crop``: cut out
+    the centre."""
 
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:

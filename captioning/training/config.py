@@ -19,8 +19,8 @@ class SelfCriticalConfig:
     samples: int = 5
     """Number of captions sampled per image."""
     baseline: Literal["leave_one_out", "greedy"] = "leave_one_out"
-    """Reward that is subtracted from a sample's: the mean of the image's other samples, or that of
-    the greedy caption (Rennie et al. 2017)."""
+    """Baseline subtracted from the reward of a sample: the mean reward of the other samples of the
+    image, or the reward of the greedy caption (Rennie et al. 2017)."""
     bleu_weight: float = 0.0
     """Weight of sentence BLEU-4 (0 to 1), added to CIDEr-D (0 to 10) in the reward."""
     cross_entropy_weight: float = 0.0
@@ -66,7 +66,8 @@ class TrainingConfig:
     """Captions per batch."""
     captions_per_image: int = 1
     """Captions of the same image that share a batch. Larger values save encoder and attention
-    work. With ``self_critical``, 5 visits each image once per epoch."""
+    work. With ``self_critical`` and five captions per image, set 5, so that each image occurs once
+    per epoch."""
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up."""
     warmup_steps: int = 200
@@ -111,7 +112,8 @@ class TrainingConfig:
     seed: int = 0
     """Seed of the initial weights, the order of the captions, and dropout (0 to 2**32 - 1)."""
     save_every: int = 200
-    """Steps between saved states, from which an interrupted run resumes."""
+    """Number of steps between saved states (1 or more). An interrupted run resumes from the last
+    one."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -154,20 +156,21 @@ class RunConfig:
 
     data: tuple[str, ...]
     """Captioned images: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE``, or
-    ``csv:FILE``. Several data sets are trained and validated on together."""
+    ``csv:FILE``. With several data sets, training and validation use all of them."""
     output: Path
     """Directory of the run: the model, the log, and the state from which it resumes."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary, and shape replace
     ``encoder``, ``decoder``, and ``min_count``."""
     data_weights: tuple[float, ...] = ()
-    """How often an epoch shows each data set of ``data`` (default: once). 0.5 shows half of the
-    captions, drawn again in each epoch."""
+    """Passes over each data set per epoch; 0.5 uses a new random half of the captions in each
+    epoch (default: 1 each)."""
     text_data: Path | None = None
     """File of captions without images: one per line, or KEY<TAB>caption. v is zero for them, and
     the decoder learns words and grammar."""
     text_weight: float = 1.0
-    """How often an epoch shows the captions of ``text_data``."""
+    """Passes over the captions of ``text_data`` per epoch; 0.5 uses a new random half of them in
+    each epoch."""
     extend_vocabulary: bool = False
     """Add words to the vocabulary of ``init_from`` that the captions contain ``min_count`` times
     or more."""
@@ -184,19 +187,17 @@ class RunConfig:
     min_count: int = 5
     """Minimum number of occurrences of a word in the training captions (1 or more)."""
     cache: Path | None = None
-    """Directory of cached features, which runs can share (default: ``features`` next to
-    ``output``)."""
+    """Directory of cached features, which runs can share (default: features next to the
+    output)."""
     search_images: int = 1000
-    """Number of validation images on which the search is chosen after the last epoch (0: beam
-    search of width 3)."""
+    """Number of validation images for choosing the search after the last epoch (0: beam search of
+    width 3)."""
     rerank_ngrams: int = 6000
-    """Number of n-grams to learn for n-gram reranking (0: off), which two of the candidate
-    searches use. Off without ``search_images``."""
+    """Number of n-grams for n-gram reranking (0: off). Ignored with ``search_images`` 0."""
     workers: int = 2
-    """Number of processes that read images (0: the main process reads them)."""
+    """Number of processes that decode images (0: decode in the main process)."""
     device: str = "auto"
-    """Device that trains: ``auto`` (CUDA, then MPS, then the CPU), ``cpu``, ``cuda``, ``cuda:1``,
-    or ``mps``."""
+    """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
 
     def __post_init__(self) -> None:
         check_minimum(self, min_count=1, search_images=0, rerank_ngrams=0, workers=0)

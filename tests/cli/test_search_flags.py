@@ -183,3 +183,28 @@ def test_help_lists_every_search_setting(command, capsys, monkeypatch):
             assert f"--{field.name.replace('_', '-')} " in text
     assert "Block repeated n-grams of this size (0: off). (default: the model's own)" in text
     assert "For beam and diverse search." in text
+
+
+def test_help_of_train_has_one_default_and_plain_values(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", "show-and-tell", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", "").replace("|", "").split())
+    assert "--training.hflip {True,False} Flip each image" in text
+    assert "--decoder.tie-weights {True,False} Use" in text  # also with a preset that sets it
+    assert "--cache PATH Directory" in text
+    assert "(default: 1 each)" in text
+    assert "``" not in text
+    assert "captioning train --data" in text
+
+
+@pytest.mark.parametrize("command", ["caption", "evaluate"])
+def test_help_groups_flags_in_sections(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    sections = [
+        text.index(f" {title} options ") for title in ("input", "output", "model", "search")
+    ]
+    assert sections == sorted(sections)
+    assert sections[-1] < text.index("--width ")
