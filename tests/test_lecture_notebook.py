@@ -1,4 +1,4 @@
-"""The lecture runs from top to bottom, and what its text claims is what it shows."""
+"""The lecture notebook runs, and its printed results support the statements in its text."""
 
 import re
 import shutil
@@ -18,32 +18,32 @@ NOTEBOOK = ROOT / "notebooks" / "recurrent_networks.ipynb"
 NUMBER = r"(-?[\d.]+(?:e[+-]\d+)?)"
 
 
-def outputs(notebook):
+def get_outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def images(notebook):
+def count_figures(notebook):
     kinds = {"image/png", "image/jpeg"}
-    return sum(bool(kinds & set(output.get("data", {}))) for output in outputs(notebook))
+    return sum(bool(kinds & set(output.get("data", {}))) for output in get_outputs(notebook))
 
 
 @pytest.fixture(scope="module")
 def lecture(tmp_path_factory):
-    """The notebook, run in a copy of the checkout's layout, and its folder."""
+    """The executed notebook and its folder, in a copy of the repository layout."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "data" / "tiny", folder / "data" / "tiny")
     (folder / "notebooks").mkdir()
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    where = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where).execute()
+    resources = {"metadata": {"path": str(folder / "notebooks")}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=resources).execute()
     return folder / "notebooks", notebook
 
 
 @pytest.fixture(scope="module")
-def shown(lecture):
-    """All that the notebook prints, tables included."""
-    found = outputs(lecture[1])
-    return "\n".join(o.get("text", o.get("data", {}).get("text/plain", "")) for o in found)
+def printed(lecture):
+    """The printed text of the notebook, tables included."""
+    outputs = get_outputs(lecture[1])
+    return "\n".join(o.get("text", o.get("data", {}).get("text/plain", "")) for o in outputs)
 
 
 @pytest.fixture(scope="module")
@@ -51,108 +51,108 @@ def captioner():
     return Captioner.from_pretrained()
 
 
-def number(pattern, shown):
-    return float(re.search(pattern + r"\s*" + NUMBER, shown)[1])
+def find_number(pattern, printed):
+    return float(re.search(pattern + r"\s*" + NUMBER, printed)[1])
 
 
-def numbers(pattern, shown):
-    line = re.search(rf"{pattern}(.*)", shown)[1]
-    return [float(found) for found in re.findall(NUMBER, line)]
+def find_numbers(pattern, printed):
+    line = re.search(rf"{pattern}(.*)", printed)[1]
+    return [float(number) for number in re.findall(NUMBER, line)]
 
 
-def test_all_figures_are_drawn(lecture):
-    assert images(lecture[1]) == images(nbformat.read(NOTEBOOK, as_version=4)) == 18
+def test_lecture_draws_all_figures(lecture):
+    assert count_figures(lecture[1]) == count_figures(nbformat.read(NOTEBOOK, as_version=4)) == 18
 
 
-def test_a_bag_cannot_tell_what_the_recurrence_can(shown):
-    assert "the same bag: True" in shown
-    nearest, *further = numbers("right after 0, 1, ... 5 phrases: ", shown)
+def test_lecture_bag_of_words_loses_order(printed):
+    assert "the same bag: True" in printed
+    nearest, *further = find_numbers("right after 0, 1, ... 5 phrases: ", printed)
     assert nearest > 99
     assert all(50 < right < 90 for right in further)
-    assert number("wrong at most:", shown) < 5
-    assert number("distance of the two bags:", shown) < 1e-5
-    assert number("distance of the two last states:", shown) > 0.1
+    assert find_number("wrong at most:", printed) < 5
+    assert find_number("distance of the two bags:", printed) < 1e-5
+    assert find_number("distance of the two last states:", printed) > 0.1
 
 
-def test_what_is_written_out_by_hand_is_what_the_package_computes(shown):
-    assert number("largest difference from captioning.nn.RNNCell:", shown) < 1e-5
-    assert max(numbers("largest difference from autograd", shown)) < 1e-12
-    assert max(numbers("largest difference from finite differences", shown)) < 1e-7
-    assert "their sum is the gradient above: True" in shown
-    assert number("largest difference from the decoder's own memory:", shown) < 1e-5
+def test_lecture_hand_written_code_matches_package(printed):
+    assert find_number("largest difference from captioning.nn.RNNCell:", printed) < 1e-5
+    assert max(find_numbers("largest difference from autograd", printed)) < 1e-12
+    assert max(find_numbers("largest difference from finite differences", printed)) < 1e-7
+    assert "their sum is the gradient above: True" in printed
+    assert find_number("largest difference from the decoder's own memory:", printed) < 1e-5
 
 
-def test_gradients_keep_to_the_bound(shown):
+def test_lecture_gradients_are_within_bound(printed):
     rows = {
-        (float(value), loudness): tuple(map(float, rest))
-        for value, _, loudness, *rest in re.findall(
-            rf"singular value {NUMBER}, radius {NUMBER}, (\w+) inputs\s+{NUMBER}\s+{NUMBER}", shown
+        (float(value), inputs): tuple(map(float, rest))
+        for value, _, inputs, *rest in re.findall(
+            rf"singular value {NUMBER}, radius {NUMBER}, (\w+) inputs\s+{NUMBER}\s+{NUMBER}",
+            printed,
         )
     }
     assert len(rows) == 5
     steps = 59
-    for (value, _), (found, bound) in rows.items():
-        assert found <= bound * 1.1  # two digits are shown
-        if value in (0.8, 1.0, 2.0):  # exact; that of the random matrix is rounded
+    for (value, _), (ratio, bound) in rows.items():
+        assert ratio <= bound * 1.1  # printed with two digits
+        if value in (0.8, 1.0, 2.0):  # the random matrix has a rounded value
             assert bound <= value**steps * 1.1
     assert rows[0.8, "quiet"][0] < 1e-5
     assert rows[2.0, "quiet"][0] > 100
     assert rows[2.0, "loud"][0] < 0.1
-    (random_matrix,) = (found for (value, _), (found, _) in rows.items() if 1 < value < 2)
+    (random_matrix,) = (ratio for (value, _), (ratio, _) in rows.items() if 1 < value < 2)
     assert random_matrix < 0.1
 
 
-def test_clipping_arrives_where_the_free_descent_does_not(shown):
-    free, clipped = re.search(rf"E in the end: free {NUMBER}, clipped {NUMBER}", shown).groups()
-    assert float(free) == pytest.approx((1 - 0.4) ** 2, abs=0.005)  # tanh has reached one
+def test_lecture_clipped_descent_reaches_minimum(printed):
+    free, clipped = re.search(rf"E in the end: free {NUMBER}, clipped {NUMBER}", printed).groups()
+    assert float(free) == pytest.approx((1 - 0.4) ** 2, abs=0.005)  # tanh saturates at one
     assert float(clipped) < 0.05
 
 
-def test_rectifiers_and_open_forget_gates_keep_gradients_alive(shown):
+def test_lecture_relu_and_forget_bias_preserve_gradients(printed):
     tanh, irnn, gru = (
-        number(f"first over last:.*{name}", shown) for name in ("tanh", "IRNN", "GRU")
+        find_number(f"first over last:.*{name}", printed) for name in ("tanh", "IRNN", "GRU")
     )
     assert max(tanh, gru) < 0.01 < 0.1 < irnn
-    memory = [number(rf"LSTM:.*b_f = {bias}:", shown) for bias in (0, 1, 3, 5)]
+    memory = [find_number(rf"LSTM:.*b_f = {bias}:", printed) for bias in (0, 1, 3, 5)]
     assert memory == sorted(memory)
     assert memory[0] < 1e-5
     assert memory[-1] > 0.1
 
 
-def test_the_plain_net_fails_where_the_others_learn_to_add(shown):
-    mean = number("always saying 1:", shown)
+def test_lecture_tanh_rnn_fails_adding_task(printed):
+    mean = find_number("always saying 1:", printed)
     assert mean == pytest.approx(1 / 6, rel=0.1)  # the variance of a sum of two uniform numbers
-    assert number(r"\ntanh ", shown) > 0.85 * mean
-    assert number(r"\nIRNN ", shown) < 0.5 * mean
-    assert max(number(rf"\n{name} ", shown) for name in ("GRU", "LSTM")) < 0.1 * mean
+    assert find_number(r"\ntanh ", printed) > 0.85 * mean
+    assert find_number(r"\nIRNN ", printed) < 0.5 * mean
+    assert max(find_number(rf"\n{name} ", printed) for name in ("GRU", "LSTM")) < 0.1 * mean
 
 
-def test_order_counts_for_the_language_model(shown, captioner):
-    """The first sentence's log-probability, by teacher forcing in place of steps."""
-    first, *shuffled = [float(found) for found in re.findall(rf"log p =\s+{NUMBER}   \w", shown)][
-        :4
-    ]
+def test_lecture_language_model_prefers_correct_order(printed, captioner):
+    """The oracle computes the log-probability by teacher forcing instead of stepping."""
+    log_probs = re.findall(rf"log p =\s+{NUMBER}   \w", printed)[:4]
+    first, *shuffled = map(float, log_probs)
     decoder, vocabulary = captioner.checkpoint.model.decoder, captioner.checkpoint.vocabulary
     D = decoder.sizes.feature_size
-    blind = Features(torch.zeros(1, D), torch.zeros(1, 7, D))
+    features = Features(torch.zeros(1, D), torch.zeros(1, 7, D))
     tokens = torch.tensor(vocabulary.encode(tokenize("A cat is sitting on a table.")))
     with torch.inference_mode():
-        log_probs = decoder(blind, pack_sequence([tokens[:-1]])).log_softmax(1)
+        log_probs = decoder(features, pack_sequence([tokens[:-1]])).log_softmax(1)
     assert first == pytest.approx(log_probs.gather(1, tokens[1:, None]).sum().item(), abs=0.01)
     assert first > max(shuffled)
 
 
-def test_v_is_what_tells_drawn_images_apart(shown):
-    images, seeing, blind = numbers("different captions of ", shown)
-    assert (images, blind) == (8, 1)
-    assert seeing >= 5
+def test_lecture_captions_differ_only_with_image_vector(printed):
+    images, with_v, without_v = find_numbers("different captions of ", printed)
+    assert (images, without_v) == (8, 1)
+    assert with_v >= 5
 
 
-def test_the_first_row_of_the_table_is_the_decoders_own_caption(lecture, captioner):
+def test_lecture_table_first_row_is_decoder_caption(lecture, captioner):
     folder, notebook = lecture
     tables = [
         output["data"]["text/html"]
-        for output in outputs(notebook)
+        for output in get_outputs(notebook)
         if "text/html" in output.get("data", {})
     ]
     (table,) = [table for table in tables if "v and grid" in table]
