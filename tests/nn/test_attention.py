@@ -29,7 +29,7 @@ def test_attention_follows_published_equations():
             e[p] = w_e[0] @ np.tanh(W_ae @ grid[n, p].numpy() + W_he @ h[n].numpy() + b)
         weights = np.exp(e) / np.exp(e).sum()
         expected = sum(weights[p] * grid[n, p].numpy() for p in range(P))
-        # The softmax is computed in 32-bit numbers, whatever the precision of the rest.
+        # The softmax is always computed in float32.
         np.testing.assert_allclose(alpha[n].numpy(), weights, rtol=1e-5)
         np.testing.assert_allclose(context[n].numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -49,6 +49,6 @@ def test_attention_ignores_order_of_positions():
     h = torch.randn(N, H, dtype=torch.float64)
     order = torch.randperm(P)
     context, alpha = attend(grid, attend.project_keys(grid), h)
-    turned, turned_alpha = attend(grid[:, order], attend.project_keys(grid[:, order]), h)
-    torch.testing.assert_close(turned, context, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(turned_alpha, alpha[:, order])
+    permuted, permuted_alpha = attend(grid[:, order], attend.project_keys(grid[:, order]), h)
+    torch.testing.assert_close(permuted, context, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(permuted_alpha, alpha[:, order])

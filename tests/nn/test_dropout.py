@@ -1,3 +1,5 @@
+"""Dropout against its definition and ``torch.nn.Dropout``."""
+
 import pytest
 import torch
 
@@ -7,16 +9,16 @@ from captioning.nn.dropout import Dropout
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
 def test_dropout_matches_torch_dropout(p):
     x = torch.ones(400, 1000)
-    ours, theirs = Dropout(p)(x), torch.nn.Dropout(p)(x)
-    for found in (ours, theirs):
-        assert (found == 0).float().mean().item() == pytest.approx(p, abs=0.004)
-        assert found.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert ours.max().item() == pytest.approx(theirs.max().item(), rel=0.02)
+    y, expected = Dropout(p)(x), torch.nn.Dropout(p)(x)
+    for values in (y, expected):
+        assert (values == 0).float().mean().item() == pytest.approx(p, abs=0.004)
+        assert values.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert y.max().item() == pytest.approx(expected.max().item(), rel=0.02)
 
 
 def test_dropout_values_are_independent():
     dropped = torch.stack([Dropout(0.5)(torch.ones(64)) == 0 for _ in range(4000)]).float()
-    assert (dropped.mean(0) - 0.5).abs().max() < 0.04  # five deviations
+    assert (dropped.mean(0) - 0.5).abs().max() < 0.04  # five standard deviations
     correlation = torch.corrcoef(dropped.T) - torch.eye(64)
     assert correlation.abs().max() < 0.09
 
@@ -28,7 +30,7 @@ def test_dropout_gradient_matches_mask():
     torch.testing.assert_close(x.grad, (y / x).detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_dropout_evaluation_or_zero_changes_nothing():
+def test_dropout_evaluation_or_zero_returns_input():
     x = torch.randn(9, 5)
     assert torch.equal(Dropout(0.5).eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)

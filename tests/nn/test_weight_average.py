@@ -1,7 +1,7 @@
 """Weighted averages of models."""
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def test_average_weights_returns_weighted_mean(models, shares):
         a, b, c = (state[name] for state in before)
         expected = shares[0] * a + shares[1] * b + shares[2] * c if a.is_floating_point() else a
         torch.testing.assert_close(weight, expected)
-        for one, state in zip(models, before, strict=True):  # no end is changed
-            assert torch.equal(one.state_dict()[name], state[name])
+        for source, state in zip(models, before, strict=True):
+            assert torch.equal(source.state_dict()[name], state[name])
     assert model.decoder.W_rw.weight is model.decoder.embedding.weight
 
 
@@ -46,11 +46,7 @@ def test_average_weights_invalid_shares_raises(models, shares):
 def test_average_weights_different_shapes_raises(models):
     first, second, _ = models
     config = replace(first.decoder.config, hidden_size=5)
-    decoder = Decoder(
-        config,
-        vocabulary_size=second.decoder.sizes.vocabulary_size,
-        feature_size=second.decoder.sizes.feature_size,
-    )
+    decoder = Decoder(config, **asdict(second.decoder.sizes))
     other = CaptionModel(second.encoder, decoder)
     with pytest.raises(ConfigError, match="different shapes"):
         average_weights([first, other], [0.5, 0.5])
