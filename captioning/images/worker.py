@@ -101,11 +101,10 @@ def main(config_json: str) -> None:
     os.dup2(2, 1)  # text printed by a decoder must not mix with the responses
     _limit_memory(config.memory)
     send_message(responses, READY)
-    while len(header := requests.read(HEADER.size)) == HEADER.size:
-        kind, name_length, content_length = HEADER.unpack(header)
-        name = os.fsdecode(requests.read(name_length))
-        source = name if kind == PATH else requests.read(content_length)
-        decoded = decode_image(config, source, name)
+    while request := receive_message(requests):
+        kind, encoded_name, content = request
+        name = os.fsdecode(encoded_name)
+        decoded = decode_image(config, name if kind == PATH else content, name)
         if decoded.error:
             send_message(responses, ERROR, decoded.error.encode("utf-8", "surrogateescape"))
         else:
@@ -118,6 +117,17 @@ def send_message(stream: IO[bytes], kind: int, first: bytes = b"", second: bytes
     stream.write(first)
     stream.write(second)
     stream.flush()
+
+
+def receive_message(stream: IO[bytes]) -> tuple[int, bytes, bytes] | None:
+    """Read one request or response; None if the stream has ended."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    kind, first_length, second_length = HEADER.unpack(header)
+    first, second = stream.read(first_length), stream.read(second_length)
+    complete = len(first) == first_length and len(second) == second_length
+    return (kind, first, second) if complete else None
 
 
 def _limit_memory(extra: int) -> None:

@@ -9,17 +9,16 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import IO
 
 from captioning.errors import ConfigError
 from captioning.images.worker import (
     CONTENT,
     ERROR,
-    HEADER,
     PATH,
     READY,
     DecodedImage,
     WorkerConfig,
+    receive_message,
     send_message,
 )
 
@@ -124,32 +123,25 @@ class WorkerProcess:
             content: Content of the file; None if ``name`` is a path.
         """
         process = self._process
-        if process is None or process.stdin is None:
+        if process is None or process.stdin is None or process.stdout is None:
             return None
-        timer = self._start_timer(limit, timed_out)
-        try:
-            if name is not None and content is None:
-                send_message(process.stdin, PATH, os.fsencode(name))
-            elif name is not None and content is not None:
-                send_message(process.stdin, CONTENT, os.fsencode(name), content)
-            return _read_response(process.stdout)
-        except (OSError, ValueError):  # the process died, or another thread closed its pipes
-            return None
-        finally:
-            timer.cancel()
-
-    def _start_timer(self, limit: float, timed_out: threading.Event) -> threading.Timer:
-        process = self._process
 
         def kill() -> None:
             timed_out.set()
-            if process is not None:
-                process.kill()
+            process.kill()
 
         timer = threading.Timer(limit, kill)
         timer.daemon = True
         timer.start()
-        return timer
+        try:
+            if name is not None:
+                kind = PATH if content is None else CONTENT
+                send_message(process.stdin, kind, os.fsencode(name), content or b"")
+            return receive_message(process.stdout)
+        except (OSError, ValueError):  # the process died, or another thread closed its pipes
+            return None
+        finally:
+            timer.cancel()
 
     def _explain_end(self, timed_out: threading.Event) -> str:
         """Return why the process ended, and clean it up."""
@@ -189,17 +181,6 @@ def _start_process(config: WorkerConfig) -> "subprocess.Popen[bytes]":
         )
     except OSError as error:
         raise _start_error(str(error)) from error
-
-
-def _read_response(pipe: IO[bytes] | None) -> tuple[int, bytes, bytes] | None:
-    """Return the kind and the two parts of a response; None if the pipe has ended."""
-    header = pipe.read(HEADER.size) if pipe else b""
-    if pipe is None or len(header) < HEADER.size:
-        return None
-    kind, first_length, second_length = HEADER.unpack(header)
-    first, second = pipe.read(first_length), pipe.read(second_length)
-    complete = len(first) == first_length and len(second) == second_length
-    return (kind, first, second) if complete else None
 
 
 def _start_error(reason: str) -> ConfigError:

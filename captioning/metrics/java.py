@@ -1,8 +1,10 @@
 """METEOR and SPICE, which exist only in Java: an optional dependency."""
 
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,13 +99,9 @@ def _check_memory(metric: str) -> None:
 
 def _available_memory() -> int | None:
     """Return the free memory in bytes, or None if the system does not report it."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+    with suppress(OSError):
+        if found := re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text()):
+            return int(found[1]) * 1024
     return None
 
 
@@ -125,10 +123,7 @@ def compute_java_scores(
     references: dict[int, list[str]] = {i: [] for i in range(image_count)}
     for i, caption in zip(image_index[image_count:].tolist(), words[image_count:], strict=True):
         references[i].append(" ".join(caption))
-    scorers: dict[str, Callable[[Any, Any], JavaScores]] = {
-        "meteor": _compute_meteor,
-        "spice": _compute_spice,
-    }
+    scorers = {"meteor": _compute_meteor, "spice": _compute_spice}
     return {metric: scorers[metric](references, candidates) for metric in metrics}
 
 

@@ -1,6 +1,5 @@
 """Bootstrap intervals and resampled scores."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +9,13 @@ from jaxtyping import Float, Int
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import compute_bleu
 
-_BLEU_COLUMNS = [
+BLEU_COLUMNS = [
     *(f"guess_{n}" for n in range(1, 5)),
     *(f"correct_{n}" for n in range(1, 5)),
     "length",
     "reference_length",
 ]
+"""Columns of :attr:`Scores.per_image` with the row of :class:`~captioning.metrics.BleuCounts`."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,6 @@ class Interval:
     low: float
     high: float
     confidence: float
-
-
-def bootstrap_intervals(
-    per_image: pd.DataFrame,
-    values: Mapping[str, float],
-    confidence: float,
-    samples: int,
-    seed: int,
-) -> dict[str, Interval]:
-    """Return the interval of each score in ``values`` (see :meth:`Scores.intervals`)."""
-    weights = draw_weights(len(per_image), samples, seed)
-    tail = (1 - confidence) / 2
-    intervals = {}
-    for name, sampled in resample_scores(per_image, list(values), weights).items():
-        low, high = np.quantile(sampled, [tail, 1 - tail])
-        intervals[name] = Interval(float(low), float(high), confidence)
-    return intervals
 
 
 def draw_weights(images: int, samples: int, seed: int) -> Int[np.ndarray, "samples images"]:
@@ -70,7 +53,7 @@ def resample_scores(
         weights: Number of times that each sample contains each image.
     """
     weight = weights.astype(np.float64)  # the product of floats is faster than that of integers
-    counts = np.rint(weight @ per_image[_BLEU_COLUMNS].to_numpy(np.float64))
+    counts = np.rint(weight @ per_image[BLEU_COLUMNS].to_numpy(np.float64))
     bleu = compute_bleu(counts.astype(np.int64))
     scores = {}
     for name in names:

@@ -34,9 +34,8 @@ def normalize_candidates(given: Candidates, name: str = "candidates") -> dict[Im
                     f"Image {image!r} has {format_count(len(caption), 'caption')} in {name}, but "
                     "must have one. Give {id: caption}."
                 )
-            candidates[image] = caption[0]
-        else:
-            candidates[image] = caption
+            caption = caption[0]  # noqa: PLW2901
+        candidates[image] = caption
     return candidates
 
 
@@ -117,15 +116,14 @@ def _describe_mismatch(missing: list[ImageId], extra: list[ImageId]) -> str:
             "The ids of candidates and references differ only in type, such as "
             f"{extra[0]!r} and {by_text[str(extra[0])]!r}. Give both as one type."
         )
-    parts = []
-    if missing:
-        parts.append(
-            f"{format_count(len(missing), 'image')} without a candidate (such as {missing[0]!r})"
+    parts = [
+        f"{format_count(len(ids), noun)} without {lack} (such as {ids[0]!r})"
+        for ids, noun, lack in (
+            (missing, "image", "a candidate"),
+            (extra, "candidate", "references"),
         )
-    if extra:
-        parts.append(
-            f"{format_count(len(extra), 'candidate')} without references (such as {extra[0]!r})"
-        )
+        if ids
+    ]
     return (
         f"Candidates and references have different image ids: {', '.join(parts)}. Give one "
         "candidate for each image of the references, under the same id (1 and '1' are different "

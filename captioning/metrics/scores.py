@@ -12,9 +12,9 @@ import pandas as pd
 from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, compute_bleu, count_bleu
 from captioning.metrics.cider import DocumentFrequency, compute_cider_d
-from captioning.metrics.java import JavaScores, check_java, compute_java_scores
+from captioning.metrics.java import check_java, compute_java_scores
 from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_spaces
-from captioning.metrics.resampling import Interval, bootstrap_intervals
+from captioning.metrics.resampling import BLEU_COLUMNS, Interval, draw_weights, resample_scores
 from captioning.metrics.rouge import compute_rouge_l
 from captioning.metrics.score_inputs import (
     Candidates,
@@ -111,8 +111,11 @@ class Scores:
             raise ScoreError(
                 f"confidence is {confidence}; it must be between 0 and 1, such as 0.95."
             )
-        values = {name: value for name, value in self.values.items() if name != "meteor"}
-        return bootstrap_intervals(self.per_image, values, confidence, samples, seed)
+        names = [name for name in self.values if name != "meteor"]
+        sampled = resample_scores(self.per_image, names, draw_weights(len(self), samples, seed))
+        tails = [(1 - confidence) / 2, 1 - (1 - confidence) / 2]
+        ends = {name: np.quantile(values, tails).tolist() for name, values in sampled.items()}
+        return {name: Interval(low, high, confidence) for name, (low, high) in ends.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything except the per-image table as plain values, for JSON."""
@@ -178,8 +181,15 @@ def score(
     scores = _score_words(words, image_index, ids, candidates, document_frequency)
     if java:
         printable = [[_replace_surrogates(word) for word in caption] for caption in words]
-        java_scores = compute_java_scores(java, printable, image_index, len(ids))
-        scores = _add_java_scores(scores, java_scores)
+        added = compute_java_scores(java, printable, image_index, len(ids))
+        columns = {name: values.per_image for name, values in added.items()}
+        corpus = {name: values.corpus for name, values in added.items()}
+        signature = scores.signature + "".join(f"|{name}:pycocoevalcap" for name in added)
+        per_image = scores.per_image.assign(**columns)
+        meteor, spice = corpus.get("meteor"), corpus.get("spice")
+        scores = replace(
+            scores, per_image=per_image, signature=signature, meteor=meteor, spice=spice
+        )
     return scores
 
 
@@ -207,9 +217,7 @@ def _score_words(
         {"caption": [_replace_surrogates(candidates[i]) for i in ids], "length": rows[:, 8]}
         | {f"bleu_{k + 1}": bleu[:, k] for k in range(4)}
         | {"rouge_l": rouge, "cider": cider}
-        | {f"guess_{k + 1}": rows[:, k] for k in range(4)}
-        | {f"correct_{k + 1}": rows[:, 4 + k] for k in range(4)}
-        | {"reference_length": rows[:, 9]},
+        | dict(zip(BLEU_COLUMNS, rows.T, strict=True)),
         index=pd.Index(ids, name="image_id", tupleize_cols=False),
     )
     counts = BleuCounts.from_row(rows.sum(axis=0))
@@ -262,16 +270,4 @@ def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency 
             f"cider:D,n4,sigma6,idf={idf}",
             f"captioning:{package_version}",
         ]
-    )
-
-
-def _add_java_scores(scores: Scores, java_scores: Mapping[str, JavaScores]) -> Scores:
-    columns = {name: added.per_image for name, added in java_scores.items()}
-    corpus = {name: added.corpus for name, added in java_scores.items()}
-    return replace(
-        scores,
-        per_image=scores.per_image.assign(**columns),
-        signature=scores.signature + "".join(f"|{name}:pycocoevalcap" for name in java_scores),
-        meteor=corpus.get("meteor"),
-        spice=corpus.get("spice"),
     )
