@@ -203,7 +203,7 @@ def _fill(
     missing = [os.fspath(path) for path in paths[cache.done :]]
     for number, batch in enumerate(loader.batches(missing), 1):
         readable = [row for row, error in enumerate(batch.errors) if not error]
-        rows = torch.zeros(len(batch.sources), *cache.rows.shape[1:], dtype=cache.torch_dtype)
+        rows = torch.zeros(len(batch.images), *cache.rows.shape[1:], dtype=cache.torch_dtype)
         if readable:
             encoded = encode(batch.pixels, [cache.done + row for row in readable])
             rows[readable] = encoded.to(cache.torch_dtype)

@@ -75,7 +75,8 @@ def read_image(
         _check_size(image.size, name, max_pixels)
         _check_program(image.format, name)
         if not isinstance(source, Image.Image):
-            _drop_xmp(image)
+            for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would apply its orientation
+                image.info.pop(key, None)
             if shrink_to is not None:
                 image.draft(None, (_SHRINK_MARGIN * shrink_to, _SHRINK_MARGIN * shrink_to))
         loaded = _load(image, name, allow_truncated)
@@ -196,12 +197,6 @@ def _check_program(format_name: str | None, name: str) -> None:
             f"cannot read {name}: {format_name} files need {_FOREIGN_PROGRAMS[format_name]}. "
             "Convert it to PNG or JPEG."
         )
-
-
-def _drop_xmp(image: Image.Image) -> None:
-    """Remove XMP, whose orientation Pillow would apply to a TIFF, unlike image viewers."""
-    for key in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(key, None)
 
 
 def _load(image: Image.Image, name: str, allow_truncated: bool) -> Image.Image:

@@ -41,11 +41,6 @@ class PixelBatch:
     errors: tuple[str, ...]
     thumbnails: tuple[bytes, ...] = ()
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the images."""
-        return tuple(image.name for image in self.images)
-
 
 @dataclass(frozen=True)
 class ImageLoader:

@@ -60,19 +60,16 @@ class Vocabulary:
         Raises:
             VocabularyError: No word is frequent enough.
         """
-        counts = Counter(word for caption in captions for word in caption)
-        kept = _frequent_words(counts, min_count, set(SPECIALS))
+        kept = _frequent_words(captions, min_count, SPECIALS)
         if not kept:
             raise VocabularyError(
-                f"no word occurs {min_count} times among {counts.total()} words. "
-                "Give more captions or a lower min_count."
+                f"no word occurs {min_count} times. Give more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept])
 
     def extended(self, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
         """Return these words, followed by the new words that :meth:`build` would keep."""
-        counts = Counter(word for caption in captions for word in caption)
-        return Vocabulary([*self.words, *_frequent_words(counts, min_count, set(self.words))])
+        return Vocabulary([*self.words, *_frequent_words(captions, min_count, self.words)])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -153,16 +150,17 @@ def _has_control(word: str) -> bool:
     )
 
 
-def _frequent_words(counts: Counter[str], min_count: int, known: set[str]) -> list[str]:
+def _frequent_words(
+    captions: Iterable[Sequence[str]], min_count: int, known: Iterable[str]
+) -> list[str]:
     """Return the frequent words that are not known, most frequent first.
 
     Words with control characters are left out, because :meth:`Vocabulary.load` refuses them.
     """
-    kept = [
-        word
-        for word, count in counts.items()
-        if count >= min_count and word not in known and not _has_control(word)
-    ]
+    counts = Counter(word for caption in captions for word in caption)
+    for word in known:
+        del counts[word]
+    kept = [word for word in counts if counts[word] >= min_count and not _has_control(word)]
     return sorted(kept, key=lambda word: (-counts[word], word))
 
 

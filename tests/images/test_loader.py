@@ -29,7 +29,8 @@ def load_rows(loader, names):
     found = []
     for batch in loader.batches(iter(names)):
         pixels = iter(batch.pixels)
-        for name, error in zip(batch.sources, batch.errors, strict=True):
+        names = [image.name for image in batch.images]
+        for name, error in zip(names, batch.errors, strict=True):
             found.append((name, None if error else next(pixels), error))
         assert next(pixels, None) is None
     return found
@@ -225,5 +226,5 @@ def test_loader_reads_truncated_images_on_request(images):
 
 
 def test_loader_yields_batches_of_the_given_size(images):
-    sizes = [len(b.sources) for b in ImageLoader(PREPROCESSING, 5, 0).batches(images)]
+    sizes = [len(b.images) for b in ImageLoader(PREPROCESSING, 5, 0).batches(images)]
     assert sizes == [5, 5, 2]
