@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from captioning.bulk.journal import file_stamp
-from captioning.bulk.rows import Existing, RelativeNames, fail_row, keeps_output, write_row
+from captioning.bulk.rows import Existing, fail_row, keeps_output, write_row
 from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.bulk.writers.files import part_path, refuse_non_output
 from captioning.bulk.writers.registry import open_writer
@@ -26,11 +26,6 @@ def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: 
     refuse_non_output(output)
     if output.is_file() and not overwrite:
         raise ConfigError(f"{output} exists. Give --overwrite to replace it, or another -o.")
-
-
-def names_for(output: Path | None) -> RelativeNames:
-    """Return how the rows of an output name their images."""
-    return RelativeNames(None if output is None else resolve_link(output).parent)
 
 
 def write_rows(rows: Iterable[CaptionRow], format_name: str, output: Path | None) -> int:

@@ -67,7 +67,6 @@ class JobOutput:
 class _Pending:
     """An image whose row is not written yet."""
 
-    image: str
     stamp: str = ""
     result: CaptionResult | None = None
 
@@ -131,13 +130,13 @@ class CaptionJob:
         """Return an image with its result of an earlier run, if there is one."""
         journal, thumbnails = self.output.journal, self.output.thumbnails
         if journal is None:
-            return _Pending(image)
+            return _Pending()
         stamp = file_stamp(image)
         if thumbnails is not None and not thumbnails.has(image):
-            return _Pending(image, stamp)
+            return _Pending(stamp)
         result = journal.get(image, stamp)
         self.counts.resumed += result is not None
-        return _Pending(image, stamp, result)
+        return _Pending(stamp, result)
 
     def _store(self, batch: Sequence[CaptionResult]) -> None:
         """Save the thumbnails of new results, then their journal entries."""

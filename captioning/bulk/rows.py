@@ -9,6 +9,7 @@ from typing import Literal
 
 from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.errors import OutputError
+from captioning.files import resolve_link
 from captioning.inference.results import CaptionResult
 
 Existing = Literal["keep", "replace", "append"]
@@ -19,11 +20,11 @@ class RelativeNames:
     """Names images relative to the folder of an output.
 
     Args:
-        folder: The folder; None to leave all names as they were given.
+        output: Path of the output; None to leave all names as they were given.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, output: Path | None) -> None:
+        self._folder = None if output is None else resolve_link(output).parent
         self._last_parent: str | None = None
         self._last_relative = ""
 

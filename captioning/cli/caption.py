@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from captioning.bulk.rows import RelativeNames
 from captioning.bulk.thumbnails import THUMBNAIL_SIZE, ThumbnailFolder
 from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.registry import open_writer
@@ -89,13 +90,10 @@ def _load_model(
     batch_size = config.batch_size
     if batch_size == "auto":
         batch_size = _CPU_BATCH_SIZE if captioner.device.type == "cpu" else _GPU_BATCH_SIZE
+    preprocessing = captioner.checkpoint.model.encoder.preprocessing
+    size = THUMBNAIL_SIZE if config.format_name == "html" else 0
     loader = ImageLoader(
-        captioner.checkpoint.model.encoder.preprocessing,
-        batch_size,
-        config.workers,
-        config.allow_truncated,
-        config.time_limit,
-        THUMBNAIL_SIZE if config.format_name == "html" else 0,
+        preprocessing, batch_size, config.workers, config.allow_truncated, config.time_limit, size
     )
     return captioner, loader, search
 
@@ -113,17 +111,11 @@ def _open_journal(
 
 def _job_output(config: CaptionConfig, writer: Writer, journal: "Journal | None") -> "JobOutput":
     from captioning.bulk.job import JobOutput
-    from captioning.bulk.rows import RelativeNames
 
-    folder = None if config.output is None else resolve_link(config.output).parent
+    names = RelativeNames(config.output)
+    thumbnails = ThumbnailFolder(config.output) if config.format_name == "html" else None
     return JobOutput(
-        writer,
-        RelativeNames(folder),
-        journal,
-        ThumbnailFolder(config.output) if config.format_name == "html" else None,
-        config.existing,
-        config.prefix,
-        config.suffix,
+        writer, names, journal, thumbnails, config.existing, config.prefix, config.suffix
     )
 
 

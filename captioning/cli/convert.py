@@ -20,8 +20,9 @@ from typing import Annotated
 
 import tyro
 
-from captioning.bulk.convert import check_new_output, names_for, write_image_outputs, write_rows
+from captioning.bulk.convert import check_new_output, write_image_outputs, write_rows
 from captioning.bulk.readers import READERS, read_rows
+from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, open_writer
 from captioning.cli.caption_report import FailureList, print_skipped
@@ -48,9 +49,9 @@ def run(config: ConvertConfig) -> int:
         raise ConfigError(f"{config.input} is not a file. Check the path.")
     path = resolve_link(config.input)
     if config.per_image:
-        return _write_per_image(config, read_rows(path, input_format, names_for(None)))
+        return _write_per_image(config, read_rows(path, input_format, RelativeNames(None)))
     check_new_output(config.output, [path], overwrite=config.overwrite)
-    rows = read_rows(path, input_format, names_for(config.output))
+    rows = read_rows(path, input_format, RelativeNames(config.output))
     count = write_rows(rows, config.format_name, config.output)
     if config.output is not None:
         stderr_console().print(f"Converted {format_count(count, 'row')} to {config.output}.")

@@ -111,12 +111,7 @@ def run(config: EvaluateConfig) -> int:
             config.data,
             split=config.split,
             search=search,
-            config=EvaluationConfig(
-                output=output,
-                java=config.java,
-                batch_size=config.batch_size,
-                workers=config.workers,
-            ),
+            config=EvaluationConfig(output, config.java, config.batch_size, config.workers),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     console.print(f"Captions written to {output}")
@@ -124,17 +119,13 @@ def run(config: EvaluateConfig) -> int:
     return 1 if evaluation.errors else 0
 
 
-def _print_evaluation(evaluation: "EvaluationResult", console: Console, *, as_json: bool) -> None:
+def _print_evaluation(result: "EvaluationResult", console: Console, *, as_json: bool) -> None:
     """Print the report to standard output, and the problems of the data to the console."""
-    if problems := evaluation.split.problems.report():
+    if problems := result.split.problems.report():
         console.print(problems)
     report = Report(
-        evaluation.scores,
-        evaluation.captions,
-        evaluation.references,
-        evaluation.signature,
-        evaluation.train_captions,
+        result.scores, result.captions, result.references, result.signature, result.train_captions
     )
     print(report.as_json() if as_json else report.table())  # noqa: T201
-    for reason in list(evaluation.errors.values())[:_MAX_FAILURES]:
+    for reason in list(result.errors.values())[:_MAX_FAILURES]:
         console.print(f"Not captioned: {reason}")

@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from captioning.bulk.convert import check_new_output, names_for, write_rows
+from captioning.bulk.convert import check_new_output, write_rows
 from captioning.bulk.journal import journal_path, read_metadata
 from captioning.bulk.partition import Partition, merge_partitions
+from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
 from captioning.cli.output_config import OutputFile
 from captioning.cli.progress import stderr_console
@@ -51,7 +52,7 @@ def run(config: MergeConfig) -> int:
     """Merge the partitions and return the exit code."""
     paths = _sort_partitions(config.partitions)
     check_new_output(config.output, paths, overwrite=config.overwrite)
-    rows = merge_partitions(paths, names_for(config.output))
+    rows = merge_partitions(paths, RelativeNames(config.output))
     count = write_rows(rows, _resolve_format(config), config.output)
     counts = f"{format_count(count, 'row')} from {format_count(len(paths), 'partition')}"
     stderr_console().print(f"Merged {counts}.")

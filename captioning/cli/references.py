@@ -40,10 +40,8 @@ class References:
         shared = {key: _count_shared_parts(path, other) for key, other in owners.items()}
         best = [key for key in owners if shared[key] == max(shared.values())]
         if len(best) > 1:
-            raise ScoreError(
-                f"{file} may be {owners[best[0]]} or {owners[best[1]]} of {self.name}. Caption the "
-                "images with their folders in the path, or give results with image ids."
-            )
+            problem = f"{file} may be {owners[best[0]]} or {owners[best[1]]} of {self.name}"
+            raise ScoreError(f"{problem}. Caption the images with their folders in the path.")
         return best[0]
 
 
@@ -91,10 +89,8 @@ def load_candidates(path: Path, references: References) -> dict[int, str]:
         if image is None:
             continue
         if image in candidates:
-            raise ScoreError(
-                f"{path} has more than one caption for an image of {references.name}, such as "
-                f"{file}. Keep one caption per image."
-            )
+            problem = f"{path} has more than one caption for an image of {references.name}"
+            raise ScoreError(f"{problem}, such as {file}. Keep one caption per image.")
         candidates[image] = caption
         first = first or file
     if not candidates:
@@ -102,10 +98,8 @@ def load_candidates(path: Path, references: References) -> dict[int, str]:
     console = stderr_console()
     console.print(f"{path}: matched by file name, such as {first}")
     if ignored := len(captions) - len(candidates):
-        console.print(
-            f"Ignored {format_count(ignored, 'file')} of {path} that {references.name} does not "
-            "contain."
-        )
+        files = f"{format_count(ignored, 'file')} of {path}"
+        console.print(f"Ignored {files} that {references.name} does not contain.")
     return candidates
 
 
@@ -154,15 +148,11 @@ def _are_ids_valid(results: Sequence[FileResult], references: References) -> boo
 
 def _describe_no_match(path: Path, files: Sequence[str], references: References) -> str:
     if not references.files:
-        return (
-            f"{path} identifies images by file name, such as {files[0]}, but {references.name} "
-            "has no file names. Give the data set (coco:DIR), or results with image ids: "
-            '[{"image_id": 1, "caption": "a dog"}, ...].'
-        )
-    return (
-        f"{references.name} contains none of the {format_count(len(files), 'file')} of {path}, "
-        f"such as {files[0]}. Check the split."
-    )
+        problem = f"{path} identifies images by file name, such as {files[0]}"
+        advice = "Give the data set (coco:DIR), or results with image_id"
+        return f"{problem}, but {references.name} has no file names. {advice}."
+    count = f"{format_count(len(files), 'file')} of {path}"
+    return f"{references.name} contains none of the {count}, such as {files[0]}. Check the split."
 
 
 def _group_by_name(files: Iterable[tuple[str, int]]) -> dict[str, dict[int, PurePosixPath]]:
