@@ -57,12 +57,11 @@ def row_of_result(
     return replace(
         row,
         captions=tuple(f"{prefix}{caption.text}{suffix}" for caption in result.captions),
-        log_probs=tuple(_round(caption.log_prob) for caption in result.captions),
+        log_probs=tuple(
+            round(caption.log_prob, 3) if math.isfinite(caption.log_prob) else None
+            for caption in result.captions
+        ),
     )
-
-
-def _round(log_prob: float) -> float | None:
-    return round(log_prob, 3) if math.isfinite(log_prob) else None
 
 
 def keeps_output(writer: Writer, image: str, existing: Existing) -> bool:

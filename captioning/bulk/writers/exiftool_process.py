@@ -93,8 +93,7 @@ class ExifTool:
         Raises:
             OutputError: exiftool cannot write this file.
         """
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        try:
+        with self._scratch_folder() as folder:
             arguments = list(options)
             for number, (tag, value) in enumerate(values):
                 file = folder / f"value-{number}.txt"
@@ -106,8 +105,6 @@ class ExifTool:
             if self._tool.last_status != 0 or not copy.is_file() or not copy.stat().st_size:
                 raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
             yield copy
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """End the process and remove the temporary folder."""
@@ -117,17 +114,19 @@ class ExifTool:
     @contextmanager
     def _linked(self, path: Path) -> Iterator[str]:
         """Yield a plain path to an image: a link, or a copy on systems without links."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        link = folder / f"image{_suffix_for(path)}"
-        try:
+        with self._scratch_folder() as folder:
+            link = folder / f"image{_suffix_for(path)}"
             target = os.path.realpath(path)
             try:
                 link.symlink_to(target)
             except (OSError, NotImplementedError):
                 shutil.copyfile(target, link)
             yield str(link)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _scratch_folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
 
     def _run(self, *arguments: str) -> str:
         """Run one command and return its standard output.
