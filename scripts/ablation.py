@@ -5,7 +5,7 @@
 
 The base is an LSTM with W_vh v in the gates of every step, under the budget of
 scripts/lecture_table.py. Both scripts share its run, so that table gives the standard deviation
-over seeds. ``fine-tuned`` and ``reward`` are initialised from the base, ``fine-tuned, reward``
+over seeds. ``fine-tuned`` and ``reward`` are initialized from the base, ``fine-tuned, reward``
 from ``fine-tuned``.
 
 If the command is interrupted, run it again to resume. Results are stored in docs/ablation.json;
@@ -49,7 +49,7 @@ class Choice:
         decoder: Changed fields of the decoder config.
         training: Changed fields of the training config.
         encoder: Name of another encoder.
-        init_from: Choice whose model initialises the run.
+        init_from: Choice whose model initializes the run.
     """
 
     decoder: Mapping[str, Any] = field(default_factory=dict)

@@ -231,7 +231,7 @@ def train_bag_of_words(
     """Train a logistic regression on counts of n-grams.
 
     Each text occurs twice in the training set: as positive and as negative, weighted by the
-    probability of the class. The validation set selects the regularisation.
+    probability of the class. The validation set selects the regularization.
     """
     words = {"tokenizer": split_words, "token_pattern": None, "lowercase": False}
     counter = CountVectorizer(**words, ngram_range=(1, max_n), min_df=2)

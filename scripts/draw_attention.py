@@ -34,7 +34,7 @@ def main() -> None:
     for path in arguments.images:
         caption = captioner.caption(path).captions[0]
         maps = attention_maps(captioner, path, caption).numpy()
-        input_image = Image.fromarray(captioner.pixels(path).permute(1, 2, 0).numpy())
+        input_image = Image.fromarray(captioner.read_pixels(path).permute(1, 2, 0).numpy())
         rows.append((input_image.resize((SIDE, SIDE)), caption.words, maps))
         print(f"{path.name}: {caption.text}")
     columns = 1 + max(len(words) for _, words, _ in rows)

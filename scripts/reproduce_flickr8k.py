@@ -6,7 +6,7 @@
 
 The first command trains on Flickr8k only, which compares with published scores. The second adds
 everyday photos and captions without images, which scripts/prepare_everyday.py writes, and saves its
-model into the package. The default model was model this way, except that its n-gram reranking and
+model into the package. The default model was trained this way, except that its n-gram reranking and
 search were chosen twice (docs/experiments.md explains why).
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.

@@ -1,7 +1,7 @@
 """Reading of model directories.
 
 The files may come from anyone. Shapes are compared with the weights file before memory of the size
-that the config asks for is allocated, so loading takes at most 1 GiB and four times the size of
+that the config asks for is allocated, so loading takes at most 1 GiB plus four times the size of
 both weights files.
 """
 

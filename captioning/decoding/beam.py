@@ -25,7 +25,7 @@ def beam_search(
 
     A group of an image is done when it has ``n`` finished hypotheses and no active one can still
     score higher. Log-probabilities only fall, so the best score that a hypothesis can reach is its
-    present log-probability, normalised by the maximum length.
+    present log-probability, normalized by the maximum length.
     """
     images, config, limit = len(state), BeamConfig.from_method(method), method.max_length
     active = ActiveHypotheses.initial(images, mask, config)
@@ -124,6 +124,8 @@ def _choose(
     ranked: Float[Tensor, "B K W V"], met: Bool[Tensor, "B K W C"], mask: TokenMask
 ) -> tuple[Float[Tensor, "B K W"], Int[Tensor, "B K W"]]:
     """Return the score of each bank's best extensions, and their index over K, W and V.
+
+    Bank k holds the hypotheses that contain k of the required words.
 
     If a bank has fewer extensions than slots, the other slots have score minus infinity and an
     arbitrary index.

@@ -146,7 +146,7 @@ class DiverseBeamSearch(SearchMethod):
 class Sampling(SearchMethod):
     """Draw each word at random from the model's distribution.
 
-    The probabilities are raised to the power ``1 / temperature`` and normalised, then reduced to
+    The probabilities are raised to the power ``1 / temperature`` and normalized, then reduced to
     the ``top_k`` most probable words (Fan et al. 2018), then to the smallest set of words that has
     at least the share ``top_p`` of the remaining probability (Holtzman et al. 2020).
     """

@@ -75,7 +75,7 @@ def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[T
             enforce_sorted=False,
         )
         no_image = Features(torch.zeros(len(batch), decoder.sizes.feature_size, device=device))
-        reconstruction = decoder.teach(no_image, tokens).reconstruction
+        reconstruction = decoder.teacher_forcing(no_image, tokens).reconstruction
         assert reconstruction is not None
         padded, lengths = pad_packed_sequence(
             tokens._replace(data=reconstruction), batch_first=True

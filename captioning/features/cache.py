@@ -1,4 +1,4 @@
-"""Cached rows of images: NumPy arrays on disk that are read by memory mapping."""
+"""Cached features or pixels of images: NumPy arrays on disk, read by memory mapping."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ class CacheRows(Protocol):
         """Rows of the images that can be read."""
 
     def read(self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None) -> Tensor:
-        """Return the rows of images, ``(B, P, D)``.
+        """Return features or pixels of images, ``(B, P, D)``.
 
         Args:
             images: Row of each image.
@@ -191,7 +191,7 @@ class RowCache:
         """Rows of the images that can be read."""
         return [row for row in range(len(self)) if row not in self.unreadable]
 
-    def append(self, rows: Shaped[Tensor, "B W P D"], errors: Mapping[int, str]) -> None:
+    def append(self, rows: Shaped[Tensor, "B views P D"], errors: Mapping[int, str]) -> None:
         """Write the rows of the next images.
 
         Args:
@@ -212,7 +212,7 @@ class RowCache:
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return the rows of images. Features are returned as float32.
+        """Return features or pixels of images. Features are returned as float32.
 
         Args:
             images: Row of each image.
@@ -280,7 +280,7 @@ class JoinedCaches:
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return the rows of images. Arguments as in :meth:`RowCache.read`."""
+        """Return features or pixels of images. Arguments as in :meth:`RowCache.read`."""
         views = torch.zeros_like(images) if views is None else views
         empty = self.caches[0].read(images[:0])
         result = empty.new_empty(len(images), *empty.shape[1:])

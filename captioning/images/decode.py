@@ -217,7 +217,7 @@ def _load(image: Image.Image, name: str, allow_truncated: bool) -> Image.Image:
                 f"cannot read {name}: it is incomplete or damaged: about {share:.0%} of its rows "
                 f"are readable{' at low quality' if coarse and share else ''} "
                 f"({str(error) or type(error).__name__}). Download it again"
-                f"{', or allow truncated images.' if share else '.'}"
+                f"{', or use --allow-truncated.' if share else '.'}"
             ) from None
         image = coarse or image
         image.tile = []  # type: ignore[attr-defined]  # nothing is left to decode
@@ -246,10 +246,10 @@ def _decode_first_scans(image: Image.Image) -> Image.Image | None:
         return None
     file.seek(0)
     content = file.read()
-    without_scans = _decode_ended_jpeg(content[: jpeg_header_length(content)], image.size)
+    without_scans = _decode_with_end_marker(content[: jpeg_header_length(content)], image.size)
     # The file may end inside a table or inside the header of a scan.
     for end in (len(content), *(content.rfind(marker) for marker in _JPEG_MARKERS)):
-        coarse = _decode_ended_jpeg(content[:end], image.size)
+        coarse = _decode_with_end_marker(content[:end], image.size)
         if coarse and without_scans:
             box = ImageChops.difference(coarse, without_scans).getbbox()
             rows = coarse.crop((0, 0, coarse.width, box[3])) if box else None
@@ -260,7 +260,7 @@ def _decode_first_scans(image: Image.Image) -> Image.Image | None:
     return None
 
 
-def _decode_ended_jpeg(content: bytes, size: tuple[int, int]) -> Image.Image | None:
+def _decode_with_end_marker(content: bytes, size: tuple[int, int]) -> Image.Image | None:
     with suppress(OSError, SyntaxError, ValueError):
         image = Image.open(io.BytesIO(content + _END_OF_JPEG), formats=["JPEG"])
         image.draft(None, size)

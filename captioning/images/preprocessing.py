@@ -1,4 +1,4 @@
-"""Preprocessing of images for an encoder: resizing and normalisation."""
+"""Preprocessing of images for an encoder: resizing and normalization."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,7 @@ class Preprocessing:
     """Preprocessing shared by training and inference; it is stored with the model.
 
     It has two steps. :meth:`pixels` resizes one image to 8-bit integers, which are cheap to send
-    between processes. :meth:`normalise` scales a batch on the device.
+    between processes. :meth:`normalize` scales a batch on the device.
     """
 
     size: int = 224
@@ -43,7 +43,7 @@ class Preprocessing:
             raise ConfigError(f"fit is {self.fit!r}; choose 'squeeze' or 'crop'.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError("mean and std must have three numbers each, and std must be above 0.")
-        # Outside these bounds, or with NaN, normalised 32-bit pixels are infinite or NaN.
+        # Outside these bounds, or with NaN, normalized 32-bit pixels are infinite or NaN.
         if not (
             all(-1e4 <= mean <= 1e4 for mean in self.mean)
             and all(1e-6 <= std <= 1e6 for std in self.std)
@@ -58,7 +58,7 @@ class Preprocessing:
         values = resize_image(image, self.size, interpolation=self.interpolation, fit=self.fit)
         return torch.from_numpy(values)
 
-    def normalise(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+    def normalize(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
         """Scale pixels to ``(x / 255 - mean) / std`` on their device."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)

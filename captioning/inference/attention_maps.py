@@ -46,7 +46,7 @@ def attention_maps(
         raise ConfigError(
             f"the model does not know the words {unknown[:5]}. Give a caption of this model."
         )
-    state = model.start(captioner.pixels(image).unsqueeze(0).to(captioner.device))
+    state = model.start(captioner.read_pixels(image).unsqueeze(0).to(captioner.device))
     maps = []
     for token in (vocabulary.bos, *map(vocabulary.id, caption.words[:-1])):
         _, state = model.decoder.step(torch.tensor([token], device=state.device), state)

@@ -299,7 +299,7 @@ class Captioner:
         """
         return caption_loaded(self._generator, images, loader, search=search)
 
-    def pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
+    def read_pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
         """Return an image as the encoder expects it.
 
         Raises:

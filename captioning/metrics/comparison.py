@@ -28,8 +28,8 @@ class Difference:
     """Upper end of the interval."""
     p_bootstrap: float
     """Two-sided p-value of the paired bootstrap."""
-    p_randomisation: float
-    """Two-sided p-value of approximate randomisation."""
+    p_randomization: float
+    """Two-sided p-value of approximate randomization."""
 
     @property
     def delta(self) -> float:
@@ -58,7 +58,7 @@ class Comparison:
             interval = f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
             lines.append(
                 f"{SCORE_NAMES[name]:<8} {100 * d.a:7.2f} {100 * d.b:7.2f} {100 * d.delta:+7.2f}"
-                f"   {interval:<18} {d.p_bootstrap:.4f}   {d.p_randomisation:.4f}"
+                f"   {interval:<18} {d.p_bootstrap:.4f}   {d.p_randomization:.4f}"
             )
         return "\n".join([*lines, f"{self.a.signature}|samples:{self.samples}|seed:{self.seed}"])
 
@@ -75,7 +75,7 @@ def compare(
     """Compare two systems on the same images.
 
     Two tests of the hypothesis that both systems are equally good: the paired bootstrap (Koehn,
-    2004) draws images with replacement; approximate randomisation (Riezler & Maxwell, 2005) swaps
+    2004) draws images with replacement; approximate randomization (Riezler & Maxwell, 2005) swaps
     the two captions of an image with probability 1/2.
 
     Args:
@@ -83,7 +83,8 @@ def compare(
         b: Captions of the other system.
         references: One or more captions for each of the same ids.
         document_frequency: As for :func:`~captioning.metrics.score`.
-        samples: Samples of each test. The smallest possible p-value is about 1 / ``samples``.
+        samples: Samples of each test. The smallest possible p-value of the bootstrap
+            is 2 / (1 + ``samples``).
         seed: Seed of the random samples.
 
     Raises:
@@ -118,5 +119,5 @@ def _test_difference(a: float, b: float, sampled: np.ndarray, swapped: np.ndarra
     p_bootstrap = min(1.0, 2 * (1 + min(below, above)) / (1 + len(sampled)))
     # The tolerance covers rounding: without any swap, the difference is not exactly a - b.
     extreme = np.count_nonzero(np.abs(swapped) >= abs(a - b) - 1e-12)
-    p_randomisation = float((1 + extreme) / (1 + len(swapped)))
-    return Difference(a, b, float(low), float(high), p_bootstrap, p_randomisation)
+    p_randomization = float((1 + extreme) / (1 + len(swapped)))
+    return Difference(a, b, float(low), float(high), p_bootstrap, p_randomization)

@@ -26,7 +26,7 @@ CellState = tuple[Float[Tensor, "N H"], ...]
 
 
 class RecurrentCell(nn.Module):
-    """Base class of the cells: weights, projections and initialisation.
+    """Base class of the cells: weights, projections and initialization.
 
     Input weights are Xavier-uniform. The recurrent block of each gate is orthogonal: its singular
     values are one, so the first gradients neither vanish nor explode (Saxe et al. 2014, section 3).
@@ -56,7 +56,7 @@ class RecurrentCell(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise the weights."""
+        """Initialize the weights."""
         for gate in self.W_xh.chunk(self.gate_count):
             nn.init.xavier_uniform_(gate)
         for gate in self.W_hh.chunk(self.gate_count):
@@ -71,17 +71,17 @@ class RecurrentCell(nn.Module):
         zero = self.W_hh.new_zeros(rows, self.hidden_size)
         return (zero,) * self.state_count
 
-    def project_input(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows G"]:
-        """Return ``W_xh x + b`` for any number of steps at once; G is ``gate_count * H``."""
+    def project_input(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows kH"]:
+        """Return ``W_xh x + b`` for any number of steps; kH is ``gate_count * H``."""
         return nn.functional.linear(x, self.W_xh, self.b)
 
-    def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B G"]:
+    def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B kH"]:
         """Return ``W_vh v``, which is the same for all steps of an image."""
         if self.W_vh is None:
             raise ConfigError("the cell has no W_vh because it was built without image_size.")
         return nn.functional.linear(v, self.W_vh)
 
-    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+    def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step.
 
         Args:
@@ -114,7 +114,7 @@ class RNNCell(RecurrentCell):
     ``h' = tanh(W_xh x + W_hh h + W_vh v + b)``
     """
 
-    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+    def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         (h,) = state
         return (torch.tanh(torch.addmm(inputs, h, self.W_hh.t())),)
@@ -131,11 +131,11 @@ class ReLURNNCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise the weights."""
+        """Initialize the weights."""
         super().reset_parameters()
         nn.init.eye_(self.W_hh)
 
-    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+    def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         (h,) = state
         return (torch.relu(torch.addmm(inputs, h, self.W_hh.t())),)
@@ -161,7 +161,7 @@ class GRUCell(RecurrentCell):
         super().__init__(input_size, hidden_size, image_size)
         self.b_hn = nn.Parameter(torch.zeros(hidden_size))
 
-    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+    def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         (h,) = state
         H = self.hidden_size
@@ -192,11 +192,11 @@ class LSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise the weights."""
+        """Initialize the weights."""
         super().reset_parameters()
         self.b[: self.hidden_size].fill_(1.0)
 
-    def step(self, inputs: Float[Tensor, "N G"], state: CellState) -> CellState:
+    def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         h, c = state
         gates = torch.addmm(inputs, h, self.W_hh.t())

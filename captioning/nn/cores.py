@@ -86,11 +86,11 @@ class StackCore(nn.Module):
         """Return ``W_xh x + b``, the word's term of the gates."""
         return nn.functional.linear(x, self.cell.W_xh[:, : self.embedding_size], self.cell.b)
 
-    def project_image_input(self, x: Float[Tensor, "B E"]) -> Float[Tensor, "B G"]:
+    def project_image_input(self, x: Float[Tensor, "B E"]) -> Float[Tensor, "B kH"]:
         """Return the gates' term of an image that is concatenated with every word."""
         return nn.functional.linear(x, self.cell.W_xh[:, self.embedding_size :])
 
-    def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B G"]:
+    def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B kH"]:
         """Return ``W_vh v``."""
         cell = self.upper[-1] if self.factored else self.cell
         assert isinstance(cell, RecurrentCell)
@@ -115,21 +115,21 @@ class StackCore(nn.Module):
 
     # --- every step ---------------------------------------------------------------------------
 
-    def step(self, word: _Word, state: CellState, context: ImageContext) -> CoreOutput:
+    def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Read one word.
 
         Args:
-            word: Result of :meth:`project_word`.
+            word_gates: Result of :meth:`project_word`.
             state: State after the last step.
             context: Image terms of each row.
         """
-        return CoreOutput(self.step_stack(word, state, context.gates))
+        return CoreOutput(self.step_stack(word_gates, state, context.gates))
 
     def step_stack(
         self,
-        gates: Float[Tensor, "N G"],
+        gates: Float[Tensor, "N kH"],
         state: CellState,
-        image_gates: Float[Tensor, "N G"] | None = None,
+        image_gates: Float[Tensor, "N kH"] | None = None,
     ) -> CellState:
         """Return the state of the stack after one step of every layer.
 
@@ -176,10 +176,12 @@ class AttentionCore(StackCore):
         """Return the context with grid and keys."""
         return _add_grid(self.attention, context, features)
 
-    def step(self, word: _Word, state: CellState, context: ImageContext) -> CoreOutput:
+    def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Attend to the grid, then read one word."""
         z, alpha = self.attention(context.grid, context.keys, state[0])
-        return CoreOutput(self.step_stack(word + self.W_zh(z), state, context.gates), z, alpha)
+        return CoreOutput(
+            self.step_stack(word_gates + self.W_zh(z), state, context.gates), z, alpha
+        )
 
 
 class TopDownCore(StackCore):
@@ -210,10 +212,10 @@ class TopDownCore(StackCore):
         """Return the initial state with an all-zero language cell."""
         return (*self.second.initial_state(len(stack_state[0])), *stack_state)
 
-    def step(self, word: _Word, state: CellState, context: ImageContext) -> CoreOutput:
+    def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Step the attention cell, attend to the grid, and step the language cell."""
         second, first = state[: self.cell.state_count], state[self.cell.state_count :]
-        first = self.step_stack(word + self.W_sh(second[0]), first, context.gates)
+        first = self.step_stack(word_gates + self.W_sh(second[0]), first, context.gates)
         z, alpha = self.attention(context.grid, context.keys, first[0])
         gates = self.second.project_input(torch.cat([z.to(first[0].dtype), first[0]], 1))
         return CoreOutput((*self.second.step(gates, second), *first), attention=alpha)
@@ -254,10 +256,10 @@ class MemoryCore(StackCore):
         """Return the initial state with an all-zero memory."""
         return (*stack_state, *self.memory.initial_state(len(stack_state[0])))
 
-    def step(self, word: _Word, state: CellState, context: ImageContext) -> CoreOutput:
+    def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Read one word with the memory and with the layers."""
         count = self.cell.state_count
-        gates, memory_gates = word.chunk(2, 1)
+        gates, memory_gates = word_gates.chunk(2, 1)
         memory = self.memory.step(memory_gates, state[-count:])
         stack = self.step_stack(gates, state[:-count], context.gates)
         return CoreOutput((*stack, *memory), z=memory[0])

@@ -20,7 +20,7 @@ from captioning.nn.state import DecoderState, ImageContext
 
 
 @dataclass(frozen=True)
-class TaughtWords:
+class TeacherForcingOutput:
     """Result of teacher forcing: one row for each word of the packed captions.
 
     Attributes:
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
 
     :mod:`captioning.nn.injections` defines where v enters.
 
-    :meth:`teach` (teacher forcing) and :meth:`step` (search) use the same core and readout, so they
+    :meth:`teacher_forcing` and :meth:`step` (search) use the same core and readout, so they
     agree to rounding.
 
     Args:
@@ -96,15 +96,15 @@ class Decoder(nn.Module):
         tokens: PackedSequence,
         image: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "M V"]:
-        """Return the logits of :meth:`teach`."""
-        return self.teach(features, tokens, image).logits
+        """Return the logits of :meth:`teacher_forcing`."""
+        return self.teacher_forcing(features, tokens, image).logits
 
-    def teach(
+    def teacher_forcing(
         self,
         features: Features,
         tokens: PackedSequence,
         image: Int[Tensor, " N"] | None = None,
-    ) -> TaughtWords:
+    ) -> TeacherForcingOutput:
         """Read whole captions and predict the word after each of their words.
 
         Projections of words and the readout are single matrix products over all words of the batch.
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
         z = _concatenate([output.z for output in outputs])
         logits = self._predict(h, z, readout_words, _concatenate(image_readouts))
         attention = _concatenate([output.attention for output in outputs])
-        return TaughtWords(logits, attention, self.core.reconstruct(z))
+        return TeacherForcingOutput(logits, attention, self.core.reconstruct(z))
 
     def _recurrent_masks(self, state: CellState) -> dict[int, Float[Tensor, "N H"]]:
         """Return the dropout mask of each hidden state, by its index in the state."""

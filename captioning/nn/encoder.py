@@ -30,7 +30,7 @@ class EncoderConfig:
     """Input height and width in pixels (1 to 4096); None for the size of the pretraining."""
     fit: Literal["squeeze", "crop"] = "squeeze"
     """Conversion of an image to a square. ``squeeze``: change the aspect ratio; ``crop``: cut out
-    the centre."""
+    the center."""
 
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
         """Encode a batch of images that :attr:`preprocessing` prepared."""
-        normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
+        normal = self.preprocessing.normalize(pixels).to(memory_format=torch.channels_last)
         grid = self._grid(normal)
         return Features(grid.mean(1), grid)
 

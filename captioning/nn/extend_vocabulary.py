@@ -21,7 +21,7 @@ def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> D
     Args:
         decoder: Source of the weights; it is not changed.
         vocabulary_size: New number of words. New ids follow the old ones.
-        like: Id of the word whose weights initialise the new words.
+        like: Id of the word whose weights initialize the new words.
 
     Returns:
         The extended decoder on the same device, or ``decoder`` itself if no word is new.

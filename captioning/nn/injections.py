@@ -33,7 +33,7 @@ class Injection(nn.Module):
         return core.initial_stack_state(len(v))
 
     def project_gates(self, v: Float[Tensor, "B D"], core: StackCore) -> Tensor | None:
-        """Return the image term of the gates, ``(B, G)``, or None."""
+        """Return the image term of the gates, ``(B, k * H)``, or None."""
         return None
 
     def project_readout(self, v: Float[Tensor, "B D"]) -> Tensor | None:

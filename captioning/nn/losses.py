@@ -53,7 +53,7 @@ def reconstruction_error(
 ) -> Float[Tensor, ""]:
     """Return the squared error of reconstructions, relative to the mean square of the vectors.
 
-    Chen & Zitnick (2015), section 3.1, minimise the error after each word.
+    Chen & Zitnick (2015), section 3.1, minimize the error after each word.
 
     Args:
         reconstruction: Reconstructed v after each word, in packed order.

@@ -59,7 +59,7 @@ class EncoderFront(nn.Module):
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
         """Encode a batch of images that :attr:`preprocessing` prepared."""
-        normal = self.preprocessing.normalise(pixels).to(memory_format=torch.channels_last)
+        normal = self.preprocessing.normalize(pixels).to(memory_format=torch.channels_last)
         grid = self.parts(normal).flatten(2).transpose(1, 2)
         return Features(grid.mean(1), grid)
 

@@ -20,7 +20,7 @@ class ImageContext:
         keys: Attention keys ``W_ae a``.
     """
 
-    gates: Float[Tensor, "B G"] | None = None
+    gates: Float[Tensor, "B kH"] | None = None
     readout: Float[Tensor, "B E"] | None = None
     grid: Float[Tensor, "B P A"] | None = None
     keys: Float[Tensor, "B P A"] | None = None

@@ -15,7 +15,7 @@ def average_weights(models: Sequence[CaptionModel], shares: Sequence[float]) -> 
     """Return a model whose weights are the weighted mean of those of ``models``.
 
     The loss is low between a model and its fine-tuned version, and an average of both often
-    generalises better than either (Wortsman et al. 2022, Robust fine-tuning of zero-shot models,
+    generalizes better than either (Wortsman et al. 2022, Robust fine-tuning of zero-shot models,
     section 3). The same holds for several models fine-tuned from one model (Wortsman et al. 2022,
     Model soups, section 3; for rewards Ramé et al. 2024, WARP, section 3).
 

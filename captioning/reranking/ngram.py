@@ -2,7 +2,7 @@
 
 A decoder trained on a few thousand images overfits and ranks its hypotheses badly. A linear
 regression on v has no preceding words to rely on and makes other errors, so the two together choose
-better captions (docs/experiments.md, "phrases that v makes likely").
+better captions (docs/experiments.md, "N-gram reranking").
 
 Fang et al. (2015), From captions to visual concepts and back, detect words and rank sentences by
 them. Lebret et al. (2015), Phrase-based image captioning, score phrases by a product with v.
@@ -44,7 +44,7 @@ class NgramReranker:
 
         score(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
 
-    The score estimates the CIDEr of a caption c, from 0 to 10. W has one row for each of G n-grams,
+    The score estimates the CIDEr of a caption c, from 0 to 10. W has one row for each n-gram,
     stored in eight bits with one scale per row.
 
     Attributes:
@@ -55,10 +55,10 @@ class NgramReranker:
         unseen: idf of all other n-grams: that of an n-gram of one image.
     """
 
-    tokens: Int[Tensor, "G 4"]
-    weights: Int8[Tensor, "G D"]
-    scales: Float[Tensor, " G"]
-    idf: Float[Tensor, " G"]
+    tokens: Int[Tensor, "ngrams 4"]
+    weights: Int8[Tensor, "ngrams D"]
+    scales: Float[Tensor, " ngrams"]
+    idf: Float[Tensor, " ngrams"]
     unseen: float
 
     @classmethod
@@ -119,7 +119,7 @@ class NgramReranker:
         )
 
     def __len__(self) -> int:
-        """Return G, the number of n-grams."""
+        """Return the number of n-grams."""
         return len(self.tokens)
 
     def prepare(
@@ -136,7 +136,7 @@ class NgramReranker:
         """
 
         @cache
-        def predict() -> Float[np.ndarray, "B G"]:
+        def predict() -> Float[np.ndarray, "B ngrams"]:
             units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
             return (units @ self._matrix).numpy()
 
@@ -146,7 +146,7 @@ class NgramReranker:
         return rerank
 
     @cached_property
-    def _matrix(self) -> Float[Tensor, "D G"]:
+    def _matrix(self) -> Float[Tensor, "D ngrams"]:
         return self.weights.T.contiguous().float().mul_(self.scales)
 
     @cached_property
@@ -158,7 +158,7 @@ class NgramReranker:
             for row, (ngram, idf) in enumerate(zip(ngrams, self.idf.tolist(), strict=True))
         }
 
-    def _score(self, expected: Float[np.ndarray, " G"], caption: Sequence[int]) -> float:
+    def _score(self, expected: Float[np.ndarray, " ngrams"], caption: Sequence[int]) -> float:
         total = 0.0
         for n in range(1, min(ORDER, len(caption)) + 1):
             tails = [caption[start:] for start in range(n)]

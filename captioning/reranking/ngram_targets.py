@@ -52,13 +52,17 @@ class NgramTargets:
         caption, start = self.first[ngram]
         return self.captions[caption][start : start + self.n]
 
-    def tokens(self, rows: Int[np.ndarray, " G"], vocabulary: Vocabulary) -> Int[Tensor, "G 4"]:
+    def tokens(
+        self, rows: Int[np.ndarray, " ngrams"], vocabulary: Vocabulary
+    ) -> Int[Tensor, "ngrams 4"]:
         """Return the word ids of some n-grams, padded with 0."""
         padding = [NO_WORD] * (ORDER - self.n)
         table = [[*map(vocabulary.id, self.words(ngram)), *padding] for ngram in rows.tolist()]
         return torch.tensor(table, dtype=torch.long).reshape(-1, ORDER)
 
-    def select(self, rows: Int[np.ndarray, " G"], start: int, count: int) -> Float[Tensor, "G N"]:
+    def select(
+        self, rows: Int[np.ndarray, " ngrams"], start: int, count: int
+    ) -> Float[Tensor, "ngrams N"]:
         """Return the values of some n-grams in ``count`` images from ``start``, sparse."""
         row_of = np.full(len(self.idf), -1)
         row_of[rows] = np.arange(len(rows))
@@ -96,7 +100,7 @@ def build_targets(captions: Sequence[Sequence[list[str]]]) -> list[NgramTargets]
 
 def select_largest(
     targets: Sequence[NgramTargets], vocabulary: Vocabulary, max_ngrams: int
-) -> list[tuple[NgramTargets, Int[np.ndarray, " G"]]]:
+) -> list[tuple[NgramTargets, Int[np.ndarray, " ngrams"]]]:
     """Return the n-grams of the vocabulary's words with the largest mass, by their length."""
     mass = np.concatenate([target.mass for target in targets])
     starts = np.cumsum([0, *(len(target.idf) for target in targets)])

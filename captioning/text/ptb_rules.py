@@ -4,7 +4,7 @@ A rule is a regular expression and a :class:`Kind`. Group 1 is the word; text af
 context that belongs to the next word. At each position, the rule with the longest match (context
 included) applies, and the first of several equally long ones: **the order matters**.
 
-``(?i:...)`` matches in any case, everything else is case-sensitive. Within a rule, longer
+``(?i:...)`` is case-insensitive, everything else is case-sensitive. Within a rule, longer
 alternatives come before their own prefixes, because Python takes the first alternative that
 matches.
 """

@@ -94,10 +94,10 @@ class TrainingConfig:
     """Flip each image horizontally with probability 0.5, and swap "left" and "right" in its
     captions."""
     cached_crops: int = 0
-    """Number of random crops with colour jitter to cache per image, in addition to the whole
+    """Number of random crops with color jitter to cache per image, in addition to the whole
     image. Half of them are flipped."""
     online_augmentation: bool = False
-    """Draw random crops and colour jitter again for every step. Pixels are cached instead of
+    """Draw random crops and color jitter again for every step. Pixels are cached instead of
     features, and the whole encoder runs in each step: use a GPU."""
     ema_decay: float = 0.0
     """Decay of the exponential moving average of the weights, which is then validated and saved

@@ -163,7 +163,7 @@ class _Run:
         split = self.prepared.validation
         rows = split.readable
         texts = caption_features(
-            self.trainer.trained, split.cache, rows, self.prepared.vocabulary, Greedy()
+            self.trainer.model_to_save, split.cache, rows, self.prepared.vocabulary, Greedy()
         )
         captions = dict(zip(rows, texts, strict=True))
         if len(split.sources) > 1:
@@ -223,7 +223,7 @@ class _Run:
                 for name, value in scores.items()
             },
         )
-        trained = self.trainer.trained
+        trained = self.trainer.model_to_save
         encoder = prepared.encoder
         if trained.tail is not None:
             encoder = copy.deepcopy(encoder)

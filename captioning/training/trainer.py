@@ -71,8 +71,8 @@ class Trainer:
     Args:
         decoder: Trained in place.
         dataset: Captions.
-        cache: Features of the images, in the order of the dataset. Captions beyond its end have
-            no image.
+        cache: Features of the images, in the order of the dataset. Captions whose image index
+            exceeds it have no image.
         config: Optimizer, regularization, and augmentation.
         tail: Last encoder stages, trained in place. They read the cached rows.
         self_critical: Objective that replaces the cross-entropy.
@@ -108,7 +108,7 @@ class Trainer:
         return self.position.epoch >= self.config.epochs
 
     @property
-    def trained(self) -> CachedModel:
+    def model_to_save(self) -> CachedModel:
         """The model to validate and save: the moving average if there is one."""
         return self.ema or self.cached_model
 
@@ -205,7 +205,7 @@ class Trainer:
         config, device, decoder = self.config, self.cached_model.device, self.cached_model.decoder
         inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
         image = batch.image_index.to(device)
-        output = decoder.teach(features, self._add_noise(features, inputs, image), image)
+        output = decoder.teacher_forcing(features, self._add_noise(features, inputs, image), image)
         result = cross_entropy(
             output.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
         )
@@ -227,7 +227,7 @@ class Trainer:
         config = self.config
         if config.scheduled_sampling:
             with torch.no_grad():
-                logits = self.cached_model.decoder.teach(features, inputs, image).logits
+                logits = self.cached_model.decoder.teacher_forcing(features, inputs, image).logits
             probability = config.scheduled_sampling * self.position.step / self.steps
             inputs = apply_scheduled_sampling(inputs, logits, probability, excluded=NEVER_GENERATED)
         if config.word_dropout:
@@ -238,7 +238,8 @@ class Trainer:
     def _update_ema(self, step: int) -> None:
         if self.ema is None:
             return
-        decay = min(self.config.ema_decay, (step + 1) / (step + 10))  # forget the random start
+        # A small decay at first, so that the initial weights have little influence.
+        decay = min(self.config.ema_decay, (step + 1) / (step + 10))
         update = get_ema_multi_avg_fn(decay)  # one call for all weights
         update(list(self.ema.parameters()), list(self.cached_model.parameters()), step)
 

@@ -84,7 +84,7 @@ def test_trained_decoder_ranks_own_image_first():
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(200):
-        reconstruction = model.teach(Features(images), packed).reconstruction
+        reconstruction = model.teacher_forcing(Features(images), packed).reconstruction
         loss = reconstruction_error(
             reconstruction, images[packed.sorted_indices], packed.batch_sizes.tolist()
         )

@@ -1,4 +1,4 @@
-"""Preprocessing: resizing equals torchvision, and normalisation equals its formula."""
+"""Preprocessing: resizing equals torchvision, and normalization equals its formula."""
 
 import jaxtyping
 import numpy as np
@@ -88,21 +88,21 @@ def test_crop_never_resizes_a_whole_long_strip(monkeypatch: pytest.MonkeyPatch) 
     assert max(widths) <= 4 * 64
 
 
-def test_normalise_equals_the_formula() -> None:
+def test_normalize_equals_the_formula() -> None:
     preprocessing = Preprocessing(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     pixels = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     expected = pixels.numpy().astype(np.float64) / 255
     for channel, (mean, std) in enumerate(((0.5, 0.2), (0.4, 0.3), (0.3, 0.4))):
         expected[:, channel] = (expected[:, channel] - mean) / std
-    normalised = preprocessing.normalise(pixels)
-    assert normalised.dtype == torch.float32
-    np.testing.assert_allclose(normalised.numpy(), expected, atol=1e-6)
+    normalized = preprocessing.normalize(pixels)
+    assert normalized.dtype == torch.float32
+    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
 
 
-def test_normalise_is_independent_of_the_batch() -> None:
+def test_normalize_is_independent_of_the_batch() -> None:
     pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
-    together = Preprocessing(size=8).normalise(pixels)
-    alone = torch.cat([Preprocessing(size=8).normalise(one[None]) for one in pixels])
+    together = Preprocessing(size=8).normalize(pixels)
+    alone = torch.cat([Preprocessing(size=8).normalize(one[None]) for one in pixels])
     assert torch.equal(together, alone)
 
 

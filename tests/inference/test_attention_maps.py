@@ -55,7 +55,7 @@ def test_map_of_a_word_follows_the_words_before_it(captioner):
     maps = attention_maps(captioner, image, caption)
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     with torch.inference_mode():
-        state = model.start(captioner.pixels(image).unsqueeze(0))
+        state = model.start(captioner.read_pixels(image).unsqueeze(0))
         for word, word_map in zip(["<bos>", *caption.words[:-1]], maps, strict=True):
             _, state = model.decoder.step(torch.tensor([vocabulary.id(word)]), state)
             torch.testing.assert_close(state.attention.reshape(2, 2), word_map)

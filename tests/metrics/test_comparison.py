@@ -16,7 +16,7 @@ def test_compare_system_with_itself_finds_no_difference():
     result = compare(candidates, candidates, references, samples=100)
     for difference in result.differences.values():
         assert difference.delta == 0
-        assert difference.p_bootstrap == difference.p_randomisation == 1
+        assert difference.p_bootstrap == difference.p_randomization == 1
 
 
 def test_compare_better_system_is_significant_in_both_orders():
@@ -27,7 +27,7 @@ def test_compare_better_system_is_significant_in_both_orders():
     for name, difference in result.differences.items():
         assert difference.low > 0
         assert difference.p_bootstrap < 0.02
-        assert difference.p_randomisation < 0.02
+        assert difference.p_randomization < 0.02
         assert reverse.differences[name].delta == pytest.approx(-difference.delta)
     assert result.a.bleu_4 == score(better, references).bleu_4
     assert "BLEU-4" in result.table()
@@ -40,7 +40,7 @@ def test_compare_similar_systems_are_rarely_significant():
         a, references = make_captions(seed, 40)
         b, _ = make_captions(seed + 1000, 40)
         difference = compare(a, b, references, samples=100).differences["rouge_l"]
-        significant += difference.p_randomisation < 0.05
+        significant += difference.p_randomization < 0.05
     assert significant < 6
 
 

@@ -73,7 +73,7 @@ def test_step_does_not_change_its_input_state():
 def test_teach_returns_attention_of_each_word(core):
     decoder = build_decoder(f"lstm, recurrent, {core}").eval()
     features = random_features()
-    taught = decoder.teach(features, pack(CAPTIONS))
+    taught = decoder.teacher_forcing(features, pack(CAPTIONS))
     if core == "stack":
         assert taught.attention is None
         return
@@ -87,11 +87,11 @@ def test_teach_returns_attention_of_each_word(core):
 
 def test_memory_core_memory_ignores_image():
     decoder, features = build_decoder("minds-eye").eval(), random_features()
-    first = decoder.teach(features, pack(CAPTIONS)).reconstruction
-    other = decoder.teach(change_vector(features), pack(CAPTIONS)).reconstruction
+    first = decoder.teacher_forcing(features, pack(CAPTIONS)).reconstruction
+    other = decoder.teacher_forcing(change_vector(features), pack(CAPTIONS)).reconstruction
     assert torch.equal(first, other)
     captions = [[1, 4, 5, 6, 8], *CAPTIONS[1:]]
-    other = decoder.teach(features, pack(captions)).reconstruction
+    other = decoder.teacher_forcing(features, pack(captions)).reconstruction
     a, b = (split_by_caption(values, CAPTIONS)[0] for values in (first, other))
     assert torch.equal(a[:4], b[:4])
     assert not torch.equal(a[4], b[4])

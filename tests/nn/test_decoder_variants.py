@@ -88,7 +88,7 @@ class TeachOutput(torch.nn.Module):
         self.decoder = decoder
 
     def forward(self, features, tokens):
-        taught = self.decoder.teach(features, tokens)
+        taught = self.decoder.teacher_forcing(features, tokens)
         if taught.reconstruction is None:
             return taught.logits
         return torch.cat([taught.logits, taught.reconstruction], 1)

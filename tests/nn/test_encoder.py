@@ -53,7 +53,7 @@ def test_encoder_preprocessing_matches_packaged_weights(astronaut):
     pixels = encoder.preprocessing.pixels(astronaut)
     expected = preprocess_as_package(astronaut, 224)
     # Pillow and torchvision use the same bicubic filter; they differ only by rounding.
-    difference = (encoder.preprocessing.normalise(pixels.unsqueeze(0)) - expected).abs()
+    difference = (encoder.preprocessing.normalize(pixels.unsqueeze(0)) - expected).abs()
     assert difference.max() < 1e-5
 
 
@@ -91,7 +91,7 @@ def test_encoder_torchvision_vector_is_classifier_input():
     network.fc = torch.nn.Identity()
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     with torch.inference_mode():
-        expected = network(encoder.preprocessing.normalise(pixels))
+        expected = network(encoder.preprocessing.normalize(pixels))
         torch.testing.assert_close(encoder(pixels).vector, expected, atol=1e-5, rtol=1e-5)
 
 

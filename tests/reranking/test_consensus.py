@@ -124,7 +124,7 @@ def test_captioner_returns_highest_ranked_hypothesis(captioner):
     moved = 0
     for image in read_captions(f"coco:{TINY}", split="val").images:
         beam = alone.caption(image.path, search=wide).captions
-        pixels = alone.pixels(image.path).unsqueeze(0)
+        pixels = alone.read_pixels(image.path).unsqueeze(0)
         with torch.inference_mode():
             vector = alone.checkpoint.model.encoder(pixels).vector[0]
         consensus_scores = captioner.consensus.score_captions(vector, [each.words for each in beam])
@@ -151,7 +151,7 @@ def test_ensemble_uses_vectors_of_first_model(captioner, tmp_path):
     wide = replace(captioner.checkpoint.search, n=4)
     for path in write_photos(tmp_path / "photos", 3):
         with torch.inference_mode():
-            seen = captioner.checkpoint.model.encoder(both.pixels(path).unsqueeze(0))
+            seen = captioner.checkpoint.model.encoder(both.read_pixels(path).unsqueeze(0))
         beam = both.caption(path, search=wide).captions
         consensus_scores = with_data.consensus.score_captions(
             seen.vector[0], [each.words for each in beam]

@@ -301,7 +301,7 @@ def model(photos):
     """The small model, with n-gram reranking fitted to three images."""
     plain = small_checkpoint()
     encoder = plain.model.encoder
-    pixels = torch.stack([Captioner(plain).pixels(photo) for photo in photos[:3]])
+    pixels = torch.stack([Captioner(plain).read_pixels(photo) for photo in photos[:3]])
     with torch.inference_mode():
         vectors = encoder(pixels).vector
     said = [[["a", "red", "dog", "runs"]], [["the", "cat", "sleeps"]], [["a", "man", "sits"]]]
@@ -313,7 +313,7 @@ def model(photos):
 def test_captioner_reranks_with_scores_of_the_image(model, photos):
     captioner = Captioner(model)
     vocabulary = model.vocabulary
-    pixels = torch.stack([captioner.pixels(photo) for photo in photos])
+    pixels = torch.stack([captioner.read_pixels(photo) for photo in photos])
     with torch.inference_mode():
         rerank = model.reranker.prepare(model.model.encoder(pixels).vector)
     beam = BeamSearch(width=8, n=8, max_length=6, length_penalty=0.5)
@@ -371,7 +371,7 @@ def test_ensemble_uses_reranker_of_first_model(model, photos):
             weight.normal_(0, 0.5)
     captioner = Captioner(model, others=[other])
     alone = [replace(each, reranker=None, search=BeamSearch()) for each in (model, other)]
-    pixels = torch.stack([captioner.pixels(photo) for photo in photos])
+    pixels = torch.stack([captioner.read_pixels(photo) for photo in photos])
     with torch.inference_mode():
         both = [each.model.encoder(pixels).vector for each in (model, other)]
     rerank, others = map(model.reranker.prepare, both)
@@ -406,7 +406,7 @@ def test_search_needing_reranker_is_refused_before_images(model, photos, tmp_pat
 def test_consensus_and_reranker_scores_add_up(model, photos):
     words = [[caption.split() for caption in image] for image in SAID]
     with torch.inference_mode():
-        pixels = torch.stack([Captioner(model).pixels(photo) for photo in photos])
+        pixels = torch.stack([Captioner(model).read_pixels(photo) for photo in photos])
         vectors = model.model.encoder(pixels).vector
     consensus = Consensus(vectors[:4], words, config=ConsensusConfig(weight=7.0))
     reranking = Captioner(model, consensus=consensus)

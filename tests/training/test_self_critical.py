@@ -280,8 +280,8 @@ def test_self_critical_resumed_ends_with_the_same_weights(cache, batches):
     while not resumed.finished:
         again = resumed.train_epoch()
     assert (again.loss, again.reward) == (last.loss, last.reward)
-    expected = whole.trained.state_dict()
-    found = resumed.trained.state_dict()
+    expected = whole.model_to_save.state_dict()
+    found = resumed.model_to_save.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 

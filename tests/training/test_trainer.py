@@ -50,7 +50,7 @@ def config(**settings):
 
 
 def weights(trainer):
-    return {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in trainer.model_to_save.state_dict().items()}
 
 
 class KilledError(Exception):
@@ -128,7 +128,7 @@ def test_reconstruction_weight_lowers_reconstruction_error(dataset, cache):
         (batch,) = dataset.batches(1000)
         features = trainer.cached_model.eval().encode(cache, batch.images)
         with torch.no_grad():
-            found = model.teach(features, batch.inputs, batch.image_index).reconstruction
+            found = model.teacher_forcing(features, batch.inputs, batch.image_index).reconstruction
         rows = batch.image_index[batch.inputs.sorted_indices]
         vectors, sizes = features.vector[rows], batch.inputs.batch_sizes.tolist()
         return float(reconstruction_error(found, vectors, sizes))
@@ -184,7 +184,7 @@ def test_ema_follows_its_equation(dataset, cache):
             expected[name] = decay * expected[name] + (1 - decay) * weight.detach()
 
     trainer.train_epoch(on_step=follow)
-    for name, weight in trainer.trained.named_parameters():
+    for name, weight in trainer.model_to_save.named_parameters():
         torch.testing.assert_close(weight.detach(), expected[name])
 
 
@@ -255,7 +255,9 @@ def test_doubly_stochastic_weight_spreads_attention(dataset, cache):
         (batch,) = dataset.batches(100)
         trainer.cached_model.requires_grad_(False)
         features = trainer.cached_model.encode(cache, batch.images)
-        output = trainer.cached_model.decoder.teach(features, batch.inputs, batch.image_index)
+        output = trainer.cached_model.decoder.teacher_forcing(
+            features, batch.inputs, batch.image_index
+        )
         costs.append(float(doubly_stochastic(output.attention, batch.inputs.batch_sizes.tolist())))
     assert costs[1] < 0.8 * costs[0]
 

@@ -188,16 +188,18 @@ class ExifTool:
                 pipe.close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns about the process that ended
-            _ = tool.running  # notices the end, so that its destructor does not talk to the process
+            _ = (
+                tool.running
+            )  # updates its state, so that its destructor does not write to the process
 
 
 @contextmanager
 def _watch(tool: Any, time_limit: float) -> Iterator[None]:
     """Make a command of PyExifTool fail if its process dies or exceeds the time limit.
 
-    PyExifTool 0.5.6 reads an answer until its end mark, for ever if the process has died. Here the
-    pipes of a dead process are replaced by a file that cannot be read, which ends that loop with
-    an OSError.
+    PyExifTool 0.5.6 reads an answer up to its final marker, and never returns if the process has
+    died. Here the pipes of a dead process are replaced by a file that cannot be read, which ends
+    that loop with an OSError.
     """
     finished = threading.Event()
     deadline = time.monotonic() + time_limit
