@@ -89,8 +89,8 @@ class CaptionJob:
         self.search = search
         self.output = output
         self.counts = JobCounts()
-        self._pending: deque[_Pending] = deque()
-        self._waiting: deque[_Pending] = deque()  # those of ``_pending`` without a result
+        self._unwritten: deque[_Pending] = deque()
+        self._uncaptioned: deque[_Pending] = deque()  # those of ``_unwritten`` without a result
 
     def run(self, images: Iterable[ImageRef]) -> Iterator[list[CaptionRow]]:
         """Caption images; yield the rows of each batch after they are written.
@@ -119,11 +119,11 @@ class CaptionJob:
                 self.counts.skipped += 1
                 continue
             pending = self._look_up(image.name)
-            self._pending.append(pending)
+            self._unwritten.append(pending)
             if pending.result is None:
-                self._waiting.append(pending)
+                self._uncaptioned.append(pending)
                 yield image
-            if len(self._pending) >= _MAX_PENDING:
+            if len(self._unwritten) >= _MAX_PENDING:
                 return
 
     def _look_up(self, image: str) -> _Pending:
@@ -144,7 +144,7 @@ class CaptionJob:
         for result in batch:
             if self.output.thumbnails is not None and result.thumbnail:
                 self.output.thumbnails.save(result.source, result.thumbnail)
-            pending = self._waiting.popleft()
+            pending = self._uncaptioned.popleft()
             pending.result = result
             entries.append(JournalEntry(result, pending.stamp))
         if self.output.journal is not None:
@@ -153,8 +153,8 @@ class CaptionJob:
     def _write_finished(self) -> list[CaptionRow]:
         """Write the rows up to the first image that still waits for its caption."""
         rows = []
-        while self._pending and (result := self._pending[0].result) is not None:
-            self._pending.popleft()
+        while self._unwritten and (result := self._unwritten[0].result) is not None:
+            self._unwritten.popleft()
             row = self._make_row(result)
             rows.append(write_row(self.output.writer, row, self.output.existing))
         self.output.writer.flush()
