@@ -27,7 +27,7 @@ class EncoderConfig:
     download), ``hub`` (download), ``package``, the path of a state dict, or None for random
     weights."""
     image_size: int | None = None
-    """Input height and width in pixels (1 to 4096); None for the size of the pretraining."""
+    """Input height and width in pixels, 1 to 4096 (default: the size of the pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"
     """Conversion of an image to a square. ``squeeze``: change the aspect ratio; ``crop``: cut out
     the center."""
