@@ -24,7 +24,7 @@ def write_card(checkpoint: Checkpoint) -> str:
             "```python",
             "from captioning import Captioner",
             "",
-            'captioner = Captioner.from_pretrained("this directory")',
+            'captioner = Captioner.from_pretrained("path/to/this/directory")',
             'print(captioner.caption("photo.jpg").text)',
             "```",
             "",
