@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from captioning.errors import CaptioningError, OutputError
+from captioning.messages import explain_error
 
 
 def resolve_link(path: Path) -> Path:
@@ -127,8 +128,7 @@ def read_text(path: Path, *, error: type[CaptioningError]) -> str:
             "example with iconv -f latin1 -t utf-8."
         ) from reason
     except (OSError, EOFError, zlib.error) as reason:
-        text = getattr(reason, "strerror", None) or reason
-        raise error(f"cannot read {path}: {text}. Check the path.") from reason
+        raise error(f"cannot read {path}: {explain_error(reason)}. Check the path.") from reason
 
 
 def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,11 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def explain_error(error: Exception) -> str:
+    """Return the reason of an error; of an OSError without its number and file name."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known word most like ``word``, or ``""``."""
     matches = get_close_matches(word, list(known), n=1)

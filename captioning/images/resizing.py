@@ -3,6 +3,8 @@
 The result equals that of torchvision's ``resize`` and ``center_crop`` for Pillow images.
 """
 
+import io
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -40,3 +42,12 @@ def resize_image(
 def _centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+def make_thumbnail(image: Image.Image, side: int) -> bytes:
+    """Return an RGB image as a JPEG whose longer side has at most ``side`` pixels."""
+    thumbnail = image.copy()
+    thumbnail.thumbnail((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, "JPEG", quality=78)
+    return buffer.getvalue()

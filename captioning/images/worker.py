@@ -7,7 +7,6 @@ output: :data:`HEADER` with ``PIXELS`` or ``ERROR`` and two lengths, then the pi
 thumbnail (JPEG), or the error text.
 """
 
-import io
 import json
 import os
 import struct
@@ -16,11 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import Image
-
 from captioning.errors import ImageError
 from captioning.images.decode import read_image
-from captioning.images.resizing import resize_image
+from captioning.images.resizing import make_thumbnail, resize_image
 
 HEADER = struct.Struct("<BQQ")
 PATH, CONTENT, PIXELS, ERROR, READY = range(5)
@@ -70,7 +67,7 @@ def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> Decode
         pixels = resize_image(
             image, config.size, interpolation=config.interpolation, fit=config.fit
         )
-        thumbnail = _make_thumbnail(image, config.thumbnail) if config.thumbnail else b""
+        thumbnail = make_thumbnail(image, config.thumbnail) if config.thumbnail else b""
         return DecodedImage(pixels.tobytes(), thumbnail)
     except ImageError as error:
         text = str(error)
@@ -79,14 +76,6 @@ def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> Decode
     except (MemoryError, OSError, ValueError, RuntimeError) as error:
         text = f"cannot resize '{name}': {error}. Check its width and height."
     return DecodedImage(error=text)
-
-
-def _make_thumbnail(image: Image.Image, side: int) -> bytes:
-    thumbnail = image.copy()
-    thumbnail.thumbnail((side, side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    thumbnail.save(buffer, "JPEG", quality=78)
-    return buffer.getvalue()
 
 
 def main(config_json: str) -> None:

@@ -1,7 +1,6 @@
 """What notebooks show of captioners and results."""
 
 import base64
-import io
 import os
 from collections.abc import Mapping
 from html import escape
@@ -10,17 +9,14 @@ from PIL import Image
 
 from captioning.errors import ImageError
 from captioning.images.decode import ImageSource, read_image
+from captioning.images.resizing import make_thumbnail
 
 _PREVIEW_SIDE = 240  # pixels
 
 
 def make_preview(image: Image.Image) -> bytes:
     """Return a small JPEG of an RGB image."""
-    small = image.copy()
-    small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=78)
-    return buffer.getvalue()
+    return make_thumbnail(image, _PREVIEW_SIDE)
 
 
 def read_preview(path: str) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captioning.errors import OutputError
 from captioning.files import is_special_file, resolve_link
+from captioning.messages import explain_error
 
 _COPY = "Write copies into another folder: -o FOLDER."
 _REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
@@ -42,7 +43,7 @@ class OriginalFile:
         try:
             self._status = self.path.stat()
         except (OSError, ValueError) as error:
-            raise OutputError(_reason(error)) from error
+            raise OutputError(f"{explain_error(error)}.") from error
         if is_special_file(self.path) or not stat.S_ISREG(self._status.st_mode):
             raise OutputError("it is not a regular file.")
         if self._status.st_nlink > 1:
@@ -78,7 +79,7 @@ class OriginalFile:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(_reason(error)) from error
+            raise OutputError(f"{explain_error(error)}.") from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -126,7 +127,3 @@ def _attributes(path: Path) -> list[str]:
     with suppress(OSError):  # a file system without extended attributes
         return [name for name in os.listxattr(path) if name.startswith(_REQUIRED_ATTRIBUTES)]
     return []
-
-
-def _reason(error: Exception) -> str:
-    return f"{getattr(error, 'strerror', None) or error}."

@@ -9,6 +9,7 @@ from captioning.bulk.writers.base import CaptionRow, ImageWriter
 from captioning.bulk.writers.xmp import read_xmp_caption, write_xmp_caption
 from captioning.errors import OutputError
 from captioning.files import replace_atomic
+from captioning.messages import explain_error
 from captioning.sources.image_names import is_image_name
 
 _MAX_TEXT_BYTES = 1 << 20  # a larger file is not a caption file
@@ -128,9 +129,8 @@ class CaptionFileWriter(ImageWriter):
         except OutputError:
             raise
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
             advice = "Give another folder: -o FOLDER."
-            raise OutputError(f"cannot write '{path}': {reason}. {advice}") from error
+            raise OutputError(f"cannot write '{path}': {explain_error(error)}. {advice}") from error
 
     def _path_for(self, image: str) -> Path:
         return self.paths.path_for(image)

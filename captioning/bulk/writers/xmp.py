@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from captioning.errors import OutputError
 from captioning.files import is_special_file, replace_atomic, resolve_link
+from captioning.messages import explain_error
 
 MAX_XMP_BYTES = 16 * 1024 * 1024
 """Largest XMP file that is read, in bytes."""
@@ -107,7 +108,7 @@ def _read_file(path: Path) -> bytes:
 def _reason(error: Exception) -> str:
     if isinstance(error, OutputError):
         return str(error)
-    return f"{getattr(error, 'strerror', None) or error}."
+    return f"{explain_error(error)}."
 
 
 def _with_description(packet: bytes, caption: str) -> bytes:
