@@ -72,7 +72,7 @@ def jpegs(photo: Image.Image) -> Iterator[Recipe]:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     yield "jpeg", (photo, "JPEG", {})
     yield "jpeg progressive", (photo, "JPEG", {"progressive": True})
-    yield "jpeg grey", (photo.convert("L"), "JPEG", {})
+    yield "jpeg gray", (photo.convert("L"), "JPEG", {})
     yield "jpeg cmyk", (photo.convert("CMYK"), "JPEG", {})
     yield "jpeg exif", (photo, "JPEG", {"exif": exif(6), "icc_profile": profile})
     yield "jpeg 444 restart", (photo, "JPEG", {"subsampling": 0, "restart_marker_blocks": 4})
@@ -102,12 +102,12 @@ def animations(photo: Image.Image) -> Iterator[Recipe]:
 
 
 def tiffs(photo: Image.Image) -> Iterator[Recipe]:
-    grey = np.asarray(photo.convert("L"))
+    gray = np.asarray(photo.convert("L"))
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
         yield f"tiff {compression}", (photo, "TIFF", {"compression": compression})
     yield "tiff bits", (photo.convert("1"), "TIFF", {"compression": "group4"})
-    yield "tiff 16", (Image.fromarray(grey.astype(np.uint16) * 257), "TIFF", {"exif": exif(5)})
-    yield "tiff float", (Image.fromarray(grey.astype(np.float32) / 255), "TIFF", {})
+    yield "tiff 16", (Image.fromarray(gray.astype(np.uint16) * 257), "TIFF", {"exif": exif(5)})
+    yield "tiff float", (Image.fromarray(gray.astype(np.float32) / 255), "TIFF", {})
     yield "tiff cmyk", (photo.convert("CMYK"), "TIFF", {"compression": "tiff_lzw"})
     yield "tiff lab", (Image.merge("LAB", photo.split()), "TIFF", {})
     yield "tiff pages", (photo, "TIFF", {"save_all": True, "append_images": [photo, photo]})

@@ -42,7 +42,7 @@ from captioning.training.fit_reranker import fit_reranker
 LIMITS = (
     "The model was trained on a few thousand photos, mostly of people and dogs outdoors. It "
     "mistakes rare subjects for common ones and does not understand drawings or text in images. It "
-    "often miscounts, and it guesses colours, gender and relations between people. Do not use it "
+    "often miscounts, and it guesses colors, gender and relations between people. Do not use it "
     "where a wrong caption does harm, and do not publish descriptions of people without reading "
     "them.",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013) and the photos of COCO "

@@ -1,4 +1,4 @@
-"""Generate the tiny data set data/tiny: 48 drawn images of coloured things, five captions each.
+"""Generate the tiny data set data/tiny: 48 drawn images of colored things, five captions each.
 
 A fixed seed determines the images and the captions, which a grammar writes. The data set is for
 tests and first steps, and has the layout of COCO captions.
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 SIZE, SCALE, SEED = 96, 4, 2015  # width in pixels; drawn SCALE times larger for smooth edges
 SPLITS = {"train": 32, "val": 8, "test": 8}
 
-COLOURS = {
+COLORS = {
     "red": (208, 40, 44),
     "yellow": (246, 208, 48),
     "white": (250, 250, 250),
@@ -34,7 +34,7 @@ _Choice = tuple[str, str, int, str]
 
 @dataclass(frozen=True)
 class Place:
-    """A background: its colours above and below the horizon, and its words."""
+    """A background: its colors above and below the horizon, and its words."""
 
     top: tuple[int, int, int]
     bottom: tuple[int, int, int]
@@ -51,25 +51,25 @@ PLACES = {
 }
 
 
-def draw_ball(draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int]) -> None:
-    draw.ellipse(box, fill=colour, outline="black", width=SCALE)
+def draw_ball(draw: ImageDraw.ImageDraw, box: Box, color: tuple[int, int, int]) -> None:
+    draw.ellipse(box, fill=color, outline="black", width=SCALE)
 
 
-def draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int]) -> None:
-    draw.rectangle(box, fill=colour, outline="black", width=SCALE)
+def draw_box(draw: ImageDraw.ImageDraw, box: Box, color: tuple[int, int, int]) -> None:
+    draw.rectangle(box, fill=color, outline="black", width=SCALE)
     x0, y0, x1, y1 = box
     draw.line((x0, (y0 + y1) / 2, x1, (y0 + y1) / 2), fill="black", width=SCALE)
 
 
-def draw_tent(draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int]) -> None:
+def draw_tent(draw: ImageDraw.ImageDraw, box: Box, color: tuple[int, int, int]) -> None:
     x0, y0, x1, y1 = box
     middle = (x0 + x1) / 2
-    draw.polygon([(x0, y1), (middle, y0), (x1, y1)], fill=colour, outline="black", width=SCALE)
+    draw.polygon([(x0, y1), (middle, y0), (x1, y1)], fill=color, outline="black", width=SCALE)
     door = (x1 - x0) / 7
     draw.polygon([(middle - door, y1), (middle, (y0 + y1) / 2), (middle + door, y1)], fill="black")
 
 
-def draw_star(draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int]) -> None:
+def draw_star(draw: ImageDraw.ImageDraw, box: Box, color: tuple[int, int, int]) -> None:
     x0, y0, x1, y1 = box
     points = []
     for corner in range(10):
@@ -77,7 +77,7 @@ def draw_star(draw: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int])
         angle = math.pi * (corner / 5 - 0.5)
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         points.append((x + radius * math.cos(angle), y + radius * math.sin(angle)))
-    draw.polygon(points, fill=colour, outline="black", width=SCALE)
+    draw.polygon(points, fill=color, outline="black", width=SCALE)
 
 
 THINGS: dict[str, Callable[[ImageDraw.ImageDraw, Box, tuple[int, int, int]], None]] = {
@@ -93,7 +93,7 @@ class Scene:
     """Content of an image."""
 
     thing: str
-    colour: str
+    color: str
     number: int
     place: str
     side: str
@@ -101,8 +101,8 @@ class Scene:
 
 
 def make_scenes(rng: random.Random, number: int) -> list[Scene]:
-    """Return distinct scenes in which things, colours, numbers and places are balanced."""
-    candidates = list(product(THINGS, COLOURS, NUMBERS, PLACES))
+    """Return distinct scenes in which things, colors, numbers and places are balanced."""
+    candidates = list(product(THINGS, COLORS, NUMBERS, PLACES))
     rng.shuffle(candidates)
     chosen: list[_Choice] = []
     while len(chosen) < number:
@@ -128,13 +128,13 @@ def draw_scene(scene: Scene, rng: random.Random) -> Image.Image:
     _decorate(draw, scene.place, side, rng)
     width = side * (0.3 if scene.size == "big" else 0.2)
     for number in range(scene.number):
-        x = side * _find_centre(scene, number) - width / 2
+        x = side * _find_center(scene, number) - width / 2
         y = side * (0.72 + rng.uniform(-0.05, 0.05)) - width / 2
-        THINGS[scene.thing](draw, (x, y, x + width, y + width), COLOURS[scene.colour])
+        THINGS[scene.thing](draw, (x, y, x + width, y + width), COLORS[scene.color])
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
-def _find_centre(scene: Scene, number: int) -> float:
+def _find_center(scene: Scene, number: int) -> float:
     if scene.number == 1:
         return {"left": 0.22, "middle": 0.5, "right": 0.78}[scene.side]
     return 0.5 + (number - (scene.number - 1) / 2) * 0.32
@@ -163,19 +163,19 @@ def _decorate(draw: ImageDraw.ImageDraw, place: str, side: int, rng: random.Rand
 def write_captions(scene: Scene) -> list[str]:
     """Return five captions of a scene."""
     place = PLACES[scene.place]
-    colour, size, sized = scene.colour, scene.size, NUMBERS[scene.number]
+    color, size, sized = scene.color, scene.size, NUMBERS[scene.number]
     if scene.number == 1:
         things, verb, lie = scene.thing, "is", "lies"
-        number = "an" if colour[0] in "aeiou" else "a"
+        number = "an" if color[0] in "aeiou" else "a"
         row = "in the middle" if scene.side == "middle" else f"on the {scene.side}"
     else:
         things, verb, lie = _plural(scene.thing), "are", "lie"
         number, row = sized, "in a row"
     return [
-        f"{number.capitalize()} {colour} {things} {place.where}.",
-        f"{sized.capitalize()} {size} {colour} {things} {place.where} {place.backdrop}.",
-        f"There {verb} {number} {colour} {things} {row} {place.backdrop}.",
-        f"{number.capitalize()} {colour} {things} {lie} {row}, {place.where}.",
+        f"{number.capitalize()} {color} {things} {place.where}.",
+        f"{sized.capitalize()} {size} {color} {things} {place.where} {place.backdrop}.",
+        f"There {verb} {number} {color} {things} {row} {place.backdrop}.",
+        f"{number.capitalize()} {color} {things} {lie} {row}, {place.where}.",
         f"A drawing of {sized} {size} {things} {place.backdrop}.",
     ]
 

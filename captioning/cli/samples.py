@@ -38,7 +38,7 @@ class Sample:
         package: Import name of the package.
         file: Path of the image in the package.
         name: Name of the copy.
-        source: Author and licence.
+        source: Author and license.
     """
 
     package: str

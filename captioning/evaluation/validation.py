@@ -82,7 +82,7 @@ def perplexity(
 ) -> float:
     """Return the perplexity of reference captions, ``exp(total NLL / number of words)``.
 
-    ``<eos>`` and ``<unk>`` count as words, as in language modelling.
+    ``<eos>`` and ``<unk>`` count as words, as in language modeling.
 
     Args:
         cached_model: The model; its mode is restored after the call.

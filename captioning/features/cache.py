@@ -238,7 +238,7 @@ class FeatureCache(RowCache):
 
 
 class PixelCache(RowCache):
-    """Pixels in 8 bits. P is the number of pixels, and D the three colour channels."""
+    """Pixels in 8 bits. P is the number of pixels, and D the three color channels."""
 
     dtype = np.dtype(np.uint8)
 

@@ -1,1 +1,1 @@
-"""Any image file as an upright RGB tensor: decoding, colour, resizing, augmentation, workers."""
+"""Any image file as an upright RGB tensor: decoding, color, resizing, augmentation, workers."""

@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 
 _SCALE = (0.6, 1.0)  # share of the area; smaller crops lose what the captions describe
 _RATIO = (0.8, 1.25)
-_STRENGTH = 0.2  # of brightness, contrast and saturation; not of hue, because captions name colours
-_WHOLE_SHARE = 1 / 3  # of the images of a batch, which keep their whole area and colours
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_STRENGTH = 0.2  # of brightness, contrast and saturation; not of hue, because captions name colors
+_WHOLE_SHARE = 1 / 3  # of the images of a batch, which keep their whole area and colors
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 RANDOM_VALUES = 8
 """Random numbers that :func:`augment_batch` takes for each image."""
 
@@ -24,13 +24,13 @@ def fixed_view(
     """Return one of the fixed views of each image.
 
     View 0 is the image itself. Views from 2 on are random crops of 60 to 100 % of the area, resized
-    to the full size, with colour jitter. Odd views are flipped horizontally.
+    to the full size, with color jitter. Odd views are flipped horizontally.
 
     Args:
         pixels: The images.
         view: Number of the view.
         image_numbers: A number for each image. Together with ``view`` it seeds the crop, so that
-            a view is reproducible (up to one grey level between devices).
+            a view is reproducible (up to one gray level between devices).
     """
     if view >= 2:
         pixels = torch.stack(
@@ -59,10 +59,10 @@ def augment_batch(
     *,
     hflip: Bool[Tensor, " B"],
 ) -> UInt8[Tensor, "B 3 S S"]:
-    """Augment a batch with random crops and colour jitter.
+    """Augment a batch with random crops and color jitter.
 
-    A third of the images keep their area and colours. Of each other image, a random crop of 60 to
-    100 % of the area is resized to the full size, with colour jitter.
+    A third of the images keep their area and colors. Of each other image, a random crop of 60 to
+    100 % of the area is resized to the full size, with color jitter.
 
     Args:
         pixels: The images, on any device.
@@ -80,7 +80,7 @@ def augment_batch(
             flipped.float(), grid, padding_mode="border", align_corners=False
         )
         factors = 1 + _STRENGTH * (2 * random_values[:, 4:7] - 1)
-        crops = _jitter_colours(crops, factors.to(device)).round().clamp(0, 255).to(torch.uint8)
+        crops = _jitter_colors(crops, factors.to(device)).round().clamp(0, 255).to(torch.uint8)
     return torch.where(cropped[:, None, None, None], crops, flipped)
 
 
@@ -91,16 +91,16 @@ def _crop_windows(random_values: Float[Tensor, "B 4"]) -> Float[Tensor, "B 2 3"]
     narrow, wide = (math.log(ratio) for ratio in _RATIO)
     ratio = torch.exp(narrow + (wide - narrow) * random_values[:, 1])
     size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1.0)
-    centre = (2 * random_values[:, 2:4] - 1) * (1 - size)
-    return torch.cat([torch.diag_embed(size), centre[:, :, None]], 2)
+    center = (2 * random_values[:, 2:4] - 1) * (1 - size)
+    return torch.cat([torch.diag_embed(size), center[:, :, None]], 2)
 
 
-def _jitter_colours(pixels: Float[Tensor, "B 3 S S"], factors: Float[Tensor, "B 3"]) -> Tensor:
+def _jitter_colors(pixels: Float[Tensor, "B 3 S S"], factors: Float[Tensor, "B 3"]) -> Tensor:
     """Scale brightness, contrast and saturation; a factor of 1 changes nothing."""
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
-    weights = torch.tensor(_GREY, device=pixels.device).view(3, 1, 1)
+    weights = torch.tensor(_GRAY, device=pixels.device).view(3, 1, 1)
     pixels = (pixels * brightness).clamp(0, 255)
     mean = (pixels * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     pixels = torch.lerp(mean.expand_as(pixels), pixels, contrast).clamp(0, 255)
-    grey = (pixels * weights).sum(1, keepdim=True)
-    return torch.lerp(grey.expand_as(pixels), pixels, saturation)
+    gray = (pixels * weights).sum(1, keepdim=True)
+    return torch.lerp(gray.expand_as(pixels), pixels, saturation)

@@ -48,7 +48,7 @@ def read_image(
 ) -> Image.Image:
     """Return an image as RGB: turned by its EXIF orientation, with transparency over white.
 
-    For an animation it is the first frame, for a TIFF the first page. Colours are converted from
+    For an animation it is the first frame, for a TIFF the first page. Colors are converted from
     the embedded profile to sRGB. Thread-safe.
 
     Args:

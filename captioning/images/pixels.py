@@ -34,7 +34,7 @@ _MAX_UNUSED = 8  # a range is not assumed if the brightest value is below an eig
 _STRIP_PIXELS = 1 << 22  # converted at a time, to save memory
 
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_SAME_COLOURS = 3  # of 255; a profile with smaller changes is sRGB up to rounding
+_SAME_COLORS = 3  # of 255; a profile with smaller changes is sRGB up to rounding
 _MIN_CONTRAST = 64  # of 255, between white and black; a profile with less is damaged
 
 
@@ -59,9 +59,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a decoded image to a new image of mode RGB.
 
     The image is turned by its EXIF orientation, and transparency is placed over white. An embedded
-    colour profile other than sRGB is applied; a damaged one is ignored.
+    color profile other than sRGB is applied; a damaged one is ignored.
 
-    Greys with more than 8 bits, or in floating point, become 8 bits by the first rule that applies:
+    Grays with more than 8 bits, or in floating point, become 8 bits by the first rule that applies:
 
     1. The range of samples that a TIFF states (SMinSampleValue and SMaxSampleValue, or
        MinSampleValue and MaxSampleValue, or 12 bits per sample) is used, unless a value lies
@@ -83,8 +83,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     upright = _apply_orientation(image, tags)
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _reduce_to_8_bits(upright, tags)
-    colours, alpha = _split_alpha(upright)
-    rgb = _convert_to_srgb(colours, profile)
+    colors, alpha = _split_alpha(upright)
+    rgb = _convert_to_srgb(colors, profile)
     if alpha is not None:
         rgb.paste("white", mask=ImageChops.invert(alpha))
     if rgb is image:
@@ -105,17 +105,17 @@ def _apply_orientation(image: Image.Image, tags: Mapping[int, Any]) -> Image.Ima
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours, in a mode that profiles support, and the alpha channel or None."""
+    """Return the colors, in a mode that profiles support, and the alpha channel or None."""
     if image.has_transparency_data:
-        grey = image.mode in ("1", "L", "LA", "La")
+        gray = image.mode in ("1", "L", "LA", "La")
         transparent = image.info.get("transparency")
         if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
-            # the colour has 16 bits, but Pillow keeps the upper 8 bits of the image
+            # the color has 16 bits, but Pillow keeps the upper 8 bits of the image
             image = image.copy()
             image.info["transparency"] = tuple(value >> 8 for value in transparent)
-        if image.mode != (with_alpha := "LA" if grey else "RGBA"):
+        if image.mode != (with_alpha := "LA" if gray else "RGBA"):
             image = image.convert(with_alpha)
-        return image.convert("L" if grey else "RGB"), image.getchannel("A")
+        return image.convert("L" if gray else "RGB"), image.getchannel("A")
     if image.mode == "1":
         return image.convert("L"), None
     is_supported = image.mode in ("L", "RGB", "CMYK", "LAB")
@@ -133,16 +133,16 @@ def _reduce_to_8_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Imag
     ):
         values = values.astype(np.int32).view(np.uint32)  # Pillow reads them as signed
     low, high = _find_range(values, tags)
-    grey = np.empty(values.shape, np.uint8)
+    gray = np.empty(values.shape, np.uint8)
     for rows in _row_slices(values):
         with np.errstate(invalid="ignore"):  # of signalling NaN
             part = values[rows].astype(np.float64)
         part[~np.isfinite(part)] = low
         part = (part - low) * (255 / (high - low))
-        grey[rows] = part.round().clip(0, 255)
+        gray[rows] = part.round().clip(0, 255)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        np.subtract(255, grey, out=grey)
-    result = Image.fromarray(grey)
+        np.subtract(255, gray, out=gray)
+    result = Image.fromarray(gray)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
@@ -194,13 +194,13 @@ def _first_value(tags: Mapping[int, Any], tag: int, default: Any = None) -> Any:
     return (value[0] if value else default) if isinstance(value, tuple) else value
 
 
-# --- colour profiles -----------------------------------------------------------------------------
+# --- color profiles -----------------------------------------------------------------------------
 
 
 def _convert_to_srgb(image: Image.Image, profile: object) -> Image.Image:
     transform = None
     if image.mode == "LAB":
-        transform = _cached_transform(b"", "LAB")  # the mode defines the colours
+        transform = _cached_transform(b"", "LAB")  # the mode defines the colors
     elif isinstance(profile, bytes) and profile:
         transform = _cached_transform(profile, image.mode)
     if transform is not None:
@@ -240,11 +240,11 @@ def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | 
         ImageCms.Intent.PERCEPTUAL,
         ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    return transform if input_mode == "LAB" or _changes_colours(transform) else None
+    return transform if input_mode == "LAB" or _changes_colors(transform) else None
 
 
-def _changes_colours(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Return whether a profile is valid and not sRGB, by its effect on sample colours."""
+def _changes_colors(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Return whether a profile is valid and not sRGB, by its effect on sample colors."""
     mode = transform.input_mode
     levels = np.arange(0, 256, 51 if mode == "RGB" else 85 if mode == "CMYK" else 5)
     grid = np.stack(np.meshgrid(*[levels] * Image.getmodebands(mode)), -1).astype(np.uint8)
@@ -255,4 +255,4 @@ def _changes_colours(transform: ImageCms.ImageCmsTransform) -> bool:
     expected = unchanged[0].sum(1)
     contrast = (brightness[expected.argmax()] - brightness[expected.argmin()]) / 3
     is_valid = contrast >= _MIN_CONTRAST
-    return bool(is_valid and np.abs(converted - unchanged).max() > _SAME_COLOURS)
+    return bool(is_valid and np.abs(converted - unchanged).max() > _SAME_COLORS)

@@ -23,14 +23,14 @@ class Preprocessing:
     size: int = 224
     """Height and width of the encoder's input in pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of each colour channel, on a scale of 0 to 1."""
+    """Mean of each color channel, on a scale of 0 to 1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of each colour channel, on a scale of 0 to 1."""
+    """Standard deviation of each color channel, on a scale of 0 to 1."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling filter, with antialiasing."""
     fit: Literal["squeeze", "crop"] = "squeeze"
     """``squeeze`` keeps the whole image and changes its aspect ratio; ``crop`` takes the
-    centre square."""
+    center square."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 4096:

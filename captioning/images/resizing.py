@@ -25,21 +25,21 @@ def resize_image(
         size: Height and width of the result in pixels.
         interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
         fit: ``squeeze`` keeps the whole image and changes its aspect ratio; ``crop`` takes the
-            centre square.
+            center square.
     """
     resampling = INTERPOLATION[interpolation]
     if fit == "crop":
         short = min(image.size)
-        # The far ends of a long strip do not affect the centre square, but would fill the memory.
-        image = _centre_crop(image, min(image.width, 4 * short), min(image.height, 4 * short))
+        # The far ends of a long strip do not affect the center square, but would fill the memory.
+        image = _center_crop(image, min(image.width, 4 * short), min(image.height, 4 * short))
         sides = [size if side == short else int(size * side / short) for side in image.size]
-        image = _centre_crop(image.resize((sides[0], sides[1]), resampling), size, size)
+        image = _center_crop(image.resize((sides[0], sides[1]), resampling), size, size)
     else:
         image = image.resize((size, size), resampling)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 

@@ -12,7 +12,7 @@ _NOISE = 0.1
 
 @torch.no_grad()
 def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> Decoder:
-    """Return a decoder with more words and the same behaviour for the old ones.
+    """Return a decoder with more words and the same behavior for the old ones.
 
     A new word starts as a copy of the word ``like`` with a little noise. With ``<unk>`` as ``like``
     it is expected wherever the decoder expected an unknown word. The new words share the

@@ -54,8 +54,8 @@ _QUOTES = (
 def tokenize(caption: str) -> list[str]:
     """Split a caption into lower-case words without punctuation.
 
-    >>> tokenize("A man's dog, grey and wet, can't swim.")
-    ['a', 'man', "'s", 'dog', 'grey', 'and', 'wet', 'ca', "n't", 'swim']
+    >>> tokenize("A man's dog, gray and wet, can't swim.")
+    ['a', 'man', "'s", 'dog', 'gray', 'and', 'wet', 'ca', "n't", 'swim']
 
     Args:
         caption: Any text. Line breaks count as spaces.

@@ -15,7 +15,7 @@ from captioning.nn.split_encoder import EncoderFront, as_map
 class AugmentedImages:
     """Features that a frozen encoder computes on every read, from randomly augmented pixels.
 
-    The interface is that of a feature cache. Reads with ``views`` draw crops and colour jitter
+    The interface is that of a feature cache. Reads with ``views`` draw crops and color jitter
     (:func:`captioning.images.augmentation.augment_batch`); reads without ``views``, as in
     validation, encode the whole image.
 

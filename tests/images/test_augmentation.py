@@ -82,7 +82,7 @@ def test_augment_batch_is_the_same_under_autocast():
     assert torch.equal(found, augment_batch(images, random_values, hflip=hflip))
 
 
-def test_augment_batch_colour_jitter_equals_pillow():
+def test_augment_batch_color_jitter_equals_pillow():
     pixels = torch.randint(60, 180, (1, 3, 16, 16), dtype=torch.uint8)
     # The area and ratio make the crop the whole image.
     random_values = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9, 0.1, 1.0, 0.9]])

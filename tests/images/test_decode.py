@@ -41,7 +41,7 @@ def saved(image, form="PNG", **options):
     return buffer.getvalue()
 
 
-def png(width, height, depth=8, colour=2, data=b""):
+def png(width, height, depth=8, color=2, data=b""):
     """Return a PNG whose header may state values that Pillow does not write."""
 
     def chunk(kind, body):
@@ -49,7 +49,7 @@ def png(width, height, depth=8, colour=2, data=b""):
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -272,7 +272,7 @@ def test_many_frames_need_the_memory_of_one(form, tmp_path):
 )
 def test_decompression_bomb_is_refused_at_once(width, height):
     before = Image.MAX_IMAGE_PIXELS
-    bomb = png(width, height, depth=1, colour=0, data=b"\0" * 2_000_000)
+    bomb = png(width, height, depth=1, color=0, data=b"\0" * 2_000_000)
     tracemalloc.start()
     start = time.perf_counter()
     with pytest.raises(ImageError, match=r"too large for Pillow|the limit is 150,000,000"):
@@ -464,7 +464,7 @@ def test_damaged_exif_is_ignored(exif):
     assert read_image(content).size == (16, 16)
 
 
-def test_damaged_colour_profile_is_ignored():
+def test_damaged_color_profile_is_ignored():
     content = saved(Image.fromarray(pattern()), icc_profile=b"no profile" * 30)
     np.testing.assert_array_equal(np.asarray(read_image(content)), pattern())
 
@@ -517,7 +517,7 @@ def test_pillow_image_of_the_caller_is_unchanged():
     np.testing.assert_array_equal(np.asarray(mine), pattern())
 
 
-def test_array_may_be_grey_or_have_alpha():
+def test_array_may_be_gray_or_have_alpha():
     assert np.asarray(read_image(np.full((2, 3), 7, np.uint8))).tolist() == [[[7] * 3] * 3] * 2
     assert (np.asarray(read_image(np.zeros((2, 3, 4), np.uint8))) == 255).all()
 

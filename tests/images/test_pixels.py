@@ -27,7 +27,7 @@ def saved(image, form="PNG", **options):
     return buffer.getvalue()
 
 
-def png(width, height, depth, colour, data, interlaced=0, **chunks):
+def png(width, height, depth, color, data, interlaced=0, **chunks):
     """Return a PNG of a kind that Pillow cannot write."""
 
     def chunk(kind, body):
@@ -35,14 +35,14 @@ def png(width, height, depth, colour, data, interlaced=0, **chunks):
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     middle = b"".join(chunk(kind.encode(), body) for kind, body in chunks.items())
     body = chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(data))
     return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
 def tiff(data, width, height, bits, order="<", photometric=1, kind=1, **stated):
-    """Return an uncompressed grey TIFF (TIFF 6.0, section 2).
+    """Return an uncompressed gray TIFF (TIFF 6.0, section 2).
 
     ``kind`` is its SampleFormat: 1 unsigned, 2 signed, 3 floating-point.
     """
@@ -63,8 +63,8 @@ def tiff(data, width, height, bits, order="<", photometric=1, kind=1, **stated):
     return head + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + data
 
 
-def greys(values, order="<", **options):
-    """Return the greys that are read from a TIFF with one row of values."""
+def grays(values, order="<", **options):
+    """Return the grays that are read from a TIFF with one row of values."""
     values = np.asarray(values)
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
@@ -174,8 +174,8 @@ def test_transparency_is_placed_over_white():
     image = Image.new("RGBA", (2, 1), (*RED, 255))
     image.putpixel((1, 0), (0, 0, 0, 128))
     assert np.asarray(read_image(image)).tolist() == [[list(RED), [127, 127, 127]]]
-    grey = Image.new("LA", (1, 1), (0, 0))
-    assert np.asarray(read_image(saved(grey))).tolist() == [[[255, 255, 255]]]
+    gray = Image.new("LA", (1, 1), (0, 0))
+    assert np.asarray(read_image(saved(gray))).tolist() == [[[255, 255, 255]]]
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
@@ -187,13 +187,13 @@ def test_transparent_palette_entry_is_white(form):
     assert found.tolist() == [[[255, 255, 255], list(RED)]]
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("L", 9), ("RGB", RED)])
-def test_transparent_colour_is_white(mode, colour):
-    content = saved(Image.new(mode, (2, 2), colour), transparency=colour)
+@pytest.mark.parametrize(("mode", "color"), [("L", 9), ("RGB", RED)])
+def test_transparent_color_is_white(mode, color):
+    content = saved(Image.new(mode, (2, 2), color), transparency=color)
     assert (np.asarray(read_image(content)) == 255).all()
 
 
-def test_grey_and_bilevel_images_become_rgb():
+def test_gray_and_bilevel_images_become_rgb():
     assert np.asarray(read_image(saved(Image.new("L", (1, 1), 77)))).tolist() == [[[77] * 3]]
     bits = Image.new("1", (2, 1), 0)
     bits.putpixel((1, 0), 1)
@@ -201,13 +201,13 @@ def test_grey_and_bilevel_images_become_rgb():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_greys_are_scaled_to_8_bits(form):
+def test_16_bit_grays_are_scaled_to_8_bits(form):
     values = np.array([[0, 128, 32896, 65535]], np.uint16)
     found = np.asarray(read_image(saved(Image.fromarray(values), form)))
     assert found[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
-def test_16_bit_colour_png_is_read():
+def test_16_bit_color_png_is_read():
     pixel = struct.pack(">HHH", 65535, 32896, 0)
     found = np.asarray(read_image(png(1, 1, 16, 2, b"\0" + pixel)))
     assert found.tolist() == [[[255, 128, 0]]]
@@ -224,7 +224,7 @@ def test_16_bit_colour_png_is_read():
         (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
     ],
 )
-def test_32_bit_greys_are_scaled_to_8_bits(values, expected):
+def test_32_bit_grays_are_scaled_to_8_bits(values, expected):
     found = np.asarray(read_image(saved(Image.fromarray(values), "TIFF")))
     assert found[0, :, 0].tolist() == pytest.approx(expected, abs=1)
 
@@ -241,12 +241,12 @@ def test_cmyk_jpeg_of_adobe_is_inverted():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
-def test_greys_of_fewer_bits_in_16_keep_their_brightness(top, order):
+def test_grays_of_fewer_bits_in_16_keep_their_brightness(top, order):
     values = np.array([0, top // 4, top // 2, top], np.uint16)
-    assert greys(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
+    assert grays(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
 
 
-def test_packed_12_bit_greys_keep_their_range():
+def test_packed_12_bit_grays_keep_their_range():
     packed = bytes([0x40, 0x00, 0x80])  # 0x400 and 0x080, of 0xfff
     found = np.asarray(read_image(tiff(packed, 2, 1, 12)))
     assert found[0, :, 0].tolist() == [64, 8]
@@ -273,41 +273,41 @@ def test_12_bits_in_16_are_equal_in_all_formats(form):
         ([-3e38, 0, 3e38, np.nan], [0, 128, 255, 0]),
     ],
 )
-def test_float_greys_of_any_range_are_scaled(values, expected, order):
-    assert greys(np.array(values, np.float32), order) == pytest.approx(expected, abs=1)
+def test_float_grays_of_any_range_are_scaled(values, expected, order):
+    assert grays(np.array(values, np.float32), order) == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [np.int16, np.int32])
-def test_signed_greys_are_scaled_from_min_to_max(kind, order):
+def test_signed_grays_are_scaled_from_min_to_max(kind, order):
     values = np.array([-1000, -500, 0, 1000], kind)
-    assert greys(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
+    assert grays(values, order) == pytest.approx([0, 64, 128, 255], abs=1)
 
 
-def test_unsigned_32_bit_greys_are_not_read_as_signed():
+def test_unsigned_32_bit_grays_are_not_read_as_signed():
     values = np.array([0, 2**31, 2**32 - 1], np.uint32)
-    assert greys(values) == pytest.approx([0, 128, 255], abs=1)
+    assert grays(values) == pytest.approx([0, 128, 255], abs=1)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
 def test_white_is_zero_tiff_is_inverted(kind):
     values = np.array([0, 16384, 65535], kind)
-    assert greys(values, photometric=0) == pytest.approx([255, 191, 0], abs=1)
+    assert grays(values, photometric=0) == pytest.approx([255, 191, 0], abs=1)
 
 
 def test_stated_range_of_a_tiff_is_used():
     values = np.array([0, 100, 200], np.uint16)
-    assert greys(values, SMinSample=0, SMaxSample=800) == pytest.approx([0, 32, 64], abs=1)
-    assert greys(values, MinSample=0, MaxSample=800) == pytest.approx([0, 32, 64], abs=1)
+    assert grays(values, SMinSample=0, SMaxSample=800) == pytest.approx([0, 32, 64], abs=1)
+    assert grays(values, MinSample=0, MaxSample=800) == pytest.approx([0, 32, 64], abs=1)
     values = np.array([0.1, 0.2], np.float32)
-    assert greys(values, SMinSample=0.0, SMaxSample=0.8) == pytest.approx([32, 64], abs=1)
+    assert grays(values, SMinSample=0.0, SMaxSample=0.8) == pytest.approx([32, 64], abs=1)
 
 
 def test_wrong_or_full_stated_range_is_ignored():
     values = np.array([0, 2048, 4095], np.uint16)
-    assert greys(values, SMinSample=0, SMaxSample=100) == pytest.approx([0, 128, 255], abs=1)
-    assert greys(values, SMinSample=0, SMaxSample=65535) == pytest.approx([0, 128, 255], abs=1)
-    assert greys(values, SMinSample=9, SMaxSample=9) == pytest.approx([0, 128, 255], abs=1)
+    assert grays(values, SMinSample=0, SMaxSample=100) == pytest.approx([0, 128, 255], abs=1)
+    assert grays(values, SMinSample=0, SMaxSample=65535) == pytest.approx([0, 128, 255], abs=1)
+    assert grays(values, SMinSample=9, SMaxSample=9) == pytest.approx([0, 128, 255], abs=1)
 
 
 @pytest.mark.parametrize(("order", "code"), [("<", "I;16"), (">", "I;16B")])
@@ -317,10 +317,10 @@ def test_16_bit_pillow_images_of_both_byte_orders(order, code):
     assert found[0, :, 0].tolist() == [0, 128, 255]
 
 
-@pytest.mark.parametrize(("colour", "numbers"), [(0, (1000,)), (2, (1000, 2000, 3000))])
-def test_transparent_16_bit_colour_is_white(colour, numbers):
+@pytest.mark.parametrize(("color", "numbers"), [(0, (1000,)), (2, (1000, 2000, 3000))])
+def test_transparent_16_bit_color_is_white(color, numbers):
     clear = struct.pack(f">{len(numbers)}H", *numbers)
-    content = png(2, 1, 16, colour, b"\0" + clear + bytes(len(clear)), tRNS=clear)
+    content = png(2, 1, 16, color, b"\0" + clear + bytes(len(clear)), tRNS=clear)
     assert np.asarray(read_image(content)).tolist() == [[[255] * 3, [0] * 3]]
 
 
@@ -328,12 +328,12 @@ def test_transparent_16_bit_colour_is_white(colour, numbers):
 
 
 def test_interlaced_png_equals_the_plain_one():
-    grey = (np.arange(9)[:, None] * 20 + np.arange(11) * 3).astype(np.uint8)
+    gray = (np.arange(9)[:, None] * 20 + np.arange(11) * 3).astype(np.uint8)
     data, passes = b"", "0088 4088 0448 2044 0224 1022 0112"  # PNG specification, section 8.2
     for column, row, columns, rows in (map(int, each) for each in passes.split()):
-        data += b"".join(b"\0" + line.tobytes() for line in grey[row::rows, column::columns])
+        data += b"".join(b"\0" + line.tobytes() for line in gray[row::rows, column::columns])
     found = np.asarray(read_image(png(11, 9, 8, 0, data, interlaced=1)))
-    np.testing.assert_array_equal(found, np.stack([grey] * 3, 2))
+    np.testing.assert_array_equal(found, np.stack([gray] * 3, 2))
 
 
 def test_palette_entries_may_be_partly_transparent():
@@ -346,7 +346,7 @@ def test_palette_entries_may_be_partly_transparent():
     ("mode", "pixel", "expected"),
     [
         ("RGBA", (100, 0, 0, 128), (177, 127, 127)),
-        ("RGBa", (50, 0, 0, 128), (177, 127, 127)),  # its colours are multiplied with alpha
+        ("RGBa", (50, 0, 0, 128), (177, 127, 127)),  # its colors are multiplied with alpha
         ("LA", (100, 128), (177, 177, 177)),
         ("La", (50, 128), (177, 177, 177)),
         ("RGBX", (*RED, 7), RED),
@@ -397,7 +397,7 @@ def test_lab_tiff_is_converted_to_srgb(lab):
     assert found.tolist() == pytest.approx(srgb_of_lab(*lab), abs=3)
 
 
-# --- colour profiles -----------------------------------------------------------------------------
+# --- color profiles -----------------------------------------------------------------------------
 
 
 def fixed(*numbers):
@@ -454,17 +454,17 @@ def cmyk_profile():
         "".join(ink for ink, there in zip("CMYK", bits, strict=True) if there)
         for bits in np.ndindex(2, 2, 2, 2)
     ]
-    colours = [
+    colors = [
         (round(L * 2.55), round(a) + 128, round(b) + 128) for L, a, b in map(ink_lab, corners)
     ]
     ramp = bytes(range(256))
     head = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    table = head + ramp * 4 + bytes(np.array(colours, np.uint8)) + ramp * 3
+    table = head + ramp * 4 + bytes(np.array(colors, np.uint8)) + ramp * 3
     return profile(b"CMYK", b"Lab ", b"prtr", wtpt=xyz_tag(*WHITE_D50), A2B0=table)
 
 
 def filled(mode, pixel, form="PNG", size=(16, 16), **options):
-    """What is read of an image of one colour."""
+    """What is read of an image of one color."""
     found = np.asarray(read_image(saved(Image.new(mode, size, pixel), form, **options)))
     return found.reshape(-1, 3).mean(0).tolist()
 
@@ -472,7 +472,7 @@ def filled(mode, pixel, form="PNG", size=(16, 16), **options):
 @pytest.mark.parametrize("space", PRIMARIES)
 @pytest.mark.parametrize("pixel", [(200, 100, 50), (110, 150, 120), (128, 128, 128), (255, 0, 0)])
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
-def test_colour_profile_is_converted_to_srgb(space, pixel, form):
+def test_color_profile_is_converted_to_srgb(space, pixel, form):
     columns = PRIMARIES[space]
     expected = srgb_of_xyz(columns.T @ (np.array(pixel) / 255) ** (563 / 256))
     exact = {"lossless": True} if form == "WEBP" else {}
@@ -481,7 +481,7 @@ def test_colour_profile_is_converted_to_srgb(space, pixel, form):
     assert max(np.abs(np.array(pixel) - found)) > 4 or pixel in [(128, 128, 128), (255, 0, 0)]
 
 
-def test_grey_image_with_grey_or_rgb_profile():
+def test_gray_image_with_gray_or_rgb_profile():
     linear = profile(b"GRAY", wtpt=xyz_tag(*WHITE_D50), kTRC=gamma_tag(1))
     expected = srgb_of_xyz(WHITE_D50 * 128 / 255)
     assert filled("L", 128, icc_profile=linear) == pytest.approx(expected, abs=2)

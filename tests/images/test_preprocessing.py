@@ -17,8 +17,8 @@ def bands(width: int, height: int, *, upright: bool) -> Image.Image:
     """Return red, green and blue thirds, side by side or stacked."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     axis = 1 if upright else 0
-    for band, colour in zip(np.array_split(pixels, 3, axis=axis), (RED, GREEN, BLUE), strict=True):
-        band[:] = colour
+    for band, color in zip(np.array_split(pixels, 3, axis=axis), (RED, GREEN, BLUE), strict=True):
+        band[:] = color
     return Image.fromarray(pixels)
 
 
@@ -55,17 +55,17 @@ def test_pixels_are_antialiased(interpolation: str) -> None:
 
 
 @pytest.mark.parametrize("upright", [True, False])
-def test_squeeze_keeps_all_and_crop_keeps_the_centre(upright: bool) -> None:
+def test_squeeze_keeps_all_and_crop_keeps_the_center(upright: bool) -> None:
     image = bands(300, 100, upright=True) if upright else bands(100, 300, upright=False)
     whole = Preprocessing(size=30, fit="squeeze").pixels(image)
-    centre = Preprocessing(size=30, fit="crop").pixels(image)
+    center = Preprocessing(size=30, fit="crop").pixels(image)
     line = whole[:, 15, :] if upright else whole[:, :, 15]
     assert [line[:, at].tolist() for at in (4, 15, 25)] == [list(RED), list(GREEN), list(BLUE)]
-    inner = centre[:, 3:-3, 3:-3].flatten(1)  # the filter mixes colours at the edge
+    inner = center[:, 3:-3, 3:-3].flatten(1)  # the filter mixes colors at the edge
     assert inner.unique(dim=1).flatten().tolist() == list(GREEN)
 
 
-def test_crop_of_a_long_strip_equals_its_centre() -> None:
+def test_crop_of_a_long_strip_equals_its_center() -> None:
     strip, size = noise(3000, 40), 20
     middle = strip.crop((1480, 0, 1520, 40))
     crop = Preprocessing(size=size, fit="crop")

@@ -24,7 +24,7 @@ def test_extend_vocabulary_keeps_scores_of_old_words(tied):
     with torch.no_grad():
         before, _ = decoder.step(torch.tensor([1, 4]), decoder.start(features))
         after, _ = larger.step(torch.tensor([1, 4]), larger.start(features))
-    # Only the normalisation of the softmax changes.
+    # Only the normalization of the softmax changes.
     difference = before - after[:, :OLD]
     torch.testing.assert_close(difference, difference[:, :1].expand(-1, OLD))
     assert not torch.equal(larger.embedding.weight[OLD], larger.embedding.weight[OLD + 1])

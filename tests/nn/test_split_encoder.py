@@ -9,7 +9,7 @@ from captioning.nn.split_encoder import split_encoder
 
 
 def build_encoder(name, size=64):
-    """An encoder whose batch normalisation does not have its default statistics."""
+    """An encoder whose batch normalization does not have its default statistics."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(name, weights=None, image_size=size))
     with torch.no_grad():
