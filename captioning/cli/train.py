@@ -12,28 +12,45 @@ For example:
 """
 
 import argparse
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from datetime import timedelta
 from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TimeRemainingColumn
 
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
 from captioning.messages import format_count
 from captioning.nn.presets import PRESETS, preset
-from captioning.training import Progress as TrainingProgress
+from captioning.training import Progress as StepProgress
 from captioning.training import RunConfig, TrainingCallback, train
 from captioning.training.memory import disable_malloc_trim
 
+_MIN_INTERVAL = 30.0  # seconds between two lines of progress, in the first ten minutes
+_LINE = {
+    "images": "Encoded {} images",
+    "training": "Step {}",
+    "validation": "Captioned {} validation images",
+}
+_DIVISOR = 20  # later, the interval is the time so far divided by this
 
-class _Bars:
-    """Progress bars on standard error: encoded images, and training steps."""
 
-    def __init__(self, console: Console) -> None:
+class TrainingProgressReport:
+    """Progress of a run on standard error: bars in a terminal, otherwise a line now and then.
+
+    Args:
+        console: Console of standard error.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
-        self.progress = Progress(
+        self.clock = clock
+        self.bars = Progress(
             "{task.description}",
             BarColumn(bar_width=8),  # all columns fit into 80 characters
             MofNCompleteColumn(),
@@ -41,38 +58,64 @@ class _Bars:
             "left",
             TimeRemainingColumn(),
             console=console,
+            get_time=clock,
             disable=not console.is_terminal,
             redirect_stdout=False,
         )
-        self.encoding: TaskID | None = None
-        self.training: TaskID | None = None
-
-    def on_encode(self, done: int, total: int) -> None:
-        if self.encoding is None and done == total:
-            return  # another process encoded them
-        if self.encoding is None:
-            self.encoding = self.progress.add_task("images", total=total, rate="")
-            if not self.console.is_terminal:  # there is no bar
-                images = format_count(total - done, "image")
-                self.console.print(f"Encoding {images}. The features are cached.")
-        self.progress.update(self.encoding, completed=done, total=total)
-        if done == total:
-            self.encoding = None
-
-    def on_resume(self, done: int, total: int) -> None:
-        self.progress.update(self._training_task(total), completed=done)
-
-    def on_step(self, state: TrainingProgress) -> None:
-        self.progress.update(
-            self._training_task(state.steps),
-            completed=state.step,
-            rate=f"{state.captions_per_second:.0f} captions/s, loss {state.loss:.3f}",
+        self.tasks: dict[str, TaskID] = {}
+        self.start = self.printed = clock()
+        self.callback = TrainingCallback(
+            on_message=console.print,
+            on_encode=self._on_encode,
+            on_step=self._on_step,
+            on_validate=self._on_validate,
+            on_resume=self._on_resume,
         )
 
-    def _training_task(self, total: int) -> TaskID:
-        if self.training is None:
-            self.training = self.progress.add_task("training", total=total, rate="")
-        return self.training
+    def _on_encode(self, done: int, total: int) -> None:
+        if "images" not in self.tasks and done == total:
+            return  # another process encoded them
+        if "images" not in self.tasks and not self.console.is_terminal:
+            images = format_count(total - done, "image")
+            self.console.print(f"Encoding {images}. The features are cached.")
+        self._update("images", done, total)
+
+    def _on_validate(self, done: int, total: int) -> None:
+        self._update("validation", done, total)
+
+    def _on_resume(self, done: int, total: int) -> None:
+        self._update("training", done, total)
+
+    def _on_step(self, state: StepProgress) -> None:
+        rate = f"{state.captions_per_second:.0f} captions/s, loss {state.loss:.3f}"
+        self._update("training", state.step, state.steps, rate)
+
+    def _update(self, name: str, done: int, total: int, rate: str = "") -> None:
+        if name not in self.tasks:
+            # The speed is that of this session: work of an earlier one does not count.
+            self.tasks[name] = self.bars.add_task(name, total=total, completed=done, rate=rate)
+        task = self.bars.tasks[self.bars.task_ids.index(self.tasks[name])]
+        self.bars.update(task.id, completed=done, total=total, rate=rate)
+        if not self.console.is_terminal and self._is_due():
+            self._print_line(task)
+        if done == total and name != "training":
+            self.bars.update(task.id, visible=name == "images")
+            del self.tasks[name]  # the next split, or the next epoch
+
+    def _is_due(self) -> bool:
+        """Whether to print a line. The intervals grow, so that long runs have short logs."""
+        now = self.clock()
+        if now - self.printed < max(_MIN_INTERVAL, (now - self.start) / _DIVISOR):
+            return False
+        self.printed = now
+        return True
+
+    def _print_line(self, task: Task) -> None:
+        parts = [_LINE[task.description].format(f"{task.completed:,.0f} of {task.total:,.0f}")]
+        parts += [task.fields["rate"]] if task.fields["rate"] else []
+        if task.time_remaining:
+            parts.append(f"{timedelta(seconds=math.ceil(task.time_remaining))} left")
+        self.console.print(f"{', '.join(parts)}.")
 
 
 def split_preset(arguments: Sequence[str]) -> tuple[list[str], Callable[..., RunConfig]]:
@@ -107,16 +150,10 @@ def run(config: RunConfig) -> int:
     """Train, and return the exit code."""
     console = stderr_console()
     disable_malloc_trim()
-    bars = _Bars(console)
-    callback = TrainingCallback(
-        on_message=console.print,
-        on_encode=bars.on_encode,
-        on_step=bars.on_step,
-        on_resume=bars.on_resume,
-    )
+    report = TrainingProgressReport(console)
     try:
-        with bars.progress:
-            result = train(config, callback)
+        with report.bars:
+            result = train(config, report.callback)
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130

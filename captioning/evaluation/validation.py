@@ -1,7 +1,7 @@
 """Captions that a cached model generates for a split, and the perplexity of the references."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -43,6 +43,7 @@ def caption_features(
     method: SearchMethod,
     *,
     reranker: NgramReranker | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Return the best caption of each cached image.
 
@@ -53,6 +54,8 @@ def caption_features(
         vocabulary: Vocabulary of the decoder.
         method: The search.
         reranker: N-gram reranking of the model; needed by searches with a ``rerank_weight``.
+        on_progress: Called with the number of captioned images and the number of all images, after
+            each batch.
     """
     decoder = cached_model.decoder
     constraints = TokenConstraints.resolve(method, vocabulary)
@@ -69,6 +72,7 @@ def caption_features(
                 rerank=None if reranker is None else reranker.prepare(features.vector),
             )
             captions += [join_words(vocabulary.decode(beam[0].tokens)) for beam in beams]
+            on_progress(len(captions), len(rows))
     return captions
 
 

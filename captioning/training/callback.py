@@ -56,10 +56,13 @@ class TrainingCallback:
         on_encode: Called with the number of images encoded so far, and the number of all images.
             With online augmentation, images are counted when their pixels are read.
         on_step: Called after each step.
+        on_validate: Called with the number of validation images captioned so far, and the number
+            of all, after each batch.
         on_resume: Called with the number of steps done before, and the number of all steps.
     """
 
     on_message: Callable[[str], None] = lambda text: None
     on_encode: Callable[[int, int], None] = lambda done, total: None
     on_step: Callable[[Progress], None] = lambda progress: None
+    on_validate: Callable[[int, int], None] = lambda done, total: None
     on_resume: Callable[[int, int], None] = lambda done, total: None

@@ -163,7 +163,12 @@ class _Run:
         split = self.prepared.validation
         rows = split.readable
         texts = caption_features(
-            self.trainer.model_to_save, split.cache, rows, self.prepared.vocabulary, Greedy()
+            self.trainer.model_to_save,
+            split.cache,
+            rows,
+            self.prepared.vocabulary,
+            Greedy(),
+            on_progress=self.callback.on_validate,
         )
         captions = dict(zip(rows, texts, strict=True))
         if len(split.sources) > 1:
