@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
+from typing import Any, BinaryIO, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -87,7 +87,7 @@ def parse_json(
         content: Any = json.loads(text, object_pairs_hook=_refuse_repeats)
         _check_depth(content)
         if kind is dict:
-            value = content
+            return cast(T, content)  # it has no fields, so no name can be wrong
         for problem in _name_problems(content, value, "", require_all):
             raise ValueError(problem)
     except msgspec.ValidationError as reason:
