@@ -10,8 +10,11 @@ from captioning.metrics.resampling import draw_weights, resample_scores, swap_sc
 from captioning.metrics.score_inputs import (
     Candidates,
     References,
+    check_pairing,
+    explain_arguments,
     normalize_candidates,
     normalize_references,
+    select_common,
 )
 from captioning.metrics.scores import SCORE_NAMES, Scores, score
 
@@ -47,6 +50,8 @@ class Comparison:
     """Difference of each defined score, by its name (``"bleu_4"``, ``"cider"``)."""
     samples: int
     seed: int
+    notes: tuple[str, ...] = ()
+    """Notes on the scores of both systems; see :attr:`Scores.notes`."""
 
     def __repr__(self) -> str:
         return self.table()
@@ -60,9 +65,11 @@ class Comparison:
                 f"{SCORE_NAMES[name]:<8} {100 * d.a:7.2f} {100 * d.b:7.2f} {100 * d.delta:+7.2f}"
                 f"   {interval:<18} {d.p_bootstrap:.4f}   {d.p_randomization:.4f}"
             )
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{self.a.signature}|samples:{self.samples}|seed:{self.seed}"])
 
 
+@explain_arguments
 def compare(
     a: Candidates,
     b: Candidates,
@@ -71,6 +78,7 @@ def compare(
     document_frequency: DocumentFrequency | None = None,
     samples: int = 1000,
     seed: int = 0,
+    subset: bool = False,
 ) -> Comparison:
     """Compare two systems on the same images.
 
@@ -86,12 +94,18 @@ def compare(
         samples: Samples of each test. The smallest possible p-value of the bootstrap
             is 2 / (1 + ``samples``).
         seed: Seed of the random samples.
+        subset: Compare only the images that have both candidates and references.
 
     Raises:
         ScoreError: A system cannot be scored, or ``samples`` or ``seed`` is out of range.
     """
     a, b = normalize_candidates(a, "a"), normalize_candidates(b, "b")
     references = normalize_references(references)  # a generator can be read only once
+    note = ""
+    if subset:
+        note, references, (a, b) = select_common(references, a, b)
+    check_pairing(a, references, "a")
+    check_pairing(b, references, "b")
     scores_a = score(a, references, document_frequency=document_frequency)
     scores_b = score(b, references, document_frequency=document_frequency)
     names = list(scores_a.values)
@@ -109,7 +123,11 @@ def compare(
         )
         for name in names
     }
-    return Comparison(scores_a, scores_b, differences, samples, seed)
+    notes = [note] if note else []
+    notes += [text for text in scores_a.notes if text in scores_b.notes]
+    for name, ours, theirs in (("A", scores_a, scores_b), ("B", scores_b, scores_a)):
+        notes += [f"{name}: {text}" for text in ours.notes if text not in theirs.notes]
+    return Comparison(scores_a, scores_b, differences, samples, seed, tuple(notes))
 
 
 def _test_difference(a: float, b: float, sampled: np.ndarray, swapped: np.ndarray) -> Difference:

@@ -1,19 +1,42 @@
 """Conversion and checks of the candidates and references that callers pass."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from captioning.errors import ScoreError
 from captioning.messages import format_count
 from captioning.metrics.ngrams import ImageId
 
-Candidates = Mapping[ImageId, str | Sequence[str]] | pd.Series
-"""A caption for each image id. As in pycocoevalcap, it may be a list of that one caption."""
-References = Mapping[ImageId, Iterable[str]] | pd.Series
-"""One or more captions for each image id: any iterable, generators included."""
+Candidates = Mapping[ImageId, str | Sequence[Any] | Mapping[str, Any]] | pd.Series
+"""A caption for each image id. As in pycocoevalcap, it may be a list of that one caption, and
+``{"caption": text}`` may replace a caption."""
+References = Mapping[ImageId, Iterable[Any]] | pd.Series
+"""One or more captions for each image id: any iterable, generators included. As in pycocoevalcap,
+``{"caption": text}`` may replace a caption."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def explain_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Name the arguments of a function in the error for an unknown one, such as ``predictions``."""
+    known = list(inspect.signature(function).parameters)
+    name = function.__name__
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if unknown := [argument for argument in kwargs if argument not in known]:
+            raise TypeError(
+                f"{name}() has no argument {unknown[0]!r}. Its arguments are {', '.join(known)}: "
+                f"see help(captioning.{name})."
+            )
+        return function(*args, **kwargs)
+
+    return call
 
 
 def normalize_candidates(given: Candidates, name: str = "candidates") -> dict[ImageId, str]:
@@ -27,15 +50,17 @@ def normalize_candidates(given: Candidates, name: str = "candidates") -> dict[Im
         ScoreError: The argument is not a mapping, or an image does not have exactly one caption.
     """
     candidates = {}
-    for image, caption in _as_mapping(given, name).items():
-        if isinstance(caption, (list, tuple, np.ndarray)):
-            if len(caption) != 1:
-                raise ScoreError(
-                    f"Image {image!r} has {format_count(len(caption), 'caption')} in {name}, but "
-                    "must have one. Give {id: caption}."
-                )
-            caption = caption[0]  # noqa: PLW2901
-        candidates[image] = caption
+    for image, value in _as_mapping(given, name).items():
+        captions = _as_captions(value)
+        if len(captions) != 1:
+            advice = "If candidates and references are swapped, exchange them."
+            if captions and all(isinstance(text, str) and " " not in text for text in captions):
+                advice = "If they are the words of one caption, join them: ' '.join(words)."
+            raise ScoreError(
+                f"Image {image!r:.80} has {format_count(len(captions), 'caption')} in {name}, but "
+                f"must have one. Give {{id: caption}}. {advice}"
+            )
+        candidates[image] = captions[0]
     return candidates
 
 
@@ -46,20 +71,32 @@ def normalize_references(given: References) -> dict[ImageId, list[str]]:
         ScoreError: The argument is not a mapping, or its values are not lists of captions.
     """
     references = {}
-    for image, captions in _as_mapping(given, "references").items():
-        if isinstance(captions, str):
+    for image, value in _as_mapping(given, "references").items():
+        if isinstance(value, str):
             raise ScoreError(
-                f"The references of image {image!r} are one string. Give a list of captions: "
+                f"The references of image {image!r:.80} are one string. Give a list of captions: "
                 "[caption]."
             )
-        try:
-            references[image] = list(captions)
-        except TypeError:
+        if not (_is_list(value) or isinstance(value, Mapping)):
             raise ScoreError(
-                f"Expected a list of captions as references of image {image!r}, found "
-                f"{captions!r:.80}. Give {{id: [caption, ...]}}."
-            ) from None
+                f"Expected a list of captions as references of image {image!r:.80}, found "
+                f"{value!r:.80}. Give {{id: [caption, ...]}}."
+            )
+        references[image] = _as_captions(value)
     return references
+
+
+def _as_captions(value: Any) -> list[Any]:
+    """Return the captions of one image, taken out of the dictionaries that pycocoevalcap uses."""
+    return [
+        entry["caption"] if isinstance(entry, Mapping) and "caption" in entry else entry
+        for entry in (value if _is_list(value) else [value])
+    ]
+
+
+def _is_list(value: object) -> bool:
+    is_scalar = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0
+    return isinstance(value, Iterable) and not is_scalar
 
 
 def _as_mapping(given: Candidates | References, name: str) -> Mapping[ImageId, Any]:
@@ -71,6 +108,12 @@ def _as_mapping(given: Candidates | References, name: str) -> Mapping[ImageId, A
                 "references, join the rows to lists: column.groupby(level=0).agg(list)."
             )
         return given.to_dict()
+    if isinstance(given, pd.DataFrame):
+        raise ScoreError(
+            f"{name} is a DataFrame. Give one of its columns, with the image ids as index: "
+            "frame.set_index('image_id')['caption']. For references, join the rows of an image: "
+            "frame.groupby('image_id')['caption'].agg(list)."
+        )
     if not isinstance(given, Mapping):
         is_references = name == "references"
         content = "a list of captions" if is_references else "a caption"
@@ -83,10 +126,42 @@ def _as_mapping(given: Candidates | References, name: str) -> Mapping[ImageId, A
     return given
 
 
+def select_common(
+    references: dict[ImageId, list[str]], *systems: dict[ImageId, str]
+) -> tuple[str, dict[ImageId, list[str]], list[dict[ImageId, str]]]:
+    """Keep the images that have references and a candidate of every system.
+
+    Returns:
+        A note on the number of images, empty if all are kept; the references; and the candidates
+        of each system. If no image can be kept, all are returned.
+    """
+    common = [image for image in references if all(image in system for system in systems)]
+    counts = [len(references), *map(len, systems)]
+    if not common or set(counts) == {len(common)}:
+        return "", references, list(systems)
+    note = (
+        f"Scored {format_count(len(common), 'image')}, all that have references and a candidate. "
+        f"References were given for {counts[0]:,}, candidates for "
+        f"{' and '.join(f'{count:,}' for count in counts[1:])}."
+    )
+    return (
+        note,
+        {image: references[image] for image in common},
+        [{image: system[image] for image in common} for system in systems],
+    )
+
+
 def check_pairing(
-    candidates: Mapping[ImageId, str], references: Mapping[ImageId, list[str]]
+    candidates: Mapping[ImageId, str],
+    references: Mapping[ImageId, list[str]],
+    name: str = "candidates",
 ) -> None:
     """Check that candidates and references can be scored together.
+
+    Args:
+        candidates: A caption for each image id.
+        references: Captions for each image id.
+        name: Name of the candidates in messages.
 
     Raises:
         ScoreError: The ids differ, an image has no reference, a caption is not a string, or there
@@ -97,35 +172,43 @@ def check_pairing(
     missing = [i for i in references if i not in candidates]
     extra = [i for i in candidates if i not in references]
     if missing or extra:
-        raise ScoreError(_describe_mismatch(missing, extra))
+        raise ScoreError(_describe_mismatch(name, missing, extra, len(references) - len(missing)))
     for i, captions in references.items():
         if not captions:
-            raise ScoreError(f"Image {i!r} has no reference. Remove it, or give it a caption.")
-        wrong = [c for c in (candidates[i], *captions) if not isinstance(c, str)]
-        if wrong:
-            raise ScoreError(
-                f"A caption of image {i!r} is {wrong[0]!r}, not a string. "
-                "Give candidates as {id: caption} and references as {id: [caption, ...]}."
-            )
+            raise ScoreError(f"Image {i!r:.80} has no reference. Remove it, or give it a caption.")
+        for caption in (candidates[i], *captions):
+            if not isinstance(caption, str):
+                raise ScoreError(
+                    f"A caption of image {i!r:.80} is {caption!r:.80}, not a string. "
+                    f"{_advise_on_type(caption)}"
+                )
 
 
-def _describe_mismatch(missing: list[ImageId], extra: list[ImageId]) -> str:
+def _advise_on_type(caption: object) -> str:
+    if isinstance(caption, bytes):
+        return "Decode it: caption.decode()."
+    if isinstance(caption, Sequence):
+        return "If these are the words of one caption, join them: ' '.join(words)."
+    return "Give a string, or leave the image out."
+
+
+def _describe_mismatch(name: str, missing: list[ImageId], extra: list[ImageId], common: int) -> str:
     by_text = {str(i): i for i in missing}
-    if by_text.keys() == {str(i) for i in extra}:
-        return (
-            "The ids of candidates and references differ only in type, such as "
-            f"{extra[0]!r} and {by_text[str(extra[0])]!r}. Give both as one type."
-        )
+    for i in extra:
+        if str(i) in by_text:
+            return (
+                f"The ids of {name} and references differ in type, such as "
+                f"{i!r:.80} and {by_text[str(i)]!r:.80}. Give both as one type."
+            )
     parts = [
-        f"{format_count(len(ids), noun)} without {lack} (such as {ids[0]!r})"
+        f"{format_count(len(ids), noun)} without {lack} (such as {ids[0]!r:.80})"
         for ids, noun, lack in (
             (missing, "image", "a candidate"),
             (extra, "candidate", "references"),
         )
         if ids
     ]
-    return (
-        f"Candidates and references have different image ids: {', '.join(parts)}. Give one "
-        "candidate for each image of the references, under the same id (1 and '1' are different "
-        "ids)."
-    )
+    advice = "Give one candidate for each image of the references, under the same id"
+    if common:
+        advice += f", or subset=True to score the {format_count(common, 'image')} with both"
+    return f"The image ids of {name} and references differ: {', '.join(parts)}. {advice}."

@@ -1,6 +1,6 @@
 """Scores of captions with their intervals, notes and signature."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -14,14 +14,17 @@ from captioning.metrics.bleu import BleuCounts, compute_bleu, count_bleu
 from captioning.metrics.cider import DocumentFrequency, compute_cider_d
 from captioning.metrics.java import check_java, compute_java_scores
 from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_spaces
+from captioning.metrics.notes import find_notes
 from captioning.metrics.resampling import BLEU_COLUMNS, Interval, draw_weights, resample_scores
 from captioning.metrics.rouge import compute_rouge_l
 from captioning.metrics.score_inputs import (
     Candidates,
     References,
     check_pairing,
+    explain_arguments,
     normalize_candidates,
     normalize_references,
+    select_common,
 )
 from captioning.text.tokenizer import tokenize_lines
 
@@ -60,7 +63,7 @@ class Scores:
     signature: str
     """All choices that affect the scores, on one line."""
     notes: tuple[str, ...] = ()
-    """Remarks about undefined scores and empty captions."""
+    """Why a score is undefined or 0, and signs of a mistake in the captions."""
     meteor: float | None = None
     """None if not requested (see :mod:`captioning.metrics.java`)."""
     spice: float | None = None
@@ -147,12 +150,14 @@ class Scores:
         return "\n".join(lines)
 
 
+@explain_arguments
 def score(
     candidates: Candidates,
     references: References,
     *,
     document_frequency: DocumentFrequency | None = None,
     java: Sequence[str] = (),
+    subset: bool = False,
 ) -> Scores:
     """Score one caption for each image against its references.
 
@@ -164,12 +169,17 @@ def score(
         references: One or more captions for each of the same ids, as a mapping or a Series.
         document_frequency: Word frequencies for CIDEr. None counts them over the references.
         java: Further metrics that need Java: ``"meteor"``, ``"spice"``.
+        subset: Score only the images that have a candidate and references. By default, all must
+            have both.
 
     Raises:
         ScoreError: An argument is not a mapping, the ids differ, an image does not have exactly
             one candidate or has no reference, or there are no images.
     """
     candidates, references = normalize_candidates(candidates), normalize_references(references)
+    note = ""
+    if subset:
+        note, references, (candidates,) = select_common(references, candidates)
     check_pairing(candidates, references)
     if java:
         check_java(java)
@@ -178,7 +188,9 @@ def score(
     words = tokenize_lines([candidates[i] for i in ids])
     words += tokenize_lines([caption for i in ids for caption in references[i]])
     image_index = np.concatenate([np.arange(len(ids)), np.repeat(np.arange(len(ids)), counts)])
-    scores = _score_words(words, image_index, ids, candidates, document_frequency)
+    scores = _score_words(words, image_index, candidates, references, document_frequency)
+    if note:
+        scores = replace(scores, notes=(note, *scores.notes))
     if java:
         printable = [[_replace_surrogates(word) for word in caption] for caption in words]
         added = compute_java_scores(java, printable, image_index, len(ids))
@@ -196,10 +208,11 @@ def score(
 def _score_words(
     words: list[list[str]],
     image_index: np.ndarray,
-    ids: list[Hashable],
     candidates: Mapping[ImageId, str],
+    references: Mapping[ImageId, list[str]],
     frequency: DocumentFrequency | None,
 ) -> Scores:
+    ids = list(references)
     n = len(ids)
     split = [split_at_spaces(caption) for caption in words]
     ngrams = count_ngrams(split)
@@ -228,29 +241,13 @@ def _score_words(
         counts=counts,
         per_image=table,
         signature=_build_signature(np.bincount(image_index[n:]), frequency),
-        notes=_build_notes(has_cider, rows[:, 8], ids),
+        notes=find_notes(candidates, references, rows, cider),
     )
 
 
 def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates by ``?``, because pandas and Java cannot hold them."""
     return text.encode(errors="replace").decode()
-
-
-def _build_notes(has_cider: bool, lengths: np.ndarray, ids: list[Hashable]) -> tuple[str, ...]:
-    notes = []
-    if not has_cider:
-        notes.append(
-            "CIDEr is undefined for one image, because it weighs words by their frequency among "
-            "images. Score more images, or give a document frequency file."
-        )
-    empty = np.flatnonzero(lengths == 0)
-    if len(empty):
-        notes.append(
-            f"Candidates without words: {len(empty):,} of {len(ids):,} (such as image "
-            f"{ids[empty[0]]!r}). Their scores are 0."
-        )
-    return tuple(notes)
 
 
 def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency | None) -> str:

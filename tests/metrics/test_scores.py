@@ -55,21 +55,6 @@ def test_scores_equal_pycocoevalcap(candidates, references):
         assert scores.per_image[name].to_numpy() == pytest.approx(truth[name][1], abs=1e-8)
 
 
-def test_score_one_image_leaves_cider_undefined():
-    scores = score(*make_captions(3, 1))
-    assert scores.cider is None
-    assert scores.per_image["cider"].isna().all()
-    assert "CIDEr is undefined for one image" in scores.notes[0]
-    assert "n/a" in scores.table()
-
-
-@pytest.mark.parametrize("text", ["", " ", "."])
-def test_score_empty_candidates_are_noted(text):
-    _, references = make_captions(4, 5)
-    scores = score(dict.fromkeys(references, text), references)
-    assert "Candidates without words: 5 of 5 (such as image 0)" in scores.notes[0]
-
-
 def test_bleu_equals_nltk():
     candidates, references = make_captions(5, 60)
     ids = [i for i in references if len(tokenize(candidates[i])) >= 4]
@@ -199,11 +184,19 @@ def test_document_frequency_of_one_image_is_refused():
 # Types of arguments
 
 
+def as_entries(captions):
+    """Return captions as the scorers of pycocoevalcap take them before tokenization."""
+    lists = {i: [c] if isinstance(c, str) else c for i, c in captions.items()}
+    return {i: [{"image_id": i, "caption": c} for c in of_image] for i, of_image in lists.items()}
+
+
 @pytest.mark.parametrize(
     ("convert_candidates", "convert_references"),
     [
         (pd.Series, pd.Series),
         (lambda c: {i: [text] for i, text in c.items()}, dict),
+        *((as_entries, kind) for kind in (dict, as_entries)),
+        (lambda c: {i: {"caption": text} for i, text in c.items()}, dict),
         *(
             (dict, lambda references, kind=kind: {i: kind(r) for i, r in references.items()})
             for kind in (np.array, pd.Series, tuple, iter, lambda r: (c for c in r))
@@ -239,16 +232,25 @@ def test_score_argument_not_a_mapping_is_refused(given, monkeypatch):
         ({}, {}, "no references"),
         ({1: "a"}, {1: ["a"], 2: ["b"]}, r"1 image without a candidate \(such as 2\)"),
         ({1: "a", 3: "b"}, {1: ["a"]}, r"1 candidate without references \(such as 3\)"),
-        ({"1": "a", 2: "b"}, {1: ["a"]}, "1 and '1' are different"),
-        ({"1": "a"}, {1: ["a"]}, "differ only in type, such as '1' and 1. Give both as one type"),
-        ({1: "a", "2": "b"}, {1: ["a"], 2: ["b"]}, "differ only in type, such as '2' and 2"),
+        ({1: "a", 2: "b"}, {2: ["b"], 3: ["c"]}, "subset=True to score the 1 image with both"),
+        ({"1": "a"}, {1: ["a"]}, "differ in type, such as '1' and 1. Give both as one type"),
+        ({1: "a", "2": "b"}, {1: ["a"], 2: ["b"]}, "differ in type, such as '2' and 2"),
         ({1: "a"}, {1: []}, "Image 1 has no reference"),
         ({1: "a", 2: "b"}, {1: np.array(["a"]), 2: np.array([])}, "Image 2 has no reference"),
         ({1: "a"}, {1: "a dog"}, "The references of image 1 are one string"),
         ({1: "a"}, {1: 5}, "list of captions as references of image 1, found 5"),
         ({1: ["a", "b"]}, {1: ["a"]}, "Image 1 has 2 captions in candidates, but must have one"),
+        ({1: ["a a", "b"]}, {1: ["c"]}, "If candidates and references are swapped, exchange them"),
+        ({1: ["a", "dog"]}, {1: ["a dog"]}, r"words of one caption, join them: ' '\.join\(words\)"),
+        ({1: "a"}, {1: [["a", "dog"]]}, r"\['a', 'dog'\], not a string.*' '\.join\(words\)"),
         ({1: []}, {1: ["a"]}, "Image 1 has 0 captions in candidates"),
         ({1: None}, {1: ["a"]}, "A caption of image 1 is None, not a string"),
+        ({1: float("nan")}, {1: ["a"]}, "A caption of image 1 is nan, not a string"),
+        ({1: b"a"}, {1: ["a"]}, r"is b'a', not a string\. Decode it: caption\.decode\(\)"),
+        ({1: "a"}, {1: b"a"}, "list of captions as references of image 1, found b'a'"),
+        ({1: "a"}, {1: {"text": "a"}}, "is {'text': 'a'}, not a string"),
+        ({1: np.array("a")}, {1: ["a"]}, "not a string. Give a string, or leave the image out"),
+        (pd.DataFrame({"a": [1]}), {1: ["a"]}, r"frame\.set_index\('image_id'\)"),
         (pd.Series(["a", "b"], index=[2, 2]), {2: ["a"]}, "more than one row for image 2"),
     ],
 )
