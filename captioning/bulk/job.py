@@ -14,6 +14,7 @@ from captioning.bulk.journal import Journal, JournalEntry, file_stamp
 from captioning.bulk.rows import (
     Existing,
     RelativeNames,
+    describe_kept_caption,
     keeps_output,
     row_of_result,
     write_row,
@@ -41,6 +42,8 @@ class JobCounts:
     """Images whose caption comes from an earlier run."""
     skipped: int = 0
     """Images whose own output has a caption already."""
+    kept_caption: str = ""
+    """A sentence that quotes the caption of the first skipped image."""
 
     @property
     def done(self) -> int:
@@ -116,6 +119,9 @@ class CaptionJob:
         """Yield the images that need a caption; queue all that need a row."""
         for image in images:
             if keeps_output(self.output.writer, image.name, self.output.existing):
+                if not self.counts.skipped:
+                    writer = self.output.writer
+                    self.counts.kept_caption = describe_kept_caption(writer, image.name)
                 self.counts.skipped += 1
                 continue
             pending = self._look_up(image.name)

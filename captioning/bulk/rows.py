@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,13 @@ from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.errors import OutputError
 from captioning.files import resolve_link
 from captioning.inference.results import CaptionResult
+from captioning.messages import escape_unprintable
 
 Existing = Literal["keep", "replace", "append"]
 """For one output per image: skip images that have captions, replace these, or append to them."""
+
+
+_MAX_QUOTE = 80
 
 
 class RelativeNames:
@@ -67,6 +72,17 @@ def row_of_result(
 def keeps_output(writer: Writer, image: str, existing: Existing) -> bool:
     """Return whether the output of an image has a caption that stays as it is."""
     return existing == "keep" and isinstance(writer, ImageWriter) and writer.has_caption(image)
+
+
+def describe_kept_caption(writer: Writer, image: str) -> str:
+    """Return a sentence that quotes the caption of an image; empty if it cannot be read."""
+    captions: list[str] = []
+    if isinstance(writer, ImageWriter):
+        with suppress(OutputError):
+            captions = writer.read_captions(image)
+    text = escape_unprintable(" ".join(captions))
+    quote = text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}..."
+    return f"The caption of {escape_unprintable(image)!r} is {quote!r}." if text else ""
 
 
 def write_row(writer: Writer, row: CaptionRow, existing: Existing) -> CaptionRow:

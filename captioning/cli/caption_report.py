@@ -97,13 +97,15 @@ class FailureList:
             console.print(f"  ... and {others:,} more{advice}")
 
 
-def print_skipped(console: Console, skipped: int) -> None:
-    """Print how many images keep their captions."""
+def print_skipped(console: Console, skipped: int, kept_caption: str = "") -> None:
+    """Print how many images keep their captions, and a sentence with one of these."""
     if skipped:
-        console.print(
-            f"Skipped {format_count(skipped, 'image')} with existing captions. "
-            "Use --overwrite to replace them, or --append to add to them."
+        sentences = (
+            f"Skipped {format_count(skipped, 'image')} with existing captions.",
+            kept_caption,
+            "Use --overwrite to replace them, or --append to add to them.",
         )
+        console.print(" ".join(filter(None, sentences)))
 
 
 class RunReport:
@@ -136,7 +138,7 @@ class RunReport:
         if self.ignored.files:
             files = format_count(self.ignored.files, "file")
             self.console.print(f"Ignored {files}: hidden, or not an image by file extension.")
-        print_skipped(self.console, counts.skipped)
+        print_skipped(self.console, counts.skipped, counts.kept_caption)
         if self.missing:
             self.console.print(
                 f"{format_count(self.missing, 'image')} captioned by earlier runs into this file "

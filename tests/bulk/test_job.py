@@ -166,6 +166,7 @@ def test_job_keeps_replaces_or_appends(existing, files, skipped, start_job):
     list(job.run([ImageRef("a"), ImageRef("b")]))
     assert writer.files == files
     assert job.counts.skipped == skipped
+    assert job.counts.kept_caption == ("The caption of 'a' is 'mine'." if skipped else "")
     assert job.counts.done == 2
 
 

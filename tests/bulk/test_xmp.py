@@ -18,6 +18,7 @@ PROPERTIES = {
     "plain text": ("<d:description>old</d:description>", "old", {}),
     "marked-up text": ("<d:description>o<!-- no -->l<![CDATA[d]]></d:description>", "old", {}),
     "blank": (ALT.format('<rdf:li xml:lang="x-default"> </rdf:li>'), None, {}),
+    "text of a camera": (ALT.format('<rdf:li xml:lang="x-default">SONY DSC</rdf:li>'), None, {}),
     "empty": ("<d:description/>", None, {}),
     "empty alternatives": ("<d:description><rdf:Alt/></d:description>", None, {}),
     "twice": (2 * ALT.format(DEFAULT), "old", {}),

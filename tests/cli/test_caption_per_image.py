@@ -87,4 +87,5 @@ def test_captions_are_written_as_metadata(format_name, caption, photos, tmp_path
     assert caption(*words).code == 0  # next to the images, or in them
     targets = [photo.with_suffix(".xmp") if format_name == "xmp" else photo for photo in photos]
     assert [read_caption(path) for path in targets] == plain
+    assert f"The caption of '{photos[0]}' is '{plain[0]}'. Use" in caption(*words).err
     assert [Image.open(photo).tobytes() for photo in photos] == pixels

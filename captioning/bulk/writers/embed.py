@@ -6,12 +6,12 @@ XMP specification part 3; EXIF 2.32; IPTC-NAA IIM 4.2; guidelines of the Metadat
 """
 
 import os
-import re
 import stat
 from pathlib import Path
 
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.exiftool_process import ExifTool
+from captioning.bulk.writers.machine_text import is_machine_text
 from captioning.bulk.writers.original_files import OriginalFile
 from captioning.bulk.writers.sidecars import CaptionFileWriter
 from captioning.bulk.writers.xmp import clean_caption
@@ -23,9 +23,11 @@ _IPTC = "IPTC:Caption-Abstract"
 _EXIF = "IFD0:ImageDescription"
 _PNG = "PNG:Description"
 _DIGEST, _CURRENT_DIGEST = "Photoshop:IPTCDigest", "File:CurrentIPTCDigest"
+_DEVICES = ("IFD0:Make", "IFD0:Model", "IFD0:Software")
 _BINARY_IPTC = ("--IPTC:ObjectPreviewData", "--IPTC:RasterizedCaption")
 _READ = (
     *(f"-{_XMP}*", "-IPTC:all", *_BINARY_IPTC, f"-{_EXIF}", f"-{_PNG}"),
+    *(f"-{name}" for name in _DEVICES),
     *(f"-{_DIGEST}", f"-{_CURRENT_DIGEST}", "-File:FileType"),
 )
 _MAX_IPTC_BYTES = 2000
@@ -35,11 +37,6 @@ _ENCODING = "IPTC:CodedCharacterSet"
 _LATIN_MARKERS = ("ESC . A", "ESC - A")  # ISO 8859-1, as exiftool prints them
 # exiftool 12.57 reads this error out of sound PNG files whose EXIF is a "Raw profile" text.
 _FALSE_ALARM = "[minor] IFD0 pointer references previous IFD0 directory"
-_CAMERA_TEXT = re.compile(  # fixed texts that cameras write
-    r"([\w-]+ ){0,2}digital (still )?camera|dcim\\.*|dcf 1\.0|default|exif_jpeg_image|image|"
-    r"samsung|sony dsc|untitled",
-    re.IGNORECASE,
-)
 _ADVICE = "Write an .xmp file instead: --format xmp."
 
 _Tags = dict[str, list[str]]
@@ -101,7 +98,7 @@ class CaptionEmbedder:
     def read_caption(self, path: Path) -> str | None:
         """Return the description of an image: of XMP, else IPTC, else EXIF, else PNG text.
 
-        Blank ones and the fixed texts that cameras write into EXIF count as none.
+        Texts that cameras and programs write count as none.
 
         Raises:
             OutputError: The image cannot be read.
@@ -168,10 +165,11 @@ class CaptionEmbedder:
 
 
 def _first_caption(tags: _Tags) -> str | None:
+    devices = [_text(tags, name) for name in _DEVICES]
     translations = [name for name in tags if name.startswith(f"{_XMP}-")]
     for name in (_XMP, *translations, _IPTC, _EXIF, _PNG):
         text = _text(tags, name)
-        if text and not (name == _EXIF and _CAMERA_TEXT.fullmatch(text)):
+        if not is_machine_text(text, *devices):
             return text
     return None
 

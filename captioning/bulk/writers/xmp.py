@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from captioning.bulk.writers.machine_text import is_machine_text
 from captioning.errors import OutputError
 from captioning.files import is_special_file, replace_atomic, resolve_link
 from captioning.messages import explain_error
@@ -59,6 +60,8 @@ def clean_caption(caption: str) -> str:
 def read_xmp_caption(path: Path) -> str | None:
     """Return ``dc:description`` of an .xmp file: the default language, else any other.
 
+    Texts that cameras and programs write count as none.
+
     Raises:
         OutputError: The file cannot be read or is not valid XMP.
     """
@@ -66,13 +69,12 @@ def read_xmp_caption(path: Path) -> str | None:
         scan = _scan(_decode_packet(_read_file(path))[1])
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot read '{path}': {_reason(error)}") from error
+    found: list[str] = []
     for description in scan.descriptions:
         items = sorted(description.items, key=lambda item: item.language != "x-default")
-        texts = ["".join(item.text).strip() for item in items]
-        texts.append("".join(description.text).strip())
-        if text := next(filter(None, texts), None):
-            return text
-    return next(filter(None, scan.attribute_texts), None)
+        found += ["".join(element.text).strip() for element in (*items, description)]
+    texts = [*found, *scan.attribute_texts]
+    return next((text for text in texts if not is_machine_text(text)), None)
 
 
 def write_xmp_caption(path: Path, caption: str) -> None:
