@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from captioning.errors import ImageError
+from captioning.images.declared_sizes import jpeg_header_length, read_declared_sizes
 from captioning.images.file_kinds import (
+    CAMERA_RAW,
     describe_contents,
-    jpeg_header_length,
-    read_declared_sizes,
-    register_heif,
+    is_raw_preview,
+    register_decoder,
 )
 from captioning.images.pixels import image_from_array, to_rgb
 
@@ -109,6 +110,8 @@ def _explain(error: Exception) -> str:
     match error:
         case FileNotFoundError(filename=str() | Path() as path) if Path(path).is_symlink():
             reason = "it is a link to a file that does not exist. Check the path."
+            if "annex" in Path(path).readlink().parts:
+                reason = "its content is not in this clone. Run: git annex get."
         case FileNotFoundError() | NotADirectoryError():
             reason = "no such file. Check the path."
         case PermissionError():
@@ -171,13 +174,17 @@ def _read_start(file: Any) -> bytes:
 
 
 def _open_image(file: Any, name: str) -> Image.Image:
+    head = _read_start(file)
     try:
-        return Image.open(file)
+        image = Image.open(file)
     except UnidentifiedImageError:
-        head = _read_start(file)
-        if not register_heif(head):
-            raise ImageError(f"cannot read {name}: {describe_contents(head)}") from None
+        if not register_decoder(head):
+            reason = describe_contents(head, name.strip("'"))
+            raise ImageError(f"cannot read {name}: {reason}") from None
         return Image.open(file)
+    if image.format == "TIFF" and is_raw_preview(head, image):
+        raise ImageError(f"cannot read {name}: file {CAMERA_RAW.explanation}")
+    return image
 
 
 def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from captioning.images.worker_pool import ImageRef
 
 _EXTENSIONS = (
-    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jp2 j2k ppm pgm pbm "
-    "pnm mpo ico tga"
+    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jxl jp2 j2k ppm "
+    "pgm pbm pnm mpo ico tga"
 )
 IMAGE_EXTENSIONS = frozenset(f".{extension}" for extension in _EXTENSIONS.split())
 """File extensions of images in folders and archives. A file named by the user is always read."""

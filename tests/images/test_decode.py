@@ -66,9 +66,48 @@ UNREADABLE = {
     "empty": (b"", r"cannot read .*: file is empty \(0 bytes\)\. Download it again\."),
     "zeros": (b"\0" * 5000, "file starts with zeros only"),
     "text": (b"not an image at all\n", r"file contains text \('not an image at all"),
+    "list": (b"a.jpg\nb.jpg\n", r"To caption a list of image paths: captioning caption - < "),
+    "utf-16 text": ("Fotos\\ä.jpg\r\n".encode("utf-16"), r"file contains text \('Fotos"),
+    "latin-1 text": ("Fotos/ä.jpg".encode("latin-1"), r"file contains text \('Fotos/ä.jpg'\)"),
     "html": (b"<!doctype html><p>404", "file is a web page"),
+    "xhtml": (b"<?xml version='1.0'?>\n<html lang='en'>", "file is a web page"),
+    "json": (b'{"message": "Not Found"}', "file contains JSON .*Not Found.*, not an image. Check"),
+    "xml": (b"<Error><Code>AccessDenied</Code>", "file contains XML .*AccessDenied"),
     "header only": (photo("PNG")[:8], "cannot read"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "file is an SVG drawing"),
+    "svg with prolog": (b"<?xml version='1.0'?>\n<!-- x -->\n<svg width='9'>", "an SVG drawing"),
+    "Canon CR2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "camera raw image. Export it as JPEG"),
+    "Canon CR3": (b"\0\0\0\x18ftypcrx \0\0\0\1", "file is a camera raw image"),
+    "Fujifilm RAF": (b"FUJIFILMCCD-RAW 0201", "file is a camera raw image"),
+    "Olympus ORF": (b"IIRO\x08\0\0\0", "file is a camera raw image"),
+    "Panasonic RW2": (b"IIU\0\x18\0\0\0", "file is a camera raw image"),
+    "JPEG XL": (b"\xff\x0a\xfa\x1f\x41\x91", "JPEG XL .*: pip install pillow-jxl-plugin"),
+    "JPEG XL container": (b"\0\0\0\x0cJXL \r\n\x87\n", "file is a JPEG XL image. Install"),
+    "HEIC": (b"\0\0\0\x1cftypheic\0\0\0\0", "a HEIC image.*: pip install pillow-heif"),
+    "AppleDouble": (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS metadata of another file"),
+    "AppleSingle": (b"\0\5\x16\0\0\2\0\0", "macOS metadata of another file"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Run: git lfs pull"),
+    "git-annex": (b"/annex/objects/SHA256E-s9--1.jpg\n", "Run: git annex get"),
+    "iCloud": (b"bplist00\xd4", "iCloud placeholder"),
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "PDF document. Export its pages as images"),
+    "Photoshop": (b"8BPS\0\2" + bytes(20), "project of an image editor"),
+    "GIMP": (b"gimp xcf v011\0", "project of an image editor"),
+    "EXR": (b"v/1\1\2\0\0\0", "scientific or HDR image"),
+    "DICOM": (bytes(127) + b"\1DICM", "scientific or HDR image"),
+    "MP4": (b"\0\0\0\x18ftypmp42", "file is a video. Export a frame"),
+    "old QuickTime": (b"\0\0\x0f\x17moov\0\0\0l", "file is a video"),
+    "AVI": (b"RIFF\xb6;*\0AVI LIST", "file is a video"),
+    "Matroska": (b"\x1aE\xdf\xa3\x93B\x82\x88", "file is a video"),
+    "MPEG TS": (b"G@\0\x10\0\0\xb0", "file is a video"),
+    "MP3": (b"ID3\3\0", "file is an audio file"),
+    "M4A": (b"\0\0\0 ftypM4A ", "file is an audio file"),
+    "WAV": (b"RIFF\xc8\0\0\0WAVEfmt ", "file is an audio file"),
+    "zip": (b"PK\3\4\x0a\0", "zip archive or an office document"),
+    "7z": (b"7z\xbc\xaf\x27\x1c", "file is an archive. Unpack it"),
+    "rar": (b"Rar!\x1a\7\1\0", "file is an archive"),
+    "gzip": (b"\x1f\x8b\x08\x08", "file is an archive"),
+    "Thumbs.db": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "thumbnail database"),
+    "shortcut": (b"L\0\0\0\1\x14\2\0", "Windows shortcut"),
     "postscript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
         "Ghostscript",
@@ -94,6 +133,35 @@ def test_unreadable_content_is_refused_with_the_reason(kind, from_file, tmp_path
     with pytest.raises(ImageError, match=reason) as caught:
         read_image(source)
     assert ("image.jpg" in str(caught.value)) == from_file
+
+
+@pytest.mark.parametrize("tags", [{254: 1, 330: 8}, {}])
+def test_preview_of_a_camera_raw_file_is_refused(tags, tmp_path):
+    path = tmp_path / "photo.dng"
+    Image.new("RGB", (160, 120)).save(path, "TIFF", tiffinfo=tags)
+    if not tags:
+        assert read_image(path).size == (160, 120)
+        return
+    with pytest.raises(ImageError, match=r"photo.dng.: file is a camera raw image. Export it as"):
+        read_image(path)
+    path.with_suffix(".NEF").write_bytes(b"MM\0*" + bytes(50))
+    with pytest.raises(ImageError, match=r"photo.NEF.: file is a camera raw image"):
+        read_image(path.with_suffix(".NEF"))
+
+
+def test_missing_annexed_file_names_git_annex(tmp_path):
+    (tmp_path / "a.jpg").symlink_to(".git/annex/objects/f8/SHA256E-s9--1.jpg")
+    with pytest.raises(ImageError, match=r"not in this clone. Run: git annex get"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_jpeg_xl_is_read_with_its_plugin(tmp_path, monkeypatch):
+    stand_in = "from PIL import Image\nImage.open = lambda _: Image.new('RGB', (5, 4))\n"
+    (tmp_path / "pillow_jxl.py").write_text(stand_in)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pillow_jxl", raising=False)
+    monkeypatch.setattr(Image, "open", Image.open)  # restores it
+    assert read_image(b"\xff\x0a\xfa\x1f").size == (5, 4)
 
 
 def test_missing_file_broken_link_and_folder_are_refused(tmp_path):
