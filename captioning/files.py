@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import os
 import secrets
+import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +14,10 @@ from pathlib import Path
 
 from captioning.errors import CaptioningError, OutputError
 from captioning.messages import explain_error
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+_REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
+_CONTENT_HASHES = ("security.ima", "security.evm")  # they would not fit the new content
 
 
 def resolve_link(path: Path) -> Path:
@@ -65,7 +71,7 @@ def write_atomic(path: Path, text: str) -> None:
         return
     path = resolve_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomic(path, text.encode("utf-8"), mode=0o644)
+    replace_atomic(path, text.encode("utf-8"))
 
 
 def replace_atomic(
@@ -78,10 +84,12 @@ def replace_atomic(
 ) -> None:
     """Create or replace a file by renaming a temporary file. A symbolic link is replaced too.
 
+    The new file gets the attributes of the old one, as far as permitted.
+
     Args:
         path: The file. Its folder must exist.
         content: The new content.
-        mode: Permission bits. None keeps the default of the process.
+        mode: Permission bits of a new file. None keeps the default of the process.
         sync: Flush the content to disk before the rename, so that it survives a power failure.
         temporary: Name of the temporary file, which no other process may use. A file that a
             killed process left under this name is overwritten. None picks a random name.
@@ -91,19 +99,63 @@ def replace_atomic(
     """
     # The random name does not extend the file's name, which may already have maximum length.
     temporary = temporary or path.with_name(f".captioning-{secrets.token_hex(8)}")
+    replaces = path.is_file() and not path.is_symlink()
     try:
-        with temporary.open("wb") as file:
+        # Private until it has the owner and the permissions of the old file.
+        handle = os.open(temporary, _NEW_FILE, 0o600 if replaces else 0o666)
+        with os.fdopen(handle, "wb") as file:
             file.write(content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        if mode is not None:
+        if replaces:
+            copy_attributes(path, temporary)
+        elif mode is not None:
             temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def copy_attributes(source: Path, target: Path) -> list[str]:
+    """Give a file everything but content and times of the file that it will replace.
+
+    Owner, permissions, access lists, flags and extended attributes are copied if permitted.
+
+    Returns:
+        What was not copied and is missed: ``"owner (1000:1000)"``, ``"extended attribute 'a'"``.
+    """
+    old, new, lost = source.stat(), target.stat(), []
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        try:
+            os.chown(target, old.st_uid, old.st_gid)
+        except OSError:
+            lost.append(f"owner ({old.st_uid}:{old.st_gid})")
+            with suppress(OSError):
+                os.chown(target, -1, old.st_gid)
+    try:
+        shutil.copystat(source, target)
+        os.utime(target)
+    except OSError as error:
+        lost.append(f"permissions ({explain_error(error)})")
+    for name in _CONTENT_HASHES if sys.platform == "linux" else ():
+        with suppress(OSError):
+            os.removexattr(target, name)
+    before, after = _read_attributes(source), _read_attributes(target)
+    different = (name for name, value in before.items() if after.get(name) != value)
+    return lost + [f"extended attribute {name!r}" for name in different]
+
+
+def _read_attributes(path: Path) -> dict[str, bytes]:
+    """Return the extended attributes that users and access lists need."""
+    if sys.platform != "linux":
+        return {}
+    with suppress(OSError):  # a file system without extended attributes
+        names = [name for name in os.listxattr(path) if name.startswith(_REQUIRED_ATTRIBUTES)]
+        return {name: os.getxattr(path, name) for name in names}
+    return {}
 
 
 def read_text(path: Path, *, error: type[CaptioningError]) -> str:

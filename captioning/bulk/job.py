@@ -16,6 +16,7 @@ from captioning.bulk.rows import (
     RelativeNames,
     describe_kept_caption,
     keeps_output,
+    refuse_unwritable,
     row_of_result,
     write_row,
 )
@@ -128,7 +129,7 @@ class CaptionJob:
             self._unwritten.append(pending)
             if pending.result is None:
                 self._uncaptioned.append(pending)
-                yield image
+                yield refuse_unwritable(self.output.writer, image)
             if len(self._unwritten) >= _MAX_PENDING:
                 return
 

@@ -11,6 +11,7 @@ from typing import Literal
 from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.errors import OutputError
 from captioning.files import resolve_link
+from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import CaptionResult
 from captioning.messages import escape_unprintable
 
@@ -83,6 +84,13 @@ def describe_kept_caption(writer: Writer, image: str) -> str:
     text = escape_unprintable(" ".join(captions))
     quote = text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}..."
     return f"The caption of {escape_unprintable(image)!r} is {quote!r}." if text else ""
+
+
+def refuse_unwritable(writer: Writer, image: ImageRef) -> ImageRef:
+    """Return the image; with an error, so that it is not decoded, if its output has no place."""
+    if image.error or not isinstance(writer, ImageWriter):
+        return image
+    return replace(image, error=writer.find_obstacle(image.name))
 
 
 def write_row(writer: Writer, row: CaptionRow, existing: Existing) -> CaptionRow:

@@ -26,7 +26,8 @@ class OutputConfig:
 
     output: OutputFile = None
     """Output file, or output folder for txt, caption, xmp, and embed (default: standard output, or
-    next to each image)."""
+    next to each image). An output folder keeps the directory tree of the images, relative to the
+    folder that contains it."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format; auto takes it from the file extension of -o.
     txt, caption and xmp write one file per image. embed writes into the metadata of the images."""

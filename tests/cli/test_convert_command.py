@@ -146,7 +146,7 @@ def test_convert_writes_metadata_that_exiftool_reads(format_name, suffix, run_fi
     out = tmp_path / "out"
     assert run_command("convert", run_file, "--format", format_name, "-o", out) == 0
     for number, row in enumerate(read_rows(run_file), 1):
-        assert read_description(out / f"photo{number}{suffix}") == row["captions"]
+        assert read_description(out / "photos" / f"photo{number}{suffix}") == row["captions"]
 
 
 def test_convert_keeps_appends_or_replaces_text(run_file, photos, capsys):
@@ -166,7 +166,7 @@ def test_convert_keeps_appends_or_replaces_text(run_file, photos, capsys):
 
 def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys):
     photos[0].unlink()
-    (tmp_path / "out" / "photo2.txt").mkdir(parents=True)
+    (tmp_path / "out" / "photos" / "photo2.txt").mkdir(parents=True)
     rows = [{"image": "http://h/a.jpg", "caption": "a"}, {"image": "b.jpg", "error": "no b.jpg"}]
     with run_file.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -174,10 +174,10 @@ def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys)
     assert run_command(*words, "-o", tmp_path / "out") == 1
     err = capsys.readouterr().err
     assert "3 of 5 images could not be captioned:" in err
-    for reason in ("photo1.jpg'. Move the image back", "photo2.txt': it exists", "no b.jpg"):
+    for reason in ("photo1.jpg'. Move the image back", "photo2.txt': it is a folder", "no b.jpg"):
         assert reason in err
-    assert (tmp_path / "out" / "photo3.txt").read_text()
-    assert (tmp_path / "out" / "a.txt").read_text() == "a\n"
+    assert (tmp_path / "out" / "photos" / "photo3.txt").read_text()
+    assert (tmp_path / "out" / "http" / "h" / "a.jpg.txt").read_text() == "a\n"
     assert run_command(*words) == 1
     assert "cannot write to 'http://h/a.jpg': it is not a file." in capsys.readouterr().err
     assert photos[1].with_suffix(".txt").is_file()

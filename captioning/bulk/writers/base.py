@@ -99,6 +99,14 @@ class ImageWriter(Writer):
         except OutputError:
             return False
 
+    def find_obstacle(self, image: str) -> str:
+        """Return why the output of an image cannot be written; empty if nothing is known.
+
+        Called for the images that need a caption, so that none is generated in vain.
+        """
+        del image
+        return ""
+
     @abstractmethod
     def read_captions(self, image: str) -> list[str]:
         """Return the captions that the output of an image holds; empty if there is no output.

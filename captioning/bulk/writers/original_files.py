@@ -1,22 +1,41 @@
 """Replace an original file without damage: content changes, everything else about it stays."""
 
+import io
 import os
 import secrets
 import shutil
 import stat
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from captioning.errors import OutputError
-from captioning.files import is_special_file, resolve_link
+from captioning.files import copy_attributes, resolve_link
 from captioning.messages import explain_error
 
 _COPY = "Write copies into another folder: -o FOLDER."
-_REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
-_CONTENT_HASHES = ("security.ima", "security.evm")  # they would not fit the new content
+_MOVE = "Move it away."
+
+
+def require_regular_file(path: Path) -> os.stat_result:
+    """Return the status of a file; a symbolic link stands for its target.
+
+    Raises:
+        OutputError: There is no such file, or it is not a regular file.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        reason = f"{explain_error(error)}."
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            reason = f"it is a link to '{path.readlink()}', which does not exist. {_MOVE}"
+        raise OutputError(reason) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise OutputError(f"it is a folder. {_MOVE}")
+    if not stat.S_ISREG(status.st_mode):
+        raise OutputError(f"it is a pipe or a device. {_MOVE}")
+    return status
 
 
 class OriginalFile:
@@ -39,24 +58,19 @@ class OriginalFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._status = require_regular_file(path)
         self.path = resolve_link(path)
-        try:
-            self._status = self.path.stat()
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{explain_error(error)}.") from error
-        if is_special_file(self.path) or not stat.S_ISREG(self._status.st_mode):
-            raise OutputError("it is not a regular file.")
         if self._status.st_nlink > 1:
             count = self._status.st_nlink
             raise OutputError(f"it has {count} names (hard links), which would split. {_COPY}")
         if not os.access(self.path, os.W_OK):
             raise OutputError(f"it is write-protected. {_COPY}")
 
-    def replace(self, content: Path, *, modified_ns: int | None = None) -> None:
-        """Put the content of another file in the place of this one.
+    def replace(self, content: Path | bytes, *, modified_ns: int | None = None) -> None:
+        """Put other content in the place of that of this file.
 
         Args:
-            content: The file with the new content.
+            content: The new content, or a file that has it.
             modified_ns: Modification time to set, in nanoseconds. None sets the current time.
 
         Raises:
@@ -66,14 +80,18 @@ class OriginalFile:
         temporary = self.path.with_name(f".captioning-{secrets.token_hex(8)}")
         try:
             self._create(temporary)
-            with temporary.open("r+b") as file, content.open("rb") as source:
+            with (
+                temporary.open("r+b") as file,
+                io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source,
+            ):
                 file.truncate()
                 shutil.copyfileobj(source, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            self._copy_attributes(temporary)
-            time_ns = time.time_ns() if modified_ns is None else modified_ns
-            os.utime(temporary, ns=(time_ns, time_ns))
+            if lost := copy_attributes(self.path, temporary):
+                raise OutputError(f"its {lost[0]} cannot be kept. {_COPY}")
+            if modified_ns is not None:
+                os.utime(temporary, ns=(modified_ns, modified_ns))
             self._check_unchanged()
             temporary.replace(self.path)
         except OutputError:
@@ -90,40 +108,7 @@ class OriginalFile:
         else:  # private until its owner is set
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
-    def _copy_attributes(self, temporary: Path) -> None:
-        """Copy owner, permissions, times, flags and extended attributes.
-
-        Raises:
-            OutputError: The owner, an access list or an attribute of the user cannot be kept.
-        """
-        created, old = temporary.stat(), self._status
-        if (created.st_uid, created.st_gid) != (old.st_uid, old.st_gid):
-            try:
-                os.chown(temporary, old.st_uid, old.st_gid)
-            except OSError as error:
-                owner = f"{old.st_uid}:{old.st_gid}"
-                raise OutputError(f"its owner ({owner}) cannot be kept. {_COPY}") from error
-        shutil.copystat(self.path, temporary)
-        if sys.platform != "linux":
-            return
-        for name in _CONTENT_HASHES:
-            with suppress(OSError):
-                os.removexattr(temporary, name)
-        for name in _attributes(self.path):
-            kept = name in _attributes(temporary)
-            if not kept or os.getxattr(temporary, name) != os.getxattr(self.path, name):
-                raise OutputError(f"its extended attribute {name!r} cannot be kept. {_COPY}")
-
     def _check_unchanged(self) -> None:
         now, old = self.path.stat(), self._status
         if (now.st_ino, now.st_size, now.st_mtime_ns) != (old.st_ino, old.st_size, old.st_mtime_ns):
             raise OutputError("another program changed it in the meantime. Run the command again.")
-
-
-def _attributes(path: Path) -> list[str]:
-    """Return the names of the extended attributes that must be kept."""
-    if sys.platform != "linux":
-        return []
-    with suppress(OSError):  # a file system without extended attributes
-        return [name for name in os.listxattr(path) if name.startswith(_REQUIRED_ATTRIBUTES)]
-    return []

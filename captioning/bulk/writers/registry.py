@@ -6,7 +6,7 @@ from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.embed import EmbedWriter
 from captioning.bulk.writers.files import FileWriter
 from captioning.bulk.writers.html import HtmlWriter
-from captioning.bulk.writers.sidecars import SidecarWriter, XmpWriter
+from captioning.bulk.writers.sidecars import SidecarWriter, TextFileWriter, XmpWriter
 from captioning.bulk.writers.tables import (
     CocoWriter,
     CsvWriter,
@@ -25,7 +25,11 @@ _FILE_WRITERS: dict[str, type[FileWriter]] = {
     "parquet": ParquetWriter,
     "html": HtmlWriter,
 }
-_SIDECAR_WRITERS = {"txt": SidecarWriter, "caption": SidecarWriter, "xmp": XmpWriter}
+_SIDECAR_WRITERS: dict[str, type[SidecarWriter]] = {
+    "txt": TextFileWriter,
+    "caption": TextFileWriter,
+    "xmp": XmpWriter,
+}
 FORMATS = (*_FILE_WRITERS, *_SIDECAR_WRITERS, "embed")
 """Names of all formats. Those of :func:`writes_per_image` make one output per image."""
 FORMAT_BY_SUFFIX = {

@@ -7,19 +7,12 @@ Standard: XMP specification part 1 (ISO 16684-1).
 
 import codecs
 import re
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from captioning.bulk.writers.machine_text import is_machine_text
 from captioning.errors import OutputError
-from captioning.files import is_special_file, replace_atomic, resolve_link
-from captioning.messages import explain_error
-
-MAX_XMP_BYTES = 16 * 1024 * 1024
-"""Largest XMP file that is read, in bytes."""
 
 _SEPARATOR = "\x01"  # XML text cannot contain it
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -37,7 +30,7 @@ _EMPTY = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="w"?>""".encode()
-_DEFAULT_MODE = 0o644
+_REPAIR = "Repair the file or move it away."
 
 _Name = tuple[str, str]
 """Namespace and local name."""
@@ -57,18 +50,15 @@ def clean_caption(caption: str) -> str:
     return text
 
 
-def read_xmp_caption(path: Path) -> str | None:
-    """Return ``dc:description`` of an .xmp file: the default language, else any other.
+def read_description(packet: bytes) -> str | None:
+    """Return ``dc:description`` of an XMP packet: the default language, else any other.
 
     Texts that cameras and programs write count as none.
 
     Raises:
-        OutputError: The file cannot be read or is not valid XMP.
+        OutputError: The packet is not valid XMP.
     """
-    try:
-        scan = _scan(_decode_packet(_read_file(path))[1])
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot read '{path}': {_reason(error)}") from error
+    scan = _scan(_decode_packet(packet)[1])
     found: list[str] = []
     for description in scan.descriptions:
         items = sorted(description.items, key=lambda item: item.language != "x-default")
@@ -77,43 +67,15 @@ def read_xmp_caption(path: Path) -> str | None:
     return next((text for text in texts if not is_machine_text(text)), None)
 
 
-def write_xmp_caption(path: Path, caption: str) -> None:
-    """Write ``dc:description`` into an .xmp file, which is created if it does not exist.
+def replace_description(packet: bytes, caption: str) -> bytes:
+    """Return an XMP packet with another ``dc:description``; a new one if ``packet`` is empty.
 
-    Everything else in the file stays, including descriptions in other languages.
+    Everything else in the packet stays, including descriptions in other languages.
 
     Raises:
-        OutputError: The file is not valid XMP or cannot be written. It is unchanged.
+        OutputError: The packet is not valid XMP, or the caption contains no text.
     """
-    caption = clean_caption(caption)
-    try:
-        path = resolve_link(path)
-        exists = path.exists()
-        packet = _with_description(_read_file(path) if exists else _EMPTY, caption)
-        mode = stat.S_IMODE(path.stat().st_mode) if exists else _DEFAULT_MODE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomic(path, packet, mode=mode)
-    except (OSError, ValueError) as error:
-        advice = "Repair the file or move it away."
-        raise OutputError(f"cannot write '{path}': {_reason(error)} {advice}") from error
-
-
-def _read_file(path: Path) -> bytes:
-    if path.is_dir() or is_special_file(path):
-        raise OutputError("it is a folder or a device.")
-    size = path.stat().st_size
-    if size > MAX_XMP_BYTES:
-        raise OutputError(f"it has {size:,} bytes; the limit for XMP is {MAX_XMP_BYTES:,}.")
-    return path.read_bytes()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OutputError):
-        return str(error)
-    return f"{explain_error(error)}."
-
-
-def _with_description(packet: bytes, caption: str) -> bytes:
+    packet, caption = packet or _EMPTY, clean_caption(caption)
     header, data, encoding = _decode_packet(packet)
     scan = _scan(data)
     splices = list(scan.attributes)
@@ -145,7 +107,7 @@ def _decode_packet(packet: bytes) -> tuple[bytes, bytes, str]:
     try:
         return header, packet.decode(encoding).encode(), encoding
     except UnicodeError as error:
-        raise OutputError(f"it is not {encoding} ({error}).") from error
+        raise OutputError(f"it is not {encoding} ({error}). {_REPAIR}") from error
 
 
 def _format_description(caption: str, translations: bytes = b"") -> bytes:
@@ -190,7 +152,7 @@ class _Scan:
         position = self.parser.CurrentByteIndex
         tag = _TAG.match(self.data, position)
         if tag is None:
-            raise OutputError(f"its XMP is damaged: a tag at byte {position} does not end.")
+            raise OutputError(f"its XMP is damaged: a tag at byte {position} is open. {_REPAIR}")
         self.path.append((name, position, tag.group()))
         if len(self.path) == 2:
             self._read_attributes(position, tag.group(), attributes)
@@ -223,7 +185,7 @@ class _Scan:
             self.descriptions[-1].items[-1].text.append(text)
 
     def refuse_doctype(self, *_: object) -> None:
-        raise OutputError("its XMP declares a document type, which XMP does not use.")
+        raise OutputError(f"its XMP declares a document type, which XMP does not use. {_REPAIR}")
 
     def append_node(self, node: bytes) -> _Splice:
         """Return the splice that adds a node at the end of ``rdf:RDF``."""
@@ -275,7 +237,7 @@ def _scan(data: bytes) -> _Scan:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise OutputError(f"its XMP is damaged: {error}.") from error
+        raise OutputError(f"its XMP is damaged: {error}. {_REPAIR}") from error
     if scan.root is None:
-        raise OutputError("its XMP has no rdf:RDF element.")
+        raise OutputError(f"its XMP has no rdf:RDF element. {_REPAIR}")
     return scan

@@ -1,0 +1,158 @@
+"""Where the files of images go: one file per image, whichever other images are captioned."""
+
+import hashlib
+import os
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+from captioning.sources.image_names import is_image_name
+
+_RAW_EXTENSIONS = (
+    "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 "
+    "rwl sr2 srf srw x3f"
+)
+_PARENT = "_parent"
+_MAX_NAME_BYTES = 255  # of most file systems
+_CACHED_FOLDERS = 8
+
+
+class OutputPaths:
+    """Derives the file of an image from the path of the image and the files in its folder.
+
+    In an output folder, an image keeps its path relative to the folder that contains the output
+    folder: with ``captions`` as output folder, ``DCIM/1/a.jpg`` gets ``captions/DCIM/1/a.txt``.
+    Images inside the output folder get files next to them. ``..`` becomes ``_parent``.
+
+    The file of ``a.jpg`` is the existing one of ``a.jpg.txt`` and ``a.txt``, in this order and in
+    upper or lower case, else ``a.txt``. If the folder also has ``a.png``, only ``a.jpg.txt`` is
+    possible. The same holds for images in archives and behind URLs, whose folders are not listed,
+    and for ``.xmp`` files if the folder has a camera raw image such as ``a.cr2``, to which
+    ``a.xmp`` belongs.
+
+    Args:
+        folder: Output folder; None for the folder of each image.
+        suffix: Suffix of the files, such as ``.txt``; empty to keep the image's file name.
+    """
+
+    def __init__(self, folder: Path | None, suffix: str) -> None:
+        self.suffix = suffix
+        self._output = folder
+        self._folder_of = lru_cache(_CACHED_FOLDERS)(self._find_folder)
+        self._names_in = lru_cache(_CACHED_FOLDERS)(self._list_names)
+
+    def path_for(self, image: str) -> Path:
+        """Return the file of an image, given by its path or URL."""
+        image_folder, name = os.path.split(image)
+        folder = self._folder_of(image_folder)
+        if not self.suffix:
+            return folder / _shorten(name)
+        return folder / self._names_in(image_folder).file_of(name)
+
+    def _find_folder(self, image_folder: str) -> Path:
+        """Return the folder of the files of the images in a folder."""
+        if self._output is None:
+            return Path(image_folder)
+        if "://" in image_folder:
+            parts = image_folder.replace("://", "/", 1).split("/")
+        else:
+            parts = list(Path(_relative_path(image_folder, self._output)).parts)
+        parts = [_PARENT if part == ".." else _shorten(part) for part in parts if part != "."]
+        return self._output.joinpath(*parts)
+
+    def _list_names(self, image_folder: str) -> "_FolderNames":
+        # No folder has a URL as its path, or that of an archive.
+        names = _list_folder(image_folder)
+        return _FolderNames(names, _list_folder(self._folder_of(image_folder)), self.suffix)
+
+
+class _FolderNames:
+    """The names in a folder of images and in the folder of their files, at one moment.
+
+    Upper and lower case are not told apart, because some file systems do not.
+    """
+
+    def __init__(self, names: list[str], files: list[str], suffix: str) -> None:
+        self._suffix = suffix
+        raw = [name for name in names if _is_camera_raw(name)] if suffix == ".xmp" else []
+        images = [*filter(is_image_name, names), *raw]
+        self._images = Counter(name.casefold() for name in images)
+        self._stems = Counter(_fold_stem(name) for name in images)
+        self._raw_stems = Counter(map(_fold_stem, raw))
+        self._files: dict[str, list[str]] = {}
+        for name in sorted(files):
+            if name.casefold().endswith(suffix):
+                self._files.setdefault(name.casefold(), []).append(name)
+
+    def file_of(self, name: str) -> str:
+        """Return the name of the file of an image: an existing one, or a new one."""
+        folded = name.casefold()
+        has_twin = self._images[folded] > 1
+        if self._owns_stem(name):
+            bases = [name, os.path.splitext(name)[0]]  # noqa: PTH122
+        elif has_twin:
+            bases = [name, f"{name}-{_digest(name)}"]
+        elif folded in self._stems and folded not in self._images:
+            bases = [f"{name}-{_digest(name)}"]  # a file named otherwise may be of another image
+        else:
+            bases = [name]
+        files = [_shorten(base, self._suffix) for base in bases]
+        for file in files:
+            found = self._files.get(file.casefold(), [])
+            if file in found:
+                return file
+            if found and not has_twin:
+                return found[0]
+        return files[-1]
+
+    def _owns_stem(self, name: str) -> bool:
+        """Return whether a file with the stem of an image can only belong to this image."""
+        stem = _fold_stem(name)
+        if stem in self._images or name.casefold() not in self._images:
+            return False
+        if self._raw_stems[stem]:
+            return _is_camera_raw(name) and self._raw_stems[stem] == 1
+        return self._stems[stem] == 1
+
+
+def _relative_path(image_folder: str, output: Path) -> str:
+    """Return the path of a folder relative to an output folder if inside, else to its parent.
+
+    Links are resolved, so that a folder has one path however it is named.
+    """
+    folder, root = os.path.realpath(image_folder or "."), os.path.realpath(output)
+    try:
+        inside = os.path.commonpath([folder, root]) == root
+        return os.path.relpath(folder, root if inside else os.path.dirname(root))  # noqa: PTH120
+    except ValueError:  # another drive on Windows
+        drive, path = os.path.splitdrive(folder)
+        return drive.strip(":\\/").replace("\\", "_") + path
+
+
+def _list_folder(folder: str | Path) -> list[str]:
+    try:
+        return os.listdir(folder or ".")  # noqa: PTH208
+    except (OSError, ValueError):
+        return []
+
+
+def _shorten(base: str, suffix: str = "") -> str:
+    """Return ``base + suffix``; a hash replaces the end of a base that is too long."""
+    room = _MAX_NAME_BYTES - len(suffix)
+    encoded = os.fsencode(base)
+    if len(encoded) > room:
+        digest = _digest(base)
+        base = f"{encoded[: room - len(digest) - 1].decode(errors='ignore')}-{digest}"
+    return base + suffix
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+
+
+def _fold_stem(name: str) -> str:
+    return os.path.splitext(name)[0].casefold()  # noqa: PTH122
+
+
+def _is_camera_raw(name: str) -> bool:
+    return name.lower().rpartition(".")[2] in _RAW_EXTENSIONS.split()
