@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+from extended_attributes import set_attribute
 
 from captioning.bulk.writers.original_files import OriginalFile
 from captioning.errors import OutputError
@@ -23,13 +24,6 @@ def content(tmp_path_factory):
     path = tmp_path_factory.mktemp("content") / "new.jpg"
     path.write_bytes(b"new")
     return path
-
-
-def set_attribute(path, name, value):
-    try:
-        os.setxattr(path, name, value)
-    except OSError:
-        pytest.skip("the file system has no extended attributes")
 
 
 def test_replace_keeps_permissions_and_attributes(original, content):

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from extended_attributes import set_attribute
 from image_files import xmp
 from required_tools import require_tool
 
@@ -160,7 +161,7 @@ def test_replaced_sidecar_keeps_owner_permissions_and_link(sidecar, image, tmp_p
     if os.geteuid() == 0:
         os.chown(target, 65534, 65533)
     owner = target.stat().st_uid, target.stat().st_gid
-    os.setxattr(target, "user.rating", b"5")
+    set_attribute(target, "user.rating", b"5")
     write(sidecar, image, "a dog")
     assert sidecar.is_symlink()
     assert (target.stat().st_uid, target.stat().st_gid) == owner

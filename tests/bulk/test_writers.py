@@ -1,8 +1,10 @@
 """Writers: rows in, one format out."""
 
 import json
+import os
 
 import pytest
+from extended_attributes import set_attribute
 
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import open_writer
@@ -83,6 +85,22 @@ def test_abandoned_output_leaves_the_older_file(name, tmp_path):
         write_one_row(name, output, RuntimeError())
     assert output.read_bytes() == b"older"
     assert (tmp_path / f"{name}.part").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_replaced_output_keeps_owner_and_permissions(name, tmp_path):
+    output = tmp_path / name
+    output.touch(0o640)
+    set_attribute(output, "user.rating", b"5")
+    if os.geteuid() == 0:
+        os.chown(output, 65534, 65533)
+    before = output.stat()
+    write_one_row(name, output)
+    after = output.stat()
+    for field in ("st_uid", "st_gid", "st_mode"):
+        assert getattr(after, field) == getattr(before, field)
+    assert os.getxattr(output, "user.rating") == b"5"
+    assert output.read_bytes()
 
 
 def test_open_writer_unknown_format_suggests_another():

@@ -11,7 +11,7 @@ from typing import IO, Any, ClassVar
 
 from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special_file, resolve_link
+from captioning.files import copy_attributes, is_special_file, resolve_link
 
 
 class FileWriter(Writer):
@@ -62,7 +62,7 @@ class FileWriter(Writer):
                 path = self.output = resolve_link(output)
                 if self.is_document or path.exists():
                     path = self._temporary = part_path(path)
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
             raise OutputError(f"cannot write {output}: {error}. Give another -o.") from error
         if self.binary:
@@ -103,6 +103,8 @@ class FileWriter(Writer):
         if (path := self._temporary) is not None:
             older_size = output.stat().st_size if output.exists() else 0
             if not (keep_longer and path.stat().st_size < older_size):
+                if output.exists():
+                    copy_attributes(output, path)
                 path.replace(output)
 
     def abandon(self) -> None:

@@ -6,12 +6,9 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
+from captioning.images.file_kinds import CAMERA_RAW, kind_of_ending
 from captioning.sources.image_names import is_image_name
 
-_RAW_EXTENSIONS = (
-    "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 "
-    "rwl sr2 srf srw x3f"
-)
 _PARENT = "_parent"
 _MAX_NAME_BYTES = 255  # of most file systems
 _CACHED_FOLDERS = 8
@@ -155,4 +152,4 @@ def _fold_stem(name: str) -> str:
 
 
 def _is_camera_raw(name: str) -> bool:
-    return name.lower().rpartition(".")[2] in _RAW_EXTENSIONS.split()
+    return kind_of_ending(name) == CAMERA_RAW
