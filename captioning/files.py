@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from captioning.messages import explain_error
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 _REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
 _CONTENT_HASHES = ("security.ima", "security.evm")  # they would not fit the new content
+_PROBE_BYTES = 1 << 12  # enough to need space on the disk
 
 
 def resolve_link(path: Path) -> Path:
@@ -25,7 +27,7 @@ def resolve_link(path: Path) -> Path:
 
     A file is replaced by renaming a new one over it, which must not replace the link itself.
     """
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  (does not raise)
 
 
 def is_special_file(path: Path) -> bool:
@@ -40,22 +42,51 @@ def is_special_file(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def check_writable(path: Path) -> None:
-    """Create the folder of an output file, and check that the file can be written.
+def find_write_obstacle(folder: Path) -> str:
+    """Return why no file can be created in a folder; empty if one can.
 
-    Call this before long work, so that a wrong path does not waste it.
-
-    Raises:
-        OutputError: The path is a folder, or the process may not write there.
+    A small file is written and removed: permissions do not tell of a full disk, a quota or a
+    read-only file system. If the folder does not exist, its nearest parent is tried.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError("permission denied")
+        folder = _find_existing(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=".captioning-") as file:
+            file.write(bytes(_PROBE_BYTES))
+    except NotADirectoryError:
+        return f"'{folder}' is not a folder"
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}. Give another output path.") from error
+        return explain_error(error)
+    return ""
+
+
+def _find_existing(path: Path) -> Path:
+    """Return a path or its nearest parent that exists."""
+    while path != path.parent:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+            break
+        path = path.parent
+    return path
+
+
+def check_writable(path: Path) -> None:
+    """Check that an output file can be written. Call this before long work.
+
+    Raises:
+        OutputError: The path is a folder, or the process cannot write there.
+    """
+    try:
+        path = resolve_link(path)
+        if path.is_dir():
+            reason = "it is a folder"
+        elif _find_existing(path) == path and not os.access(path, os.W_OK):
+            reason = "it is write-protected"
+        else:
+            reason = "" if is_special_file(path) else find_write_obstacle(path.parent)
+    except (OSError, ValueError) as error:  # for example a name that is too long
+        reason = explain_error(error)
+    if reason:
+        raise OutputError(f"cannot write {path}: {reason}. Give another output path.")
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from captioning.bulk.journal import Journal, file_stamp, journal_path
+from captioning.bulk.output_checks import REPLACE_ADVICE, check_output_file, is_stream
 from captioning.bulk.partition import Partition
-from captioning.bulk.writers.files import refuse_non_output
 from captioning.checkpoint import Checkpoint
 from captioning.decoding import SearchMethod, search_to_json
-from captioning.errors import ConfigError, OutputError
-from captioning.files import is_special_file, resolve_link
+from captioning.errors import ConfigError
+from captioning.files import resolve_link
 from captioning.images.loader import ImageLoader
 from captioning.inference.captioner import Captioner
-
-_REPLACE = "Give --overwrite to replace it, or another -o."
 
 
 def run_settings(
@@ -66,20 +64,15 @@ def open_journal(
             belongs to a run with other settings.
         OutputError: The journal cannot be opened.
     """
-    if output is None or is_special_file(output) or str(output).startswith(("/dev/", "/proc/")):
+    if output is None or is_stream(output):
         return None
+    check_output_file(output, overwrite=overwrite)
     output = resolve_link(output)
-    if output.is_dir() or not output.name:
-        raise OutputError(f"cannot write {output}: it is a folder. Give another -o.")
-    refuse_non_output(output)
     path = journal_path(output)
-    if output.exists() and not overwrite and not path.exists():
-        reason = f"{output} exists, but the journal of its run does not, so it cannot resume."
-        raise ConfigError(f"{reason} {_REPLACE}")
     journal = Journal(path, settings, restart=overwrite)
     written = journal.metadata().get("output")
     if written is not None and output.exists() and written != file_stamp(str(output)):
         journal.close()
         reason = f"{output} has been changed since the last run."
-        raise ConfigError(f"{reason} Save it under another name, or: {_REPLACE}")
+        raise ConfigError(f"{reason} Save it under another name, or: {REPLACE_ADVICE}")
     return journal

@@ -52,6 +52,9 @@ def run(config: CaptionConfig) -> int:
     if config.dry_run:
         print_plan(config, images, ignored)
         return 0
+    from captioning.bulk.output_checks import check_output
+
+    images = check_output(config.format_name, config.output, images, config.existing)
     from captioning.bulk.job import CaptionJob
 
     captioner, loader, search = _load_model(config, console)

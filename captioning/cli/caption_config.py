@@ -1,7 +1,10 @@
 """Config of ``captioning caption``."""
 
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
@@ -11,6 +14,7 @@ from captioning.cli.consensus import ConsensusFlags
 from captioning.cli.output_config import OutputConfig
 from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
+from captioning.files import is_special_file
 from captioning.messages import check_minimum
 from captioning.sources.archives import is_archive
 
@@ -111,6 +115,24 @@ def check_config(config: CaptionConfig) -> None:
         raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2**63 - 1.")
     _ = config.share  # raises if --partition is wrong
     _check_images_are_files(config)
+    _check_output_is_no_input(config)
+
+
+def _check_output_is_no_input(config: CaptionConfig) -> None:
+    """Refuse to replace a list or an archive of images, and to copy images onto themselves."""
+    output = config.output
+    if output is None or (config.per_image and config.format_name != "embed"):
+        return
+    if any(_is_same_file(name, output) for name in config.paths):
+        advice = "Leave -o out to write into the images" if config.per_image else "Give another -o"
+        raise ConfigError(f"-o {output} is also an input. {advice}.")
+
+
+def _is_same_file(name: str, output: Path) -> bool:
+    with suppress(OSError, ValueError, AttributeError):  # missing, or standard input is closed
+        status = os.fstat(sys.stdin.fileno()) if name == "-" else os.stat(name)  # noqa: PTH116
+        return os.path.samestat(status, output.stat()) and not is_special_file(output)
+    return False
 
 
 def _check_order(config: CaptionConfig) -> None:

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -18,6 +18,7 @@ OutputFile = Annotated[
 """A flag that names the output of a command."""
 FileFormat = Literal["text", "jsonl", "csv", "coco", "parquet", "html"]
 ImageFormat = Literal["txt", "caption", "xmp", "embed"]
+_IMAGE_FORMAT_SUFFIXES = (".txt", ".caption", ".xmp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class OutputConfig:
             return self.format
         if self.output is None:
             return "text" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
-        return format_of_file(self.output)
+        return _format_of(self.output)
 
     @property
     def per_image(self) -> bool:
@@ -69,6 +70,9 @@ class OutputConfig:
         Raises:
             ConfigError: Two flags exclude each other, or the format does not have one of them.
         """
+        output = self.output
+        if output is not None and self.per_image and not output.is_dir():  # it would be created
+            _check_folder_name(output, self.format_name)
         if self.overwrite and self.append:
             raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
         if self.append and not self.per_image:
@@ -80,16 +84,33 @@ class OutputConfig:
             raise ConfigError("--keep-time needs --format embed. Add it, or remove --keep-time.")
 
 
-def format_of_file(path: Path) -> str:
-    """Return the format of a file by its extension.
+def _format_of(output: Path) -> str:
+    """Return the format of an output file by its extension.
 
     Raises:
-        ConfigError: The extension is unknown.
+        ConfigError: The extension is unknown, or the path is a folder.
     """
-    suffix = path.suffix.lower()
-    if suffix not in FORMAT_BY_SUFFIX:
+    suffix = output.suffix.lower()
+    if suffix in FORMAT_BY_SUFFIX:
+        return FORMAT_BY_SUFFIX[suffix]
+    if output.is_dir():
         raise ConfigError(
-            f"cannot derive the format of {path} from its file extension. Give the format, or use "
-            f"one of {', '.join(FORMAT_BY_SUFFIX)}."
+            f"-o {output} is a folder. Give a file, such as {output / 'captions.jsonl'}, or a "
+            f"--format that writes one file per image: {', '.join(get_args(ImageFormat))}."
         )
-    return FORMAT_BY_SUFFIX[suffix]
+    if suffix in _IMAGE_FORMAT_SUFFIXES:
+        _check_folder_name(output, suffix[1:])
+    raise ConfigError(
+        f"cannot derive the format of {output} from its file extension. Give the format, or use "
+        f"one of {', '.join(FORMAT_BY_SUFFIX)}."
+    )
+
+
+def _check_folder_name(output: Path, format_name: str) -> None:
+    if output.suffix.lower() not in (*_IMAGE_FORMAT_SUFFIXES, *FORMAT_BY_SUFFIX):
+        return
+    raise ConfigError(
+        f"-o {output} is named like a file, but --format {format_name} writes one file per image "
+        f"into a folder. Give a folder, or one file for all captions, such as "
+        f"{output.with_suffix('.jsonl')} without --format."
+    )

@@ -1,5 +1,6 @@
 """Fixtures for tests that run ``captioning caption``."""
 
+import ctypes
 import os
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from small_captioner import write_photos
 
 from captioning.images import worker
 
+_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 4  # of Linux
 ODD_NAMES = (
     b"new\nline.jpg",
     b"quote\"'.jpg",
@@ -37,6 +39,23 @@ def caption(model, capsys):
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     return run
+
+
+@pytest.fixture
+def unprivileged():
+    """Take the privileges of root from this thread, so that file permissions apply to it."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, before)
+    libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)  # for os.access
+    dropped = (ctypes.c_uint32 * 6)(0, before[1], before[2], 0, before[4], before[5])
+    assert libc.capset(header, dropped) == 0
+    yield
+    libc.capset(header, before)
+    libc.prctl(_PR_SET_SECUREBITS, 0, 0, 0, 0)
 
 
 @pytest.fixture

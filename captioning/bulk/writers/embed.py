@@ -64,6 +64,17 @@ class EmbedWriter(CaptionFileWriter):
         """Return whether an image has a description, or its copy exists."""
         return super().has_caption(image) if self.in_place else self._path_for(image).is_file()
 
+    def find_obstacle(self, image: str) -> str:
+        """Return why an image or its copy cannot be written; often empty."""
+        reason = super().find_obstacle(image)
+        if reason or not self.in_place or not os.path.isfile(image):  # noqa: PTH113
+            return reason
+        try:
+            OriginalFile(Path(image))
+        except OutputError as error:
+            return f"cannot write the caption into '{image}': {error} {_ADVICE}"
+        return ""
+
     def read_captions(self, image: str) -> list[str]:
         """Return the lines of the description in an image."""
         path = Path(image)

@@ -13,6 +13,7 @@ from captioning.bulk.writers.tables import (
     JsonLinesWriter,
     ParquetWriter,
     TextWriter,
+    import_pyarrow,
 )
 from captioning.errors import ConfigError
 from captioning.messages import suggest
@@ -45,6 +46,16 @@ FORMAT_BY_SUFFIX = {
 def writes_per_image(format_name: str) -> bool:
     """Return whether a format makes one output per image, so that ``-o`` is a folder."""
     return format_name in FORMATS and format_name not in _FILE_WRITERS
+
+
+def require_packages(format_name: str) -> None:
+    """Check that the packages of a format are installed.
+
+    Raises:
+        ConfigError: A package is missing.
+    """
+    if format_name == "parquet":
+        import_pyarrow()
 
 
 def open_writer(format_name: str, output: Path | None, *, keep_time: bool = False) -> Writer:

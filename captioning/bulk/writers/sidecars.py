@@ -14,7 +14,7 @@ from captioning.bulk.writers.original_files import OriginalFile, require_regular
 from captioning.bulk.writers.output_paths import OutputPaths
 from captioning.bulk.writers.xmp import read_description, replace_description
 from captioning.errors import OutputError
-from captioning.files import replace_atomic
+from captioning.files import find_write_obstacle, replace_atomic, resolve_link
 from captioning.messages import explain_error
 
 _OTHER_FOLDER = "Give another folder: -o FOLDER."
@@ -35,12 +35,21 @@ class CaptionFileWriter(ImageWriter):
 
     def __init__(self, folder: Path | None, suffix: str) -> None:
         self.paths = OutputPaths(folder, suffix)
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = f"cannot create folder '{folder}': {error.strerror or error}."
-                raise OutputError(f"{reason} Give another -o.") from error
+        self._obstacles: dict[Path, str] = {}  # by folder
+        if folder is None:
+            return
+        if reason := find_write_obstacle(folder):
+            raise OutputError(f"cannot write into '{folder}': {reason}. Give another -o.")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def find_obstacle(self, image: str) -> str:
+        """Return why no file can be written into the output folder of an image; often empty."""
+        path = self._path_for(image)
+        folder = resolve_link(path).parent
+        if folder not in self._obstacles:
+            self._obstacles[folder] = find_write_obstacle(folder)
+        reason = self._obstacles[folder]
+        return f"cannot write '{path}': {reason}. {_OTHER_FOLDER}" if reason else ""
 
     def write(self, row: CaptionRow) -> None:
         """Write the captions of one image; an image that failed gets no file."""
@@ -69,9 +78,9 @@ class SidecarWriter(CaptionFileWriter):
 
     def find_obstacle(self, image: str) -> str:
         """Return why the file of an image cannot be written; empty if nothing is known."""
-        path = self._path_for(image)
-        if not os.path.lexists(path):
-            return ""
+        reason, path = super().find_obstacle(image), self._path_for(image)
+        if reason or not os.path.lexists(path):
+            return reason
         try:
             self._read_file(path)
             with _explain_errors(path):

@@ -1,0 +1,95 @@
+"""Checks of outputs before any work begins: what makes every output fail is found at once."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from captioning.bulk.journal import journal_path
+from captioning.bulk.rows import Existing, keeps_output, refuse_unwritable
+from captioning.bulk.thumbnails import thumbnail_folder
+from captioning.bulk.writers.base import Writer
+from captioning.bulk.writers.files import refuse_non_output
+from captioning.bulk.writers.registry import open_writer, require_packages, writes_per_image
+from captioning.errors import ConfigError, OutputError
+from captioning.files import check_writable, find_write_obstacle, is_special_file, resolve_link
+from captioning.images.worker_pool import ImageRef
+
+REPLACE_ADVICE = "Give --overwrite to replace it, or another -o."
+_MAX_CHECKED = 100_000  # images that are remembered while an output that can be written is sought
+
+
+def check_output(
+    format_name: str, output: Path | None, images: Iterator[ImageRef], existing: Existing
+) -> Iterator[ImageRef]:
+    """Check that a run can write its results, and return the images.
+
+    Args:
+        format_name: Output format.
+        output: File or folder; None for standard output, or for the folder of each image.
+        images: The images.
+        existing: What happens to outputs that exist.
+
+    Raises:
+        ConfigError: A file would be replaced that must not be, or a package is not installed.
+        OutputError: No result can be written.
+    """
+    require_packages(format_name)
+    if writes_per_image(format_name):
+        with open_writer(format_name, output) as writer:
+            return _require_writable(writer, images, existing)
+    if output is not None and not (is_stream(output) and output.exists()):
+        check_output_file(output, overwrite=existing == "replace")
+        if format_name == "html" and (reason := find_write_obstacle(thumbnail_folder(output))):
+            folder = thumbnail_folder(output)
+            raise OutputError(f"cannot write into '{folder}': {reason}. Give another -o.")
+    return images
+
+
+def is_stream(output: Path) -> bool:
+    """Return whether an output is a pipe or a device, which is only written to."""
+    return is_special_file(output) or str(output).startswith(("/dev/", "/proc/"))
+
+
+def check_output_file(output: Path, *, overwrite: bool) -> None:
+    """Check that a file and its journal can be written.
+
+    Args:
+        output: The file.
+        overwrite: Start again, even if there is an output or a journal.
+
+    Raises:
+        ConfigError: The output exists without a journal, or was not written by this program.
+        OutputError: It cannot be written.
+    """
+    output = resolve_link(output)
+    journal = journal_path(output) if output.name else output
+    for path in (output, journal, journal.with_name(f"{journal.name}-wal")):  # the longest name
+        check_writable(path)
+    refuse_non_output(output)
+    if output.exists() and not overwrite and not journal.exists():
+        reason = f"{output} exists, but the journal of its run does not, so it cannot resume."
+        raise ConfigError(f"{reason} {REPLACE_ADVICE}")
+
+
+def _require_writable(
+    writer: Writer, images: Iterator[ImageRef], existing: Existing
+) -> Iterator[ImageRef]:
+    """Return the images, after a check that at least one output can be written or is kept.
+
+    Raises:
+        OutputError: No output can be written.
+    """
+    checked: list[ImageRef] = []
+    obstacle = ""
+    for image in images:
+        checked.append(image)
+        if image.error:
+            continue
+        found = refuse_unwritable(writer, image).error
+        if not found or len(checked) == _MAX_CHECKED:
+            return chain(checked, images)
+        if not obstacle and not keeps_output(writer, image.name, existing):
+            obstacle = found
+    if obstacle:
+        raise OutputError(f"no caption can be written: {obstacle}")
+    return iter(checked)
