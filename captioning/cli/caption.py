@@ -29,7 +29,7 @@ from captioning.cli.progress import stderr_console
 from captioning.cli.search_flags import apply_flags
 from captioning.cli.stopping import Stopping
 from captioning.files import resolve_link
-from captioning.sources.image_names import SkippedCounts
+from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.bulk.job import JobCounts, JobOutput
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
 
 _CPU_BATCH_SIZE, _GPU_BATCH_SIZE = 16, 64
 # Settings that decide which images a partition has and what its rows hold.
-_INPUT_FIELDS = ("paths", "recursive", "follow_links", "limit", "prefix", "suffix")
+_INPUT_FIELDS = ("paths", "recursive", "exclude", "follow_links", "limit", "prefix", "suffix")
 
 
 def run(config: CaptionConfig) -> int:

@@ -40,6 +40,11 @@ class CaptionConfig(OutputConfig):
     """Files, folders, quoted glob patterns, archives, URLs; - reads paths from standard input."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Include the images in subfolders."""
+    exclude: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """Leave out files and folders, as in .gitignore: '*.png', raw/ or 2024/party."""
     follow_links: bool = False
     """Follow symbolic links that lead out of a folder, and links to folders."""
     limit: Annotated[

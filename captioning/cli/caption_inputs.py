@@ -11,9 +11,8 @@ from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.cli.caption_config import CaptionConfig
 from captioning.errors import ConfigError
 from captioning.images.worker_pool import ImageRef
-from captioning.messages import format_count
 from captioning.sources.find import ReadableBytes, SourceConfig, find_images, read_name_list
-from captioning.sources.image_names import SkippedCounts
+from captioning.sources.skipped import SkippedCounts
 
 
 def require_images(config: CaptionConfig, ignored: SkippedCounts) -> Iterator[ImageRef]:
@@ -47,6 +46,7 @@ def find_images_of(
         follow_links=config.follow_links,
         time_limit=config.time_limit,
         excluded_folders=_written_folders(config),
+        exclude=config.exclude,
     )
     found = (
         # Names in a list are not patterns: they may contain brackets or stars.
@@ -83,6 +83,6 @@ def _explain_no_images(config: CaptionConfig, ignored: SkippedCounts) -> str:
             "find holiday -name '*.jpg' | captioning caption -"
         )
     places = ", ".join("standard input" if name == "-" else name for name in config.paths)
-    others = f" ({format_count(ignored.files, 'other file')})" if ignored.files else ""
-    advice = "Add --recursive to include subfolders." if ignored.folders else "Check the path."
-    return f"No images found in {places}{others}. {advice}"
+    ignored.without_images.clear()
+    notices = [f"\n{notice}" for notice in ignored.notices()]
+    return f"No images found in {places}.{''.join(notices) or ' Check the path.'}"

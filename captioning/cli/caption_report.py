@@ -14,7 +14,7 @@ from captioning.cli.caption_config import CaptionConfig, paths_without_files
 from captioning.cli.progress import count_in_background, progress_bar
 from captioning.files import is_special_file
 from captioning.messages import escape_unprintable, format_count
-from captioning.sources.image_names import SkippedCounts
+from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.bulk.job import JobCounts
@@ -27,8 +27,8 @@ def print_plan(config: CaptionConfig, images: Iterable[object], ignored: Skipped
     total = format_count(sum(1 for _ in images), "image")
     where = config.output or _place_of_captions(config) or "standard output"
     print(f"Would caption {total} as {config.format_name} into {where}.")  # noqa: T201
-    if ignored.files:
-        print(f"Would ignore {format_count(ignored.files, 'other file')}.")  # noqa: T201
+    for notice in ignored.notices(complete=config.limit is None):
+        print(notice)  # noqa: T201
 
 
 def _place_of_captions(config: CaptionConfig) -> str:
@@ -135,9 +135,8 @@ class RunReport:
             signal: The signal that stopped the run; 0 if it came to its end.
             seconds: Duration of the run.
         """
-        if self.ignored.files:
-            files = format_count(self.ignored.files, "file")
-            self.console.print(f"Ignored {files}: hidden, or not an image by file extension.")
+        for notice in self.ignored.notices(complete=not signal and self.config.limit is None):
+            self.console.print(notice)
         print_skipped(self.console, counts.skipped, counts.kept_caption)
         if self.missing:
             self.console.print(
@@ -162,7 +161,7 @@ class RunReport:
                 "failed": counts.failed,
                 "from_earlier_runs": counts.resumed,
                 "skipped": counts.skipped,
-                "ignored_files": self.ignored.files,
+                "ignored_files": self.ignored.files.total(),
                 "interrupted": interrupted,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(new / seconds, 3) if seconds else None,

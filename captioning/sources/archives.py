@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from captioning.images.worker_pool import ImageRef
 from captioning.messages import format_count
-from captioning.sources.image_names import is_image_name
+from captioning.sources.name_filter import NameFilter
 
 MAX_IMAGE_BYTES = 256 << 20
 """Largest accepted image in an archive or behind a URL, in bytes."""
@@ -37,7 +37,9 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def find_archive_images(name: str, open_archive: Callable[[], BinaryIO]) -> Iterator[ImageRef]:
+def find_archive_images(
+    name: str, open_archive: Callable[[], BinaryIO], name_filter: NameFilter
+) -> Iterator[ImageRef]:
     """Yield the images of an archive, named ``archive.tar/member``.
 
     If the archive cannot be opened or is damaged, the last item carries the error.
@@ -45,6 +47,7 @@ def find_archive_images(name: str, open_archive: Callable[[], BinaryIO]) -> Iter
     Args:
         name: Path or URL of the archive.
         open_archive: Opens the archive for reading.
+        name_filter: Decides which members are captioned.
     """
     count = 0
     uses: Counter[int] = Counter()
@@ -56,9 +59,9 @@ def find_archive_images(name: str, open_archive: Callable[[], BinaryIO]) -> Iter
             for member in archive:
                 if member.size > _MAX_MEMBER_BYTES:
                     raise tarfile.ReadError(f"a header states a member of {member.size:,} bytes")
-                if member.isdir() or not is_image_name(member.name.rpartition("/")[2]):
-                    continue
                 image_name = f"{name}/{member.name}"
+                if member.isdir() or not name_filter.keeps_member(image_name, name):
+                    continue
                 uses[hash(image_name)] += 1
                 if (number := uses[hash(image_name)]) > 1:  # an archive may repeat a name
                     image_name = f"{image_name}#{number}"

@@ -9,17 +9,15 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from captioning.images.worker_pool import ImageRef
 from captioning.sources.archives import find_archive_images, is_archive
-from captioning.sources.image_names import (
-    SkippedCounts,
-    is_image_name,
-    natural_key,
-    report_unmatched,
-)
+from captioning.sources.image_names import natural_key, report_unmatched
+from captioning.sources.name_filter import NameFilter
+from captioning.sources.skipped import SkippedCounts
 
 _FolderToVisit = tuple[str, tuple[str, ...]]
 """A path, and the real paths of the folders that contain it."""
@@ -48,6 +46,8 @@ class SourceConfig:
     """Seconds to wait for the next entry of a remote listing."""
     excluded_folders: frozenset[str] = frozenset()
     """Real paths of folders that are not entered, such as the output folder of the run."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders to leave out, with the syntax of ``.gitignore``."""
 
 
 def find_images(
@@ -57,8 +57,8 @@ def find_images(
 ) -> Iterator[ImageRef]:
     """Yield the images for ``names``, in order; a name given twice is yielded twice.
 
-    The stream is lazy, so that a folder or a list may be larger than memory. A missing file, an
-    unreadable folder and a folder named ``x.jpg`` are yielded as well; they end as error rows.
+    The stream is lazy, so that a folder or a list may be larger than memory. A missing file and an
+    unreadable folder are yielded as well; they end as error rows.
 
     Args:
         names: Files, folders, glob patterns, archives and URLs.
@@ -66,19 +66,34 @@ def find_images(
         skipped: Counts that are updated.
     """
     config, skipped = config or SourceConfig(), skipped or SkippedCounts()
+    name_filter = NameFilter(config.exclude, skipped)
     for name in names:
-        if "://" in name:
-            from captioning.sources.urls import find_url_images  # fsspec is slow to import
+        excluded = skipped.excluded.total()
+        first = next(images := _find_named(name, config, name_filter), None)
+        if first is not None:
+            yield first
+            yield from images
+        elif skipped.excluded.total() == excluded:
+            skipped.count_without_images(name)
 
+
+def _find_named(name: str, config: SourceConfig, name_filter: NameFilter) -> Iterator[ImageRef]:
+    is_folder = os.path.isdir(name)  # noqa: PTH112  (str keeps names that are not UTF-8)
+    is_pattern = config.patterns and glob.escape(name) != name and not os.path.lexists(name)
+    if "://" in name:
+        from captioning.sources.urls import find_url_images  # fsspec is slow to import
+
+        if name_filter.keeps_named(name):
             yield from find_url_images(
-                name, recursive=config.recursive, time_limit=config.time_limit, skipped=skipped
+                name, name_filter, recursive=config.recursive, time_limit=config.time_limit
             )
-        elif os.path.isdir(name):  # noqa: PTH112  (str keeps names that are not UTF-8)
-            yield from _find_folder_images(name, config, skipped)
-        elif config.patterns and glob.escape(name) != name and not os.path.lexists(name):
-            yield from _find_matches(name, config, skipped)
+    elif is_pattern:
+        yield from _find_matches(name, config, name_filter)
+    elif name_filter.keeps_named(name):
+        if is_folder:
+            yield from _find_folder_images(name, config, name_filter)
         else:
-            yield from _find_file_images(name)
+            yield from _find_file_images(name, name_filter)
 
 
 def read_name_list(stream: ReadableBytes) -> Iterator[str]:
@@ -104,37 +119,41 @@ def _decode_name(name: bytes, end: bytes) -> str:
     return os.fsdecode(name.removesuffix(b"\r") if end == b"\n" else name)
 
 
-def _find_file_images(name: str) -> Iterator[ImageRef]:
-    if is_archive(name):
-        yield from find_archive_images(name, lambda: _open_file(name))
-    else:
-        yield ImageRef(name)
-
-
 def _open_file(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def _find_matches(pattern: str, config: SourceConfig, skipped: SkippedCounts) -> Iterator[ImageRef]:
+def _find_file_images(name: str, name_filter: NameFilter) -> Iterator[ImageRef]:
+    if is_archive(name):
+        yield from find_archive_images(name, partial(_open_file, name), name_filter)
+    else:
+        yield ImageRef(name)
+
+
+def _find_matches(
+    pattern: str, config: SourceConfig, name_filter: NameFilter
+) -> Iterator[ImageRef]:
     """Yield the files that match a pattern; if only folders match, the images inside them."""
+    named = set(pattern.split("/"))
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    files = [path for path in matches if not _is_plain_folder(path)]
-    for path in sorted(files or matches, key=natural_key):
-        if _is_plain_folder(path):
-            yield from _find_folder_images(path, config, skipped)
-        else:
-            yield from _find_file_images(path)
     if not matches:
         yield report_unmatched(pattern)
-
-
-def _is_plain_folder(path: str) -> bool:
-    """Return whether a path is a folder without an image extension, which is likely a mistake."""
-    return os.path.isdir(path) and not is_image_name(os.path.basename(path))  # noqa: PTH112, PTH119
+    kept = [path for path in matches if name_filter.keeps_folders_of(path, "", named=named)]
+    folders = [path for path in kept if os.path.isdir(path)]  # noqa: PTH112
+    files = sorted({*kept}.difference(folders), key=natural_key)
+    for path in files:
+        if name_filter.keeps_named(path):
+            yield from _find_file_images(path, name_filter)
+    if files:
+        name_filter.skipped.subfolders += len(folders)
+        return
+    for path in sorted(folders, key=natural_key):
+        if os.path.basename(path) in named or name_filter.keeps_folder(path, ""):  # noqa: PTH119
+            yield from _find_folder_images(path, config, name_filter)
 
 
 def _find_folder_images(
-    top: str, config: SourceConfig, skipped: SkippedCounts
+    top: str, config: SourceConfig, name_filter: NameFilter
 ) -> Iterator[ImageRef]:
     root = os.path.realpath(top)
     stack: list[_FolderToVisit] = [(top, (root,))]
@@ -149,19 +168,15 @@ def _find_folder_images(
             continue
         subfolders: list[_FolderToVisit] = []
         for entry in entries:
-            is_folder, hidden = _is_folder(entry), entry.name.startswith(".")
-            if is_image_name(entry.name):  # a folder named x.jpg becomes an error row
-                yield _folder_image(entry, root, config)
-            elif not is_folder or hidden:
-                skipped.files += 1
-            if not is_folder or hidden:
-                continue
-            visits = _folders_to_visit(entry, parents, config)
-            if config.recursive:
-                subfolders += visits
-            elif not is_image_name(entry.name):
-                skipped.folders += len(visits)
-        stack += reversed(subfolders)
+            if not _is_folder(entry):
+                if name_filter.keeps_file(entry.path, top):
+                    yield _folder_image(entry, root, config)
+            elif name_filter.keeps_folder(entry.path, top):
+                subfolders += _folders_to_visit(entry, parents, config)
+        if config.recursive:
+            stack += reversed(subfolders)
+        else:
+            name_filter.skipped.subfolders += len(subfolders)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -1,32 +1,53 @@
-"""File names of images: which ones count as images, and in which order they are listed."""
+"""Names of image files and of system folders, and the order in which names are listed."""
 
 import os
 import re
-from dataclasses import dataclass
 
 from captioning.images.worker_pool import ImageRef
 
 _EXTENSIONS = (
-    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif jxl jp2 j2k ppm "
+    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif hif jxl jp2 j2k ppm "
     "pgm pbm pnm mpo ico tga"
 )
 IMAGE_EXTENSIONS = frozenset(f".{extension}" for extension in _EXTENSIONS.split())
 """File extensions of images in folders and archives. A file named by the user is always read."""
 
-
-@dataclass
-class SkippedCounts:
-    """Running counts of what a search for images skips."""
-
-    files: int = 0
-    """Hidden files and folders, and files without an image extension."""
-    folders: int = 0
-    """Subfolders that only a recursive search enters."""
+# Folders with copies, thumbnails and deleted images, in lower case. Hidden folders need no entry.
+_SYSTEM_FOLDERS = frozenset(
+    [
+        *("@eadir", "#recycle", "#snapshot", "@sharebin", "@sharesnap", "@tmp"),  # Synology
+        *("@cloudstation", "@synologydrive"),  # versions of files, also Synology
+        *("@recycle", "@recently-snapshot", "@__thumb", "@transcode"),  # QNAP
+        *("~snapshot", "trashbox"),  # NetApp, Buffalo
+        *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
+        *("__macosx", "network trash folder", "temporary items"),  # macOS
+        "lost+found",  # Linux
+        *("thumbs", "ipod photo cache", "[originals]"),  # Immich, iTunes, ACDSee
+        *("node_modules", "__pycache__"),
+    ]
+)
+_PREVIEWS = (".lrdata", ".cocatalogdb", ".aplibrary")  # Lightroom, Capture One, Aperture
+_PHOTO_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary")  # macOS
+_ORIGINALS = ("originals", "masters")  # of a photo library; all else there is made from them
 
 
 def is_image_name(name: str) -> bool:
     """Return whether a base name has an image extension and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+
+
+def is_system_folder(name: str, parent: str = "") -> bool:
+    """Return whether a folder is hidden, or made by an operating system, a NAS or a photo tool.
+
+    Args:
+        name: Name of the folder.
+        parent: Name of the folder that contains it.
+    """
+    name = name.lower()
+    if parent.lower().endswith(_PHOTO_LIBRARIES):
+        return name not in _ORIGINALS
+    is_hidden = name.startswith(".") and name not in (".", "..")
+    return is_hidden or name in _SYSTEM_FOLDERS or name.endswith(_PREVIEWS)
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -3,26 +3,23 @@
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from queue import Empty, Full, Queue
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import fsspec
 
 from captioning.images.worker_pool import ImageRef
 from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
-from captioning.sources.image_names import (
-    SkippedCounts,
-    is_image_name,
-    natural_key,
-    report_unmatched,
-)
+from captioning.sources.image_names import natural_key, report_unmatched
+from captioning.sources.name_filter import NameFilter
 
 _WILDCARDS = frozenset("*?[")
 
 
 def find_url_images(
-    url: str, *, recursive: bool, time_limit: float, skipped: SkippedCounts
+    url: str, name_filter: NameFilter, *, recursive: bool, time_limit: float
 ) -> Iterator[ImageRef]:
     """Yield the images of a remote file, folder, archive or glob pattern.
 
@@ -31,14 +28,14 @@ def find_url_images(
 
     Args:
         url: URL of the form ``protocol://path``.
+        name_filter: Decides what is captioned, and counts the rest.
         recursive: Enter subfolders.
         time_limit: Seconds to wait for the next image of the listing.
-        skipped: Counts that are updated.
     """
     end, queue, closed = object(), Queue[object](1), threading.Event()
 
     def fill_queue() -> None:
-        for item in chain(_list_images(url, recursive, skipped), [end]):
+        for item in chain(_list_images(url, recursive, name_filter), [end]):
             while not closed.is_set():
                 with suppress(Full):
                     queue.put(item, timeout=0.2)
@@ -57,7 +54,7 @@ def find_url_images(
         closed.set()
 
 
-def _list_images(url: str, recursive: bool, skipped: SkippedCounts) -> Iterator[ImageRef]:
+def _list_images(url: str, recursive: bool, name_filter: NameFilter) -> Iterator[ImageRef]:
     # Every file system raises its own exception classes, so that all are caught.
     try:
         system, path = fsspec.core.url_to_fs(url)
@@ -68,51 +65,59 @@ def _list_images(url: str, recursive: bool, skipped: SkippedCounts) -> Iterator[
         yield ImageRef(url, error=f"cannot open '{url}': {_describe(error)}. {advice}")
         return
     try:
-        yield from _find_path_images(system, path, url, recursive=recursive, skipped=skipped)
+        yield from _find_path_images(system, path, url, name_filter, recursive=recursive)
     except Exception as error:
         yield ImageRef(url, error=f"cannot list '{url}': {_describe(error)}. Check the URL.")
 
 
 def _find_path_images(
-    system: Any, path: str, url: str, *, recursive: bool, skipped: SkippedCounts
+    system: Any, path: str, url: str, name_filter: NameFilter, *, recursive: bool
 ) -> Iterator[ImageRef]:
     protocol = url.partition("://")[0]
     if protocol not in ("http", "https"):  # web pages are not folders, and ? starts a query
         if _WILDCARDS & set(path):
             matches = sorted(system.glob(path))
+            named = set(path.split("/"))
             for match in matches:
-                yield from _file_images(system, match, system.unstrip_protocol(match))
+                if name_filter.keeps_folders_of(match, "", named=named) and (
+                    name_filter.keeps_named(match_url := system.unstrip_protocol(match))
+                ):
+                    yield from _file_images(system, match, match_url, name_filter)
             if not matches:
                 yield report_unmatched(url)
             return
         if system.isdir(path):
-            yield from _folder_images(system, path, recursive, skipped)
+            yield from _folder_images(system, path, name_filter, recursive)
             return
-    yield from _file_images(system, path, url)
+    yield from _file_images(system, path, url, name_filter)
 
 
 def _folder_images(
-    system: Any, path: str, recursive: bool, skipped: SkippedCounts
+    system: Any, path: str, name_filter: NameFilter, recursive: bool
 ) -> Iterator[ImageRef]:
     for folder, folders, files in system.walk(path, maxdepth=None if recursive else 1):
-        visible = [name for name in sorted(folders, key=natural_key) if not name.startswith(".")]
+        parent = str(folder).rstrip("/")
+        kept = [
+            name
+            for name in sorted(folders, key=natural_key)
+            if name_filter.keeps_folder(f"{parent}/{name}", path)
+        ]
         if isinstance(folders, list):
-            folders[:] = visible  # walk() enters the folders that are left in this list
+            folders[:] = kept  # walk() enters the folders that are left in this list
         if not recursive:
-            skipped.folders += len(visible)
+            name_filter.skipped.subfolders += len(kept)
         for name in sorted(files, key=natural_key):
-            if is_image_name(name):
-                full_path = f"{str(folder).rstrip('/')}/{name}"
-                yield from _file_images(system, full_path, system.unstrip_protocol(full_path))
-            else:
-                skipped.files += 1
+            if name_filter.keeps_file(full_path := f"{parent}/{name}", path):
+                url = system.unstrip_protocol(full_path)
+                yield ImageRef(url, partial(_fetch, system, full_path))
 
 
-def _file_images(system: Any, path: str, url: str) -> Iterator[ImageRef]:
+def _file_images(system: Any, path: str, url: str, name_filter: NameFilter) -> Iterator[ImageRef]:
     if is_archive(path):
-        yield from find_archive_images(url, lambda: cast(BinaryIO, system.open(path, "rb")))
+        open_archive = partial(system.open, path, "rb")
+        yield from find_archive_images(url, open_archive, name_filter)
     else:
-        yield ImageRef(url, lambda: _fetch(system, path))
+        yield ImageRef(url, partial(_fetch, system, path))
 
 
 def _fetch(system: Any, path: str) -> bytes:

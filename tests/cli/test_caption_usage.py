@@ -30,7 +30,7 @@ def test_caption_damaged_image_becomes_error_row(caption, photos):
     assert "2 of 4 images could not be captioned:" in ran.err
     assert str(photos[1]) in ran.err
     assert "missing.jpg" in ran.err
-    assert "Ignored 1 file: hidden, or not an image by file extension." in ran.err
+    assert "Skipped 1 file, hidden or not an image: 1 .md." in ran.err
 
 
 def test_caption_many_failures_lists_first_twenty(caption, tmp_path):
@@ -48,8 +48,14 @@ def test_caption_many_failures_lists_first_twenty(caption, tmp_path):
     [
         ([], "No images given"),
         (["EMPTY"], r"No images found in .*empty\. Check the path\.$"),
-        (["ABOVE"], r"No images found in \S*\. Add --recursive to include subfolders\.$"),
-        (["EMPTY", "ABOVE"], r"No images found in .*empty, .* Add --recursive"),
+        (
+            ["ABOVE"],
+            r"No images found in \S*\.\nDid not enter 1 folder. Add --recursive to include",
+        ),
+        (
+            ["EMPTY", "ABOVE"],
+            r"No images found in .*empty, .*\nDid not enter 1 folder. Add --recursive",
+        ),
         (["ABOVE", "--recursive"], r"No images found in \S*\. Check the path\.$"),
         (["x.jpg", "--batch-size", "0"], "batch_size is 0; it must be at least 1"),
         (["x.jpg", "--time-limit", "0"], "time_limit is 0"),
@@ -129,7 +135,7 @@ def test_dry_run_prints_plan_and_writes_nothing(caption, photos, tmp_path, decod
     ran = caption(photos[0].parent, "-o", tmp_path / "rows.csv", "--dry-run")
     assert ran.code == 0
     assert f"Would caption 3 images as csv into {tmp_path / 'rows.csv'}." in ran.out
-    assert "Would ignore 1 other file." in ran.out
+    assert "Skipped 1 file, hidden or not an image: 1 .md." in ran.out
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     assert decoded == []
 

@@ -4,6 +4,7 @@ import http.server
 import io
 import os
 import random
+import re
 import socket
 import tarfile
 import threading
@@ -11,8 +12,9 @@ import threading
 import fsspec
 import pytest
 
+from captioning.errors import ConfigError
 from captioning.sources.find import SourceConfig, find_images, read_name_list
-from captioning.sources.image_names import SkippedCounts
+from captioning.sources.skipped import SkippedCounts
 
 DEEP = SourceConfig(recursive=True)
 
@@ -72,7 +74,8 @@ def test_folder_yields_natural_order_and_counts_skipped(folder):
     skipped = SkippedCounts()
     found = [image.name for image in find_images([str(folder)], skipped=skipped)]
     assert names(found, folder) == ["photo1.png", "photo2.JPG", "photo10.jpg", "Äther.webp"]
-    assert skipped.files == 4  # notes.txt, .hidden.jpg, ._photo1.png, .cache
+    assert skipped.files == {".txt": 1, "hidden": 2}
+    assert skipped.folders == {".cache": 1}
 
 
 def test_recursive_enters_subfolders(folder):
@@ -115,8 +118,6 @@ def test_pattern_expands_unless_the_file_exists(folder):
     listed = paths([folder / "photo*"], SourceConfig(patterns=False))
     assert names(listed, folder) == ["photo*"]
     assert "deep/deeper/photo4.tiff" in names(paths([folder / "**/*.tiff"]), folder)
-    (folder / "album.jpg").mkdir()
-    assert names(paths([folder / "al*"]), folder) == ["album.jpg"]
 
 
 def test_unmatched_pattern_yields_an_error(folder, memory):
@@ -130,10 +131,10 @@ def test_unmatched_pattern_yields_an_error(folder, memory):
     assert listed.error == ""
 
 
-def test_skipped_folders_counts_enterable_subfolders(folder, memory, tmp_path):
+def test_subfolders_count_only_those_that_can_be_entered(folder, memory, tmp_path):
     def count(name, **options):
         list(find_images([str(name)], SourceConfig(**options), skipped := SkippedCounts()))
-        return skipped.folders
+        return skipped.subfolders
 
     assert count(folder) == 2  # deep, other; not .cache
     assert count(folder, recursive=True) == 0
@@ -150,12 +151,21 @@ def test_named_file_is_yielded_whatever_its_extension(folder):
     assert paths(named) == [str(name) for name in named]
 
 
-def test_folder_or_broken_link_with_image_name_is_yielded(folder):
+def test_broken_link_with_image_name_is_yielded(folder):
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    assert names(paths([folder]), folder)[0] == "gone.jpg"
+
+
+def test_folder_with_image_name_is_a_folder(folder):
     (folder / "album.jpg").mkdir()
     (folder / "album.jpg" / "inside.png").touch()
-    (folder / "gone.jpg").symlink_to("nowhere.jpg")
-    assert names(paths([folder]), folder)[:2] == ["album.jpg", "gone.jpg"]
+    skipped = SkippedCounts()
+    found = [image.name for image in find_images([str(folder)], skipped=skipped)]
+    assert "album.jpg" not in names(found, folder)
+    assert skipped.subfolders == 3
     assert "album.jpg/inside.png" in names(paths([folder], DEEP), folder)
+    assert names(paths([folder / "*.jpg"]), folder) == ["photo10.jpg"]
+    assert names(paths([folder / "al*.jpg"]), folder) == ["album.jpg/inside.png"]
 
 
 def test_unreadable_folder_yields_an_error(folder, monkeypatch):
@@ -186,6 +196,153 @@ def test_find_images_is_lazy(folder):
 
     found = find_images(endless())
     assert [next(found).name for _ in range(40)]
+
+
+# --- system folders and exclusion ----------------------------------------------------------------
+
+SYSTEM_FOLDERS = [
+    *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", ".@__thumb"),
+    *("$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "System Volume Information", "lost+found"),
+    *(".Trash-1000", ".Trashes", ".Spotlight-V100", ".fseventsd", ".AppleDouble", "__MACOSX"),
+    *(".thumbnails", ".picasaoriginals", ".dtrash", "Holiday Previews.lrdata", "node_modules"),
+    *(".stversions", ".dropbox.cache", ".git", "thumbs", "@Transcode", "Network Trash Folder"),
+]
+KINDS_OF_TOP = ["folder", "pattern", "archive", "url", "url pattern"]
+
+
+@pytest.fixture
+def place(request, tmp_path):
+    """Return a function that puts files into a folder, an archive or a URL, and names it."""
+
+    def put(kind, *files):
+        if kind == "archive":
+            write_archive(tmp_path / "s.tar", {f"./{file}": b"x" for file in files})
+            return str(tmp_path / "s.tar")
+        if kind.startswith("url"):
+            system = fsspec.filesystem("memory")
+            request.addfinalizer(lambda: system.rm("/share", recursive=True))
+            for file in files:
+                system.pipe(f"/share/{file}", b"x")
+            return "memory://share" + ("/**/*.jpg" if "pattern" in kind else "")
+        for file in files:
+            (tmp_path / "share" / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "share" / file).touch()
+        return f"{tmp_path}/share" + ("/**/*.jpg" if kind == "pattern" else "")
+
+    return put
+
+
+def find_below(name, *exclude):
+    """Return the images as paths below what was named, and the counts."""
+    skipped = SkippedCounts()
+    found = list(find_images([name], SourceConfig(recursive=True, exclude=exclude), skipped))
+    assert not any(image.error for image in found)
+    top = re.compile(r"(.*?/)?(share|s\.tar)/(\./)?")
+    return sorted(top.sub("", image.name) for image in found), skipped
+
+
+@pytest.mark.parametrize("system_folder", SYSTEM_FOLDERS)
+@pytest.mark.parametrize("kind", KINDS_OF_TOP)
+def test_system_folder_is_skipped_and_counted(kind, system_folder, place):
+    inside = [f"a/{system_folder}/1.jpg", f"a/{system_folder}/2.jpg/SYNOPHOTO_THUMB_M.jpg"]
+    found, skipped = find_below(place(kind, "a/1.jpg", *inside))
+    assert found == ["a/1.jpg"]
+    if not (kind == "pattern" and system_folder.startswith(".")):  # glob does not list these
+        assert skipped.folders == {system_folder: 1}
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive", "url"])
+def test_photo_library_is_read_from_its_originals(kind, place):
+    library = "Photos Library.photoslibrary"
+    parts = ["originals/0/A.jpg", "resources/derivatives/A_1.jpg", "Thumbnails/A.jpg"]
+    found, skipped = find_below(place(kind, *(f"{library}/{part}" for part in parts)))
+    assert found == [f"{library}/originals/0/A.jpg"]
+    assert skipped.folders == {"resources": 1, "Thumbnails": 1}
+
+
+def test_system_folder_named_by_the_user_is_read(place):
+    top = place("folder", "@eaDir/1.jpg", "@eaDir/@eaDir/2.jpg", ".git/3.jpg")
+    assert names(paths([f"{top}/@eaDir", f"{top}/.git"], DEEP), top) == [
+        "@eaDir/1.jpg",
+        ".git/3.jpg",
+    ]
+    assert names(paths([f"{top}/@eaDir/*.jpg", f"{top}/.gi[t]/*"]), top) == ["@eaDir/1.jpg"]
+
+
+TREE = ("a.jpg", "b.png", "raw/c.jpg", "2024/raw/d.jpg", "2024/party/e.jpg", "2024/#1/f.jpg")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["*.png"], "a.jpg raw/c.jpg 2024/raw/d.jpg 2024/party/e.jpg 2024/#1/f.jpg"),
+        (["raw/"], "a.jpg b.png 2024/party/e.jpg 2024/#1/f.jpg"),
+        (["raw"], "a.jpg b.png 2024/party/e.jpg 2024/#1/f.jpg"),
+        (["/raw"], "a.jpg b.png 2024/raw/d.jpg 2024/party/e.jpg 2024/#1/f.jpg"),
+        (["2024/party"], "a.jpg b.png raw/c.jpg 2024/raw/d.jpg 2024/#1/f.jpg"),
+        (["./2024"], "a.jpg b.png raw/c.jpg"),
+        (["#1"], "a.jpg b.png raw/c.jpg 2024/raw/d.jpg 2024/party/e.jpg"),
+        (["2024/**/[de].jpg"], "a.jpg b.png raw/c.jpg 2024/#1/f.jpg"),
+        (["*.jpg", "!a.jpg"], "a.jpg b.png"),
+        (["*"], ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "archive", "url"])
+def test_exclude_leaves_out_what_matches(kind, patterns, left, place):
+    found, skipped = find_below(place(kind, *TREE), *patterns)
+    assert found == sorted(left.split())
+    assert skipped.excluded[patterns[0]] >= 1
+
+
+def test_exclude_takes_paths_as_the_user_names_them(place, monkeypatch, tmp_path):
+    place("folder", *TREE)
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("share/2024", "./share/2024/"):
+        for top in ("share", "./share", "share/"):
+            found, _ = find_below(top, pattern)
+            assert found == ["a.jpg", "b.png", "raw/c.jpg"]
+    assert find_below("share/**/*.jpg", "raw/")[0] == ["2024/#1/f.jpg", "2024/party/e.jpg", "a.jpg"]
+    listed = SourceConfig(patterns=False, exclude=("raw/", "*.png"))
+    assert paths([f"share/{file}" for file in TREE[:4]], listed) == ["share/a.jpg"]
+
+
+def test_exclude_named_folder_needs_its_name(place, tmp_path):
+    top = place("folder", *TREE)
+    config = SourceConfig(recursive=True, exclude=("raw", tmp_path.name))
+    assert len(paths([top], config)) == 4  # a folder above the named one does not count
+    assert paths([f"{top}/raw"], config) == []
+
+
+@pytest.mark.parametrize("pattern", ["", " ", "/", "!", "raw\\"])
+def test_exclude_invalid_pattern_is_refused(pattern):
+    with pytest.raises(ConfigError, match=r"--exclude.*such as '\*\.png'"):
+        list(find_images(["a.jpg"], SourceConfig(exclude=(pattern,))))
+
+
+def test_notices_list_the_most_frequent_first():
+    skipped = SkippedCounts()
+    files = ["IMG.CR2"] * 1100 + ["a.mov"] * 100 + [".x.jpg", "README", "a.b", "a.c", "Dr. A and B"]
+    for file in [*files, ".p.jpg.icloud"]:
+        skipped.count_file(file)
+    for folder in ["@eaDir"] * 10 + ["new\nline"]:
+        skipped.count_folder(folder)
+    skipped.excluded.update({"*.png": 3, "raw/": 0})
+    skipped.subfolders = 1
+    skipped.count_without_images("empty.tar")
+    assert list(skipped.notices()) == [
+        "Skipped 1,206 files, hidden or not an image: 1,100 .cr2, 100 .mov, 2 without extension, "
+        "1 hidden, 1 .b, 2 others.",
+        "  A .cr2 file is a camera raw image. Export it as JPEG.",
+        "  A .mov file is a video. Export a frame as an image.",
+        "  A .icloud file is an iCloud placeholder or a property list, not an image. Download the "
+        "image in Finder first.",
+        "Skipped 11 system or hidden folders: 10 @eaDir, 1 new\\nline. To caption one, name it.",
+        "Excluded files and folders: 3 '*.png'.",
+        "Did not enter 1 folder. Add --recursive to include subfolders.",
+        "No images found in empty.tar.",
+        "Nothing matches --exclude 'raw/'.",
+    ]
+    assert "Nothing matches" not in "".join(skipped.notices(complete=False))
 
 
 # --- links ---------------------------------------------------------------------------------------
@@ -363,7 +520,7 @@ def test_remote_folder_behaves_like_a_local_one(memory):
     found = list(find_images([memory], skipped=skipped))
     assert [each.name for each in found] == ["memory:///photos/p9.png", "memory:///photos/p10.jpg"]
     assert fetched(found) == [b"p9.png", b"p10.jpg"]
-    assert skipped.files == 2
+    assert skipped.files == {".txt": 1, "hidden": 1}
     assert fetched(find_images([memory], DEEP))[2:] == [b"deep/p1.gif"]
     assert fetched(find_images(["memory://photos/p*.jpg"])) == [b"p10.jpg"]
     assert fetched(find_images(["memory://photos/notes.txt"])) == [b"notes.txt"]
