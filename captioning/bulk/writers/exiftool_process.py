@@ -58,7 +58,8 @@ class ExifTool:
     def read_tags(self, path: Path, tags: Sequence[str]) -> dict[str, list[str]]:
         """Return the values of tags as text, by names such as ``XMP-dc:Description``.
 
-        Most tags have one value. Text that is not UTF-8 is decoded as Windows-1252.
+        Most tags have one value. Text that is not UTF-8 is decoded as Windows-1252; bytes that
+        do not exist there become surrogates.
 
         Args:
             path: An image.
@@ -70,14 +71,24 @@ class ExifTool:
         with self._linked(path) as link:
             # -b marks strings that are not UTF-8; IPTC without a stated encoding is passed as is.
             output = self._run("-j", "-G1", "-b", "-charset", "iptc=UTF8", *tags, link)
-        try:
-            (found,) = json.loads(output, parse_int=str, parse_float=str)
-        except ValueError:
-            raise OutputError(f"exiftool {self.version} reports: {self._last_error()}") from None
         return {
             name: [_decode_value(item) for item in (value if isinstance(value, list) else [value])]
-            for name, value in found.items()
+            for name, value in self._parse(output, 1)[0].items()
         }
+
+    def find_lost_tags(self, before: Path, after: Path) -> set[str]:
+        """Return the names of tags, such as ``IFD0:Orientation``, that only one image has.
+
+        Args:
+            before: The image that may have more tags.
+            after: The image that should have them too.
+
+        Raises:
+            OutputError: A file cannot be read by exiftool.
+        """
+        with self._linked(before) as old, self._linked(after) as new:
+            old_tags, new_tags = self._parse(self._run("-j", "-G1", old, new), 2)
+        return set(old_tags) - set(new_tags)
 
     @contextmanager
     def write_copy(
@@ -152,6 +163,14 @@ class ExifTool:
             if time.monotonic() - started > self.time_limit:
                 raise OutputError(f"exiftool did not finish within {self.time_limit:g} seconds.")
         raise OutputError("exiftool crashes on this file.")
+
+    def _parse(self, output: str, count: int) -> list[dict[str, Any]]:
+        """Return the JSON objects in an answer of exiftool, one per image."""
+        with suppress(ValueError):
+            found: list[dict[str, Any]] = json.loads(output, parse_int=str, parse_float=str)
+            if len(found) == count:
+                return found
+        raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
 
     def _last_error(self) -> str:
         lines = str(self._tool.last_stderr if self._tool else "").splitlines()
@@ -250,5 +269,6 @@ def _decode_value(value: object) -> str:
     text = str(value)
     if text.startswith("base64:"):
         with suppress(ValueError):
-            return base64.b64decode(text.removeprefix("base64:"), validate=True).decode("cp1252")
+            data = base64.b64decode(text.removeprefix("base64:"), validate=True)
+            return data.decode("cp1252", "surrogateescape")
     return text
