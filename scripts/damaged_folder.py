@@ -19,10 +19,16 @@ import tarfile
 import tempfile
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, features
+
+from captioning.bulk.readers import read_rows
+from captioning.bulk.rows import RelativeNames
+from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.tables import unescape_bytes
 
 SECONDS_PER_IMAGE = 20.0  # a run that takes longer hangs
 
@@ -242,32 +248,33 @@ def caption(paths: list[str], output: Path, model: str | None, limit: float) -> 
 
 
 def check(
-    rows: list[dict[str, str]], clean: list[dict[str, str]], good: set[str], damaged: set[str]
+    rows: list[CaptionRow], clean: list[CaptionRow], good: set[str], damaged: set[str]
 ) -> list[str]:
     """Return the problems in the rows of a run."""
     problems = []
-    names = [row["image"] for row in rows]
+    names = [row.image for row in rows]
     if len(set(names)) != len(names):
         problems.append("an image has two rows")
     problems += [f"no row: {name!r}" for name in sorted((good | damaged) - set(names))]
     problems += [f"unexpected row: {name!r}" for name in sorted(set(names) - good - damaged)]
-    captions = {row["image"]: row.get("caption") for row in rows}
+    captions = {row.image: row.captions for row in rows}
     for row in rows:
-        if row["image"] in damaged and not row.get("error"):
-            problems.append(f"damaged, but captioned: {row['image']!r}")
-        if row.get("error") and row["image"] not in row["error"]:
+        if row.image in damaged and row.ok:
+            problems.append(f"damaged, but captioned: {row.image!r}")
+        if not row.ok and os.path.basename(row.image) not in unescape_bytes(row.error):  # noqa: PTH119
             problems.append(f"error does not name its image: {row}")
     for row in clean:
-        if row.get("caption") is None:
+        if not row.ok:
             problems.append(f"valid, but not captioned: {row}")
-        if captions.get(row["image"]) != row.get("caption"):
-            problems.append(f"caption differs from a run without damaged images: {row['image']!r}")
+        if captions.get(row.image) != row.captions:
+            problems.append(f"caption differs from a run without damaged images: {row.image!r}")
     return problems
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_output(path: Path) -> list[CaptionRow]:
+    """Return the rows of a run, those of failed images included."""
+    rows = read_rows(path, "jsonl", RelativeNames(None))
+    return [replace(row, image=os.path.abspath(row.image)) for row in rows]  # noqa: PTH100
 
 
 def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
@@ -278,15 +285,15 @@ def run(folder: Path, copies: int, model: str | None) -> dict[str, object]:
     limit = 60 + SECONDS_PER_IMAGE * (len(good) + len(damaged))
     start = time.monotonic()
     named = [str(images), str(folder / "good.tar"), str(folder / "cut.tar"), "no such.jpg"]
-    damaged.add("no such.jpg")
+    damaged.add(os.path.abspath("no such.jpg"))  # noqa: PTH100
     code, messages = caption(named, folder / "rows.jsonl", model, limit)
     seconds = time.monotonic() - start
     alone = {path for path in good if ".tar/" not in path}
     clean_code, _ = caption(
         [*sorted(alone), str(folder / "good.tar")], folder / "clean.jsonl", model, limit
     )
-    rows = read_rows(folder / "rows.jsonl")
-    problems = check(rows, read_rows(folder / "clean.jsonl"), good, damaged)
+    rows = read_output(folder / "rows.jsonl")
+    problems = check(rows, read_output(folder / "clean.jsonl"), good, damaged)
     if (code, clean_code) != (1, 0):
         problems.append(f"exit codes {code} and {clean_code}, not 1 and 0")
     problems += ["the messages contain a traceback"] if "Traceback" in messages else []

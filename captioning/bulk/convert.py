@@ -1,14 +1,17 @@
 """Writing the rows of finished runs to another format."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.bulk.journal import file_stamp
+from captioning.bulk.content import is_present
 from captioning.bulk.rows import Existing, fail_row, keeps_output, write_row
 from captioning.bulk.writers.base import CaptionRow, Writer
+from captioning.bulk.writers.failed_rows import failed_path
 from captioning.bulk.writers.files import part_path, refuse_non_output
-from captioning.bulk.writers.registry import open_writer
+from captioning.bulk.writers.registry import check_caption_count, open_writer
 from captioning.errors import ConfigError
 from captioning.files import resolve_link
 
@@ -28,31 +31,53 @@ def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: 
         raise ConfigError(f"{output} exists. Give --overwrite to replace it, or another -o.")
 
 
-def write_rows(rows: Iterable[CaptionRow], format_name: str, output: Path | None) -> int:
-    """Write rows to one file, completely or not at all, and return their number.
+@dataclass
+class RowCounts:
+    """Numbers of rows that were written."""
+
+    captioned: int = 0
+    failed: int = 0
+
+
+def write_rows(
+    read: Callable[[], Iterable[CaptionRow]], format_name: str, output: Path | None
+) -> RowCounts:
+    """Write rows to one file, completely or not at all.
 
     Args:
-        rows: The rows, with file names relative to ``output``.
+        read: Returns the rows, with file names relative to ``output``. It is called twice: the
+            columns of a table depend on all rows.
         format_name: Format of the output.
         output: Path of the output; None for standard output.
 
     Raises:
+        ConfigError: The format cannot hold as many captions per image.
         OutputError: The rows cannot be read or written.
     """
-    paths = [] if output is None else [resolve_link(output), part_path(resolve_link(output))]
-    new_paths = [path for path in paths if not path.exists()]
-    count = 0
+    captions = max((len(row.captions) for row in read()), default=1)
+    check_caption_count(format_name, captions)
+    new_paths = [path for path in _paths_of(output) if not path.exists()]
+    counts = RowCounts()
     try:
-        with open_writer(format_name, output) as writer:
-            for row in rows:
+        with open_writer(format_name, output, captions=captions) as writer:
+            for row in read():
                 writer.write(row)
-                count += 1
+                counts.captioned += row.ok
+                counts.failed += not row.ok
     except BaseException:
         for path in new_paths:  # a part of the rows could be mistaken for all of them
             with suppress(OSError):
                 path.unlink()
         raise
-    return count
+    return counts
+
+
+def _paths_of(output: Path | None) -> list[Path]:
+    """Return the files that a writer may leave."""
+    if output is None:
+        return []
+    path = resolve_link(output)
+    return [other for each in (path, failed_path(path)) for other in (each, part_path(each))]
 
 
 def write_image_outputs(
@@ -80,7 +105,7 @@ def write_image_outputs(
 
 def _find_obstacle(image: str, beyond_files: bool) -> str:
     """Return the reason why an image cannot have an output; empty if it can."""
-    in_archive = file_stamp(image) and not Path(image).exists()
+    in_archive = is_present(image) and not os.path.lexists(image)
     if "://" in image or in_archive:
         advice = "Give a folder with -o, and a --format other than embed."
         return "" if beyond_files else f"cannot write to '{image}': it is not a file. {advice}"

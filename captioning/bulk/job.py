@@ -14,6 +14,7 @@ from captioning.bulk.journal import Journal, JournalEntry, file_stamp
 from captioning.bulk.rows import (
     Existing,
     RelativeNames,
+    keep_best,
     describe_kept_caption,
     keeps_output,
     refuse_unwritable,
@@ -65,6 +66,8 @@ class JobOutput:
     existing: Existing = "keep"
     prefix: str = ""
     suffix: str = ""
+    best: bool = False
+    """Write only the best caption of each image."""
 
 
 @dataclass
@@ -172,6 +175,8 @@ class CaptionJob:
     def _make_row(self, result: CaptionResult) -> CaptionRow:
         output = self.output
         row = row_of_result(result, output.names, prefix=output.prefix, suffix=output.suffix)
+        if output.best:
+            row = keep_best(row)
         if output.thumbnails is not None and result.ok:
             row = replace(row, thumbnail=output.thumbnails.url_of(result.source, result.thumbnail))
         return row

@@ -8,8 +8,10 @@ from pathlib import Path
 from captioning.bulk.readers import read_rows
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.failed_rows import failed_path
 from captioning.errors import ConfigError, OutputError
 from captioning.images.worker_pool import ImageRef
+from captioning.messages import format_count
 
 _MAX_PARTITIONS = 10**6
 
@@ -43,17 +45,29 @@ class Partition:
         return islice(images, self.number - 1, None, self.count)
 
 
-def merge_partitions(paths: Sequence[Path], names: RelativeNames) -> Iterator[CaptionRow]:
+@dataclass(frozen=True)
+class PartitionFile:
+    """The output of a partition."""
+
+    path: Path
+    rows: int
+    """Number of its images, failed ones included."""
+    run_folder: str
+    """Folder in which it was written."""
+
+
+def merge_partitions(files: Sequence[PartitionFile], names: RelativeNames) -> Iterator[CaptionRow]:
     """Yield the rows of all partitions in the order of a run without partitions.
 
     Args:
-        paths: JSON lines of partition 1, 2 and so on.
+        files: JSON lines of partition 1, 2 and so on.
         names: Makes file names relative to the merged output.
 
     Raises:
         OutputError: A partition is incomplete or cannot be read.
     """
-    readers = [read_rows(path, "jsonl", names) for path in paths]
+    readers = [_read_partition(file, names) for file in files]
+    paths = [file.path for file in files]
     ended = False
     for rows in zip_longest(*readers):
         for path, row in zip(paths, rows, strict=True):
@@ -66,3 +80,16 @@ def merge_partitions(paths: Sequence[Path], names: RelativeNames) -> Iterator[Ca
                 )
             else:
                 yield row
+
+
+def _read_partition(file: PartitionFile, names: RelativeNames) -> Iterator[CaptionRow]:
+    count = 0
+    for row in read_rows(file.path, "jsonl", names, run_folder=file.run_folder):
+        yield row
+        count += 1
+    if count != file.rows:
+        raise OutputError(
+            f"{file.path} has {format_count(count, 'row')}, but its run had "
+            f"{format_count(file.rows, 'image')}. Copy {failed_path(file.path).name} too if it "
+            "exists, or run the command of the partition again."
+        )

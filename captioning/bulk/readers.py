@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,56 +12,82 @@ from typing import Any
 
 import msgspec
 
+from captioning.bulk.content import is_present
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
-from captioning.bulk.writers.tables import COLUMNS, import_pyarrow, unescape_cell
+from captioning.bulk.writers.failed_rows import failed_path
+from captioning.bulk.writers.tables import CSV_PAIR, import_pyarrow, unescape_bytes, unescape_cell
 from captioning.errors import OutputError
 
+_TEXT_COLUMN = re.compile(r"text(_[0-9]+)?")
 
-def read_rows(path: Path, format_name: str, names: RelativeNames) -> Iterator[CaptionRow]:
-    """Yield the rows of a file, with file names relative to another output.
+
+def read_rows(
+    path: Path, format_name: str, names: RelativeNames, *, run_folder: str | None = None
+) -> Iterator[CaptionRow]:
+    """Yield the rows of a file, and those of its failed images in their places.
 
     Args:
         path: A file that ``captioning caption``, ``merge`` or ``convert`` has written.
         format_name: One of :data:`READERS`.
         names: Makes names relative to the new output.
+        run_folder: Folder in which the file was written, in case it has moved without its images.
 
     Raises:
         OutputError: The file cannot be read, or does not hold rows of this format.
         ConfigError: The format needs a package that is not installed.
     """
-    for row in READERS[format_name](path):
-        yield replace(row, file_name=names.name_of(image_path(row, path.parent)))
+    for row in _add_failed_rows(path, READERS[format_name](path)):
+        image = _image_path(row.file_name, path.parent, run_folder)
+        yield replace(row, image=image, file_name=names.name_of(image))
 
 
-def image_path(row: CaptionRow, folder: Path) -> str:
-    """Return the path of a row's image from the working directory.
+def _add_failed_rows(path: Path, rows: Iterator[CaptionRow]) -> Iterator[CaptionRow]:
+    failed: Iterator[CaptionRow] = iter(())
+    if failed_path(path).is_file():
+        failed = _read_jsonl(failed_path(path))
+    count, next_failed = 0, next(failed, None)
+    for row in rows:
+        while next_failed is not None and next_failed.index in (count, None):
+            yield replace(next_failed, index=None)
+            count, next_failed = count + 1, next(failed, None)
+        yield row
+        count += 1
+    while next_failed is not None:
+        yield replace(next_failed, index=None)
+        next_failed = next(failed, None)
 
-    ``image`` is relative to the working directory of its run, which may be another one now.
-    ``file_name`` is relative to the file of the row, which may have moved without its images.
+
+def _image_path(file_name: str, folder: Path, run_folder: str | None) -> str:
+    """Return the path of an image from the working directory.
 
     Args:
-        row: A row as it is in its file.
+        file_name: Its path relative to the file that names it, or a URL.
         folder: The folder of this file.
+        run_folder: The folder in which the file was written.
     """
-    if not row.file_name or "://" in row.image:
-        return row.image
-    path = os.path.join(folder, row.file_name)  # noqa: PTH118
-    moved_alone = os.path.isabs(row.image) and not os.path.lexists(path)  # noqa: PTH117
-    return row.image if moved_alone else path
+    if "://" in file_name:
+        return file_name
+    path = os.path.join(folder, file_name)  # noqa: PTH118
+    if "\\udc" in file_name and not is_present(path):
+        path = os.path.join(folder, unescape_bytes(file_name))  # noqa: PTH118
+    if run_folder is not None and not is_present(path):
+        previous = _image_path(file_name, Path(run_folder), None)
+        return previous if is_present(previous) else path
+    return path
 
 
 @dataclass(frozen=True)
 class _Record:
     """Fields of a row in JSON lines and Parquet; other fields are ignored."""
 
-    image: str
-    file_name: str | None = None
-    caption: str | None = None
+    file_name: str
+    text: str | None = None
     log_prob: float | None = None
     captions: list[str] | None = None
     log_probs: list[float | None] | None = None
     error: str | None = None
+    index: int | None = None
 
     def to_row(self) -> CaptionRow:
         """Return the row.
@@ -69,15 +96,15 @@ class _Record:
             ValueError: Captions and log-probabilities do not agree, or there are none.
         """
         if self.error:
-            return CaptionRow(self.image, self.file_name or "", error=self.error)
+            return CaptionRow("", self.file_name, error=self.error, index=self.index)
         captions, log_probs = self.captions, self.log_probs
-        if captions is None and self.caption is not None:
-            captions, log_probs = [self.caption], [self.log_prob]
+        if captions is None and self.text is not None:
+            captions, log_probs = [self.text], [self.log_prob]
         if not captions:
-            raise ValueError("it has neither a caption nor an error")
+            raise ValueError("it has neither a text nor an error")
         if log_probs is None or len(log_probs) != len(captions):
             raise ValueError("the numbers of captions and of log_probs differ")
-        return CaptionRow(self.image, self.file_name or "", tuple(captions), tuple(log_probs))
+        return CaptionRow("", self.file_name, tuple(captions), tuple(log_probs))
 
 
 @dataclass(frozen=True)
@@ -105,22 +132,26 @@ def _read_csv(path: Path) -> Iterator[CaptionRow]:
             yield row
 
 
-def _parse_cells(cells: dict[str | None, Any]) -> CaptionRow:
+def _parse_cells(cells: dict[Any, Any]) -> CaptionRow:
     if None in cells or None in cells.values():
         raise ValueError("the number of cells differs from the number of columns")
-    if missing := [name for name in COLUMNS if name not in cells]:
+    if missing := [name for name in ("file_name", *CSV_PAIR) if name not in cells]:
         raise ValueError(f"there is no column {missing[0]!r}")
-    names = ("image", "file_name", "caption", "error")
-    image, file_name, caption, error = (unescape_cell(cells[name]) for name in names)
-    log_prob = float(cells["log_prob"]) if cells["log_prob"] else None
-    return _Record(image, file_name, caption, log_prob, error=error).to_row()
+    captions: list[str] = []
+    log_probs: list[float | None] = []
+    for suffix in (name.removeprefix("text") for name in cells if _TEXT_COLUMN.fullmatch(name)):
+        text, log_prob = cells[f"text{suffix}"], cells.get(f"log_prob{suffix}")
+        if text or log_prob or not suffix:  # an image may have fewer captions than others
+            captions.append(unescape_cell(text))
+            log_probs.append(float(log_prob) if log_prob else None)
+    return CaptionRow("", cells["file_name"], tuple(captions), tuple(log_probs))
 
 
 def _read_coco(path: Path) -> Iterator[CaptionRow]:
     with _explain_errors(path):
         records = msgspec.convert(json.loads(path.read_bytes()), list[_CocoRecord])
     for record in records:
-        yield CaptionRow(record.file_name, "", (record.caption,), (None,))
+        yield CaptionRow("", record.file_name, (record.caption,), (None,))
 
 
 def _read_parquet(path: Path) -> Iterator[CaptionRow]:

@@ -111,6 +111,11 @@ def write_row(writer: Writer, row: CaptionRow, existing: Existing) -> CaptionRow
     return row
 
 
+def keep_best(row: CaptionRow) -> CaptionRow:
+    """Return a row without its further captions."""
+    return replace(row, captions=row.captions[:1], log_probs=row.log_probs[:1])
+
+
 def fail_row(row: CaptionRow, error: str) -> CaptionRow:
     """Return a row with an error in place of its captions."""
     return replace(row, captions=(), log_probs=(), error=error)

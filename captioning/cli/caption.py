@@ -12,6 +12,7 @@ For example:
     captioning caption photos --format txt --n 3
 """
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from rich.console import Console
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.thumbnails import THUMBNAIL_SIZE, ThumbnailFolder
 from captioning.bulk.writers.base import Writer
-from captioning.bulk.writers.registry import open_writer
+from captioning.bulk.writers.registry import check_caption_count, open_writer
 from captioning.cli.caption_config import CaptionConfig, check_config
 from captioning.cli.caption_inputs import find_images_of, require_images
 from captioning.cli.caption_report import RunReport, print_plan, show_progress
@@ -40,7 +41,10 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
 
 _CPU_BATCH_SIZE, _GPU_BATCH_SIZE = 16, 64
 # Settings that decide which images a partition has and what its rows hold.
-_INPUT_FIELDS = ("paths", "recursive", "exclude", "follow_links", "limit", "prefix", "suffix")
+_INPUT_FIELDS = (
+    *("paths", "recursive", "exclude", "follow_links", "limit"),
+    *("prefix", "suffix", "best"),
+)
 
 
 def run(config: CaptionConfig) -> int:
@@ -58,12 +62,16 @@ def run(config: CaptionConfig) -> int:
     from captioning.bulk.job import CaptionJob
 
     captioner, loader, search = _load_model(config, console)
+    captions = 1 if config.best else search.captions_per_image
+    check_caption_count(config.format_name, captions)
     journal = _open_journal(config, captioner, loader, search)
     report = RunReport(config, console, ignored)
     with (
         Stopping() as stopping,
         show_progress(config, console, lambda: find_images_of(config)) as on_progress,
-        open_writer(config.format_name, config.output, keep_time=config.keep_time) as writer,
+        open_writer(
+            config.format_name, config.output, captions=captions, keep_time=config.keep_time
+        ) as writer,
     ):
         job = CaptionJob(captioner, loader, search, _job_output(config, writer, journal))
         for rows in job.run(images):
@@ -118,7 +126,14 @@ def _job_output(config: CaptionConfig, writer: Writer, journal: "Journal | None"
     names = RelativeNames(config.output)
     thumbnails = ThumbnailFolder(config.output) if config.format_name == "html" else None
     return JobOutput(
-        writer, names, journal, thumbnails, config.existing, config.prefix, config.suffix
+        writer,
+        names,
+        journal,
+        thumbnails,
+        config.existing,
+        config.prefix,
+        config.suffix,
+        config.best,
     )
 
 
@@ -137,6 +152,7 @@ def _finish_journal(
     journal.set_metadata(
         finished=None if stopped else counts.captioned + counts.failed,
         output=file_stamp(str(output)) if output.exists() else None,
+        folder=os.path.realpath(output.parent),
         inputs={name: getattr(config, name) for name in _INPUT_FIELDS},
     )
     missing = 0 if stopped else max(0, journal.count() - counts.captioned)

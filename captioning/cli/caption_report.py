@@ -5,13 +5,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from captioning.bulk.convert import RowCounts
 from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.registry import failure_list, holds_errors
 from captioning.cli.caption_config import CaptionConfig, paths_without_files
-from captioning.cli.progress import count_in_background, progress_bar
+from captioning.cli.progress import count_in_background, progress_bar, stderr_console
 from captioning.files import is_special_file
 from captioning.messages import escape_unprintable, format_count
 from captioning.sources.skipped import SkippedCounts
@@ -69,23 +72,31 @@ def show_progress(
 class FailureList:
     """The number of failed rows and the reasons of the first ones, to list them at the end."""
 
+    format_name: str
+    output: Path | None
     count: int = 0
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> Path | None:
+        """The file that lists all failures; None if there is no such file."""
+        return failure_list(self.format_name, self.output)
 
     def add(self, rows: Iterable[CaptionRow]) -> None:
         """Add the rows that failed."""
         for row in rows:
             if not row.ok:
                 self.count += 1
-                self.reasons += [row.error][: _LISTED_FAILURES - len(self.reasons)]
+                listed = holds_errors(self.format_name) or self.place is not None
+                if len(self.reasons) < _LISTED_FAILURES or not listed:
+                    self.reasons.append(row.error)
 
-    def print(self, console: Console, total: int, advice: str = "") -> None:
+    def print(self, console: Console, total: int) -> None:
         """List the failures.
 
         Args:
             console: Console of standard error.
             total: Number of all rows.
-            advice: Where the other failures are listed.
         """
         if not self.count:
             return
@@ -94,7 +105,29 @@ class FailureList:
         for reason in self.reasons:
             console.print(f"  {escape_unprintable(reason)}")
         if others := self.count - len(self.reasons):
-            console.print(f"  ... and {others:,} more{advice}")
+            console.print(f"  ... and {others:,} more (see the output)")
+        if self.place is not None:
+            console.print(f"All failed images are listed in {self.place}.")
+
+
+def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Path | None) -> None:
+    """Print how many rows a command has written, and where failed images are.
+
+    Args:
+        done: What was done, such as "Converted".
+        counts: Numbers of rows.
+        format_name: Format of the output.
+        output: Path of the output; None for standard output.
+    """
+    sentences = [f"{done} {format_count(counts.captioned + counts.failed, 'row')}."]
+    if counts.failed:
+        images = format_count(counts.failed, "failed image")
+        place = failure_list(format_name, output)
+        if place is not None:
+            sentences.append(f"{place} lists {images}.")
+        elif not holds_errors(format_name):
+            sentences.append(f"{images} are left out: {format_name} has no rows for them.")
+    stderr_console().print(" ".join(sentences))
 
 
 def print_skipped(console: Console, skipped: int, kept_caption: str = "") -> None:
@@ -125,7 +158,7 @@ class RunReport:
         self.console = console
         self.ignored = ignored
         self.missing = 0
-        self.failures = FailureList()
+        self.failures = FailureList(config.format_name, config.output)
 
     def print_end(self, counts: "JobCounts", signal: int, seconds: float) -> int:
         """Print the end of the run, and return its exit code.
@@ -143,7 +176,7 @@ class RunReport:
                 f"{format_count(self.missing, 'image')} captioned by earlier runs into this file "
                 "were not given this time, and have no rows. Give them too to restore their rows."
             )
-        self.failures.print(self.console, counts.captioned + counts.failed, " (see the output)")
+        self.failures.print(self.console, counts.captioned + counts.failed)
         if self.config.json:
             summary = self._summary(counts, bool(signal), seconds)
             print(summary, file=sys.stdout if self.config.output else sys.stderr)

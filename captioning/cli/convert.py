@@ -1,34 +1,40 @@
 """Convert captions from one file format to another.
 
 The input is a file that `captioning caption`, `merge` or `convert` has written: JSON lines, CSV,
-COCO results or Parquet. CSV and COCO results hold only the best caption of each image, and COCO
-results neither log-probabilities nor failed images. An HTML page links to the images. Formats with
-one output per image find the images by their file names, relative to the folder of the input. Exit
-code: 0 if every row was converted, 1 if some rows failed (they are listed), 2 for wrong usage.
+COCO results or Parquet. COCO results hold no log-probabilities, and one caption per image. An HTML
+page links to the images. Formats with one output per image find the images by their file names,
+relative to the folder of the input. Exit code: 0 if every row was converted, 1 if some rows failed
+(they are listed), 2 for wrong usage.
 
 For example:
 
     captioning convert captions.jsonl -o captions.csv
-    captioning convert captions.jsonl -o page.html
+    captioning convert captions.jsonl -o captions_results.json --best
     captioning convert captions.parquet --format jsonl
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from captioning.bulk.convert import check_new_output, write_image_outputs, write_rows
+from captioning.bulk.convert import (
+    check_new_output,
+    write_image_outputs,
+    write_rows,
+)
+from captioning.bulk.journal import journal_path, read_metadata
 from captioning.bulk.readers import READERS, read_rows
-from captioning.bulk.rows import RelativeNames
+from captioning.bulk.rows import RelativeNames, keep_best
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, open_writer
-from captioning.cli.caption_report import FailureList, print_skipped
+from captioning.cli.caption_report import FailureList, print_row_counts, print_skipped
 from captioning.cli.output_config import OutputConfig
 from captioning.cli.progress import stderr_console
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
 from captioning.messages import format_count
 
@@ -48,22 +54,33 @@ def run(config: ConvertConfig) -> int:
     if not config.input.is_file():
         raise ConfigError(f"{config.input} is not a file. Check the path.")
     path = resolve_link(config.input)
+    # Without an output to be relative to, names are paths from the working directory.
+    names = RelativeNames(None if config.per_image else config.output)
+
+    def read() -> Iterator[CaptionRow]:
+        rows = read_rows(path, input_format, names, run_folder=_find_run_folder(path))
+        return map(keep_best, rows) if config.best else rows
+
     if config.per_image:
-        return _write_per_image(config, read_rows(path, input_format, RelativeNames(None)))
+        return _write_per_image(config, read())
     check_new_output(config.output, [path], overwrite=config.overwrite)
-    rows = read_rows(path, input_format, RelativeNames(config.output))
-    count = write_rows(rows, config.format_name, config.output)
-    if config.output is not None:
-        stderr_console().print(f"Converted {format_count(count, 'row')} to {config.output}.")
+    counts = write_rows(read, config.format_name, config.output)
+    print_row_counts("Converted", counts, config.format_name, config.output)
     return 0
+
+
+def _find_run_folder(path: Path) -> str | None:
+    """Return the folder in which a file was written, if its journal says so."""
+    with suppress(OutputError):  # only images that have moved need it
+        return read_metadata(journal_path(path)).get("folder")
+    return None
 
 
 def _write_per_image(config: ConvertConfig, rows: Iterable[CaptionRow]) -> int:
     """Write one output per image and return the exit code."""
-    console, failures, written, skipped = stderr_console(), FailureList(), 0, 0
+    console, written, skipped = stderr_console(), 0, 0
+    failures = FailureList(config.format_name, config.output)
     beyond_files = config.output is not None and config.format_name != "embed"
-    # Without an output to be relative to, file_name is the path from the working directory.
-    rows = (replace(row, image=row.file_name) for row in rows)
     with open_writer(config.format_name, config.output, keep_time=config.keep_time) as writer:
         for row in write_image_outputs(rows, writer, config.existing, beyond_files=beyond_files):
             skipped += row is None

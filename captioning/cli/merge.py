@@ -7,11 +7,11 @@ For example:
 
     captioning merge part-*.jsonl -o all.jsonl
     captioning merge part-*.jsonl -o all.csv --overwrite
-    captioning merge part-*.jsonl -o captions_results.json
+    captioning merge part-*.jsonl -o captions_results.json --best
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +20,12 @@ import tyro
 
 from captioning.bulk.convert import check_new_output, write_rows
 from captioning.bulk.journal import journal_path, read_metadata
-from captioning.bulk.partition import Partition, merge_partitions
-from captioning.bulk.rows import RelativeNames
+from captioning.bulk.partition import Partition, PartitionFile, merge_partitions
+from captioning.bulk.rows import RelativeNames, keep_best
+from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
+from captioning.cli.caption_report import print_row_counts
 from captioning.cli.output_config import OutputFile
-from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
 from captioning.messages import format_count
@@ -44,18 +45,25 @@ class MergeConfig:
     """Output file (default: standard output)."""
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
     """Output format; auto uses the file extension of -o."""
+    best: bool = False
+    """Keep only the best caption of each image."""
     overwrite: bool = False
     """Replace an existing output file."""
 
 
 def run(config: MergeConfig) -> int:
     """Merge the partitions and return the exit code."""
-    paths = _sort_partitions(config.partitions)
-    check_new_output(config.output, paths, overwrite=config.overwrite)
-    rows = merge_partitions(paths, RelativeNames(config.output))
-    count = write_rows(rows, _resolve_format(config), config.output)
-    counts = f"{format_count(count, 'row')} from {format_count(len(paths), 'partition')}"
-    stderr_console().print(f"Merged {counts}.")
+    files = _sort_partitions(config.partitions)
+    check_new_output(config.output, [file.path for file in files], overwrite=config.overwrite)
+    format_name = _resolve_format(config)
+
+    def read() -> Iterator[CaptionRow]:
+        rows = merge_partitions(files, RelativeNames(config.output))
+        return map(keep_best, rows) if config.best else rows
+
+    counts = write_rows(read, format_name, config.output)
+    merged = f"Merged {format_count(len(files), 'partition')}:"
+    print_row_counts(merged, counts, format_name, config.output)
     return 0
 
 
@@ -72,7 +80,7 @@ def _resolve_format(config: MergeConfig) -> str:
     return format_name
 
 
-def _sort_partitions(paths: Sequence[Path]) -> list[Path]:
+def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
     """Return the partitions in order.
 
     Raises:
@@ -81,7 +89,7 @@ def _sort_partitions(paths: Sequence[Path]) -> list[Path]:
     """
     if not paths:
         raise ConfigError("No partitions given. Example: captioning merge part-*.jsonl -o all.csv")
-    found: dict[int, Path] = {}
+    found: dict[int, PartitionFile] = {}
     runs: dict[str, Path] = {}
     for path in map(resolve_link, paths):  # the journal is next to the file itself, not the link
         partition, metadata = _read_partition(path)
@@ -91,10 +99,11 @@ def _sort_partitions(paths: Sequence[Path]) -> list[Path]:
                 f"{path} is partition {partition}, but {format_count(len(paths), 'file')} given"
             )
         elif partition.number in found:
-            problem = f"{path} and {found[partition.number]} are both partition {partition}"
+            other = found[partition.number].path
+            problem = f"{path} and {other} are both partition {partition}"
         if problem:
             raise ConfigError(f"{problem}. Name each partition once.")
-        found[partition.number] = path
+        found[partition.number] = PartitionFile(path, metadata["finished"], metadata["folder"])
         settings = {**metadata["settings"], "partition": None}
         runs.setdefault(json.dumps([settings, metadata.get("inputs")], sort_keys=True), path)
     if len(runs) > 1:

@@ -32,6 +32,8 @@ class OutputConfig:
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format; auto takes it from the file extension of -o.
     txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
+    best: bool = False
+    """Keep only the best caption of each image."""
     overwrite: bool = False
     """Start again and replace the output file, or replace the caption files of each image."""
     append: bool = False

@@ -95,7 +95,7 @@ def read_file_results(path: Path | str) -> list[FileResult] | None:
         return None
     results = []
     for number, row in enumerate(rows, 1):
-        caption, image = row.get("caption"), row.get("image_id")
+        caption, image = row.get("caption", row.get("text")), row.get("image_id")
         if not isinstance(caption, str) and (caption is not None or "error" not in row):
             raise ScoreError(
                 f"{path}: the caption of row {number} is {caption!r}, not a string. Write the "

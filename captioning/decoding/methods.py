@@ -69,6 +69,11 @@ class SearchMethod:
         """Whether the search needs a model with n-gram reranking."""
         return False
 
+    @property
+    def captions_per_image(self) -> int:
+        """Largest number of captions that the search gives for an image."""
+        return int(getattr(self, "n", 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(SearchMethod):
@@ -140,6 +145,11 @@ class DiverseBeamSearch(SearchMethod):
         super().__post_init__()
         _check_ranges(self, groups=(1, 1000), width=(1, 10_000))
         _check_ranges(self, strength=(0, 1_000_000), length_penalty=(0, 20))
+
+    @property
+    def captions_per_image(self) -> int:
+        """The number of groups."""
+        return self.groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,14 @@ from caption_runs import parse_rows, read_rows
 from conftest import ODD_NAMES
 from PIL import Image
 
+from captioning.bulk.writers.tables import unescape_bytes
+
 
 def test_jsonl_keeps_every_byte_of_names(caption, odd_photos, tmp_path):
     output = tmp_path / "rows.jsonl"
     assert caption(tmp_path / "odd", "-o", output).code == 0
-    assert {os.fsencode(row["image"]) for row in read_rows(output)} == set(odd_photos)
+    names = [unescape_bytes(row["file_name"]) for row in read_rows(output)]
+    assert {os.fsencode(tmp_path / name) for name in names} == set(odd_photos)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -29,7 +32,8 @@ def test_jsonl_on_stdout_is_utf8_in_any_locale(encoding, odd_photos, model):
     words = [sys.executable, "-m", "captioning", "caption", folder, "--model", model]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     ran = subprocess.run(words, env=environment, capture_output=True, check=True)
-    assert {os.fsencode(row["image"]) for row in parse_rows(ran.stdout.decode())} == set(odd_photos)
+    names = [unescape_bytes(row["file_name"]) for row in parse_rows(ran.stdout.decode())]
+    assert {os.fsencode(name) for name in names} == set(odd_photos)
 
 
 def test_csv_keeps_each_name_in_one_cell(caption, odd_photos, tmp_path):
@@ -38,7 +42,7 @@ def test_csv_keeps_each_name_in_one_cell(caption, odd_photos, tmp_path):
     with output.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(odd_photos)
-    names = {Path(row["image"]).name for row in table}
+    names = {Path(row["file_name"]).name for row in table}
     exact = {name for name in map(os.fsdecode, ODD_NAMES) if "utf-8" not in name}
     assert exact < names
     assert "no utf-8 \\udce9\\udcff.jpg" in names
@@ -51,8 +55,8 @@ def test_csv_escapes_formulas_without_name_clashes(caption, photos, monkeypatch)
         photo.rename(name)
     ran = caption(*names, "--format", "csv")
     found = list(csv.DictReader(io.StringIO(ran.out, newline=""), strict=True))
-    assert [row["image"] for row in found] == ["'=a.jpg", "''=a.jpg", "two\r=lines.jpg"]
-    assert [row["file_name"] for row in found] == [row["image"] for row in found]
+    assert [row["file_name"] for row in found] == ["./=a.jpg", "./'=a.jpg", "two\r=lines.jpg"]
+    assert all(Path(row["file_name"]).is_file() for row in found)
     assert not any(None in row or None in row.values() for row in found)
 
 
@@ -129,7 +133,8 @@ def test_stdin_list_names_are_not_patterns(end, caption, odd_photos, monkeypatch
     monkeypatch.setattr(sys, "stdin", stdin)
     ran = caption("-")
     assert ran.code == 0
-    assert [os.fsencode(row["image"]) for row in parse_rows(ran.out)] == listed
+    names = [unescape_bytes(row["file_name"]) for row in parse_rows(ran.out)]
+    assert [os.fsencode(name) for name in names] == listed
 
 
 @pytest.mark.parametrize("pattern", ["none/*.png", "part-*.tar", "none-[0-9].jpg"])

@@ -45,7 +45,7 @@ def test_changed_and_new_images_are_captioned_again(caption, photos, tmp_path, d
     decoded.clear()
     assert caption(photos[0].parent, "-o", output).code == 0
     assert [Path(name).name for name in decoded] == ["photo0.jpg", "photo2.jpg"]
-    names = [Path(row["image"]).name for row in read_rows(output)]
+    names = [Path(row["file_name"]).name for row in read_rows(output)]
     assert names == [f"photo{number}.jpg" for number in range(4)]
 
 
@@ -54,9 +54,11 @@ def test_images_not_given_again_lose_their_rows(caption, photos, tmp_path, decod
     assert caption(*photos[:2], "-o", output).code == 0
     ran = caption(photos[2], "-o", output)
     assert "2 images captioned by earlier runs into this file were not given this time" in ran.err
-    assert [row["image"] for row in read_rows(output)] == [str(photos[2])]
+    assert [row["file_name"] for row in read_rows(output)] == ["photos/photo3.jpg"]
     assert caption(*photos, "-o", output).err == ""
-    assert [row["image"] for row in read_rows(output)] == [str(photo) for photo in photos]
+    assert [row["file_name"] for row in read_rows(output)] == [
+        f"photos/{photo.name}" for photo in photos
+    ]
     assert len(decoded) == 3
 
 

@@ -16,8 +16,8 @@ def test_caption_folder_prints_one_json_line_per_image(caption, photos):
     ran = caption(photos[0].parent)
     assert ran.code == 0
     rows = parse_rows(ran.out)
-    assert [row["image"] for row in rows] == [str(photo) for photo in photos]
-    assert all(row["caption"] and row["log_prob"] < 0 for row in rows)
+    assert [row["file_name"] for row in rows] == [str(photo) for photo in photos]
+    assert all(row["text"] and row["log_prob"] < 0 for row in rows)
     assert ran.err == ""
 
 

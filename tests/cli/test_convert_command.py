@@ -14,6 +14,8 @@ from pycocotools.coco import COCO
 from required_tools import require_tool
 from small_captioner import write_photos
 
+from captioning.bulk.writers.failed_rows import failed_path
+
 SUFFIXES = [".jsonl", ".csv", ".json", ".parquet"]
 
 
@@ -38,14 +40,14 @@ def test_convert_equals_output_of_caption(source, target, outputs, capsys):
     output = outputs / f"converted{target}"
     assert run_command("convert", outputs / f"rows{source}", "-o", output) == 0
     assert output.read_bytes() == (outputs / f"rows{target}").read_bytes()
-    assert "Converted 3 rows to" in capsys.readouterr().err
+    assert "Converted 3 rows." in capsys.readouterr().err
+    assert failed_path(output).read_bytes() == failed_path(outputs / "rows.jsonl").read_bytes()
 
 
-def test_convert_coco_results_drops_failed_images(outputs):
+def test_convert_coco_results_have_no_log_probs(outputs):
     assert run_command("convert", outputs / "rows.json", "-o", outputs / "new.jsonl") == 0
-    expected = [row for row in read_rows(outputs / "rows.jsonl") if "error" not in row]
     found = read_rows(outputs / "new.jsonl")
-    assert [{**row, "log_prob": None} for row in expected] == found
+    assert [{**row, "log_prob": None} for row in read_rows(outputs / "rows.jsonl")] == found
     assert run_command("convert", outputs / "new.jsonl", "-o", outputs / "new.json") == 0
     assert (outputs / "new.json").read_bytes() == (outputs / "rows.json").read_bytes()
 
@@ -55,9 +57,10 @@ def test_converted_files_are_read_by_their_own_readers(outputs):
     for suffix in (".csv", ".json", ".parquet"):
         run_command("convert", outputs / "rows.jsonl", "-o", outputs / f"new{suffix}")
     with (outputs / "new.csv").open(newline="") as file:
-        assert [row["image"] for row in csv.DictReader(file)] == [row["image"] for row in rows]
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    assert names == [row["file_name"] for row in rows]
     table = pyarrow.parquet.read_table(outputs / "new.parquet")
-    assert table["error"].to_pylist() == [row.get("error") for row in rows]
+    assert table.to_pylist() == rows
     references = COCO()
     references.dataset = {"images": [{"id": number} for number in (1, 2, 3)], "annotations": []}
     references.createIndex()
@@ -97,9 +100,8 @@ def test_convert_to_html_links_to_the_images(outputs):
 def test_convert_writes_to_stdout(outputs, capsys):
     assert run_command("convert", outputs / "rows.csv") == 0
     out = capsys.readouterr().out
-    assert [json.loads(line)["image"] for line in out.splitlines()] == [
-        row["image"] for row in read_rows(outputs / "rows.jsonl")
-    ]
+    names = [Path(json.loads(line)["file_name"]).name for line in out.splitlines()]
+    assert names == [f"COCO_train2014_{number}.jpg" for number in (1, 2, 3)]
     assert run_command("convert", outputs / "rows.csv", "--format", "text") == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -167,7 +169,7 @@ def test_convert_keeps_appends_or_replaces_text(run_file, photos, capsys):
 def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys):
     photos[0].unlink()
     (tmp_path / "out" / "photos" / "photo2.txt").mkdir(parents=True)
-    rows = [{"image": "http://h/a.jpg", "caption": "a"}, {"image": "b.jpg", "error": "no b.jpg"}]
+    rows = [{"file_name": "http://h/a.jpg", "text": "a"}, {"file_name": "b", "error": "no b.jpg"}]
     with run_file.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     words = ["convert", run_file, "--format", "txt", "--overwrite"]
@@ -211,15 +213,19 @@ def test_convert_wrong_usage_exits_with_2(words, reason, outputs, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.jsonl", b'{"image": "a.jpg"}\n', "line 1 of {}: it has neither a caption nor an error"),
-        ("a.jsonl", b'{"image": 3}\n', "line 1 of {}: Expected `str`, got `int` - at `$.image`"),
-        ("a.jsonl", b'{"image": "a", "error": "b"}\n{"im', "line 2 of {}: "),
+        (
+            "a.jsonl",
+            b'{"file_name": "a.jpg"}\n',
+            "line 1 of {}: it has neither a text nor an error",
+        ),
+        ("a.jsonl", b'{"file_name": 3}\n', "line 1 of {}: Expected `str`, got `int` - at `$.file_"),
+        ("a.jsonl", b'{"file_name": "a", "error": "b"}\n{"im', "line 2 of {}: "),
         ("a.jsonl", b"[]\n", "line 1 of {}: Expected `object`"),
         ("a.jsonl", b"\xff\xfe\n", "line 1 of {}: "),
-        ("a.jsonl", b'{"image":"a","captions":["b"],"log_probs":[]}', "log_probs differ"),
-        ("a.csv", b"file_name,image\r\na,b\r\n", "line 2 of {}: there is no column 'text'"),
-        ("a.csv", b"file_name,image\r\na\r\n", "line 2 of {}: the number of cells differs"),
-        ("a.csv", b'file_name,image\r\n"a', "cannot read captions from {}: unexpected end"),
+        ("a.jsonl", b'{"file_name":"a","captions":["b"],"log_probs":[]}', "log_probs differ"),
+        ("a.csv", b"file_name,x\r\na,b\r\n", "line 2 of {}: there is no column 'text'"),
+        ("a.csv", b"file_name,x\r\na\r\n", "line 2 of {}: the number of cells differs"),
+        ("a.csv", b'file_name,x\r\n"a', "cannot read captions from {}: unexpected end"),
         ("a.csv", b"\xff\xfe\r\n\xff", "cannot read captions from {}: "),
         ("a.json", b"{}", "cannot read captions from {}: Expected `array`"),
         ("a.json", b'[{"image_id": 1, "caption": "a"}]', "missing required field `file_name`"),

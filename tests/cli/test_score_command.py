@@ -65,9 +65,8 @@ def tiny_captions():
 
 def write_results(path, names, captions=CAPTIONS, ids=UNKNOWN_IDS, extra=()):
     """Write rows as ``captioning caption`` does, with ids only in COCO results."""
-    rows = [
-        {"file_name": name, "caption": text} for name, text in zip(names, captions, strict=True)
-    ]
+    key = "text" if path.suffix == ".jsonl" else "caption"
+    rows = [{"file_name": name, key: text} for name, text in zip(names, captions, strict=True)]
     rows += extra
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -15,7 +15,7 @@ class CaptionRow:
     """One image with its captions, or with the reason why it has none."""
 
     image: str
-    """Path or URL of the image, as it was given."""
+    """Path or URL of the image from the working directory."""
     file_name: str
     """Path of the image relative to the output's folder; ``image`` for URLs and streams."""
     captions: tuple[str, ...] = ()
@@ -26,6 +26,8 @@ class CaptionRow:
     """Reason why the image has no caption; empty if it has one."""
     thumbnail: str = ""
     """URL of a small version of the image, relative to the output or ``data:``; often empty."""
+    index: int | None = None
+    """Number of rows before this one, for failed images in a file of their own; else None."""
 
     @property
     def ok(self) -> bool:

@@ -26,18 +26,27 @@ class FileWriter(Writer):
 
     Args:
         output: Path of the file; None for standard output.
+        captions: Largest number of captions per image.
 
     Raises:
         OutputError: The file cannot be opened.
     """
 
     is_document: ClassVar[bool] = True
+    holds_errors: ClassVar[bool] = True
+    """Whether the format has rows for images that failed."""
+    is_table: ClassVar[bool] = False
+    """Whether programs load the format that expect an image and a caption in each row."""
+    max_captions: ClassVar[int | None] = None
+    """Number of captions per image that the format can hold; None for any number."""
     binary: ClassVar[bool] = False
     terminal_encoding: ClassVar[bool] = False
     """Whether standard output keeps the encoding of the terminal instead of UTF-8."""
 
-    def __init__(self, output: Path | None) -> None:
+    def __init__(self, output: Path | None, *, captions: int = 1) -> None:
         self.output = output
+        self.captions = captions
+        self.kept_older = False
         self._temporary: Path | None = None
         self._closed = False
         self.file = self._open_stdout() if output is None else self._open_file(output)
@@ -72,8 +81,9 @@ class FileWriter(Writer):
 
     def write(self, row: CaptionRow) -> None:
         """Write one row; see :meth:`Writer.write`."""
-        with _explain_errors():
-            self._write_row(row)
+        if row.ok or self.holds_errors:
+            with _explain_errors():
+                self._write_row(row)
 
     def flush(self) -> None:
         """Flush the rows; a document is flushed only at its end."""
@@ -102,7 +112,8 @@ class FileWriter(Writer):
         self.file.close()
         if (path := self._temporary) is not None:
             older_size = output.stat().st_size if output.exists() else 0
-            if not (keep_longer and path.stat().st_size < older_size):
+            self.kept_older = keep_longer and path.stat().st_size < older_size
+            if not self.kept_older:
                 if output.exists():
                     copy_attributes(output, path)
                 path.replace(output)

@@ -11,7 +11,8 @@ from captioning.bulk.writers.files import FileWriter
 from captioning.errors import ConfigError
 from captioning.messages import escape_unprintable
 
-COLUMNS = ("file_name", "text", "image", "caption", "log_prob", "error")
+CSV_PAIR = ("text", "log_prob")
+"""Columns of a caption in CSV; those of the second caption end in ``_2``, and so on."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _COCO_ID = re.compile(r"(?:COCO_\w+_)?([0-9]{1,12})", re.ASCII)
 _GROUP_ROWS = 10_000  # of Parquet, in memory until they are written
@@ -20,45 +21,72 @@ _GROUP_ROWS = 10_000  # of Parquet, in memory until they are written
 class JsonLinesWriter(FileWriter):
     """Writes JSON lines that Hugging Face's ``imagefolder`` and our own training read.
 
-    ``imagefolder`` reads ``file_name`` and ``text`` of a ``metadata.jsonl``; ``captioning train
-    --data jsonl:`` reads ``image`` and ``caption``.
+    A key ``image`` would hide the image column of ``imagefolder``. All captioned rows have the same
+    keys, because the column types are taken from the first rows.
     """
 
     is_document = False
+    is_table = True
 
     def _write_row(self, row: CaptionRow) -> None:
         # Escape all special line breaks: some programs split lines at U+2028 and similar.
-        plain = row.image.isprintable() and row.error.isprintable()
-        self.file.write(json.dumps(_row_to_json(row), ensure_ascii=not plain) + "\n")
+        plain = row.file_name.isprintable() and row.error.isprintable()
+        record = _row_to_json(row, lists=self.captions > 1)
+        self.file.write(json.dumps(record, ensure_ascii=not plain) + "\n")
 
 
-def _row_to_json(row: CaptionRow) -> dict[str, Any]:
-    """Return a row as a JSON object; lists of captions only if there is more than one."""
-    record: dict[str, Any] = {"file_name": row.file_name, "image": row.image}
+def _row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
+    """Return a row as a JSON object.
+
+    Args:
+        row: The row.
+        lists: Add all captions to the best one.
+    """
+    name = _escape_bytes(row.file_name)
     if not row.ok:
-        return {**record, "error": row.error}
-    best = row.captions[0]
-    record |= {"text": best, "caption": best, "log_prob": row.log_probs[0]}
-    if len(row.captions) > 1:
+        index = {} if row.index is None else {"index": row.index}
+        return {**index, "file_name": name, "error": _escape_bytes(row.error)}
+    record = {"file_name": name, "text": row.captions[0], "log_prob": row.log_probs[0]}
+    if lists:
         record |= {"captions": list(row.captions), "log_probs": list(row.log_probs)}
     return record
 
 
-class CsvWriter(FileWriter):
-    r"""Writes a table of the best captions that spreadsheets open without running formulas.
+def _escape_bytes(name: str) -> str:
+    """Escape the bytes of a file name that are not UTF-8: readers of JSON and Parquet refuse them.
 
-    Rows end in ``\r\n``, so file names with either character are quoted.
+    :func:`unescape_bytes` is the inverse.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def unescape_bytes(name: str) -> str:
+    """Return the file name whose bytes were escaped."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda match: chr(0xDC00 + int(match[1], 16)), name)
+
+
+class CsvWriter(FileWriter):
+    r"""Writes a table that spreadsheets open without running formulas.
+
+    The columns are ``file_name``, ``text`` and ``log_prob``, and ``text_2``, ``log_prob_2`` and so
+    on for further captions. Rows end in ``\r\n``, so file names with either character are quoted.
     """
 
+    is_table = True
+    holds_errors = False
+
     def _write_start(self) -> None:
-        self._table = csv.DictWriter(self.file, COLUMNS, extrasaction="ignore")
-        self._table.writeheader()
+        self._table = csv.writer(self.file)
+        others = [f"{name}_{i}" for i in range(2, self.captions + 1) for name in CSV_PAIR]
+        self._table.writerow(["file_name", *CSV_PAIR, *others])
 
     def _write_row(self, row: CaptionRow) -> None:
-        record = _row_to_json(row)
-        log_prob = record.pop("log_prob", None)
-        cells = {name: escape_cell(cell) for name, cell in record.items() if isinstance(cell, str)}
-        self._table.writerow({**cells, "log_prob": "" if log_prob is None else f"{log_prob:.3f}"})
+        name = row.file_name  # an escaped name would not be found, but ./=1.jpg is the same file
+        cells = [f"./{name}" if name.startswith(_FORMULA_STARTS) else name]
+        for caption, log_prob in zip(row.captions, row.log_probs, strict=True):
+            cells += [escape_cell(caption), "" if log_prob is None else f"{log_prob:.3f}"]
+        empty = 1 + 2 * self.captions - len(cells)
+        self._table.writerow(cells + [""] * empty)
 
 
 def escape_cell(cell: str) -> str:
@@ -80,9 +108,12 @@ class CocoWriter(FileWriter):
     The id is the number that makes up the file name (``42.jpg``), or that ends a COCO file name
     (``COCO_val2014_000000000042.jpg``). Images without such a number, or with one that an earlier
     image has, get ids above :data:`FIRST_OTHER_ID`. Numbers in other names are not ids: file names
-    of Flickr end in hashes. Images that failed are left out.
+    of Flickr end in hashes.
     """
 
+    is_table = True
+    holds_errors = False
+    max_captions = 1
     FIRST_OTHER_ID = 10**12
 
     def _write_start(self) -> None:
@@ -91,13 +122,12 @@ class CocoWriter(FileWriter):
         self.file.write("[")
 
     def _write_row(self, row: CaptionRow) -> None:
-        if row.ok:
-            separator = ",\n" if self._used_ids else "\n"
-            record = {"image_id": self._next_id(row.image), "caption": row.captions[0]}
-            self.file.write(separator + json.dumps({**record, "file_name": row.image}))
+        separator = ",\n" if self._used_ids else "\n"
+        record = {"image_id": self._next_id(row.file_name), "caption": row.captions[0]}
+        self.file.write(separator + json.dumps({**record, "file_name": row.file_name}))
 
-    def _next_id(self, image: str) -> int:
-        match = _COCO_ID.fullmatch(Path(image).stem)
+    def _next_id(self, file_name: str) -> int:
+        match = _COCO_ID.fullmatch(Path(file_name).stem)
         image_id = int(match[1]) if match else None
         if image_id is None or image_id in self._used_ids:
             self._other_ids += 1
@@ -110,28 +140,32 @@ class CocoWriter(FileWriter):
 
 
 class ParquetWriter(FileWriter):
-    """Writes the columns of the CSV table and two lists, ``captions`` and ``log_probs``.
+    """Writes the keys of JSON lines as columns.
 
     Raises:
         ConfigError: pyarrow is not installed.
     """
 
     binary = True
+    is_table = True
+    holds_errors = False
 
-    def __init__(self, output: Path | None) -> None:
+    def __init__(self, output: Path | None, *, captions: int = 1) -> None:
         self._pyarrow = import_pyarrow()  # before the output is opened
-        super().__init__(output)
+        super().__init__(output, captions=captions)
 
     def _write_start(self) -> None:
         text, number = self._pyarrow.string(), self._pyarrow.float64()
-        types = dict.fromkeys(COLUMNS, text) | {"log_prob": number}
-        types |= {"captions": self._pyarrow.list_(text), "log_probs": self._pyarrow.list_(number)}
+        types = {"file_name": text, "text": text, "log_prob": number}
+        if self.captions > 1:
+            lists = self._pyarrow.list_(text), self._pyarrow.list_(number)
+            types |= {"captions": lists[0], "log_probs": lists[1]}
         self._schema = self._pyarrow.schema(types)
         self._table = self._pyarrow.parquet.ParquetWriter(self.file, self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def _write_row(self, row: CaptionRow) -> None:
-        self._rows.append({name: _to_utf8(value) for name, value in _row_to_json(row).items()})
+        self._rows.append(_row_to_json(row, lists=self.captions > 1))
         if len(self._rows) == _GROUP_ROWS:
             self._write_group()
 
@@ -163,11 +197,6 @@ def import_pyarrow() -> Any:
             "The Parquet format needs pyarrow. Run `pip install pyarrow`, or choose another format."
         ) from None
     return pyarrow
-
-
-def _to_utf8(value: Any) -> Any:
-    """Escape the bytes of a file name that are not UTF-8; Parquet stores only UTF-8."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 class TextWriter(FileWriter):
