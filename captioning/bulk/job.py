@@ -14,8 +14,8 @@ from captioning.bulk.journal import Journal, JournalEntry, file_stamp
 from captioning.bulk.rows import (
     Existing,
     RelativeNames,
-    keep_best,
     describe_kept_caption,
+    keep_best,
     keeps_output,
     refuse_unwritable,
     row_of_result,

@@ -46,7 +46,11 @@ def _row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
     if not row.ok:
         index = {} if row.index is None else {"index": row.index}
         return {**index, "file_name": name, "error": _escape_bytes(row.error)}
-    record = {"file_name": name, "text": row.captions[0], "log_prob": row.log_probs[0]}
+    record: dict[str, Any] = {
+        "file_name": name,
+        "text": row.captions[0],
+        "log_prob": row.log_probs[0],
+    }
     if lists:
         record |= {"captions": list(row.captions), "log_probs": list(row.log_probs)}
     return record
