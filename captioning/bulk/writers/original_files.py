@@ -14,7 +14,7 @@ from captioning.errors import OutputError
 from captioning.files import copy_attributes, resolve_link
 from captioning.messages import explain_error
 
-_COPY = "Write copies into another folder: -o FOLDER."
+_COPY = "Write into another folder: -o FOLDER."
 _MOVE = "Move it away."
 
 
