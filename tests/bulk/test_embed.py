@@ -322,8 +322,21 @@ def test_embed_writer_finds_and_reads_existing_captions(make, tmp_path):
         assert writer.read_captions(str(path)) == ["a dog", "a cat"]
     with open_writer("embed", tmp_path / "copies") as writer:
         assert not writer.has_caption(str(path))
+        (tmp_path / "copies" / path.name).touch()
+        assert not writer.has_caption(str(path))
         writer.write(row)
         assert writer.has_caption(str(path))
+
+
+def test_copy_never_replaces_its_image(make, tmp_path):
+    path = make(JPEG)
+    row = CaptionRow(str(path), path.name, ("a dog",), (-1.0,))
+    with open_writer("embed", tmp_path) as writer:
+        assert not writer.has_caption(str(path))
+        assert "it is in the output folder" in writer.find_obstacle(str(path))
+        with pytest.raises(OutputError, match="it is the image"):
+            writer.write(row)
+    assert path.read_bytes() == JPEG
 
 
 @pytest.mark.parametrize("folder", [None, "copies"])

@@ -34,6 +34,7 @@ _REPLACEABLE = re.compile(
     r".*:(Current)?IPTCDigest"
 )
 _ADVICE = "Write an .xmp file instead: --format xmp."
+_OTHER_OUTPUT = "Give another -o, or leave it out to change the image itself."
 _WEBP_ADVICE = "Install exiftool 13 or later, or write an .xmp file instead: --format xmp."
 
 
@@ -56,10 +57,15 @@ class EmbedWriter(CaptionFileWriter):
 
     def has_caption(self, image: str) -> bool:
         """Return whether an image has a description, or its copy exists."""
-        return super().has_caption(image) if self.in_place else self._path_for(image).is_file()
+        if self.in_place:
+            return super().has_caption(image)
+        copy = self._path_for(image)
+        return copy.is_file() and copy.stat().st_size > 0 and not self._is_original(image)
 
     def find_obstacle(self, image: str) -> str:
         """Return why an image or its copy cannot be written; often empty."""
+        if self._is_original(image):
+            return f"cannot write a copy of '{image}': it is in the output folder. {_OTHER_OUTPUT}"
         reason = super().find_obstacle(image)
         if reason or not self.in_place or not os.path.isfile(image):  # noqa: PTH113
             return reason
@@ -81,7 +87,15 @@ class EmbedWriter(CaptionFileWriter):
     def _path_for(self, image: str) -> Path:
         return Path(image) if self.in_place else super()._path_for(image)
 
+    def _is_original(self, image: str) -> bool:
+        """Return whether an image is in the folder of copies, at the place of its own copy."""
+        if self.in_place:
+            return False
+        return os.path.realpath(image) == os.path.realpath(self._path_for(image))
+
     def _write_file(self, row: CaptionRow, path: Path) -> None:
+        if self._is_original(row.image):
+            raise OutputError(f"it is the image, not a copy. {_OTHER_OUTPUT}")
         self._embedder.embed(Path(row.image), path, "\n".join(row.captions))
 
 
