@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from captioning.cli.references import load_candidates, load_references, require_complete
+from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.messages import check_minimum
 from captioning.metrics import compare
 
@@ -29,9 +29,11 @@ class CompareConfig:
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """Results of system B; same formats."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
-    """COCO annotations file, or a data set such as flickr8k:DIR."""
+    """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
     split: str = "val"
     """Split of the data set of references."""
+    subset: bool = False
+    """Compare only the images that have a caption of both systems and references."""
     samples: int = 1000
     """Number of samples of each test (1 or more)."""
     seed: int = 0
@@ -45,8 +47,16 @@ def run(config: CompareConfig) -> int:
     """Compare the captions, print a table, and return the exit code."""
     references = load_references(config.references, config.split)
     a, b = (load_candidates(path, references) for path in (config.a, config.b))
-    for path, candidates in ((config.a, a), (config.b, b)):
-        require_complete(path, candidates, references, "Caption the rest.")
-    comparison = compare(a, b, references.captions, samples=config.samples, seed=config.seed)
+    if not config.subset:
+        require_same_images(config.a, a, references)
+        require_same_images(config.b, b, references)
+    comparison = compare(
+        a,
+        b,
+        references.captions,
+        samples=config.samples,
+        seed=config.seed,
+        subset=config.subset,
+    )
     print(f"A: {config.a}\nB: {config.b}\n\n{comparison.table()}")  # noqa: T201
     return 0

@@ -1,14 +1,30 @@
 """Load references and results, and match results to the images of the references."""
 
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captioning.cli.progress import stderr_console
-from captioning.datasets import READERS, read_captions, read_results
-from captioning.datasets.coco_results import FileResult, read_annotations, read_file_results
+from captioning.datasets import READERS, read_captions
+from captioning.datasets.coco_results import ImageId, read_annotations
+from captioning.datasets.result_files import ResultRow, read_result_rows, refuse_repeats
 from captioning.errors import ScoreError
 from captioning.messages import format_count
+
+_HEAD_BYTES = 65536
+# What the files of captioning caption begin with.
+_RESULTS = re.compile(
+    rb'^PAR1|"log_prob"|^file_name,.*log_prob|^\[\n\{"image_id": \d+,.*"file_name"'
+)
+# How the head of a file shows that it is part of a data set, and the name of this data set.
+_DATASETS = (
+    (re.compile(rb'"sentences"\s*:'), "karpathy:{path}"),
+    (re.compile(rb"^\S+#\d\t"), "flickr8k:{path.parent}"),
+)
+_ENDINGS = {".jsonl": "jsonl:{path}", ".csv": "csv:{path}"}
 
 
 @dataclass(frozen=True)
@@ -18,156 +34,232 @@ class References:
     Attributes:
         name: Name for messages.
         captions: References of each image id.
-        files: For each file name, the ids and paths of the images with this name.
+        files: Path of each image id; empty if the references have no file names.
     """
 
     name: str
-    captions: Mapping[int, Sequence[str]]
-    files: Mapping[str, Mapping[int, PurePosixPath]]
+    captions: Mapping[ImageId, Sequence[str]]
+    files: Mapping[ImageId, PurePosixPath]
 
-    def find_image(self, file: str) -> int | None:
-        """Return the id of the image with the given file name, or None.
-
-        If several images have this name, the path with most folders in common is chosen.
-
-        Raises:
-            ScoreError: Several images fit equally well.
-        """
-        path = PurePosixPath(file)
-        owners = self.files.get(path.name, {})
-        if len(owners) < 2:
-            return next(iter(owners), None)
-        shared = {key: _count_shared_parts(path, other) for key, other in owners.items()}
-        best = [key for key in owners if shared[key] == max(shared.values())]
-        if len(best) > 1:
-            problem = f"{file} may be {owners[best[0]]} or {owners[best[1]]} of {self.name}"
-            raise ScoreError(f"{problem}. Caption the images with their folders in the path.")
-        return best[0]
+    def show(self, image: ImageId) -> str:
+        """Return the name of an image for messages."""
+        return self.files[image].name if image in self.files else repr(image)
 
 
 def load_references(name: str, split: str) -> References:
     """Load the references of each image.
 
     Args:
-        name: COCO annotations file, or a data set such as ``flickr8k:DIR``. The ids of a data set
-            are those in the results of ``captioning evaluate``.
+        name: COCO annotations file, a data set such as ``flickr8k:DIR``, or a file of a data set.
+            The ids of a data set are those in the results of ``captioning evaluate``. The images
+            need not exist.
         split: Split of the data set.
 
     Raises:
         ScoreError: The file cannot be used.
         DataError: The data set cannot be used.
     """
-    if name.partition(":")[0] in READERS and not Path(name).exists():
-        images = read_captions(name, split=split).images
-        captions = {image.image_id: image.captions for image in images}
-        files = [(image.path.as_posix(), image.image_id) for image in images]
-        return References(f"{name}, {split}", captions, _group_by_name(files))
-    annotations = read_annotations(name)
-    return References(name, annotations.captions, _group_by_name(annotations.files))
+    name = _find_dataset(Path(name)) or name
+    if name.partition(":")[0] not in READERS or Path(name).exists():
+        annotations = read_annotations(name)
+        return References(name, annotations.captions, _parse_paths(annotations.files))
+    images = read_captions(name, split=split, require_images=False).images
+    captions: dict[ImageId, Sequence[str]] = {image.image_id: image.captions for image in images}
+    files = [(image.path.as_posix(), image.image_id) for image in images]
+    return References(f"{name}, {split}", captions, _parse_paths(files))
 
 
-def load_candidates(path: Path, references: References) -> dict[int, str]:
-    """Load one caption for each image id from a results file.
-
-    The ids in the file are used if all of them occur in the references. Otherwise, results that
-    name files, such as those of ``captioning caption``, are matched by file name. Captions of
-    other files are then ignored, with a message.
+def _find_dataset(path: Path) -> str | None:
+    """Return the data set that a file belongs to, or None for a COCO annotations file.
 
     Raises:
-        ScoreError: The results cannot be used, or match none of the references.
+        ScoreError: The path is a folder, or the file holds results.
     """
-    results = read_file_results(path)
-    if results is None or _are_ids_valid(results, references):
-        return read_results(path)
-    captions = {result.file: result.caption for result in results if result.caption is not None}
-    if not captions:
-        raise ScoreError(f"{path} has no captions for {format_count(len(results), 'image')}.")
-    candidates: dict[int, str] = {}
-    first = None
-    for file, caption in captions.items():
-        image = references.find_image(file)
-        if image is None:
-            continue
-        if image in candidates:
-            problem = f"{path} has more than one caption for an image of {references.name}"
-            raise ScoreError(f"{problem}, such as {file}. Keep one caption per image.")
-        candidates[image] = caption
-        first = first or file
-    if not candidates:
-        raise ScoreError(_describe_no_match(path, list(captions), references))
-    console = stderr_console()
-    console.print(f"{path}: matched by file name, such as {first}")
-    if ignored := len(captions) - len(candidates):
-        files = f"{format_count(ignored, 'file')} of {path}"
-        console.print(f"Ignored {files} that {references.name} does not contain.")
-    return candidates
+    if path.is_dir():
+        raise ScoreError(f"{path} is a folder. Name its format: flickr8k:{path} or coco:{path}")
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if _RESULTS.search(head):
+        raise ScoreError(f"{path} holds results, not references. Give the references last.")
+    for pattern, name in _DATASETS:
+        if pattern.search(head):
+            return name.format(path=path)
+    ending = _ENDINGS.get(path.suffix.lower())
+    return None if ending is None else ending.format(path=path)
 
 
-def require_complete(
-    path: Path, candidates: Mapping[int, str], references: References, advice: str
-) -> None:
-    """Check that either all images of the references have a candidate, or none.
+def load_candidates(path: Path, references: References) -> dict[ImageId, str]:
+    """Load one caption for each image from a results file.
 
-    Args:
-        path: File of the candidates, for messages.
-        candidates: Captions by image id.
-        references: References of the same images.
-        advice: What to do about missing captions, for messages.
+    Images are matched by id or by file name, by whichever finds more of them. The caption of an
+    image without references keeps its own id or file name as key.
 
     Raises:
-        ScoreError: Only some of the images have a caption.
+        ScoreError: The results cannot be used, match none of the references, or have ids and file
+            names that contradict each other.
+    """
+    if str(path).partition(":")[0] in READERS and not path.exists():
+        raise ScoreError(f"{path} is a data set, not results. Give the references last.")
+    rows = [row for row in read_result_rows(path) if row.captions]
+    by_id = _match_ids(rows, references)
+    by_file, ambiguous = _match_files(rows, references)
+    found_by_id, found_by_file = (len(rows) - of.count(None) for of in (by_id, by_file))
+    use_files = found_by_file > found_by_id
+    if ambiguous and (use_files or not found_by_id):
+        raise ScoreError(ambiguous)
+    if not found_by_id and not found_by_file:
+        raise ScoreError(_describe_no_match(path, rows, references))
+    if not use_files:
+        _refuse_contradictions(path, rows, by_id, by_file, references)
+    matches = by_file if use_files else by_id
+    own = [row.file_name if use_files or row.image_id is None else row.image_id for row in rows]
+    keys = [key if match is None else match for key, match in zip(own, matches, strict=True)]
+    refuse_repeats(keys, str(path), show=references.show)
+    _report_match(path, rows, matches, use_files=use_files)
+    return {key: row.captions[0] for key, row in zip(keys, rows, strict=True) if key is not None}
+
+
+def require_same_images(
+    path: Path, candidates: Mapping[ImageId, str], references: References
+) -> None:
+    """Check that candidates and references have the same images.
+
+    Raises:
+        ScoreError: They do not.
     """
     missing = [image for image in references.captions if image not in candidates]
-    if not missing or len(missing) == len(references.captions):
+    extra = [image for image in candidates if image not in references.captions]
+    if not missing and not extra:
         return
-    names = {key: path for owners in references.files.values() for key, path in owners.items()}
-    first = names[missing[0]].name if missing[0] in names else missing[0]
+    differences = [
+        f"{format_count(len(images), 'image')} without {lack}, such as {references.show(images[0])}"
+        for images, lack in ((missing, "a caption"), (extra, "references"))
+        if images
+    ]
+    common = len(candidates) - len(extra)
     raise ScoreError(
-        f"{path} has no caption for {format_count(len(missing), 'image')} of the "
-        f"{len(references.captions):,} of {references.name} (such as {first}). {advice}"
+        f"{path} has captions for {format_count(len(candidates), 'image')}, and {references.name} "
+        f"has references for {len(references.captions):,}: {'; '.join(differences)}. Give --subset "
+        f"to score the {format_count(common, 'image')} that have both."
     )
 
 
-def _are_ids_valid(results: Sequence[FileResult], references: References) -> bool:
-    """Return whether the ids identify the images.
+def _match_ids(rows: Sequence[ResultRow], references: References) -> list[ImageId | None]:
+    """Return the image of the references with the id of each row, or None.
 
-    That is the case if all ids are known. If only some are known, but one of these contradicts the
-    file name, matching by file name would be wrong too.
+    A number and its text are the same id, with or without leading zeros.
     """
-    ids = [result.image_id for result in results if result.image_id is not None]
-    if not ids:
-        return False
-    if all(image in references.captions for image in ids):
-        return True
-    return any(
-        result.image_id in references.captions
-        and references.find_image(result.file) not in (None, result.image_id)
-        for result in results
-    )
+    known: dict[ImageId, ImageId] = {_normalize_id(image): image for image in references.captions}
+    known |= {image: image for image in references.captions}  # the same text comes first
+    ids = [row.image_id for row in rows]
+    return [None if i is None else known.get(i, known.get(_normalize_id(i))) for i in ids]
 
 
-def _describe_no_match(path: Path, files: Sequence[str], references: References) -> str:
-    if not references.files:
-        problem = f"{path} identifies images by file name, such as {files[0]}"
-        advice = "Give the data set (coco:DIR), or results with image_id"
-        return f"{problem}, but {references.name} has no file names. {advice}."
-    count = f"{format_count(len(files), 'file')} of {path}"
-    return f"{references.name} contains none of the {count}, such as {files[0]}. Check the split."
+def _match_files(
+    rows: Sequence[ResultRow], references: References
+) -> tuple[list[ImageId | None], str]:
+    """Return the image of the references with the file name of each row, or None.
+
+    If no name occurs in the references, names are compared without their endings. Of several
+    images with one name, the path with most folders in common is chosen.
+
+    Returns:
+        The images, and an error message if several images fit a row equally well.
+    """
+    files = references.files or _parse_paths((str(image), image) for image in references.captions)
+    matches: list[ImageId | None] = []
+    ambiguous = ""
+    for part in ("name", "stem"):
+        groups: defaultdict[str, dict[ImageId, PurePosixPath]] = defaultdict(dict)
+        for image, path in files.items():
+            groups[getattr(path, part)][image] = path
+        matches = []
+        for row in rows:
+            path = _parse_path(row.file_name or "")
+            owners = groups.get(getattr(path, part), {})
+            best = _find_closest(path, owners)
+            matches.append(best[0] if len(best) == 1 else None)
+            if len(best) > 1 and not ambiguous:
+                ambiguous = (
+                    f"{path} may be {owners[best[0]]} or {owners[best[1]]} of {references.name}. "
+                    "Caption the images with their folders in the path."
+                )
+        if ambiguous or any(match is not None for match in matches):
+            break
+    return matches, ambiguous
 
 
-def _group_by_name(files: Iterable[tuple[str, int]]) -> dict[str, dict[int, PurePosixPath]]:
-    groups: dict[str, dict[int, PurePosixPath]] = {}
-    for file, image in files:
-        path = PurePosixPath(file)
-        groups.setdefault(path.name, {})[image] = path
-    return groups
+def _find_closest(path: PurePosixPath, owners: Mapping[ImageId, PurePosixPath]) -> list[ImageId]:
+    """Return the images whose paths have most parts in common with ``path`` at the end."""
+    shared = {image: _count_shared_parts(path, other) for image, other in owners.items()}
+    return [image for image in owners if shared[image] == max(shared.values())]
 
 
 def _count_shared_parts(one: PurePosixPath, other: PurePosixPath) -> int:
-    """Return the number of parts that are equal at the ends of two paths."""
     count = 0
     for a, b in zip(reversed(one.parts), reversed(other.parts), strict=False):
         if a != b:
             break
         count += 1
     return count
+
+
+def _refuse_contradictions(
+    path: Path,
+    rows: Sequence[ResultRow],
+    by_id: Sequence[ImageId | None],
+    by_file: Sequence[ImageId | None],
+    references: References,
+) -> None:
+    for row, a, b in zip(rows, by_id, by_file, strict=True):
+        if a is not None and b is not None and a != b:
+            raise ScoreError(
+                f"The ids and file names of {path} disagree: image_id {a!r} is "
+                f"{references.show(a)} in {references.name}, but has the file name "
+                f"{row.file_name}. Remove the wrong ones from the results."
+            )
+
+
+def _report_match(
+    path: Path, rows: Sequence[ResultRow], matches: Sequence[ImageId | None], *, use_files: bool
+) -> None:
+    console = stderr_console()
+    row, match = next((r, m) for r, m in zip(rows, matches, strict=True) if m is not None)
+    if use_files:
+        console.print(f"{path}: matched by file name, such as {row.file_name}")
+    elif row.image_id != match:
+        console.print(f"{path}: matched by id, such as {row.image_id!r} to {match!r}")
+    if several := sum(len(row.captions) > 1 for row in rows):
+        count = format_count(several, "image")
+        console.print(f"{path}: scored the first of several captions of {count}")
+
+
+def _describe_no_match(path: Path, rows: Sequence[ResultRow], references: References) -> str:
+    row, name = rows[0], references.name
+    if row.image_id is None and not references.files:
+        return (
+            f"{path} identifies images by file name, such as {row.file_name}, but {name} has no "
+            "file names. Give the data set (coco:DIR), or results with image_id."
+        )
+    found = row.file_name if row.image_id is None else repr(row.image_id)
+    image = references.show(next(iter(references.captions)))
+    return (
+        f"{name} contains none of the images of {path}: the references have images such as "
+        f"{image}, and the results images such as {found}. Check the files and the split."
+    )
+
+
+def _normalize_id(image: ImageId) -> str:
+    text = str(image)
+    return text.lstrip("0") or "0" if text.isdecimal() else text
+
+
+def _parse_paths(files: Iterable[tuple[str, ImageId]]) -> dict[ImageId, PurePosixPath]:
+    return {image: _parse_path(file) for file, image in files}
+
+
+def _parse_path(file: str) -> PurePosixPath:
+    """Return a path in the form in which paths of all systems are compared."""
+    return PurePosixPath(unicodedata.normalize("NFC", file.replace("\\", "/")))

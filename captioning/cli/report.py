@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioning.metrics import DocumentFrequency, Scores, measure_diversity, score_shuffled
+from captioning.metrics.ngrams import ImageId
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,8 @@ class Report:
     """Scores of a set of captions, with checks of their plausibility."""
 
     scores: Scores
-    captions: Mapping[int, str]
-    references: Mapping[int, Sequence[str]]
+    captions: Mapping[ImageId, str]
+    references: Mapping[ImageId, Sequence[str]]
     signature: str
     """All choices that affect the scores."""
     training: Sequence[str] | None = None

@@ -13,11 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from captioning.cli.progress import stderr_console
-from captioning.cli.references import load_candidates, load_references, require_complete
+from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.cli.report import Report
-from captioning.datasets.coco_results import select_references
-from captioning.messages import format_count
 from captioning.metrics import DocumentFrequency, check_java, score
 
 
@@ -26,13 +23,13 @@ class ScoreConfig:
     """Score a file of captions."""
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """COCO results file, or a .json or .jsonl file written by `captioning caption`."""
+    """File that `captioning caption` wrote (JSON lines, CSV, Parquet, JSON), or COCO results."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
-    """COCO annotations file, or a data set such as flickr8k:DIR."""
+    """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
     split: str = "val"
     """Split of the data set of references."""
     subset: bool = False
-    """Score only the images that have a result, and ignore the other references."""
+    """Score only the images that have both a caption and references."""
     document_frequency: Path | None = None
     """File of n-gram document frequencies for CIDEr (default: count them over the references)."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
@@ -46,17 +43,20 @@ def run(config: ScoreConfig) -> int:
     if config.java:
         check_java(config.java)
     loaded = load_references(config.references, config.split)
-    candidates, references = load_candidates(config.results, loaded), dict(loaded.captions)
-    if config.subset:
-        references = select_references(references, candidates)
-        ignored = format_count(len(loaded.captions) - len(references), "image")
-        stderr_console().print(f"Ignored {ignored} without a result.")
-    else:
-        advice = "Give --subset to ignore them, or caption the rest."
-        require_complete(config.results, candidates, loaded, advice)
+    candidates = load_candidates(config.results, loaded)
+    if not config.subset:
+        require_same_images(config.results, candidates, loaded)
     path = config.document_frequency
     table = None if path is None else DocumentFrequency.load(path)
-    scores = score(candidates, references, document_frequency=table, java=config.java)
-    report = Report(scores, candidates, references, scores.signature, document_frequency=table)
+    scores = score(
+        candidates,
+        loaded.captions,
+        document_frequency=table,
+        java=config.java,
+        subset=config.subset,
+    )
+    captions = {image: candidates[image] for image in loaded.captions if image in candidates}
+    references = {image: loaded.captions[image] for image in captions}
+    report = Report(scores, captions, references, scores.signature, document_frequency=table)
     print(report.as_json() if config.json else report.table())  # noqa: T201
     return 0

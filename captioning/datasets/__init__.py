@@ -21,10 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from captioning.datasets.coco import read_coco
-from captioning.datasets.coco_results import read_references, read_results, write_results
+from captioning.datasets.coco_results import read_references, write_results
 from captioning.datasets.flickr8k import read_flickr8k
 from captioning.datasets.karpathy import read_karpathy
 from captioning.datasets.reading import DatasetSpec, normalize_split
+from captioning.datasets.result_files import read_results
 from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
 from captioning.datasets.table import read_csv, read_jsonl
 from captioning.datasets.text_captions import read_text_captions
@@ -54,16 +55,17 @@ READERS: dict[str, Callable[[DatasetSpec], CaptionSplit]] = {
 """Reader of each format."""
 
 
-def read_captions(spec: str, *, split: str) -> CaptionSplit:
+def read_captions(spec: str, *, split: str, require_images: bool = True) -> CaptionSplit:
     """Read one split of a captioned data set.
 
     Args:
         spec: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
         split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``. Karpathy's files also
             have ``restval`` and ``train+restval``, and JSONL and CSV files may define others.
+        require_images: Leave out images whose files do not exist. Scoring needs captions only.
 
     Returns:
-        The existing images with captions, in the order of the data set, and the problems found.
+        The images with captions, in the order of the data set, and the problems found.
         Captions keep their spelling and lose surrounding white space.
 
     Raises:
@@ -78,7 +80,7 @@ def read_captions(spec: str, *, split: str) -> CaptionSplit:
             f"{spec!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
             f"{', '.join(READERS)}.{hint} Example: coco:data/tiny"
         )
-    return READERS[name](DatasetSpec.parse(spec, path, normalize_split(split)))
+    return READERS[name](DatasetSpec.parse(spec, path, normalize_split(split), require_images))
 
 
 def shorten_spec(spec: str) -> str:

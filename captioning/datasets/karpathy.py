@@ -53,7 +53,9 @@ def read_karpathy(spec: DatasetSpec) -> CaptionSplit:
     counts = Counter(normalize_split(image.split) for image in images)
     if unknown := sorted(selected - set(counts)):
         known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in counts.items())
-        raise DataError(f"{path} has no split {', '.join(unknown)}, only {known}.")
+        raise DataError(
+            f"{path} has no split {', '.join(unknown)}, only {known}. Choose one of these."
+        )
     folder = spec.find_images(path.parent / "images", path.parent)
     builder = SplitBuilder(spec)
     for image in images:

@@ -34,15 +34,19 @@ class DatasetSpec:
         path: File or folder with the captions.
         image_folder: Folder of the images, if the string names one.
         split: Normalized name of the split.
+        require_images: Whether images whose files do not exist are left out.
     """
 
     text: str
     path: Path
     image_folder: Path | None
     split: str
+    require_images: bool = True
 
     @classmethod
-    def parse(cls, text: str, location: str, split: str) -> "DatasetSpec":
+    def parse(
+        cls, text: str, location: str, split: str, require_images: bool = True
+    ) -> "DatasetSpec":
         """Parse ``PATH[@IMAGES]``, and replace ``{split}`` in it by the name of the split.
 
         An existing path that contains ``@`` is not divided.
@@ -51,6 +55,7 @@ class DatasetSpec:
             text: The whole string with its format, for messages.
             location: ``PATH`` or ``PATH@IMAGES``.
             split: Normalized name of the split.
+            require_images: As the attribute.
 
         Raises:
             DataError: The folder of the images does not exist.
@@ -58,14 +63,14 @@ class DatasetSpec:
         location = location.replace("{split}", split)
         path, at, images = location.rpartition("@")
         if not at or Path(location).exists():
-            return cls(text, Path(location).expanduser(), None, split)
+            return cls(text, Path(location).expanduser(), None, split, require_images)
         folder = Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(
                 f"{images} is not a folder, but {text!r} names it as the folder of the images. "
                 "Check the path."
             )
-        return cls(text, Path(path).expanduser(), folder, split)
+        return cls(text, Path(path).expanduser(), folder, split, require_images)
 
     def find_images(self, *candidates: Path) -> Path:
         """Return the folder of images that the user named, or the first existing candidate.
@@ -76,7 +81,7 @@ class DatasetSpec:
         if self.image_folder is not None:
             return self.image_folder
         for folder in candidates:
-            if folder.is_dir():
+            if folder.is_dir() or not self.require_images:
                 return folder
         raise DataError(
             f"cannot find the images of {self.text!r}. Searched: "
@@ -116,7 +121,7 @@ class SplitBuilder:
         if image_id in self._images:
             self.report(REPEATED_IMAGES, path.name)
             return
-        if not self.exists(path):
+        if self.spec.require_images and not self.exists(path):
             self.report(MISSING_IMAGES, str(path))
             return
         stripped = [caption.strip() for caption in captions]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from captioning.messages import format_count
 from captioning.metrics.ngrams import ORDER, ImageId
 
-_MIN_IMAGES = 3  # with fewer images, equal captions are no sign of a mistake
+_MIN_EQUAL, _MIN_COPIES = 3, 2  # images; with fewer, equal captions are no sign of a mistake
 _SPECIAL_TOKEN = re.compile(
     r"</?(?:s|start|end|bos|eos|sos|pad)>|\[(?:CLS|SEP|PAD)\]", re.IGNORECASE
 )
@@ -57,12 +57,13 @@ def _explain_bleu(counts: Int[np.ndarray, "10"]) -> Iterator[str]:
     if correct.all() or not guess[0]:
         return
     n = int(np.argmin(correct)) + 1
-    names = {ORDER: "BLEU-4 is", ORDER - 1: "BLEU-3 and BLEU-4 are"}.get(
-        n, f"BLEU-{n} to BLEU-4 are"
-    )
+    names = "BLEU-4 is" if n == ORDER else f"BLEU-{n} to BLEU-{ORDER} are"
     shared = "a word" if n == 1 else f"{n} words in a row"
     reason = f"shares {shared} with its references" if guess[n - 1] else f"has {n} words"
-    yield f"{names} 0, because no candidate {reason}."
+    yield (
+        f"{names} 0, apart from the small constants of the official scorer, because no candidate "
+        f"{reason}."
+    )
 
 
 def _check_candidates(
@@ -75,7 +76,7 @@ def _check_candidates(
             f"Candidates without words: {len(empty):,} of {len(ids):,} (such as image "
             f"{ids[empty[0]]!r:.80}). Their scores are 0."
         )
-    elif len(ids) >= _MIN_IMAGES and len(set(captions)) == 1:
+    elif len(ids) >= _MIN_EQUAL and len(set(captions)) == 1:
         yield (
             f"All {len(ids):,} candidates are {captions[0]!r:.80}. Check that the captions belong "
             "to the images and that the model uses them."
@@ -106,7 +107,7 @@ def _check_references(
             "{id: [' '.join(words)]}."
         )
     copies = sum(candidates[image] in captions for image, captions in references.items())
-    if _MIN_IMAGES <= copies == len(references):
+    if _MIN_COPIES <= copies == len(references):
         yield (
             "Every candidate is one of its own references. Check that the candidates are the "
             "captions of a model."

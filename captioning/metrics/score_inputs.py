@@ -133,12 +133,22 @@ def select_common(
 
     Returns:
         A note on the number of images, empty if all are kept; the references; and the candidates
-        of each system. If no image can be kept, all are returned.
+        of each system.
+
+    Raises:
+        ScoreError: There is no such image.
     """
     common = [image for image in references if all(image in system for system in systems)]
     counts = [len(references), *map(len, systems)]
-    if not common or set(counts) == {len(common)}:
+    if set(counts) == {len(common)}:
         return "", references, list(systems)
+    if not common:
+        ids = [list(references), *map(list, systems)]
+        examples = " and ".join(f"{images[0]!r:.80}" for images in ids if images)
+        raise ScoreError(
+            f"No image has references and a candidate. The first ids are {examples} (1 and '1' are "
+            "different ids). Give both under the same ids."
+        )
     note = (
         f"Scored {format_count(len(common), 'image')}, all that have references and a candidate. "
         f"References were given for {counts[0]:,}, candidates for "

@@ -1,11 +1,19 @@
 """``captioning score`` and ``compare``: how results are matched to references, and what fails."""
 
 import json
+import unicodedata
+from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from caption_runs import read_rows
+from made_captions import make_captions, score_officially
+from required_tools import require_tool
 
 from captioning.cli.main import main
+
+official = require_tool("pycocoevalcap", find_spec("pycocoevalcap") is not None)
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 CAPTIONS = ("a dog runs", "two cats sleep on a bed", "a red ball", "the sea at night")
@@ -99,29 +107,124 @@ def test_score_files_of_one_name_are_matched_by_folder(
     assert "matched by file name, such as /photos/a/1.jpg" in messages
     for files, message in (
         (("1.jpg", "c/1.jpg", "3.jpg", "4.jpg"), "1.jpg may be a/1.jpg or b/1.jpg of "),
-        (("3.jpg", "x/3.jpg", "y/4.jpg", "a/1.jpg"), "more than one caption for an image"),
+        (("3.jpg", "x/3.jpg", "y/4.jpg", "a/1.jpg"), "for 1 image (such as 3.jpg). Keep one"),
     ):
         code, _, messages = run("score", write_results(path, files), references)
         assert code == 1
         assert message in messages
 
 
-@pytest.mark.parametrize("names", [[f"web/{i}.jpg" for i in (2, 3, 4, 1)], list("abcd")])
-def test_score_known_ids_take_precedence_over_names(names, references, tmp_path, score):
-    path = write_results(tmp_path / "results.json", names, ids=range(1, 5))
-    assert score(path, references)[0] == pytest.approx(1.0)
-
-
-def test_score_other_and_failed_images_are_ignored(tiny_captions, tmp_path, score):
-    names = [f"../photos/{file}" for file in tiny_captions]
-    extra = [
-        {"file_name": "../photos/half.png", "error": "it is empty"},
-        {"file_name": "../photos/000001.png", "caption": "a dog"},
-    ]
-    path = write_results(tmp_path / "results.jsonl", names, tiny_captions.values(), extra=extra)
-    bleu_1, messages = score(path, f"coco:{TINY}")
+@pytest.mark.parametrize(
+    "ids", [range(1, 5), ["1", "2", "3", "4"], [f"{i:012}" for i in (1, 2, 3, 4)]]
+)
+@pytest.mark.parametrize("names", [list("abcd"), [f"{i}.jpg" for i in (1, 2, 3, 4)]])
+def test_score_known_ids_take_precedence_over_names(ids, names, references, tmp_path, score):
+    path = write_results(tmp_path / "results.json", names, ids=ids)
+    bleu_1, messages = score(path, references)
     assert bleu_1 == pytest.approx(1.0)
-    assert f"Ignored 1 file of {path} that coco:{TINY}, val does not contain." in messages
+    assert ("matched by id, such as " in messages) == isinstance(ids, list)
+
+
+def test_score_ids_and_names_that_disagree_fail(references, tmp_path, run, score):
+    names = [f"web/{i}.jpg" for i in (2, 3, 4, 1)]
+    path = write_results(tmp_path / "results.json", names, ids=range(1, 5))
+    code, _, messages = run("score", path, references)
+    assert code == 1
+    assert "image_id 1 is 1.jpg in " in messages
+    assert "but has the file name web/2.jpg." in messages
+    # Ids that are numbers of file names by chance do not name all images.
+    path = write_results(path, [f"{i}.jpg" for i in (1, 2, 3, 4)], ids=(2, 3, 4, 5))
+    bleu_1, messages = score(path, references)
+    assert bleu_1 == pytest.approx(1.0)
+    assert "matched by file name" in messages
+
+
+@official
+@pytest.mark.parametrize("numbers", [True, False])
+@pytest.mark.parametrize("ending", ["json", "csv", "tsv", "jsonl", "parquet", "dict.json"])
+def test_score_string_ids_equal_pycocoevalcap(ending, numbers, tmp_path, run):
+    ids = [f"{'' if numbers else 'vid'}{key}" for key in range(30)]
+    candidates, references = (dict(zip(ids, c.values(), strict=True)) for c in make_captions(4, 30))
+    annotations = [
+        {"image_id": image, "id": number, "caption": text}
+        for number, (image, texts) in enumerate(references.items())
+        for text in texts
+    ]
+    truth = tmp_path / "references.json"
+    images = [{"id": image} for image in ids]
+    truth.write_text(json.dumps({"images": images, "annotations": annotations}))
+    rows = pd.DataFrame({"image_id": ids, "caption": candidates.values()}).iloc[::-1]
+    path = tmp_path / f"results.{ending}"
+    if ending == "dict.json":
+        path.write_text(json.dumps(candidates))
+    elif ending == "parquet":
+        rows.to_parquet(path)
+    elif ending in ("csv", "tsv"):
+        rows.to_csv(path, index=False, sep="," if ending == "csv" else "\t")
+    else:
+        rows.to_json(path, orient="records", lines=ending == "jsonl")
+    code, output, _ = run("score", path, truth, "--json")
+    assert code == 0
+    scores = json.loads(output)["scores"]
+    for name, (corpus, _) in score_officially(candidates, references).items():
+        assert scores[name] == pytest.approx(corpus, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.csv", "r.json", "r.parquet"])
+def test_score_reads_every_output_of_caption(name, photos, tmp_path, caption, run):
+    assert caption(*photos, "-o", tmp_path / "all.jsonl", "--n", 2).code == 0
+    texts = [row["captions"] for row in read_rows(tmp_path / "all.jsonl")]
+    images = [{"id": f"id {i}", "file_name": f"x/{path.name}"} for i, path in enumerate(photos)]
+    entries = [{"image_id": f"id {i}", "caption": text[0]} for i, text in enumerate(texts)]
+    references = tmp_path / "references.json"
+    references.write_text(json.dumps({"images": images, "annotations": entries}))
+    (tmp_path / "half.jpg").write_bytes(b"no image")
+    assert caption(*photos[::-1], tmp_path / "half.jpg", "-o", tmp_path / name).code == 1
+    code, output, messages = run("score", tmp_path / name, references, "--json")
+    assert code == 0
+    assert json.loads(output)["scores"]["rouge_l"] == pytest.approx(1.0)
+    code, output, messages = run("score", tmp_path / "all.jsonl", references, "--json")
+    assert json.loads(output)["scores"]["rouge_l"] == pytest.approx(1.0)
+    assert "all.jsonl: scored the first of several captions of 3 images" in messages
+
+
+@pytest.mark.parametrize("kind", ["karpathy", "jsonl", "csv", "flickr8k", "dict"])
+def test_score_reads_bare_files_of_references(kind, tmp_path, score):
+    names = [f"{i}.jpg" for i in range(1, 5)]
+    pairs = list(zip(names, CAPTIONS, strict=True))
+    images = [
+        {"filename": name, "imgid": i, "split": "val", "sentences": [{"raw": text, "tokens": []}]}
+        for i, (name, text) in enumerate(pairs)
+    ]
+    name, content = {
+        "karpathy": ("dataset.json", json.dumps({"images": images, "dataset": "x"})),
+        "jsonl": (
+            "r.jsonl",
+            "".join(json.dumps({"image": n, "caption": t}) + "\n" for n, t in pairs),
+        ),
+        "csv": ("r.csv", "image,caption\n" + "".join(f"{n},{t}\n" for n, t in pairs)),
+        "flickr8k": ("Flickr8k.token.txt", "".join(f"{n}#0\t{t}\n" for n, t in pairs)),
+        "dict": ("r.json", json.dumps({n: [t] for n, t in pairs})),
+    }[kind]
+    (tmp_path / name).write_text(content)
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("\n".join(names))
+    path = write_results(tmp_path / "results.jsonl", [f"photos/{name}" for name in names])
+    assert score(path, tmp_path / name)[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda name: name.replace(".jpg", ".png"), lambda name: f"C:\\photos\\{name}", "é{}".format],
+    ids=["ending", "windows", "decomposed"],
+)
+def test_score_names_of_other_systems_are_matched(change, write_references, tmp_path, score):
+    names = ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    if change("") == "é":
+        references = write_references(*(unicodedata.normalize("NFD", change(n)) for n in names))
+    else:
+        references = write_references(*names)
+    path = write_results(tmp_path / "results.jsonl", [change(name) for name in names])
+    assert score(path, references)[0] == pytest.approx(1.0)
 
 
 def test_score_malformed_images_of_annotations_are_ignored(references, tmp_path, score):
@@ -130,27 +233,53 @@ def test_score_malformed_images_of_annotations_are_ignored(references, tmp_path,
     unannotated = {"id": 8, "file_name": "8.jpg"}
     content["images"] += [*malformed, unannotated, content["images"][0]]
     references.write_text(json.dumps(content))
-    names = [f"p/{key}.jpg" for key in range(1, 5)]
-    extra = [{"file_name": "p/8.jpg", "caption": "not annotated"}]
-    path = write_results(tmp_path / "results.jsonl", names, extra=extra)
-    bleu_1, messages = score(path, references)
-    assert bleu_1 == pytest.approx(1.0)
-    assert "Ignored 1 file of " in messages
+    path = write_results(tmp_path / "results.jsonl", [f"p/{key}.jpg" for key in range(1, 5)])
+    assert score(path, references)[0] == pytest.approx(1.0)
 
 
-def test_score_partial_results_need_subset(references, tmp_path, run):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps([{"image_id": 1, "caption": "a dog runs"}]))
-    code, _, messages = run("score", path, references)
-    assert code == 1
-    assert "has no caption for 3 images of the 4 of " in messages
-    assert "(such as 2.jpg). Give --subset" in messages
-    code, _, messages = run("score", path, references, "--subset")
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_score_other_images_need_subset(ending, references, tmp_path, run):
+    names, ids = ("a/1.jpg", "a/2.jpg", "a/9.jpg"), (1, 2, 9)
+    one = write_results(tmp_path / f"one.{ending}", names, CAPTIONS[:3], ids)
+    two = write_results(tmp_path / f"two.{ending}", names[1:], CAPTIONS[1:3], ids[1:])
+    same = write_results(
+        tmp_path / f"same.{ending}", [f"{i}.jpg" for i in range(1, 5)], ids=range(1, 5)
+    )
+    other = "'a/9.jpg'" if ending == "jsonl" else "9"
+    for words in (("score", one), ("compare", one, same), ("compare", same, one)):
+        code, _, messages = run(*words, references)
+        assert code == 1
+        assert f"one.{ending} has captions for 3 images, and " in messages
+        assert "has references for 4: 2 images without a caption, such as 3.jpg; " in messages
+        assert f"1 image without references, such as {other}. Give --subset to" in messages
+    code, output, _ = run("score", one, references, "--subset")
     assert code == 0
-    assert "Ignored 3 images without a result.\n" in messages
-    code, _, messages = run("compare", path, path, references)
-    assert code == 1
-    assert "(such as 2.jpg). Caption the rest." in messages
+    assert "note: Scored 2 images, all that have references and a candidate. Ref" in output
+    assert "distinct captions       2 of 2" in output
+    code, output, _ = run("compare", one, two, references, "--subset", "--samples", 5)
+    assert code == 0
+    assert "note: Scored 1 image, all that have" in output
+    assert "candidates for 3 and 2." in output
+
+
+def test_score_swapped_files_are_named(references, tmp_path, run):
+    results = tmp_path / "results.json"
+    results.write_text('[\n{"image_id": 1, "caption": "a dog", "file_name": "1.jpg"}\n]\n')
+    rows = tmp_path / "results.jsonl"
+    rows.write_text('{"file_name": "1.jpg", "text": "a", "log_prob": -1.0}\n')
+    plain = tmp_path / "plain.json"
+    plain.write_text('[{"image_id": 1, "caption": "a dog"}]')
+    data = f"coco:{TINY}"
+    for words, message in (
+        ((references, results), "results.json holds results, not references. Give the references"),
+        ((references, rows), "results.jsonl holds results, not references. Give the references l"),
+        ((references, plain), "references.json holds references, not results. Give the results f"),
+        ((data, plain), f"{data} is a data set, not results. Give the references last."),
+        ((results, TINY), f"is a folder. Name its format: flickr8k:{TINY} or coco:{TINY}"),
+    ):
+        code, _, messages = run("score", *words)
+        assert code == 1
+        assert message in messages
 
 
 @pytest.mark.parametrize(
@@ -159,10 +288,15 @@ def test_score_partial_results_need_subset(references, tmp_path, run):
         (None, "results.jsonl: No such file or directory."),
         ('{"file_name": "1.jpg", "caption": "a"}\n{"file_na', "results.jsonl, line 2: not valid"),
         ('{"file_name": "1.jpg", "error": "it is empty"}\n', "has no captions for 1 image."),
-        ('{"file_name": "1.jpg", "caption": 7}\n', "the caption of row 1 is 7, not a string"),
+        ('{"file_name": "1.jpg", "caption": 7}\n', "row 1 has the caption 7, not a string"),
+        ('{"file_name": "1.jpg"}\n', "row 1 has the caption None, not a string"),
+        ('{"photo": "1.jpg", "text": "a"}\n{"photo": "2.jpg", "text": "b"}', "row 1 names no ima"),
+        ("", "results.jsonl is empty."),
+        ("[]", "results.jsonl has no captions. Write results with"),
+        ("[1]", "row 1 is 1, not an image with its caption"),
         (
             '{"file_name": "p/8.jpg", "caption": "a"}\n{"file_name": "9.jpg", "caption": "b"}\n',
-            "contains none of the 2 files of ",
+            "such as 1.jpg, and the results images such as p/8.jpg. Check the files and the split.",
         ),
     ],
 )
@@ -175,12 +309,15 @@ def test_score_unusable_results_are_refused(content, message, references, tmp_pa
     assert message in messages
 
 
-def test_score_file_names_without_names_in_references_fail(write_references, tmp_path, run):
-    path = write_results(tmp_path / "results.jsonl", [f"{key}.jpg" for key in range(1, 5)])
-    code, _, messages = run("score", path, write_references())
+def test_score_file_names_without_names_in_references_fail(write_references, tmp_path, run, score):
+    path, references = tmp_path / "results.jsonl", write_references()
+    code, _, messages = run(
+        "score", write_results(path, [f"x{i}.jpg" for i in range(4)]), references
+    )
     assert code == 1
-    assert "results.jsonl identifies images by file name, such as 1.jpg" in messages
+    assert "results.jsonl identifies images by file name, such as x0.jpg" in messages
     assert "references.json has no file names. Give the data set (coco:DIR)" in messages
+    assert score(write_results(path, [f"x/{i}.jpg" for i in range(1, 5)]), references)[0] > 0.99
 
 
 def test_compare_prints_both_files_above_the_table(tmp_path, run):

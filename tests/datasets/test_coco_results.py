@@ -5,12 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from captioning.datasets.coco_results import (
-    read_references,
-    read_results,
-    select_references,
-    write_results,
-)
+from captioning.datasets.coco_results import read_references, write_results
+from captioning.datasets.result_files import read_results
 from captioning.errors import OutputError, ScoreError
 
 
@@ -32,13 +28,45 @@ def test_results_with_surrogates_and_numpy_ids_round_trip(tmp_path):
         assert read_references(str(tmp_path / name)) == {3: ["a \ud83d dog"], 1: ["café"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("r.csv", "image_id,caption\r\n7,a dog\r\nvid2,'-a\r\n", {7: "a dog", "vid2": "'-a"}),
+        ("r.csv", 'file_name,text,text_2\r\na.jpg,"a, b",c\r\n', {"a.jpg": "a, b"}),
+        ("r.tsv", "id\tcaption\n7\ta dog\n", {7: "a dog"}),
+        ("r.jsonl", '{"file_name": "a.jpg", "captions": ["a", "b"]}', {"a.jpg": "a"}),
+        ("r.jsonl", '{"image": "a", "text": ""}\n{"image": "b", "error": "bad"}\n', {"a": ""}),
+        ("r.json", '{"7": "a dog", "vid2": ["a cat"]}', {7: "a dog", "vid2": "a cat"}),
+        ("r.json", '[{"image_id": 7.0, "caption": [{"caption": "a"}]}]', {7: "a"}),
+    ],
+)
+def test_results_of_other_formats_are_read(name, content, expected, tmp_path):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_results(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.jpg,a dog\n", "has no captions"),
+        ("a.jpg,a dog\nb.jpg,a cat\n", "names no image: .*, found a.jpg, a dog"),
+        ("image_id,caption\n1,a,b\n", "row 1 has more or fewer cells than the header"),
+        ('image_id,caption\n1,"a\n', r"near line \d: .*missing double quote"),
+    ],
+)
+def test_results_malformed_table_is_refused(content, message, tmp_path):
+    (tmp_path / "results.csv").write_text(content)
+    with pytest.raises(ScoreError, match=message):
+        read_results(tmp_path / "results.csv")
+
+
 def test_references_are_grouped_by_image(tmp_path):
     entries = [{"image_id": i, "caption": text} for i, text in ((1, "a"), (2, "b"), (1, "c"))]
-    for content in (entries, {"images": [], "annotations": entries}):
+    mapping = {1: [{"caption": "a"}, "c"], 2: ["b"]}
+    for content in (entries, {"images": [], "annotations": entries}, mapping):
         (tmp_path / "refs.json").write_text(json.dumps(content))
         references = read_references(tmp_path / "refs.json")
         assert references == {1: ["a", "c"], 2: ["b"]}
-    assert select_references(references, {2: "x"}) == {2: ["b"]}
 
 
 @pytest.mark.parametrize(
@@ -48,18 +76,16 @@ def test_references_are_grouped_by_image(tmp_path):
         ("caf\xe9", r"results\.json, line 1: not UTF-8"),
         ("{", r"results\.json: not valid JSON"),
         ("[" * 200_000, "not valid JSON"),
-        ("{}", r"results\.json: expected a list, got an object\. A results file"),
-        ("[]", "has no captions. A results file is"),
-        ("[1]", r"\[0\]: expected an object, found 1"),
-        ('[{"image_id": 1}]', r"\[0\]: missing field caption"),
-        ('[{"image_id": "1", "caption": "a"}]', r'\[0\]\.image_id: expected an integer, found "1"'),
+        ("", r"results\.json is empty"),
+        ("{}", r"results\.json has no captions\. Write results with"),
+        ("[1]", "row 1 is 1, not an image with its caption"),
+        ('[{"image_id": 1}]', "row 1 has the caption None, not a string"),
         (
             '[{"image_id": true, "caption": "a"}]',
-            r"image_id: expected an integer, found true",
+            "row 1 names no image: expected image_id or file_n",
         ),
-        ('[{"image_id": 1, "caption": null}]', r"\[0\]\.caption: expected a string, found null"),
         ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', "for 1 image .such"),
-        ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "is a JSON Lines file.* -o results.json"),
+        ('{"annotations": []}', "holds references, not results"),
     ],
 )
 def test_results_malformed_file_is_refused(tmp_path, content, message):
@@ -74,6 +100,8 @@ def test_results_malformed_file_is_refused(tmp_path, content, message):
     [
         ('{"annotations": []}', "has no captions"),
         ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', r"JSON Lines file.* jsonl:.*refs\.json"),
+        ('{"images": [{"sentences": []}]}', r"Karpathy's split files.* karpathy:.*refs\.json"),
+        ('[{"image_id": true, "caption": "a"}]', "image_id: expected .*, found true"),
     ],
 )
 def test_references_malformed_file_is_refused(tmp_path, content, message):
