@@ -97,6 +97,13 @@ def resource(number, data, name=b""):
     ) + b"\0" * (len(data) % 2)
 
 
+def resource_of(path, number):
+    """Return the data of the first Photoshop resource that has a number and no name."""
+    head = b"8BIM" + struct.pack(">HH", number, 0)
+    data = path.read_bytes().partition(head)[2]
+    return data[4 : 4 + struct.unpack(">I", data[:4])[0]]
+
+
 def segment(marker, payload):
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 

@@ -1,8 +1,8 @@
 """Captions inside images: other readers find them, and nothing else in the image changes."""
 
 import hashlib
-import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,25 +11,27 @@ import threading
 import time
 from pathlib import Path
 
+import image_kinds
 import pytest
 from image_files import (
+    MAKER_NOTE,
     XMP_HEADER,
     datasets,
     descriptions_in,
     encoded,
-    exif_block,
     exif_description_of,
-    image,
     iptc_of,
     pixels_of,
     resource,
+    resource_of,
     segment,
     segments_of,
     with_segments,
     xmp,
     xmp_of,
 )
-from PIL import Image, PngImagePlugin
+from image_kinds import DATA, JPEG, KINDS, PHOTOSHOP, app1, extended_xmp, saved
+from PIL import Image
 from required_tools import require_tool
 
 from captioning.bulk.writers.base import CaptionRow
@@ -40,16 +42,15 @@ from captioning.errors import ConfigError, OutputError
 pytestmark = require_tool("exiftool", shutil.which("exiftool") is not None)
 
 CAPTION = 'a dog & a "cat" <jump>,\nit\'s größer 🐶 $x \\n #1'
-PHOTOSHOP = b"Photoshop 3.0\0"
 IPTC = datasets((2, 0, b"\0\2"), (2, 25, b"keyword"), (2, 116, b"(c) me"))
 LATIN = datasets((2, 0, b"\0\2"), (2, 90, "Köln".encode("latin-1")), (2, 202, b"\xff\xfe\0"))
 UTF8_UNMARKED = datasets((2, 0, b"\0\2"), (2, 90, "Köln".encode()))
-JPEG = encoded("JPEG", comment=b"a comment")
-EXIF = exif_block()[0]
-RAW_IPTC = f"\niptc\n{len(resource(0x0404, IPTC)):8}\n{resource(0x0404, IPTC).hex()}\n"
-CAMERA = Image.Exif()
-CAMERA.update({0x010F: "ACME", 0x0112: 6})
-RAW_EXIF = f"\nexif\n{len(CAMERA.tobytes()):8}\n{CAMERA.tobytes().hex()}\n"
+CAPTION_TAGS = (
+    r"XMP-dc:Description|IFD0:ImageDescription|IPTC:Caption-Abstract|PNG:Description(-\w+)?"
+)
+COPIES = r"XMP-tiff:ImageDescription|XMP-acdsee:Notes|(XMP-exif|ExifIFD):UserComment|File:Comment"
+OFFSETS = r".*:(\w+Offsets?|\w+Start|MediaData\w*|\w*IPTCDigest|HasExtendedXMP|GIFVersion)"
+NEW = r"XMP-x:XMPToolkit|IPTC:(CodedCharacterSet|\w+RecordVersion)|File:ExifByteOrder"
 
 
 def jpeg(*resources, packet=None):
@@ -58,42 +59,6 @@ def jpeg(*resources, packet=None):
         *([segment(0xE1, XMP_HEADER + packet)] if packet else []),
         segment(0xED, PHOTOSHOP + b"".join(resources)),
     )
-
-
-def png(**texts):
-    info = PngImagePlugin.PngInfo()
-    for key, text in texts.items():
-        info.add_text(key.replace("_", " "), text, zip=True)
-    return encoded("PNG", pnginfo=info)
-
-
-def saved(format_, **options):
-    file = io.BytesIO()
-    image().save(file, format_, **options)
-    return file.getvalue()
-
-
-IMAGES = {
-    "plain.jpg": JPEG,
-    "rich.jpg": with_segments(
-        JPEG,
-        segment(0xE1, b"Exif\0\0" + EXIF),
-        segment(0xE1, XMP_HEADER + xmp()),
-        segment(0xED, PHOTOSHOP + resource(0x03ED, b"\1" * 16) + resource(0x0404, IPTC)),
-    ),
-    "progressive.jpg": encoded("JPEG", progressive=True),
-    "cmyk.jpg": encoded("JPEG", "CMYK"),
-    "trailer.jpg": JPEG + b"trailing \xff\xd8\xff bytes",
-    "several.mpo": saved("MPO", save_all=True, append_images=[image(size=(16, 16))]),
-    "xmp-of-64k.jpg": jpeg(packet=xmp().replace(b" " * 40, b" " * 64700)),
-    "plain.png": encoded("PNG"),
-    "png-named.jpg": encoded("PNG"),
-    "old-text.png": png(Description="an old one", Author="me"),
-    "raw-iptc.png": png(Raw_profile_type_iptc=RAW_IPTC),
-    "raw-exif.png": png(Raw_profile_type_exif=RAW_EXIF),
-    "pages.tif": saved("TIFF", save_all=True, append_images=[image("L")], compression="tiff_lzw"),
-    "big-endian.tif": encoded("TIFF", "L", big_endian=True),
-}
 
 
 @pytest.fixture(scope="module")
@@ -113,45 +78,57 @@ def make(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", IMAGES)
-def test_embed_is_read_by_pillow_and_keeps_pixels(make, embedder, tmp_path, name):
-    source, copy = make(IMAGES[name], name), tmp_path / "copies" / name
-    embedder.embed(source, copy, CAPTION)
-    assert source.read_bytes() == IMAGES[name]
-    assert embedder.read_caption(copy) == CAPTION
-    assert pixels_of(copy) == pixels_of(source)
-    assert exif_description_of(copy) == CAPTION
-    assert descriptions_in(xmp_of(copy))["x-default"] == CAPTION
-    kind = IMAGES[name][:4]
-    if kind != b"\x89PNG":
-        assert iptc_of(copy)[2, 120] == CAPTION.encode()
-        assert iptc_of(copy)[1, 90] == b"\x1b%G"
-    else:
-        with Image.open(copy) as opened:
-            assert opened.text["Description"] == CAPTION
-    if kind[:2] == b"\xff\xd8" and not name.endswith(".mpo"):
-        assert segments_of(copy.read_bytes())[1] == segments_of(source.read_bytes())[1]
+def exiftool_report(folder):
+    """Return what exiftool prints about the files of a folder: name to (tag, text) pairs."""
+    command = ["exiftool", "-G1", "-a", "-s", "-u", "-sep", ", ", "-ext", "*", folder]
+    printed = subprocess.run(command, check=True, capture_output=True).stdout.decode()
+    reports = {}
+    for part in printed.split("======== ")[1:]:
+        path, *lines = part.splitlines()
+        found = (re.match(r"\[(.*?)\]\s*(\S+)\s*: (.*)", line) for line in lines)
+        reports[Path(path).name] = {
+            (f"{match[1].replace('IPTC2', 'IPTC')}:{match[2]}", match[3])
+            for match in found
+            if match and match[1] not in ("System", "ExifTool", "Composite")
+        }
+    return reports
 
 
-@pytest.mark.parametrize("name", ["rich.jpg", "old-text.png", "raw-exif.png", "raw-iptc.png"])
-def test_embed_keeps_other_metadata(make, embedder, name):
-    path = make(IMAGES[name], name)
-    with Image.open(path) as opened:
-        before = {tag: value for tag, value in opened.getexif().items() if tag != 0x8769}
-    embedder.embed(path, path, "the first")
-    embedder.embed(path, path, "the second")
-    with Image.open(path) as opened:
-        after = dict(opened.getexif())
-        texts = getattr(opened, "text", {})
-    assert before.items() <= after.items()
-    if name == "rich.jpg":
-        assert iptc_of(path)[2, 25] == b"keyword"
-        assert "Ein Título".encode() in xmp_of(path)
-    elif name == "raw-iptc.png":
-        profile = bytes.fromhex("".join(texts["Raw profile type iptc"].split("\n")[3:]))
-        assert b"keyword" in profile
-        assert b"the second" in profile
-    assert embedder.read_caption(path) == "the second"
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, embedder):
+    """Return the folders before and after, and what exiftool reports about them."""
+    before, after = (tmp_path_factory.mktemp(name) for name in ("before", "after"))
+    for name, data in KINDS.items():
+        (before / name).write_bytes(data)
+        embedder.embed(before / name, after / name, CAPTION)
+    return before, after, exiftool_report(before), exiftool_report(after)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_embed_changes_the_caption_and_nothing_else(embedded, name):
+    before, after, all_old, all_new = embedded
+    old, new = all_old[name], all_new[name]
+    changed = f"{CAPTION_TAGS}|{COPIES}" if name == "copies.jpg" else CAPTION_TAGS
+    kept = DATA.get(name, "").replace("\n", ".")
+    captions = {text for tag, text in new if re.fullmatch(changed, tag)} - {kept}
+    assert captions == {CAPTION.replace("\n", ".")}
+    assert not [tag for tag, _ in old - new if not re.fullmatch(f"{changed}|{OFFSETS}", tag)]
+    assert not [tag for tag, _ in new - old if not re.fullmatch(f"{changed}|{OFFSETS}|{NEW}", tag)]
+    assert pixels_of(after / name) == pixels_of(before / name)
+    data, original = (after / name).read_bytes(), KINDS[name]
+    assert (MAKER_NOTE in data) == (MAKER_NOTE in original)
+    if original.startswith(b"\xff\xd8"):
+        assert segments_of(data)[1] == segments_of(original)[1]
+    with Image.open(before / name) as first, Image.open(after / name) as second:
+        texts = " ".join(getattr(first, "text", {}))
+        assert second.info.get("dpi") == first.info.get("dpi") or "dpi" not in first.info
+        assert second.getexif().get(0x0112) == first.getexif().get(0x0112)
+        assert second.info.get("icc_profile") == first.info.get("icc_profile")
+        if second.format in ("JPEG", "MPO", "PNG", "TIFF") and not kept and "APP1" not in texts:
+            assert exif_description_of(after / name) == CAPTION
+            assert descriptions_in(xmp_of(after / name))["x-default"] == CAPTION
+        if second.format == "PNG":
+            assert second.text["Description"] == CAPTION
 
 
 def test_embed_keeps_translations_of_the_description(make, embedder):
@@ -183,13 +160,41 @@ def test_embed_ends_iptc_caption_at_2000_bytes(make, embedder):
 
 
 @pytest.mark.parametrize("valid", [True, False])
-def test_embed_updates_only_a_valid_iptc_digest(make, embedder, valid):
-    old = hashlib.md5(IPTC).digest() if valid else b"\1" * 16
-    path = make(jpeg(resource(0x0404, IPTC), resource(0x0425, old)))
-    embedder.embed(path, path, "plain")
+@pytest.mark.parametrize("name", ["rich.jpg", "iptc.tif"])
+def test_embed_updates_only_a_valid_iptc_digest(make, embedder, name, valid):
+    found = hashlib.md5(image_kinds.IPTC).digest()
+    path = make(KINDS[name] if valid else KINDS[name].replace(found, b"\1" * 16), name)
+    for caption in ("one", "größer"):
+        embedder.embed(path, path, caption)
+        iptc, digest = resource_of(path, 0x0404), resource_of(path, 0x0425)
+        assert b"old" not in iptc
+        assert digest == (hashlib.md5(iptc).digest() if valid else b"\1" * 16)
+
+
+@pytest.mark.parametrize("caption", ["größer", "a dog 🐶"])
+def test_embed_replaces_or_removes_the_comment_of_windows(make, embedder, caption):
+    path = make(JPEG)
+    write = ["exiftool", "-q", "-overwrite_original", "-XPComment=old", "-ImageDescription=old"]
+    subprocess.run([*write, path], check=True)
+    embedder.embed(path, path, caption)
     with Image.open(path) as opened:
-        found = opened.info["photoshop"]
-    assert found[0x0425] == (hashlib.md5(found[0x0404]).digest() if valid else old)
+        comment = opened.getexif().get(0x9C9C, b"").decode("utf-16-le").rstrip("\0")
+    assert comment == ("" if "🐶" in caption else caption)
+
+
+@pytest.mark.parametrize("size", [65_380, 65_470])
+def test_embed_never_splits_exif_into_two_segments(make, embedder, size):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = bytes(size)
+    data = encoded("JPEG", exif=exif.tobytes())
+    path = make(data)
+    if size == 65_380:
+        embedder.embed(path, path, "a dog")
+        assert sum(part[:4] == b"Exif" for _, part in segments_of(path.read_bytes())[0]) == 1
+    else:
+        with pytest.raises(OutputError, match=r"EXIF is too large.*--format xmp"):
+            embedder.embed(path, path, "a dog")
+        assert path.read_bytes() == data
 
 
 def test_caption_is_read_from_xmp_then_iptc_then_exif(make, embedder):
@@ -227,15 +232,24 @@ def test_text_of_a_camera_is_not_a_caption(make, embedder, text, caption):
     assert embedder.read_caption(path) == caption
 
 
+EXTENDED = list(extended_xmp())
+NOTE = "<n:HasExtendedXMP xmlns:n='http://ns.adobe.com/xmp/note/'>{}</n:HasExtendedXMP>"
+ODD_XMP = xmp(NOTE.format(re.search(rb'XMP="(\w+)"', EXTENDED[0])[1].decode()))
 REFUSED = {
     "image.bmp": (encoded("BMP"), "Can't write BMP files"),
+    "image.ppm": (encoded("PPM"), "cannot write XMP into files of type PPM"),
     "big.tif": (saved("TIFF", big_tiff=True), "BigTIFF"),
+    "lost.jpg": (
+        with_segments(JPEG, app1(ODD_XMP), *EXTENDED[1:]),
+        "would lose XMP-dc:Subject",
+    ),
     "cut.png": (encoded("PNG")[:-20], "exiftool .* reports"),
     "empty.jpg": (b"", "exiftool .* reports"),
     "iptc.jpg": (
         jpeg(resource(0x0404, datasets((1, 90, b"\x1b%@"), (2, 25, b"\xe4")))),
         "unknown encoding",
     ),
+    "mac-iptc.jpg": (jpeg(resource(0x0404, datasets((2, 25, b"fa\x8dade")))), "unknown encoding"),
 }
 
 
@@ -256,7 +270,7 @@ def test_file_names_never_become_exiftool_arguments(tmp_path, embedder, name):
     folder = os.fsencode(tmp_path) + b"/-o\n\xff folder"
     os.mkdir(folder)  # noqa: PTH102
     path = Path(os.fsdecode(folder + b"/" + name))
-    path.write_bytes(IMAGES["rich.jpg"])
+    path.write_bytes(KINDS["rich.jpg"])
     embedder.embed(path, path, CAPTION)
     assert embedder.read_caption(path) == CAPTION
     assert iptc_of(path)[2, 25] == b"keyword"
@@ -351,7 +365,7 @@ def test_keep_time_keeps_the_modification_time(make, tmp_path, folder, keep_time
 
 
 def test_killed_run_never_damages_an_original(make):
-    path = make(IMAGES["rich.jpg"])
+    path = make(KINDS["rich.jpg"])
     pixels = pixels_of(path)
     script = (
         "import sys\nfrom pathlib import Path\n"
