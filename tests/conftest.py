@@ -1,8 +1,16 @@
 """Shape checks for the whole suite, and shared images and models."""
 
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
-install_import_hook("captioning", "beartype.beartype")  # before any import of the package
+# Modules with shapes in their signatures, before any import of them. mypy checks the other types.
+SHAPED = [
+    ".".join(path.with_suffix("").parts[-3:])
+    for path in Path(__file__).parents[1].glob("captioning/*/*.py")
+    if "from jaxtyping" in path.read_text()
+]
+install_import_hook(SHAPED, "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

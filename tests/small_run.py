@@ -1,6 +1,7 @@
 """A training run that takes seconds, its variants, and a callback that interrupts it."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ TINY = Path(__file__).parents[1] / "data" / "tiny"
 
 
 def config(output, **training):
-    """Return a run on data/tiny: 10 steps per epoch, 3 epochs."""
+    """Return a run on data/tiny: 10 steps per epoch, 3 epochs, no choice of the search."""
     defaults = {"epochs": 3, "batch_size": 16, "save_every": 3, "warmup_steps": 5, "patience": 0}
     return RunConfig(
         data=(f"coco:{TINY}",),
@@ -22,9 +23,16 @@ def config(output, **training):
         decoder=DecoderConfig(embedding_size=16, hidden_size=16, attention_size=16),
         training=TrainingConfig(**{**defaults, **training}),
         min_count=2,
+        search_images=0,
         workers=0,
         device="cpu",
     )
+
+
+def copy_run(run, output, **changes):
+    """Copy a run's directory, and return the run with that output and other changes."""
+    shutil.copytree(run.output, output)
+    return replace(run, output=output, **changes)
 
 
 class Killed(BaseException):

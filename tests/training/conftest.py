@@ -1,7 +1,9 @@
 """Finished tiny runs, shared by the tests of this folder."""
 
+from dataclasses import replace
+
 import pytest
-from small_run import config, fine_tuning
+from small_run import config, copy_run, fine_tuning
 
 from captioning.training import train
 
@@ -12,18 +14,28 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(runs):
+def plain(runs):
+    """Config of a finished run without a choice of the search."""
+    run = config(runs / "plain")
+    train(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(plain, runs):
     """Model directory of a run with the default objective."""
-    return train(config(runs / "trained")).model_dir
+    return train(copy_run(plain, runs / "trained", search_images=1000)).model_dir
 
 
 @pytest.fixture(scope="session")
 def fine_tuned(trained, runs):
     """Model directory of a run that fine-tunes the encoder on cached features."""
-    return train(fine_tuning(trained, runs / "fine_tuned")).model_dir
+    run = fine_tuning(trained, runs / "fine_tuned")
+    return train(replace(run, search_images=1000)).model_dir
 
 
 @pytest.fixture(scope="session")
 def augmented(trained, runs):
     """Model directory of a run that fine-tunes the encoder with online augmentation."""
-    return train(fine_tuning(trained, runs / "augmented", online_augmentation=True)).model_dir
+    run = fine_tuning(trained, runs / "augmented", online_augmentation=True)
+    return train(replace(run, search_images=1000)).model_dir

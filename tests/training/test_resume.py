@@ -7,17 +7,25 @@ from dataclasses import replace
 import pytest
 import torch
 from filelock import FileLock
-from small_run import TINY, Killed, config, fine_tuning, kill_after, load_weights, read_log
+from small_run import (
+    TINY,
+    Killed,
+    config,
+    copy_run,
+    fine_tuning,
+    kill_after,
+    load_weights,
+    read_log,
+)
 
 from captioning.errors import OutputError, TrainingError
 from captioning.training import TrainingCallback, train
 
 
 @pytest.fixture
-def finished(trained, tmp_path):
+def finished(plain, tmp_path):
     """The config of a copy of a finished run."""
-    shutil.copytree(trained.parent, tmp_path / "run")
-    return config(tmp_path / "run")
+    return copy_run(plain, tmp_path / "run")
 
 
 def assert_same_weights(first, second):
@@ -25,7 +33,7 @@ def assert_same_weights(first, second):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("steps", [2, 4, 10, 13])
+@pytest.mark.parametrize("steps", [2, 10, 13])
 def test_resumed_run_ends_with_the_same_weights(trained, tmp_path, steps):
     run, messages = config(tmp_path / "run"), []
     with pytest.raises(Killed):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import TINY, config
+from small_run import TINY, config, copy_run
 
 from captioning.checkpoint import load_checkpoint
 from captioning.datasets import read_captions
@@ -44,9 +44,9 @@ def test_model_keeps_the_search_that_scores_best(run, request):
     assert f"width: {checkpoint.search.width}" in (model / "README.md").read_text()
 
 
-def test_search_is_chosen_once_on_search_images(tmp_path):
-    run = replace(config(tmp_path / "run"), search_images=0)
-    model = train(run).model_dir
+def test_search_is_chosen_once_on_search_images(plain, tmp_path):
+    run = copy_run(plain, tmp_path / "run")
+    model = tmp_path / "run" / "model"
     checkpoint = load_checkpoint(model)
     assert checkpoint.search == BeamSearch(width=3)
     assert not checkpoint.info.search_chosen
@@ -66,9 +66,9 @@ def test_search_is_chosen_once_on_search_images(tmp_path):
     assert (model / "config.json").stat().st_mtime_ns == written
 
 
-def test_reranker_has_as_many_ngrams_as_configured(tmp_path):
+def test_reranker_has_as_many_ngrams_as_configured(plain, tmp_path):
     messages = []
-    run = replace(config(tmp_path / "run"), rerank_ngrams=50)
+    run = copy_run(plain, tmp_path / "run", search_images=2, rerank_ngrams=50)
     checkpoint = load_checkpoint(train(run, TrainingCallback(messages.append)).model_dir)
     assert "Learned 50 n-grams." in messages
     assert len(checkpoint.reranker) == 50
@@ -94,14 +94,17 @@ def test_reranker_is_fit_to_features_of_the_saved_model(run, request):
     assert (both[0] - both[1]).abs().max() <= 0.03 * both[1].abs().max()  # features have 16 bits
 
 
-@pytest.mark.parametrize(
-    "change", [{"rerank_ngrams": 0}, {"decoder": DecoderConfig(injection="none")}]
-)
-def test_model_without_reranker_has_search_without_it(change, tmp_path):
-    run = replace(config(tmp_path / "run"), **change)
-    checkpoint = load_checkpoint(train(run).model_dir)
-    assert checkpoint.reranker is None
-    assert checkpoint.search.rerank_weight == 0
+def test_model_without_reranker_has_search_without_it(plain, tmp_path):
+    no_ngrams = copy_run(plain, tmp_path / "run", search_images=2, rerank_ngrams=0)
+    no_image = replace(
+        config(tmp_path / "other", epochs=1),
+        decoder=DecoderConfig(injection="none", embedding_size=16, hidden_size=16),
+        search_images=2,
+    )
+    for run in (no_ngrams, no_image):
+        checkpoint = load_checkpoint(train(run).model_dir)
+        assert checkpoint.reranker is None
+        assert checkpoint.search.rerank_weight == 0
 
 
 def test_search_is_kept_if_no_caption_scores(trained, tmp_path):
