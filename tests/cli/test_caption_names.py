@@ -26,11 +26,10 @@ def test_jsonl_keeps_every_byte_of_names(caption, odd_photos, tmp_path):
     assert {os.fsencode(tmp_path / name) for name in names} == set(odd_photos)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_jsonl_on_stdout_is_utf8_in_any_locale(encoding, odd_photos, model):
+def test_jsonl_on_stdout_is_utf8_in_any_locale(odd_photos, model):
     folder = os.path.dirname(odd_photos[0])  # noqa: PTH120
     words = [sys.executable, "-m", "captioning", "caption", folder, "--model", model]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     ran = subprocess.run(words, env=environment, capture_output=True, check=True)
     names = [unescape_bytes(row["file_name"]) for row in parse_rows(ran.stdout.decode())]
     assert {os.fsencode(name) for name in names} == set(odd_photos)
