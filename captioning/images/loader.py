@@ -191,5 +191,4 @@ def _fetch_content(
     (fetched,) = outcome
     if isinstance(fetched, bytes):
         return fetched, ""
-    reason = fetched.strerror or str(fetched) or type(fetched).__name__
-    return None, f"cannot fetch '{image.name}': {reason}. Check the URL."
+    return None, f"cannot fetch '{image.name}': {fetched}"

@@ -37,8 +37,8 @@ class ImageRef:
     name: str
     """Path or URL of the image; also its name in results."""
     content: bytes | Callable[[], bytes] | None = None
-    """Content of the file, or a function that fetches it and raises OSError. None: ``name`` is a
-    path."""
+    """Content of the file, or a function that fetches it and raises OSError with the reason and
+    advice. None: ``name`` is a path."""
     error: str = ""
     """Reason why the image cannot be read, if that is known already."""
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from queue import Empty, Full, Queue
@@ -11,7 +12,9 @@ from typing import Any
 import fsspec
 
 from captioning.images.worker_pool import ImageRef
+from captioning.messages import suggest
 from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
+from captioning.sources.http_files import explain_http_error, explain_timeout, open_http
 from captioning.sources.image_names import natural_key, report_unmatched
 from captioning.sources.name_filter import NameFilter
 
@@ -35,7 +38,7 @@ def find_url_images(
     end, queue, closed = object(), Queue[object](1), threading.Event()
 
     def fill_queue() -> None:
-        for item in chain(_list_images(url, recursive, name_filter), [end]):
+        for item in chain(_list_images(url, recursive, time_limit, name_filter), [end]):
             while not closed.is_set():
                 with suppress(Full):
                     queue.put(item, timeout=0.2)
@@ -48,33 +51,68 @@ def find_url_images(
             assert isinstance(item, ImageRef)
             yield item
     except Empty:
-        problem = f"cannot list '{url}': no answer within {time_limit:g} seconds."
-        yield ImageRef(url, error=f"{problem} Try again, or raise the time limit.")
+        yield ImageRef(url, error=f"cannot list '{url}': {explain_timeout(time_limit)}")
     finally:
         closed.set()
 
 
-def _list_images(url: str, recursive: bool, name_filter: NameFilter) -> Iterator[ImageRef]:
-    # Every file system raises its own exception classes, so that all are caught.
+@dataclass(frozen=True)
+class _RemoteSystem:
+    """A file system of fsspec, whose exceptions are of any class."""
+
+    system: Any
+    is_http: bool
+    time_limit: float
+
+    def open(self, path: str) -> Any:
+        """Open a file to read it once from start to end."""
+        if self.is_http:
+            return open_http(self.system, path, self.time_limit)
+        return self.system.open(path, "rb")
+
+    def explain(self, error: Exception) -> str:
+        """Return why a file cannot be read, and what to do, as sentences."""
+        if self.is_http:
+            return explain_http_error(error, self.time_limit)
+        if isinstance(error, FileNotFoundError):
+            return "no such file. Check the URL."
+        if isinstance(error, PermissionError) or "credentials" in str(error).lower():
+            return f"access denied ({_describe(error)}). Check your credentials for this service."
+        return f"{_describe(error)}. Check the URL."
+
+
+def _list_images(
+    url: str, recursive: bool, time_limit: float, name_filter: NameFilter
+) -> Iterator[ImageRef]:
+    protocol = url.partition("://")[0]
     try:
         system, path = fsspec.core.url_to_fs(url)
     except Exception as error:
-        advice = "Check the URL."
-        if isinstance(error, ImportError):
-            advice = 'Install that package; for http: pip install "captioning[http]".'
-        yield ImageRef(url, error=f"cannot open '{url}': {_describe(error)}. {advice}")
+        yield ImageRef(url, error=f"cannot open '{url}': {_explain_protocol(error, protocol)}")
         return
+    remote = _RemoteSystem(system, protocol in ("http", "https"), time_limit)
     try:
-        yield from _find_path_images(system, path, url, name_filter, recursive=recursive)
+        yield from _find_path_images(remote, path, url, name_filter, recursive=recursive)
     except Exception as error:
-        yield ImageRef(url, error=f"cannot list '{url}': {_describe(error)}. Check the URL.")
+        yield ImageRef(url, error=f"cannot list '{url}': {remote.explain(error)}")
+
+
+def _explain_protocol(error: Exception, protocol: str) -> str:
+    """Return why there is no file system for a protocol, and what to do."""
+    if isinstance(error, ImportError):
+        advice = ' pip install "captioning[http]"' if protocol in ("http", "https") else ""
+        return f"{str(error).rstrip('.')}.{advice}"
+    if "::" not in protocol and protocol not in fsspec.available_protocols():
+        hint = suggest(protocol, ("http", "https", "s3", "gs", "az", "file", "ftp", "sftp", "hf"))
+        return f"unknown protocol {protocol!r}.{hint or ' Check the URL.'}"
+    return f"{_describe(error)}. Check the URL."
 
 
 def _find_path_images(
-    system: Any, path: str, url: str, name_filter: NameFilter, *, recursive: bool
+    remote: _RemoteSystem, path: str, url: str, name_filter: NameFilter, *, recursive: bool
 ) -> Iterator[ImageRef]:
-    protocol = url.partition("://")[0]
-    if protocol not in ("http", "https"):  # web pages are not folders, and ? starts a query
+    system = remote.system
+    if not remote.is_http:  # web pages are not folders, and ? starts a query
         if _WILDCARDS & set(path):
             matches = sorted(system.glob(path))
             named = set(path.split("/"))
@@ -82,19 +120,20 @@ def _find_path_images(
                 if name_filter.keeps_folders_of(match, "", named=named) and (
                     name_filter.keeps_named(match_url := system.unstrip_protocol(match))
                 ):
-                    yield from _file_images(system, match, match_url, name_filter)
+                    yield from _file_images(remote, match, match_url, name_filter)
             if not matches:
                 yield report_unmatched(url)
             return
         if system.isdir(path):
-            yield from _folder_images(system, path, name_filter, recursive)
+            yield from _folder_images(remote, path, name_filter, recursive)
             return
-    yield from _file_images(system, path, url, name_filter)
+    yield from _file_images(remote, path, url, name_filter)
 
 
 def _folder_images(
-    system: Any, path: str, name_filter: NameFilter, recursive: bool
+    remote: _RemoteSystem, path: str, name_filter: NameFilter, recursive: bool
 ) -> Iterator[ImageRef]:
+    system = remote.system
     for folder, folders, files in system.walk(path, maxdepth=None if recursive else 1):
         parent = str(folder).rstrip("/")
         kept = [
@@ -109,35 +148,44 @@ def _folder_images(
         for name in sorted(files, key=natural_key):
             if name_filter.keeps_file(full_path := f"{parent}/{name}", path):
                 url = system.unstrip_protocol(full_path)
-                yield ImageRef(url, partial(_fetch, system, full_path))
+                yield ImageRef(url, partial(_fetch, remote, full_path))
 
 
-def _file_images(system: Any, path: str, url: str, name_filter: NameFilter) -> Iterator[ImageRef]:
-    if is_archive(path):
-        open_archive = partial(system.open, path, "rb")
-        yield from find_archive_images(url, open_archive, name_filter)
-    else:
-        yield ImageRef(url, partial(_fetch, system, path))
+def _file_images(
+    remote: _RemoteSystem, path: str, url: str, name_filter: NameFilter
+) -> Iterator[ImageRef]:
+    if not is_archive(path):
+        yield ImageRef(url, partial(_fetch, remote, path))
+        return
+    try:
+        file = remote.open(path)
+        yield from find_archive_images(url, lambda: file, name_filter)
+    except Exception as error:
+        yield ImageRef(url, error=f"cannot fetch '{url}': {remote.explain(error)}")
 
 
-def _fetch(system: Any, path: str) -> bytes:
+def _fetch(remote: _RemoteSystem, path: str) -> bytes:
     """Return the content of a remote file.
 
     Raises:
-        OSError: The file cannot be fetched, or is larger than ``MAX_IMAGE_BYTES``.
+        OSError: The file cannot be fetched, is empty, or is larger than ``MAX_IMAGE_BYTES``. The
+            message is the reason and advice.
     """
+    content = bytearray()
     try:
-        with system.open(path, "rb") as file:
-            content = bytearray()
+        with remote.open(path) as file:
             # A server may send less per read than requested.
             while len(content) <= MAX_IMAGE_BYTES and (piece := file.read(1 << 20)):
                 content += piece
-    except OSError:
-        raise
-    except Exception as error:  # every file system raises its own exception classes
-        raise OSError(_describe(error)) from error
+    except Exception as error:
+        raise OSError(remote.explain(error)) from error
+    if not content:
+        raise OSError("the file is empty (0 bytes). Check the URL.")
+    if remote.is_http and content[:99].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise OSError("it is a web page (HTML), not an image. Give the URL of the image itself.")
     if len(content) > MAX_IMAGE_BYTES:
-        raise OSError(f"it has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image")
+        limit = f"{MAX_IMAGE_BYTES:,}"
+        raise OSError(f"it has more than {limit} bytes, the limit for an image. Shrink it.")
     return bytes(content)
 
 

@@ -178,7 +178,7 @@ def test_image_that_cannot_be_resized_is_an_error(images, workers, error, monkey
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_reads_contents_and_fetches_like_files(images, workers):
     def lost():
-        raise OSError("no route")
+        raise OSError("no route. Check the URL.")
 
     requests = [
         ImageRef("a", Path(images[0]).read_bytes()),

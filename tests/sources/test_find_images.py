@@ -539,7 +539,7 @@ def test_remote_archive_behaves_like_a_local_one(memory, tmp_path):
 
 def test_missing_remote_file_fails_when_fetched(memory):
     (found,) = find_images(["memory://photos/none.jpg"])
-    with pytest.raises(OSError, match=r"none\.jpg"):
+    with pytest.raises(OSError, match=r"no such file|404"):
         found.content()
     (unknown,) = find_images(["nonsense://photos/none.jpg"])
     assert "cannot open 'nonsense://photos/none.jpg'" in unknown.error
@@ -587,6 +587,6 @@ def test_http_url_is_fetched(tmp_path, monkeypatch):
         assert fetched(find_images([f"{home}/a%20b.jpg"])) == [b"content" * 9999]
         assert fetched(find_images([f"{home}/pieces.jpg"])) == [b"content" * 9999]
         (missing,) = find_images([f"{home}/none.jpg"])
-        with pytest.raises(OSError, match=r"none\.jpg"):
+        with pytest.raises(OSError, match=r"no such file|404"):
             missing.content()
         server.shutdown()
