@@ -1,12 +1,11 @@
 """Notebooks: committed outputs come from one run, and the evaluation notebook runs."""
 
 import re
-import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from notebook_scripts import load_build_notebooks
 
 from captioning.datasets import read_references, read_results
 from captioning.metrics import score
@@ -33,15 +32,32 @@ def test_notebook_outputs_come_from_one_complete_run(path):
     assert not re.search(r"/(work|home|root|Users|tmp)/", text)  # no local paths
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_cells_equal_those_of_its_source(path):
+    source = load_build_notebooks().read_source(path.with_suffix(".py"))
+    committed, built = (
+        [(cell.cell_type, cell.id, cell.metadata, cell.source) for cell in notebook.cells]
+        for notebook in (nbformat.read(path, as_version=4), source)
+    )
+    assert committed == built
+
+
+def test_notebook_source_is_split_into_cells(tmp_path):
+    source = tmp_path / "source.py"
+    source.write_text(
+        '# %% [markdown]\n# # Title\n#\n# Text.\n\n# %% tags=["parameters"]\nX = 1  # %% no cell\n'
+    )
+    text, code = load_build_notebooks().read_source(source).cells
+    assert (text.cell_type, text.source) == ("markdown", "# Title\n\nText.")
+    assert (code.source, code.metadata["tags"]) == ("X = 1  # %% no cell", ["parameters"])
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """The evaluation notebook after a run in a copy of the repository layout."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "data" / "tiny", folder / "data" / "tiny")
-    (folder / "notebooks").mkdir()
     notebook = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    resources = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    load_build_notebooks().run(notebook, folder)
     return folder, notebook
 
 
