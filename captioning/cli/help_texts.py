@@ -5,6 +5,7 @@ import inspect
 import re
 import shutil
 import textwrap
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -20,6 +21,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from captioning.errors import ConfigError
+
 BOOLEANS = "{True,False}"
 _METAVARS: dict[Any, str] = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 _MAX_WIDTH = 100
@@ -30,7 +33,8 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
 
     The text under a field is the help of its flag. It may end in the default value, such as
     ``(default: all)``. A dataclass may have the attribute ``SECTIONS``, which maps the first field
-    of each section to the title of the section, in the order of the help.
+    of each section to the title of the section, in the order of the help. A nested dataclass has a
+    section of its own, unless its field has OmitArgPrefixes.
 
     Args:
         command: Name of the command, for the usage line.
@@ -41,7 +45,7 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
     """
     summary, *details = (description or "").strip().split("\n\n")
     registry = ConstructorRegistry()
-    registry.struct_rule(_describe_struct)
+    registry.struct_rule(partial(_describe_struct, flags=map_flags(config)))
     try:
         return tyro.cli(
             config,
@@ -51,20 +55,63 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
             config=(tyro.conf.FlagCreatePairsOff,),
             registry=registry,
         )
+    except _InvalidConfigError as error:
+        raise error.reason from error
     except SystemExit as stop:
         if not stop.code and details:  # tyro has printed the help
             print("\n\n".join(map(_wrap, details)))  # noqa: T201
         raise
 
 
-def read_field_texts(cls: type) -> dict[str, str]:
-    """Return the text under each field of a dataclass, which Python keeps only in the source."""
+def map_flags(config: Any, prefix: str = "--") -> dict[str, str]:
+    """Return the flag of each field of a config, nested configs included."""
+    flags: dict[str, str] = {}
+    cls: Any = config.func if isinstance(config, partial) else config
+    hints = get_type_hints(cls, include_extras=True)
+    for name in (field.name for field in fields(cls)):
+        kind = hints[name]
+        plain, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        if is_dataclass(plain):
+            nested = prefix if tyro.conf.OmitArgPrefixes in marks else f"{prefix}{name}."
+            flags |= map_flags(plain, nested.replace("_", "-"))
+        elif tyro.conf.Positional not in marks:
+            flags[name] = (prefix + name).replace("_", "-")
+    return flags
+
+
+def name_flags(message: str, config: Any) -> str:
+    """Return an error message with flags instead of the names of their fields.
+
+    A name is replaced where it cannot be another word: if it contains an underscore, as the
+    subject of the message, and in front of a changed value.
+    """
+    flags = map_flags(config)
+    long = "|".join(name for name in flags if "_" in name) or "(?!)"
+    unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\"-]|\.\w)"
+    any_name = "|".join(flags)
+    subject = rf"^(?:{any_name})(?= (?:is|has|contains)\b)"
+    changed = rf"(?:\b\w+\.)*\b(?:{any_name})(?= was )"
+    return re.sub(
+        f"{subject}|{changed}|{unquoted}", lambda m: flags[m[0].rpartition(".")[2]], message
+    )
+
+
+def read_field_texts(cls: type, flags: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the text under each field of a dataclass, which Python keeps only in the source.
+
+    Args:
+        cls: The dataclass.
+        flags: Flag of each field that a text may name, such as ``init_from``.
+    """
+    known = flags or {}
     texts: dict[str, str] = {}
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(definition, ast.ClassDef)
         texts |= {
-            field.target.id: _clean(str(text.value.value))
+            field.target.id: _clean(
+                re.sub(r"``(\w+)``", lambda m: known.get(m[1], m[1]), str(text.value.value))
+            )
             for field, text in pairwise(definition.body)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
@@ -78,7 +125,24 @@ class _Section:
     fields: tuple[StructFieldSpec, ...] = ()
 
 
-def _describe_struct(info: StructTypeInfo) -> StructConstructorSpec | None:
+class _InvalidConfigError(Exception):
+    """Carries a ConfigError through tyro, which prints a ValueError in another form."""
+
+    def __init__(self, reason: ConfigError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _create(cls: Any, **values: Any) -> Any:
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise _InvalidConfigError(error) from error
+
+
+def _describe_struct(
+    info: StructTypeInfo, flags: Mapping[str, str]
+) -> StructConstructorSpec | None:
     """Tell tyro the fields of a dataclass, a partial of it, or a section."""
     cls, defaults = info.type, {}
     if isinstance(cls, type) and issubclass(cls, _Section):
@@ -89,30 +153,36 @@ def _describe_struct(info: StructTypeInfo) -> StructConstructorSpec | None:
         return None
     if isinstance(info.default, cls):
         defaults = vars(info.default)
-    texts, hints = read_field_texts(cls), get_type_hints(cls, include_extras=True)
+    texts, hints = read_field_texts(cls, flags), get_type_hints(cls, include_extras=True)
     specs = [
         _describe_field(field, hints[field.name], texts.get(field.name, ""), defaults)
         for field in fields(cls)
     ]
     sections: dict[str, str] = getattr(cls, "SECTIONS", {})
     if not sections:
-        return StructConstructorSpec(cls, tuple(specs))
+        return StructConstructorSpec(partial(_create, cls), tuple(specs))
     groups: dict[str, list[StructFieldSpec]] = {title: [] for title in sections.values()}
-    title = ""
+    own_sections, title = [], ""
     for spec in specs:
         title = sections.get(spec.name, title)
-        groups[title].append(spec)
-    return StructConstructorSpec(
-        lambda **parts: cls(**{k: v for part in parts.values() for k, v in part.items()}),
-        tuple(_describe_section(title, group) for title, group in groups.items()),
-    )
+        plain, *marks = get_args(spec.type)
+        if is_dataclass(plain) and tyro.conf.OmitArgPrefixes not in marks:
+            own_sections.append(spec)
+        else:
+            groups[title].append(spec)
+
+    def create(**parts: Any) -> Any:
+        shared = {k: v for title in groups for k, v in parts.pop(title).items()}
+        return _create(cls, **shared, **parts)
+
+    shared_sections = [_describe_section(title, group) for title, group in groups.items()]
+    return StructConstructorSpec(create, (*shared_sections, *own_sections))
 
 
 def _describe_section(title: str, specs: list[StructFieldSpec]) -> StructFieldSpec:
     no_prefix = tyro.conf.arg(prefix_name=False)
     flags = []
     for spec in specs:
-        # The flags of a nested dataclass join this section if its field has OmitArgPrefixes.
         nested = is_dataclass(get_args(spec.type)[0])
         kind: Any = spec.type if nested else Annotated[spec.type, no_prefix]
         flags.append(replace(spec, type=kind))

@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from captioning.errors import CaptioningError, ConfigError
+from captioning.errors import CaptioningError, ConfigError, TrainingError
 from captioning.messages import suggest
 
-_COMMANDS = {
+COMMANDS = {
     "caption": "caption images and folders",
     "merge": "merge the partitions of a run",
     "convert": "convert captions to another file format",
@@ -87,20 +87,22 @@ def _run(words: list[str]) -> int:
         print(f"captioning {__version__}")  # noqa: T201
         return DONE
     name = words[0]
-    if name not in _COMMANDS:
-        raise ConfigError(f"unknown command {name!r}.{suggest(name, _COMMANDS)}\n\n{_overview()}")
-    from captioning.cli.help_texts import parse_config
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name!r}.{suggest(name, COMMANDS)}\n\n{_overview()}")
+    from captioning.cli.help_texts import name_flags, parse_config
 
     module = importlib.import_module(f"captioning.cli.{name}")
     words, config_class = words[1:], module.run.__annotations__["config"]
     if hasattr(module, "split_preset"):
         words, config_class = module.split_preset(words)
-    config = parse_config(name, config_class, words, module.__doc__)
-    return int(module.run(config))
+    try:
+        return int(module.run(parse_config(name, config_class, words, module.__doc__)))
+    except (ConfigError, TrainingError) as error:
+        raise type(error)(name_flags(str(error), config_class)) from error
 
 
 def _overview() -> str:
-    lines = "\n".join(f"  {name:10} {summary}" for name, summary in _COMMANDS.items())
+    lines = "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
     return (
         "usage: captioning COMMAND ...\n\n"
         "Caption images with a CNN encoder and a recurrent decoder.\n\n"

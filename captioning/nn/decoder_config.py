@@ -53,11 +53,12 @@ class DecoderConfig:
     embedding_layers: int = 1
     """Number of embedding layers (1 or 2)."""
     embedding_size: int = 512
-    """E, size of a word vector."""
+    """E, size of a word vector (1 or more)."""
     hidden_size: int = 512
-    """H, size of the hidden state."""
+    """H, size of the hidden state (1 or more)."""
     attention_size: int = 512
-    """A, size of a projected grid position and of the attention energies' hidden layer."""
+    """A, size of a projected grid position and of the attention energies' hidden layer (1 or
+    more)."""
     dropout: float = 0.3
     """Dropout probability of word vectors, image features and readout inputs (0 to below 1)."""
     recurrent_dropout: float = 0.0

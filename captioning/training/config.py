@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from captioning.errors import ConfigError
 from captioning.features.cache_keys import Precision
@@ -17,19 +17,20 @@ class SelfCriticalConfig:
     """Rewards of the objective ``self_critical``."""
 
     samples: int = 5
-    """Number of captions sampled per image."""
+    """Number of captions sampled per image (2 or more; 1 or more with the greedy baseline)."""
     baseline: Literal["leave_one_out", "greedy"] = "leave_one_out"
     """Baseline subtracted from the reward of a sample: the mean reward of the other samples of the
     image, or the reward of the greedy caption (Rennie et al. 2017)."""
     bleu_weight: float = 0.0
     """Weight of sentence BLEU-4 (0 to 1), added to CIDEr-D (0 to 10) in the reward."""
     cross_entropy_weight: float = 0.0
-    """Weight of the cross-entropy of the reference captions, added to the policy gradient."""
+    """Weight of the cross-entropy of the reference captions, added to the policy gradient (0 or
+    more)."""
     feature_dropout: float = 0.0
     """Share of the feature channels that are set to zero (0 to below 1). One mask per image of a
     batch, for its samples and their log-probabilities. The cross-entropy has its own dropout."""
     max_length: int = 20
-    """Maximum number of words in a sampled caption."""
+    """Maximum number of words in a sampled caption (1 or more)."""
 
     def __post_init__(self) -> None:
         _check_shares(self, "feature_dropout")
@@ -58,44 +59,46 @@ class TrainingConfig:
     """Number of last encoder stages to train (0: freeze the encoder). The output of the frozen
     stages is cached, except with ``online_augmentation``."""
     encoder_lr_scale: float = 0.1
-    """Learning rate of the fine-tuned encoder stages, as a multiple of the decoder's."""
+    """Learning rate of the fine-tuned encoder stages, as a multiple of the decoder's (above
+    0)."""
 
     epochs: int = 20
-    """Maximum number of epochs. The cosine schedule ends with the last one."""
+    """Maximum number of epochs (1 or more). The cosine schedule ends with the last one."""
     batch_size: int = 128
-    """Captions per batch."""
+    """Captions per batch (1 or more)."""
     captions_per_image: int = 1
-    """Captions of the same image that share a batch. Larger values save encoder and attention
-    work. With ``self_critical`` and five captions per image, set 5, so that each image occurs once
-    per epoch."""
+    """Captions of the same image that share a batch (1 or more). Larger values save encoder and
+    attention work. With ``self_critical`` and five captions per image, set 5, so that each image
+    occurs once per epoch."""
     learning_rate: float = 1e-3
-    """Maximum learning rate, reached after the warm-up."""
+    """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
-    """Steps of linear warm-up (at most a tenth of all steps)."""
+    """Steps of linear warm-up (0 or more; at most a tenth of all steps)."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up (Loshchilov & Hutter 2017)."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW (Loshchilov & Hutter 2019)."""
+    """Weight decay of AdamW (0 or more; Loshchilov & Hutter 2019)."""
     clip_norm: float = 5.0
     """Maximum norm of the gradient (0: no clipping; Pascanu et al. 2013, section 3.2)."""
     label_smoothing: float = 0.1
     """Share of the target probability that is spread over all words (Szegedy et al. 2016,
     section 7; 0 to below 1)."""
     word_dropout: float = 0.0
-    """Probability of replacing an input word by ``<unk>`` (Bowman et al. 2016, section 3.1)."""
+    """Probability of replacing an input word by ``<unk>`` (0 to below 1; Bowman et al. 2016,
+    section 3.1)."""
     scheduled_sampling: float = 0.0
     """Probability of replacing an input word by the decoder's own prediction at the end of the
-    run. It grows linearly from 0 (Bengio et al. 2015)."""
+    run. It grows linearly from 0 (0 to below 1; Bengio et al. 2015)."""
     doubly_stochastic_weight: float = 0.0
-    """Weight of the attention penalty of Xu et al. (2015), section 4.2.1."""
+    """Weight of the attention penalty of Xu et al. 2015, section 4.2.1 (0 or more)."""
     reconstruction_weight: float = 1.0
-    """Weight of the reconstruction error of v, for decoders that reconstruct it."""
+    """Weight of the reconstruction error of v (0 or more), for decoders that reconstruct it."""
     hflip: bool = True
     """Flip each image horizontally with probability 0.5, and swap "left" and "right" in its
     captions."""
     cached_crops: int = 0
-    """Number of random crops with color jitter to cache per image, in addition to the whole
-    image. Half of them are flipped."""
+    """Number of random crops with color jitter to cache per image (0 or more), in addition to the
+    whole image. Half of them are flipped."""
     online_augmentation: bool = False
     """Draw random crops and color jitter again for every step. Pixels are cached instead of
     features, and the whole encoder runs in each step: use a GPU."""
@@ -154,6 +157,18 @@ class TrainingConfig:
 class RunConfig:
     """A training run: its data, model, and output directory."""
 
+    SECTIONS: ClassVar = {
+        "data": "input",
+        "output": "output",
+        "init_from": "model",
+        "data_weights": "input",
+        "extend_vocabulary": "model",
+        "train_split": "input",
+        "encoder": "model",
+        "search_images": "search",
+        "cache": "speed",
+    }
+
     data: tuple[str, ...]
     """Captioned images: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE``, or
     ``csv:FILE``. With several data sets, training and validation use all of them."""
@@ -161,16 +176,16 @@ class RunConfig:
     """Directory of the run: the model, the log, and the state from which it resumes."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary, and shape replace
-    ``encoder``, ``decoder``, and ``min_count``."""
+    ``min_count`` and the options of encoder and decoder."""
     data_weights: tuple[float, ...] = ()
-    """Passes over each data set per epoch; 0.5 uses a new random half of the captions in each
-    epoch (default: 1 each)."""
+    """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
+    each epoch (default: 1 each)."""
     text_data: Path | None = None
     """File of captions without images: one per line, or KEY<TAB>caption. v is zero for them, and
     the decoder learns words and grammar."""
     text_weight: float = 1.0
-    """Passes over the captions of ``text_data`` per epoch; 0.5 uses a new random half of them in
-    each epoch."""
+    """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
+    them in each epoch."""
     extend_vocabulary: bool = False
     """Add words to the vocabulary of ``init_from`` that the captions contain ``min_count`` times
     or more."""
@@ -186,14 +201,14 @@ class RunConfig:
     """Objective, optimizer, regularization, and augmentation."""
     min_count: int = 5
     """Minimum number of occurrences of a word in the training captions (1 or more)."""
-    cache: Path | None = None
-    """Directory of cached features, which runs can share (default: features next to the
-    output)."""
     search_images: int = 1000
     """Number of validation images for choosing the search after the last epoch (0: beam search of
     width 3)."""
     rerank_ngrams: int = 6000
     """Number of n-grams for n-gram reranking (0: off). Ignored with ``search_images`` 0."""
+    cache: Path | None = None
+    """Directory of cached features, which runs can share (default: features next to the
+    output)."""
     workers: int = 2
     """Number of processes that decode images (0: decode in the main process)."""
     device: str = "auto"

@@ -119,7 +119,7 @@ def test_train_with_invalid_preset_is_refused(words, message, capsys):
 
 def test_train_with_invalid_setting_reads_nothing(tmp_path, capsys):
     assert train(tmp_path / "run", "--training.label-smoothing", "1.5") == 2
-    assert "label_smoothing is 1.5" in capsys.readouterr().err
+    assert "--training.label-smoothing is 1.5" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,39 @@
+"""Help and errors of the commands: examples, and flags instead of the names of config fields."""
+
+import importlib
+import re
+
+import pytest
+
+from captioning.cli.help_texts import map_flags, name_flags
+from captioning.cli.main import COMMANDS, main
+from captioning.training import RunConfig
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_and_flags_instead_of_fields(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    examples = re.findall(rf"^    captioning {command}\b", text, re.MULTILINE)
+    assert len(examples) >= 3
+    config = importlib.import_module(f"captioning.cli.{command}").run.__annotations__["config"]
+    for name, flag in map_flags(config).items():
+        assert flag in text
+        if "_" in name:
+            assert not re.search(rf"\b{name}\b", text)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("seed is -1. Use 0 or more.", "--training.seed is -1. Use 0 or more."),
+        ("Remove text_data.", "Remove --text-data."),
+        ("samples is 1", "--training.self-critical.samples is 1"),
+        ("training.epochs was 5 and is now 6", "--training.epochs was 5 and is now 6"),
+        ("cannot read 'min_count/seed.txt'", "cannot read 'min_count/seed.txt'"),
+        ("the output is empty", "the output is empty"),
+    ],
+)
+def test_message_with_field_names_gets_flags(message, expected):
+    assert name_flags(message, RunConfig) == expected
