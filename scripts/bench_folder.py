@@ -24,7 +24,7 @@ PHOTOS = 20
 RUN = """
 import json, resource, sys, time
 from pathlib import Path
-from captioning.bulk import job
+from captioning.bulk.content import ImageContent
 from captioning.bulk.journal import Journal
 from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.files import FileWriter
@@ -55,7 +55,7 @@ def counted(call):
         memory["end"] = 0
     return wrapped
 
-for owner, name in ((Journal, "get"), (Journal, "put"), (job, "file_stamp")):
+for owner, name in ((Journal, "get"), (Journal, "put"), (ImageContent, "__init__")):
     setattr(owner, name, timed(getattr(owner, name)))
 FileWriter.write = counted(timed(FileWriter.write))
 Writer.__exit__ = timed(Writer.__exit__)

@@ -1,6 +1,67 @@
-"""Presence and content of image files."""
+"""Content of images and outputs: files are recognized by their bytes, not by their times.
 
+Copying, synchronizing or checking out a file changes its times, and a program can restore them
+after a change. A file is therefore the same if its digest is. Files whose size and times are
+unchanged, the time of the last status change included, are not read again.
+"""
+
+import hashlib
 import os
+import stat
+from functools import cached_property
+from pathlib import Path
+
+from captioning.images.worker_pool import ImageRef
+
+
+class ImageContent:
+    """What identifies the content of an image.
+
+    Attributes:
+        size: Size in bytes; -1 for URLs and missing files.
+        stamp: Size and times of an image file; empty for other images.
+
+    Args:
+        image: The image. Its bytes are not kept.
+    """
+
+    def __init__(self, image: ImageRef) -> None:
+        self._name = image.name
+        self.size, self.stamp = -1, ""
+        if isinstance(image.content, bytes):
+            self.size = len(image.content)
+            self.digest = hashlib.sha256(image.content).hexdigest()
+        elif image.content is not None:
+            self.digest = ""
+        else:
+            self.size, self.stamp = _stat_file(image.name)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of the content; empty for URLs, None if a file is unreadable or is changing."""
+        if not self.stamp:
+            return None
+        try:
+            with open(self._name, "rb") as file:  # noqa: PTH123  (names of any bytes)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+        return digest if _stat_file(self._name) == (self.size, self.stamp) else None
+
+    @property
+    def key(self) -> tuple[int, str, str | None]:
+        """Size, stamp and digest."""
+        return self.size, self.stamp, self.digest
+
+
+def _stat_file(name: str) -> tuple[int, str]:
+    try:
+        status = os.stat(name)  # noqa: PTH116  (names may contain bytes that are not UTF-8)
+    except (OSError, ValueError):
+        return -1, ""
+    if not stat.S_ISREG(status.st_mode):
+        return -1, ""
+    return status.st_size, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def is_present(path: str) -> bool:
@@ -12,3 +73,12 @@ def is_present(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def digest_output(path: Path) -> str:
+    """Return a digest of an output; it ignores the kind of line breaks, which git converts."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for line in file:
+            digest.update(line.replace(b"\r\n", b"\n"))
+    return digest.hexdigest()

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from captioning.bulk.journal import Journal, JournalEntry, file_stamp
+from captioning.bulk.content import ImageContent
+from captioning.bulk.journal import Journal, JournalEntry
 from captioning.bulk.rows import (
     Existing,
     RelativeNames,
@@ -74,7 +75,9 @@ class JobOutput:
 class _Pending:
     """An image whose row is not written yet."""
 
-    stamp: str = ""
+    name: str
+    """Path relative to the output, which stays the same when both are moved; or a URL."""
+    content: ImageContent
     result: CaptionResult | None = None
 
 
@@ -128,7 +131,7 @@ class CaptionJob:
                     self.counts.kept_caption = describe_kept_caption(writer, image.name)
                 self.counts.skipped += 1
                 continue
-            pending = self._look_up(image.name)
+            pending = self._look_up(image)
             self._unwritten.append(pending)
             if pending.result is None:
                 self._uncaptioned.append(pending)
@@ -136,27 +139,24 @@ class CaptionJob:
             if len(self._unwritten) >= _MAX_PENDING:
                 return
 
-    def _look_up(self, image: str) -> _Pending:
+    def _look_up(self, image: ImageRef) -> _Pending:
         """Return an image with its result of an earlier run, if there is one."""
         journal, thumbnails = self.output.journal, self.output.thumbnails
-        if journal is None:
-            return _Pending()
-        stamp = file_stamp(image)
-        if thumbnails is not None and not thumbnails.has(image):
-            return _Pending(stamp)
-        result = journal.get(image, stamp)
-        self.counts.resumed += result is not None
-        return _Pending(stamp, result)
+        pending = _Pending(self.output.names.name_of(image.name), ImageContent(image))
+        if journal is not None and (thumbnails is None or thumbnails.has(pending.name)):
+            pending.result = journal.get(pending.name, pending.content, image.name)
+            self.counts.resumed += pending.result is not None
+        return pending
 
     def _store(self, batch: Sequence[CaptionResult]) -> None:
         """Save the thumbnails of new results, then their journal entries."""
         entries = []
         for result in batch:
-            if self.output.thumbnails is not None and result.thumbnail:
-                self.output.thumbnails.save(result.source, result.thumbnail)
             pending = self._uncaptioned.popleft()
+            if self.output.thumbnails is not None and result.thumbnail:
+                self.output.thumbnails.save(pending.name, result.thumbnail)
             pending.result = result
-            entries.append(JournalEntry(result, pending.stamp))
+            entries.append(JournalEntry(pending.name, pending.content, result))
         if self.output.journal is not None:
             self.output.journal.put(entries)
 
@@ -178,5 +178,5 @@ class CaptionJob:
         if output.best:
             row = keep_best(row)
         if output.thumbnails is not None and result.ok:
-            row = replace(row, thumbnail=output.thumbnails.url_of(result.source, result.thumbnail))
+            row = replace(row, thumbnail=output.thumbnails.url_of(row.file_name, result.thumbnail))
         return row

@@ -3,8 +3,9 @@
 A journal is an SQLite file next to the output, for example ``.captions.jsonl.journal``. Each batch
 of results is one transaction. After a crash, a power cut or a full disk the journal therefore
 holds whole batches only. The output is written in input order from the journal and from new
-results, so it does not depend on interruptions. An image whose file has changed is captioned
-again. A run with other settings or another model cannot resume.
+results, so it does not depend on interruptions. An image is recognized by its content: it is
+captioned again if that has changed, but not if it was copied, renamed or touched. A run with other
+settings or another model cannot resume.
 """
 
 import json
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from captioning.bulk.content import ImageContent, digest_output, is_present
 from captioning.errors import ConfigError, OutputError
 from captioning.inference.results import Caption, CaptionResult
 from captioning.messages import describe_differences
 from captioning.text.vocabulary import join_words
 
 _FORMAT = 1
+_MAX_OUTPUTS = 20  # a backup or a checkout may restore an older one
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
 _START_AGAIN = "Give --overwrite to start again, or another -o."
@@ -31,7 +34,10 @@ _RESUME = (
 )
 _TABLES = """
 CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE results (image BLOB PRIMARY KEY, stamp TEXT, result TEXT) WITHOUT ROWID;
+CREATE TABLE results (
+    image BLOB PRIMARY KEY, size INTEGER, stamp TEXT, digest TEXT, result TEXT
+) WITHOUT ROWID;
+CREATE INDEX results_by_content ON results (size, digest);
 """
 
 
@@ -39,32 +45,15 @@ CREATE TABLE results (image BLOB PRIMARY KEY, stamp TEXT, result TEXT) WITHOUT R
 class JournalEntry:
     """The result of one image."""
 
+    image: str
+    """Path of the image relative to the folder of the journal, or its URL."""
+    content: ImageContent
     result: CaptionResult
-    stamp: str
-    """State of the image's file when it was captioned; see :func:`file_stamp`."""
 
 
 def journal_path(output: Path) -> Path:
     """Return the path of the journal of an output."""
     return output.with_name(f".{output.name}.journal")
-
-
-def file_stamp(name: str) -> str:
-    """Return size, modification time and mode of an image's file, to detect a changed file.
-
-    An image in an archive has the stamp of the archive. URLs and missing files have an empty one.
-    """
-    path = name
-    while path and path != os.path.dirname(path):  # noqa: PTH120
-        try:
-            status = os.stat(path)  # noqa: PTH116  (names may contain bytes that are not UTF-8)
-        except NotADirectoryError:
-            path = os.path.dirname(path)  # noqa: PTH120
-            continue
-        except (OSError, ValueError):
-            return ""
-        return f"{status.st_size} {status.st_mtime_ns} {status.st_mode:o}"
-    return ""
 
 
 class Journal:
@@ -154,19 +143,50 @@ class Journal:
         rows = [(name, json.dumps(value)) for name, value in values.items()]
         self._write("INSERT OR REPLACE INTO metadata VALUES (?, ?)", rows)
 
-    def get(self, image: str, stamp: str) -> CaptionResult | None:
-        """Return the result of an image; None if there is none or the file has changed.
+    def get(self, image: str, content: ImageContent, source: str) -> CaptionResult | None:
+        """Return the result of an image; None if there is none for its content.
 
         Results that this run has added itself are not returned by a new journal.
+
+        Args:
+            image: See :class:`JournalEntry`.
+            content: Content of the image.
+            source: Name of the image in the result.
         """
         if not self.resumed:
             return None
-        query = "SELECT stamp, result FROM results WHERE image = ?"
+        query = "SELECT stamp, digest, result FROM results WHERE image = ?"
+        if row := self._query(query, os.fsencode(image)):
+            if content.stamp and content.stamp == row[0]:
+                return _decode_result(source, row[2])
+            if content.digest is not None and content.digest == row[1]:
+                return self._move(image, image, content, _decode_result(source, row[2]))
+        # An image of another size is new; only others are read to compare their digests.
+        if content.size < 0 or not self._query(
+            "SELECT 1 FROM results WHERE size = ?", content.size
+        ):
+            return None
+        query = "SELECT image, result FROM results WHERE size = ? AND digest = ?"
+        if row := self._query(query, content.size, content.digest):
+            return self._move(os.fsdecode(row[0]), image, content, _decode_result(source, row[1]))
+        return None
+
+    def _query(self, query: str, *values: bytes | str | int | None) -> tuple[Any, ...] | None:
+        """Return the first row of a query."""
         try:
-            row = self._database.execute(query, (os.fsencode(image),)).fetchone()
+            return self._database.execute(query, values).fetchone()
         except sqlite3.Error as error:
             self._fail(error)
-        return _decode_result(image, row[1]) if row and row[0] == stamp else None
+
+    def _move(
+        self, old: str, image: str, content: ImageContent, result: CaptionResult | None
+    ) -> CaptionResult | None:
+        """Store a result under the present name and times of its image."""
+        if result is not None and (content.stamp or old != image):
+            self.put([JournalEntry(image, content, result)])
+            if old != image and not is_present(os.path.join(self.path.parent, old)):  # noqa: PTH118
+                self._write("DELETE FROM results WHERE image = ?", [(os.fsencode(old),)])
+        return result
 
     def put(self, entries: Iterable[JournalEntry]) -> None:
         """Store results in one transaction; those without a caption are left out.
@@ -175,11 +195,16 @@ class Journal:
             OutputError: The journal cannot be written, for example because the disk is full.
         """
         rows = [
-            (os.fsencode(entry.result.source), entry.stamp, _encode_result(entry.result))
+            (os.fsencode(entry.image), *entry.content.key, _encode_result(entry.result))
             for entry in entries
             if entry.result.ok  # failed images are tried again: a server may answer next time
         ]
-        self._write("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
+        self._write("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
+
+    def add_output(self, path: Path) -> None:
+        """Remember the content of an output, so that a later run recognizes it as its own."""
+        outputs = [*self.metadata().get("outputs", ()), digest_output(path)]
+        self.set_metadata(outputs=outputs[-_MAX_OUTPUTS:])
 
     def count(self) -> int:
         """Return the number of images with captions."""

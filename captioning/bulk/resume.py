@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from captioning.bulk.journal import Journal, file_stamp, journal_path
+from captioning.bulk.content import digest_output
+from captioning.bulk.journal import Journal, journal_path
 from captioning.bulk.output_checks import REPLACE_ADVICE, check_output_file, is_stream
 from captioning.bulk.partition import Partition
 from captioning.checkpoint import Checkpoint
@@ -70,8 +71,8 @@ def open_journal(
     output = resolve_link(output)
     path = journal_path(output)
     journal = Journal(path, settings, restart=overwrite)
-    written = journal.metadata().get("output")
-    if written is not None and output.exists() and written != file_stamp(str(output)):
+    known = journal.metadata().get("outputs")
+    if known and output.exists() and digest_output(output) not in known:
         journal.close()
         reason = f"{output} has been changed since the last run."
         raise ConfigError(f"{reason} Save it under another name, or: {REPLACE_ADVICE}")

@@ -16,6 +16,8 @@ THUMBNAIL_SIZE = 320
 class ThumbnailFolder:
     """Thumbnails of a page: ``page_files/`` next to ``page.html``.
 
+    Images are named by their paths relative to the page.
+
     Args:
         page: Path of the page; None if it goes to standard output and holds its thumbnails itself.
     """
@@ -24,8 +26,11 @@ class ThumbnailFolder:
         self.folder = None if page is None else thumbnail_folder(page)
 
     def has(self, image: str) -> bool:
-        """Return whether the thumbnail of an image exists, or needs no file."""
-        return self.folder is None or self._path_of(image).exists()
+        """Return whether the thumbnail of an image exists and is not empty, or needs no file."""
+        if self.folder is None:
+            return True
+        path = self._path_of(image)
+        return path.is_file() and path.stat().st_size > 0
 
     def save(self, image: str, thumbnail: bytes) -> None:
         """Store the thumbnail of an image, a JPEG file, next to the page.

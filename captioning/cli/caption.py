@@ -70,7 +70,11 @@ def run(config: CaptionConfig) -> int:
         Stopping() as stopping,
         show_progress(config, console, lambda: find_images_of(config)) as on_progress,
         open_writer(
-            config.format_name, config.output, captions=captions, keep_time=config.keep_time
+            config.format_name,
+            config.output,
+            captions=captions,
+            keep_time=config.keep_time,
+            on_complete=lambda path: None if journal is None else journal.add_output(path),
         ) as writer,
     ):
         job = CaptionJob(captioner, loader, search, _job_output(config, writer, journal))
@@ -145,14 +149,10 @@ def _finish_journal(
     Returns:
         The number of images in the journal that were not among the inputs of a complete run.
     """
-    from captioning.bulk.journal import file_stamp
-
     assert config.output is not None
-    output = resolve_link(config.output)
     journal.set_metadata(
         finished=None if stopped else counts.captioned + counts.failed,
-        output=file_stamp(str(output)) if output.exists() else None,
-        folder=os.path.realpath(output.parent),
+        folder=os.path.realpath(resolve_link(config.output).parent),
         inputs={name: getattr(config, name) for name in _INPUT_FIELDS},
     )
     missing = 0 if stopped else max(0, journal.count() - counts.captioned)

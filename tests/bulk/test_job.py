@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from captioning.bulk import job as job_module
+from captioning.bulk.content import ImageContent
 from captioning.bulk.job import CaptionJob, JobOutput
 from captioning.bulk.journal import Journal, JournalEntry
 from captioning.bulk.rows import RelativeNames
@@ -20,6 +21,10 @@ SEARCH = BeamSearch(width=2, max_length=8)
 
 def make_result(image, text="known"):
     return CaptionResult(image, (Caption(text, (text,), -1.0, True, ()),))
+
+
+def make_image(name):
+    return ImageRef(name, name.encode())
 
 
 class RowList(Writer):
@@ -91,7 +96,10 @@ def start_job(captioner, tmp_path, monkeypatch):
         journal = None
         if not isinstance(writer, ImageWriter):
             journal = Journal(tmp_path / "journal", {})
-            journal.put(JournalEntry(make_result(image), "") for image in known)
+            journal.put(
+                JournalEntry(image, ImageContent(make_image(image)), make_result(image))
+                for image in known
+            )
             journal.close()
             journal = Journal(tmp_path / "journal", {})
         output = JobOutput(writer, RelativeNames(None), journal, **options)
@@ -107,7 +115,7 @@ def test_known_results_do_not_enter_the_loader(start_job):
     names = [f"{number}" for number in range(30)]
     known = [name for name in names if int(name) % 3]
     job, loaded = start_job(writer, known)
-    batches = list(job.run(ImageRef(name) for name in names))
+    batches = list(job.run(make_image(name) for name in names))
     assert loaded.images == [name for name in names if name not in known]
     assert [row.image for row in writer.rows] == names
     assert [row.captions[0] for row in writer.rows] == [
@@ -129,7 +137,7 @@ def test_many_known_results_keep_memory_bounded(start_job, monkeypatch):
         nonlocal read
         for name in names:
             read += 1
-            yield ImageRef(name)
+            yield make_image(name)
             assert read - len(writer.rows) <= 11  # rows wait for the caption of image 0
 
     list(job.run(images()))
@@ -146,10 +154,11 @@ def test_job_without_images_writes_nothing(start_job):
 def test_job_encloses_captions_and_journal_keeps_them_plain(start_job, tmp_path):
     writer = RowList()
     job, _ = start_job(writer, prefix="(", suffix=")")
-    list(job.run([ImageRef("a")]))
+    list(job.run([make_image("a")]))
     assert writer.rows == [CaptionRow("a", "a", ("(new a)",), (-1.0,))]
     job.output.journal.close()
-    assert Journal(tmp_path / "journal", {}).get("a", "").text == "new a"
+    known = ImageContent(make_image("a"))
+    assert Journal(tmp_path / "journal", {}).get("a", known, "a").text == "new a"
 
 
 @pytest.mark.parametrize(

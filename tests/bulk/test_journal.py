@@ -1,30 +1,40 @@
 """The journal: results survive kills and full disks, and damage is reported."""
 
 import math
-import os
 import sqlite3
 import subprocess
 import sys
 
 import pytest
 
+from captioning.bulk.content import ImageContent
 from captioning.bulk.journal import (
     Journal,
     JournalEntry,
-    file_stamp,
     journal_path,
     read_metadata,
 )
 from captioning.decoding import BeamSearch, Sampling, search_to_json
 from captioning.errors import ConfigError, OutputError
+from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import Caption, CaptionResult
 
+URL = ImageContent(ImageRef("http://a/b.jpg", lambda: b""))
 SETTINGS = {"model": "abc", "search": {"width": 5}}
 
 
 def result(source, text="a dog 's tail", log_prob=-1.5):
     words = tuple(text.split())
     return CaptionResult(source, (Caption("a dog's tail", words, log_prob, True, ()),))
+
+
+def entry(given):
+    """Return the journal entry of an image behind a URL."""
+    return JournalEntry(given.source, URL, given)
+
+
+def get(journal, image):
+    return journal.get(image, URL, image)
 
 
 ODD = [
@@ -44,12 +54,12 @@ def test_journal_returns_results_unchanged(source, tmp_path):
     given = [result(source), result(source + "2", log_prob=-math.inf)]
     given += [result(source + "3", log_prob=-1 / 3)]
     journal = Journal(path, SETTINGS)
-    journal.put(JournalEntry(each, "stamp") for each in given)
+    journal.put(map(entry, given))
     journal.close()
     again = Journal(path, SETTINGS)
     assert (journal.resumed, again.resumed) == (False, True)
-    assert [again.get(each.source, "stamp") for each in given] == given
-    assert again.get("other.jpg", "stamp") is None
+    assert [get(again, each.source) for each in given] == given
+    assert get(again, "other.jpg") is None
     assert again.count() == 3
 
 
@@ -57,31 +67,14 @@ def test_journal_does_not_store_failures(tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
     journal.put(
         [
-            JournalEntry(CaptionResult("a.jpg", error="no answer"), ""),
-            JournalEntry(result("b.jpg"), ""),
+            entry(CaptionResult("a.jpg", error="no answer")),
+            entry(result("b.jpg")),
         ]
     )
     journal.close()
     again = Journal(tmp_path / "j", SETTINGS)
-    assert again.get("a.jpg", "") is None
-    assert again.get("b.jpg", "") == result("b.jpg")
-
-
-def test_journal_ignores_result_of_changed_file(tmp_path):
-    photo = tmp_path / "a.jpg"
-    assert file_stamp(str(photo)) == ""
-    photo.write_bytes(b"one")
-    first = file_stamp(str(photo))
-    os.utime(photo, ns=(0, 10**18))
-    assert first != file_stamp(str(photo)) == file_stamp(f"{photo}/inside/b.jpg")
-    photo.chmod(0)
-    assert file_stamp(str(photo)).endswith("100000")
-    journal = Journal(tmp_path / "j", SETTINGS)
-    journal.put([JournalEntry(result(str(photo)), first)])
-    journal.close()
-    journal = Journal(tmp_path / "j", SETTINGS)
-    assert journal.get(str(photo), first) == result(str(photo))
-    assert journal.get(str(photo), file_stamp(str(photo))) is None
+    assert get(again, "a.jpg") is None
+    assert get(again, "b.jpg") == result("b.jpg")
 
 
 def test_journal_with_other_settings_is_refused(tmp_path):
@@ -146,17 +139,21 @@ def test_a_journal_path_another_version_is_refused(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
+from captioning.bulk.content import ImageContent
 from captioning.bulk.journal import Journal, JournalEntry
+from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import Caption, CaptionResult
 journal = Journal(Path(sys.argv[1]), {})
-def result(n):
-    return CaptionResult(str(n), (Caption("x", ("x",), -1.0, True, ()),))
-journal.put(JournalEntry(result(n), "") for n in range(3))
+def entry(n):
+    content = ImageContent(ImageRef(str(n), str(n).encode()))
+    result = CaptionResult(str(n), (Caption("x", ("x",), -1.0, True, ()),))
+    return JournalEntry(str(n), content, result)
+journal.put(map(entry, range(3)))
 def rows():
     for n in range(3, 1000):
         if n == 500:
             os.kill(os.getpid(), 9)
-        yield JournalEntry(result(n), "")
+        yield entry(n)
 journal.put(rows())
 """
 
@@ -165,21 +162,21 @@ def test_killed_put_leaves_no_part_of_a_batch(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "j")], check=False)
     journal = Journal(tmp_path / "j", {})
     assert journal.count() == 3
-    assert journal.get("2", "").text == "x"
+    assert journal.get("2", ImageContent(ImageRef("2", b"2")), "2").text == "x"
 
 
 def test_full_disk_keeps_stored_results(tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
-    journal.put([JournalEntry(result("a.jpg"), "")])
+    journal.put([entry(result("a.jpg"))])
     pages = journal._database.execute("PRAGMA page_count").fetchone()[0]
     journal._database.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(
         OutputError, match=r"cannot write the journal .*: database or disk is full.*same command"
     ):
-        journal.put(JournalEntry(result(f"{number}.jpg"), "") for number in range(1000))
+        journal.put(entry(result(f"{number}.jpg")) for number in range(1000))
     journal._database.execute("PRAGMA max_page_count = 100000")
     assert journal.count() == 1
-    journal.put([JournalEntry(result("b.jpg"), "")])
+    journal.put([entry(result("b.jpg"))])
     assert journal.count() == 2
 
 
@@ -194,14 +191,14 @@ def test_full_disk_keeps_stored_results(tmp_path):
 )
 def test_damaged_journal_is_reported_or_ignored(damage, tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
-    journal.put([JournalEntry(result("a.jpg"), "")])
+    journal.put([entry(result("a.jpg"))])
     journal._database.execute(damage)
     journal.close()
     if "UPDATE results" in damage:
-        assert Journal(tmp_path / "j", SETTINGS).get("a.jpg", "") is None
+        assert get(Journal(tmp_path / "j", SETTINGS), "a.jpg") is None
     else:
         with pytest.raises(OutputError, match=r"is damaged.* Give --overwrite to start again"):
-            Journal(tmp_path / "j", SETTINGS).get("a.jpg", "")
+            get(Journal(tmp_path / "j", SETTINGS), "a.jpg")
 
 
 @pytest.mark.parametrize("content", [None, b"no database at all", bytes(5000)])
@@ -209,7 +206,7 @@ def test_journal_restart_deletes_results(content, tmp_path):
     path = tmp_path / "j"
     if content is None:
         journal = Journal(path, {"other": 1})
-        journal.put([JournalEntry(result("a.jpg"), "")])
+        journal.put([entry(result("a.jpg"))])
         journal.close()
     else:
         path.write_bytes(content)
@@ -221,7 +218,7 @@ def test_journal_restart_deletes_results(content, tmp_path):
 
 def test_journal_restart_while_in_use_is_refused(tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
-    journal.put([JournalEntry(result("a.jpg"), "")])
+    journal.put([entry(result("a.jpg"))])
     with pytest.raises(OutputError, match="Another run is using"):
         Journal(tmp_path / "j", SETTINGS, restart=True)
     assert journal.count() == 1

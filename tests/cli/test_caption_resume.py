@@ -1,7 +1,9 @@
 """``captioning caption``: runs that are stopped, fail, or resume."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import tarfile
 from pathlib import Path
@@ -13,6 +15,12 @@ from small_captioner import write_photos
 from captioning.bulk.journal import read_metadata
 from captioning.bulk.writers.tables import CsvWriter, JsonLinesWriter
 from captioning.inference.captioner import Captioner
+
+
+def change(photo):
+    """Replace a photo by another image."""
+    (other,) = write_photos(photo.parent.parent, 1, start=9, size=(56, 40))
+    other.replace(photo)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,7 @@ def test_changed_and_new_images_are_captioned_again(caption, photos, tmp_path, d
     output = tmp_path / "rows.jsonl"
     photos[1].write_bytes(b"")
     assert caption(photos[0].parent, "-o", output).code == 1
-    photos[1].write_bytes(photos[0].read_bytes())
+    change(photos[1])
     write_photos(photos[0].parent, 1, start=0)
     decoded.clear()
     assert caption(photos[0].parent, "-o", output).code == 0
@@ -116,6 +124,86 @@ def test_output_changed_by_hand_is_not_replaced(caption, photos, tmp_path):
     assert caption(*photos, "-o", output, "--overwrite").code == 0
 
 
+def test_copied_folder_resumes_without_captioning(caption, photos, tmp_path, decoded):
+    folder = photos[0].parent
+    for name in ("metadata.jsonl", "page.html"):
+        assert caption(folder, "-o", folder / name).code == 0
+        decoded.clear()
+        copy = tmp_path / f"copy of {name}"
+        shutil.copytree(folder, copy, copy_function=shutil.copyfile)  # with new times
+        before = (copy / name).read_bytes()
+        ran = caption(copy, "-o", copy / name)
+        assert (ran.code, decoded) == (0, [])
+        assert "were not given this time" not in ran.err
+        assert (copy / name).read_bytes() == before
+
+
+def test_images_are_recognized_by_content(caption, photos, tmp_path, decoded, monkeypatch):
+    folder, output = photos[0].parent, tmp_path / "rows.jsonl"
+    assert caption(folder, "-o", output).code == 0
+    texts = [row["text"] for row in read_rows(output)]
+    decoded.clear()
+    os.utime(photos[0], (0, 0))
+    photos[1].rename(folder / "Photo2 renamed.jpg")
+    content = photos[2].read_bytes()
+    photos[2].unlink()
+    photos[2].write_bytes(content)  # another inode
+    monkeypatch.chdir(folder)
+    ran = caption("./", "-o", output)
+    assert (ran.code, ran.err, decoded) == (0, "", [])
+    assert sorted(row["text"] for row in read_rows(output)) == sorted(texts)
+
+
+def test_changed_image_with_restored_time_is_captioned(caption, photos, tmp_path, decoded):
+    output = tmp_path / "rows.jsonl"
+    assert caption(*photos, "-o", output).code == 0
+    decoded.clear()
+    status, content = photos[0].stat(), bytearray(photos[0].read_bytes())
+    content[-20] ^= 1
+    photos[0].write_bytes(content)
+    os.utime(photos[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert caption(*photos, "-o", output).code == 0
+    assert decoded == [str(photos[0])]
+
+
+def test_images_of_a_copied_archive_are_recognized(caption, photos, tmp_path, decoded):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for photo in photos:
+            archive.add(photo, photo.name)
+    assert caption(tmp_path / "a.tar", "-o", tmp_path / "rows.jsonl").code == 0
+    decoded.clear()
+    (tmp_path / "a.tar").rename(tmp_path / "b.tar")
+    assert caption(tmp_path / "b.tar", "-o", tmp_path / "rows.jsonl").code == 0
+    assert decoded == []
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_older_output_of_the_run_is_replaced(name, caption, photos, tmp_path, decoded):
+    output = tmp_path / name
+    assert caption(*photos[:2], "-o", output).code == 0
+    older = output.read_bytes()
+    assert caption(*photos, "-o", output).code == 0
+    newest = output.read_bytes()
+    output.write_bytes(older if name.endswith("parquet") else older.replace(b"\r\n", b"\n"))
+    assert caption(*photos, "-o", output).code == 0
+    assert output.read_bytes() == newest
+    assert len(decoded) == 3
+
+
+def test_run_killed_after_its_output_was_renamed_resumes(caption, photos, tmp_path, monkeypatch):
+    output = tmp_path / "rows.csv"
+    assert caption(*photos[:2], "-o", output).code == 0
+
+    def kill(*_, **__):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("captioning.cli.caption._finish_journal", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            caption(*photos, "-o", output)
+    assert caption(*photos, "-o", output).code == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.html"])
 def test_interrupted_run_finishes_its_batch(name, number, caption, photos, tmp_path):
@@ -139,7 +227,7 @@ def test_interrupted_run_keeps_a_longer_output(caption, photos, tmp_path):
     words = (photos[0].parent, "-o", output, "--batch-size", "1")
     assert caption(*words).code == 0
     before = output.read_bytes()
-    photos[0].write_bytes(photos[1].read_bytes())
+    change(photos[0])
     assert signal_at(".jpg", signal.SIGINT, caption, *words).code == 130
     assert output.read_bytes() == before
     assert caption(*words).code == 0
@@ -177,7 +265,7 @@ def test_failed_run_keeps_the_older_document(name, caption, photos, tmp_path, mo
         yield
 
     monkeypatch.setattr(Captioner, "caption_batches", fail)
-    photos[0].write_bytes(photos[1].read_bytes())
+    change(photos[0])
     with pytest.raises(RuntimeError, match="a defect"):
         caption(photos[0].parent, "-o", output)
     assert output.read_bytes() == before

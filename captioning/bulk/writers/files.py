@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -27,6 +27,7 @@ class FileWriter(Writer):
     Args:
         output: Path of the file; None for standard output.
         captions: Largest number of captions per image.
+        on_complete: Called with the complete file before it gets its name.
 
     Raises:
         OutputError: The file cannot be opened.
@@ -43,9 +44,16 @@ class FileWriter(Writer):
     terminal_encoding: ClassVar[bool] = False
     """Whether standard output keeps the encoding of the terminal instead of UTF-8."""
 
-    def __init__(self, output: Path | None, *, captions: int = 1) -> None:
+    def __init__(
+        self,
+        output: Path | None,
+        *,
+        captions: int = 1,
+        on_complete: Callable[[Path], None] = lambda path: None,
+    ) -> None:
         self.output = output
         self.captions = captions
+        self.on_complete = on_complete
         self.kept_older = False
         self._temporary: Path | None = None
         self._closed = False
@@ -107,9 +115,12 @@ class FileWriter(Writer):
                 raise
 
     def _finish_file(self, output: Path, keep_longer: bool) -> None:
-        if not is_special_file(output):
-            os.fsync(self.file.fileno())
+        if is_special_file(output):
+            self.file.close()
+            return
+        os.fsync(self.file.fileno())
         self.file.close()
+        self.on_complete(self._temporary or output)
         if (path := self._temporary) is not None:
             older_size = output.stat().st_size if output.exists() else 0
             self.kept_older = keep_longer and path.stat().st_size < older_size

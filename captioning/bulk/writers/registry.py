@@ -1,5 +1,6 @@
 """The output formats by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from captioning.bulk.writers.base import Writer
@@ -94,7 +95,12 @@ def check_caption_count(format_name: str, captions: int) -> None:
 
 
 def open_writer(
-    format_name: str, output: Path | None, *, captions: int = 1, keep_time: bool = False
+    format_name: str,
+    output: Path | None,
+    *,
+    captions: int = 1,
+    keep_time: bool = False,
+    on_complete: Callable[[Path], None] = lambda path: None,
 ) -> Writer:
     """Open the writer of a format.
 
@@ -104,6 +110,7 @@ def open_writer(
             standard output, or for the folder of each image.
         captions: Largest number of captions per image, which decides the columns of tables.
         keep_time: Keep the modification time of images (format ``embed``).
+        on_complete: Called with a complete file before it gets its name.
 
     Raises:
         ConfigError: The format does not exist, or needs a package that is not installed.
@@ -114,7 +121,7 @@ def open_writer(
     if format_name in _SIDECAR_WRITERS:
         return _SIDECAR_WRITERS[format_name](output, f".{format_name}")
     if format_name in _FILE_WRITERS:
-        writer = _FILE_WRITERS[format_name](output, captions=captions)
+        writer = _FILE_WRITERS[format_name](output, captions=captions, on_complete=on_complete)
         failed = failure_list(format_name, output) if writer.is_table else None
         return writer if failed is None else SplitWriter(writer, failed)
     raise ConfigError(

@@ -154,9 +154,9 @@ class ParquetWriter(FileWriter):
     is_table = True
     holds_errors = False
 
-    def __init__(self, output: Path | None, *, captions: int = 1) -> None:
+    def __init__(self, output: Path | None, **options: Any) -> None:
         self._pyarrow = import_pyarrow()  # before the output is opened
-        super().__init__(output, captions=captions)
+        super().__init__(output, **options)
 
     def _write_start(self) -> None:
         text, number = self._pyarrow.string(), self._pyarrow.float64()
