@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "captioning"
 ROOMS = (
     "errors",
     "messages",
+    "short_repr",
     "files",
     "json_data",
     "text",

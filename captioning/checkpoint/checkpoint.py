@@ -24,6 +24,7 @@ from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.encoder import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import NgramReranker
+from captioning.short_repr import ShortRepr
 from captioning.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -42,8 +43,8 @@ TIED_WEIGHT = "decoder.W_rw.weight"
 """Output weights; not stored if they are the word vectors (``tie_weights``)."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(ShortRepr):
     """A model and everything that belongs to it.
 
     Attributes:

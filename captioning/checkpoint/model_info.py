@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from captioning.short_repr import ShortRepr
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingInfo:
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainingInfo(ShortRepr):
     """The training run that produced a model."""
 
     data: str
@@ -19,8 +21,8 @@ class TrainingInfo:
     """One line for each run since the first, because a run can start from an earlier model."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ModelInfo(ShortRepr):
     """Facts about a model that its weights and configs do not contain."""
 
     name: str = "An image captioner"

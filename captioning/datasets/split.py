@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from captioning.short_repr import ShortDict, ShortRepr, ShortTuple
+
 _ROWS_SHOWN, _TEXT_SHOWN = 5, 200  # images, and characters of a caption, in a notebook
 
 
-@dataclass(frozen=True)
-class CaptionedImage:
+@dataclass(frozen=True, repr=False)
+class CaptionedImage(ShortRepr):
     """An image file with its reference captions.
 
     Attributes:
@@ -34,6 +36,10 @@ class Problems:
     """
 
     found: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        short = ShortDict({kind: ShortTuple(names) for kind, names in self.found.items()})
+        object.__setattr__(self, "found", short)
 
     def __len__(self) -> int:
         return sum(map(len, self.found.values()))
@@ -70,11 +76,15 @@ class CaptionSplit:
     source: str
     split: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", ShortTuple(self.images))
+
     def __repr__(self) -> str:
         captions = sum(len(image.captions) for image in self.images)
         return (
             f"CaptionSplit({self.source!r:.100}, {self.split!r:.20}: "
-            f"{len(self.images):,} images, {captions:,} captions, {len(self.problems):,} problems)"
+            f"{len(self.images):,} images, {captions:,} captions, {len(self.problems):,} problems"
+            f"{f'; first: {self.images[0]!r}' if self.images else ''})"
         )
 
     def _repr_html_(self) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 from captioning.errors import ConfigError, SearchError
 from captioning.json_data import choice_from_json
+from captioning.short_repr import ShortRepr
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchMethod:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SearchMethod(ShortRepr):
     """The settings that all search methods share.
 
     Blocking repeated n-grams follows Paulus et al. (2018), section 2.5. Greedy and beam search
@@ -75,12 +76,12 @@ class SearchMethod:
         return int(getattr(self, "n", 1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Greedy(SearchMethod):
     """Take the most probable word at each step: beam search of width 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BeamSearch(SearchMethod):
     """Keep the most probable hypotheses at each step.
 
@@ -122,7 +123,7 @@ class BeamSearch(SearchMethod):
         return self.rerank_weight > 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DiverseBeamSearch(SearchMethod):
     """Run several beam searches that avoid each other's words (Vijayakumar et al. 2018).
 
@@ -152,7 +153,7 @@ class DiverseBeamSearch(SearchMethod):
         return self.groups
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sampling(SearchMethod):
     """Draw each word at random from the model's distribution.
 

@@ -14,6 +14,7 @@ from captioning.messages import check_minimum, format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.reranking.consensus import Consensus
+from captioning.short_repr import ShortDict, ShortTuple
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class EvaluationResult:
     search: SearchMethod
     train_captions: tuple[str, ...] | None = None
     consensus: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("captions", "references", "errors"):
+            object.__setattr__(self, name, ShortDict(getattr(self, name)))
+        if self.train_captions is not None:
+            object.__setattr__(self, "train_captions", ShortTuple(self.train_captions))
 
     @property
     def signature(self) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from captioning.checkpoint import Checkpoint
 from captioning.datasets import read_captions
 from captioning.decoding import BeamSearch, SearchMethod
@@ -34,7 +36,27 @@ RERANKING_SEARCHES: tuple[SearchMethod, ...] = tuple(
     for weight in (3.0, 5.0)
 )
 """Further candidates for a model with n-gram reranking."""
+_ROWS_SHOWN = 10
 _MIN_SCORE = 1e-6  # smoothed BLEU of captions without any correct 4-gram is lower
+
+
+class SearchScores(dict[SearchMethod, Scores]):
+    """Scores of each search, displayed as a table of scores times 100."""
+
+    def to_table(self) -> pd.DataFrame:
+        """Return a row of scores, between 0 and 1, for each search."""
+        rows = [
+            {SCORE_NAMES[name]: value for name, value in scores.values.items()}
+            for scores in self.values()
+        ]
+        return pd.DataFrame(rows, index=[repr(method) for method in self])
+
+    def __repr__(self) -> str:
+        return (100 * self.to_table()).round(2).to_string(max_rows=_ROWS_SHOWN)
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML for notebooks."""
+        return (100 * self.to_table()).round(2).to_html(max_rows=_ROWS_SHOWN)
 
 
 def sweep(
@@ -46,7 +68,7 @@ def sweep(
     cache: Path | str,
     workers: int = 2,
     on_scores: Callable[[SearchMethod, Scores], None] = lambda method, scores: None,
-) -> dict[SearchMethod, Scores]:
+) -> SearchScores:
     """Score a split under each of several searches, with one pass of the encoder.
 
     A search that is chosen by these scores needs another split for an unbiased score.
@@ -106,7 +128,7 @@ def score_searches(
     *,
     reranker: NgramReranker | None = None,
     on_scores: Callable[[SearchMethod, Scores], None] = lambda method, scores: None,
-) -> dict[SearchMethod, Scores]:
+) -> SearchScores:
     """Return the scores of the captions that each search finds.
 
     Args:
@@ -119,7 +141,7 @@ def score_searches(
         on_scores: Called with each search and its scores.
     """
     rows = list(references)
-    table = {}
+    table = SearchScores()
     for method in searches:
         captions = caption_features(
             cached_model, cache, rows, vocabulary, method, reranker=reranker

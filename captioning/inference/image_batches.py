@@ -17,6 +17,7 @@ from captioning.images.worker_pool import ImageRef
 from captioning.inference.display import make_preview, name_source
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
+from captioning.short_repr import ShortList
 
 
 def read_pixels(
@@ -52,7 +53,7 @@ def caption_in_memory(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
-    results: list[CaptionResult] = []
+    results: ShortList[CaptionResult] = ShortList()
     for start in range(0, len(images), batch_size):
         results += _caption_batch(generator, images[start : start + batch_size], start, search)
     return results

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from html import escape
 
 from captioning.inference.display import image_html, read_preview
+from captioning.short_repr import ShortRepr, ShortTuple
 
 _CAPTIONS_SHOWN, _TEXT_SHOWN = 5, 300  # captions, and characters of a text, in a display
 
 
-@dataclass(frozen=True)
-class Caption:
+@dataclass(frozen=True, repr=False)
+class Caption(ShortRepr):
     """One caption of one image.
 
     Attributes:
@@ -44,6 +45,9 @@ class CaptionResult:
     captions: tuple[Caption, ...] = ()
     error: str = ""
     thumbnail: bytes = field(default=b"", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "captions", ShortTuple(self.captions))
 
     @property
     def ok(self) -> bool:

@@ -30,6 +30,7 @@ from captioning.metrics.ngrams import (
     count_ngrams,
     split_at_spaces,
 )
+from captioning.short_repr import ShortRepr
 from captioning.text.tokenizer import tokenize
 
 SIGMA = 6.0
@@ -44,8 +45,8 @@ class _FrequencyFile:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class DocumentFrequency:
+@dataclass(frozen=True, repr=False)
+class DocumentFrequency(ShortRepr):
     """For each n-gram, the number of images whose references contain it.
 
     CIDEr usually counts over the references of the evaluated images, which is unreliable for small

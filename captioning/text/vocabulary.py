@@ -9,6 +9,7 @@ from pathlib import Path
 
 from captioning.errors import VocabularyError
 from captioning.json_data import ADVICE, read_json, shorten
+from captioning.short_repr import ShortTuple
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
@@ -32,7 +33,7 @@ class Vocabulary:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words: tuple[str, ...] = tuple(words)
+        self.words: tuple[str, ...] = ShortTuple(words)
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise VocabularyError(
                 f"a vocabulary begins with {', '.join(SPECIALS)}, found "

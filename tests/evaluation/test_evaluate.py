@@ -239,7 +239,7 @@ def test_score_of_a_subset_needs_the_flag(tmp_path, capsys):
     first = next(iter(first_references()))
     results = write_results(tmp_path / "results.json", {first: "a dog"})
     assert run("score", results, REFERENCES) == 1
-    assert "7 images of the 8" in capsys.readouterr().err
+    assert "7 images without a caption" in capsys.readouterr().err
     assert run("score", results, REFERENCES, "--subset") == 0
     assert "CIDEr is undefined for one image" in capsys.readouterr().out
 
@@ -247,7 +247,7 @@ def test_score_of_a_subset_needs_the_flag(tmp_path, capsys):
 def test_references_can_be_the_name_of_a_data_set(tmp_path, capsys):
     results = write_results(tmp_path / "results.json", first_references())
     assert run("score", results, DATA, "--split", "test") == 1
-    assert "without a candidate" in capsys.readouterr().err
+    assert "Check the files and the split." in capsys.readouterr().err
     assert run("compare", results, results, DATA) == 0
     assert "+0.00" in capsys.readouterr().out
     assert run("score", results, "coco:nowhere") == 1
