@@ -114,11 +114,11 @@ def extended_xmp():
 
 
 def copies_xmp():
-    places = (("tiff/1.0/", "ImageDescription"), ("exif/1.0/", "UserComment"))
+    places = (("tiff/1.0/", "ImageDescription", "older"), ("exif/1.0/", "UserComment", "old"))
     copies = "".join(
         f'<c:{name} xmlns:c="http://ns.adobe.com/{space}"><rdf:Alt><rdf:li xml:lang="x-default">'
-        f"old</rdf:li></rdf:Alt></c:{name}>"
-        for space, name in places
+        f"{text}</rdf:li></rdf:Alt></c:{name}>"
+        for space, name, text in places
     )
     notes = '<a:notes xmlns:a="http://ns.acdsee.com/iptc/1.0/">old</a:notes>'
     return xmp(DESCRIPTION.format("old") + copies + notes)

@@ -180,13 +180,10 @@ def _find_rewritten_iptc(iptc: Tags, is_new: bool) -> list[tuple[str, str]]:
 
 
 def _is_digest_valid(tags: Tags) -> bool:
-    """Return whether the IPTC digest fits the IPTC data, which may be padded to four bytes."""
-    digest = _text(tags, _DIGEST)
+    """Return whether the IPTC digest fits one of the IPTC blocks; the one in TIFF may be padded."""
     blocks = [tags[name][0] for name in (_IPTC_BLOCK, "IPTC2:IPTC") if name in tags]
-    for block in blocks:
-        data = block.encode("cp1252", "surrogateescape")
-        for _ in range(4):
-            if hashlib.md5(data, usedforsecurity=False).hexdigest() == digest:
-                return True
-            data = data.removesuffix(b"\0")
-    return False
+    digests = [
+        hashlib.md5(block.encode("cp1252", "surrogateescape"), usedforsecurity=False).hexdigest()
+        for block in blocks
+    ]
+    return _text(tags, _DIGEST) in digests
