@@ -17,6 +17,7 @@ from captioning.errors import ConfigError
 from captioning.files import is_special_file
 from captioning.messages import check_minimum
 from captioning.sources.archives import is_archive
+from captioning.sources.given_names import is_url, resolve_name
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class CaptionConfig(OutputConfig):
         tyro.conf.Positional,
         tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
     ] = ()
-    """Files, folders, quoted glob patterns, archives, URLs; - reads paths from standard input."""
+    """Files, folders, quoted glob patterns, archives, URLs; - reads paths, or one image, from
+    standard input."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Include the images in subfolders."""
     exclude: Annotated[
@@ -178,5 +180,5 @@ def paths_without_files(config: CaptionConfig) -> list[str]:
     return [
         name
         for name in config.paths
-        if "://" in name or (is_archive(name) and not os.path.isdir(name))  # noqa: PTH112
+        if is_url(name) or (is_archive(name) and not os.path.isdir(resolve_name(name)))  # noqa: PTH112
     ]

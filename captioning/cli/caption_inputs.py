@@ -11,7 +11,8 @@ from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.cli.caption_config import CaptionConfig
 from captioning.errors import ConfigError
 from captioning.images.worker_pool import ImageRef
-from captioning.sources.find import ReadableBytes, SourceConfig, find_images, read_name_list
+from captioning.sources.find import STDIN_PREFIX, SourceConfig, find_images, find_stream_images
+from captioning.sources.given_names import ReadableBytes
 from captioning.sources.skipped import SkippedCounts
 
 
@@ -49,8 +50,7 @@ def find_images_of(
         exclude=config.exclude,
     )
     found = (
-        # Names in a list are not patterns: they may contain brackets or stars.
-        find_images(_read_names(), replace(options, patterns=False), ignored)
+        _find_stdin_images(config, options, ignored)
         if name == "-"
         else find_images([name], options, ignored)
         for name in config.paths
@@ -59,10 +59,19 @@ def find_images_of(
     return islice(config.share.select(images) if config.share else images, config.limit)
 
 
-def _read_names() -> Iterator[str]:
+def _find_stdin_images(
+    config: CaptionConfig, options: SourceConfig, ignored: SkippedCounts
+) -> Iterator[ImageRef]:
     if sys.stdin is None:
         raise ConfigError("- reads a list from standard input, but standard input is closed.")
-    return read_name_list(cast(ReadableBytes, sys.stdin.buffer))
+    stream = cast(ReadableBytes, sys.stdin.buffer)
+    needs_file = config.format_name == "embed" or (config.per_image and config.output is None)
+    for image in find_stream_images(stream, options, ignored):
+        if needs_file and image.content is not None and image.name.startswith(STDIN_PREFIX):
+            problem = f"--format {config.format_name} needs a file, and standard input is an image"
+            yield ImageRef(image.name, error=f"{problem}. Save it to a file first.")
+        else:
+            yield image
 
 
 def _written_folders(config: CaptionConfig) -> frozenset[str]:

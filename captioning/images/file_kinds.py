@@ -51,6 +51,9 @@ KINDS = (
     _damaged("PNG", rb"\x89PNG"),
     _damaged("GIF", rb"GIF8"),
     _damaged("WebP", rb"RIFF....WEBP"),
+    _damaged("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    _damaged("icon", rb"\0\0[\1\2]\0|icns"),
+    _damaged("PPM", rb"P[1-7]\s"),
     FileKind("a JPEG XL image", _INSTALL, rb"\xff\x0a|\0\0\0\x0cJXL ", "jxl", "pillow-jxl-plugin"),
     FileKind(
         "a HEIC image",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from captioning.images.worker_pool import ImageRef
-from captioning.messages import format_count
+from captioning.messages import explain_error, format_count
 from captioning.sources.name_filter import NameFilter
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -67,9 +67,11 @@ def find_archive_images(
                     image_name = f"{image_name}#{number}"
                 yield _read_member(archive, member, image_name)
                 count += 1
+    except FileNotFoundError:
+        yield ImageRef(name, error=f"cannot read '{name}': no such file. Check the path.")
     except (OSError, EOFError, ValueError, MemoryError, RecursionError, tarfile.TarError) as error:
         where = f"after {format_count(count, 'image')}" if count else "at its start"
-        reason = str(error) or type(error).__name__
+        reason = explain_error(error) or type(error).__name__
         problem = f"cannot read '{name}' as a tar archive: error {where}: {reason}."
         yield ImageRef(name, error=f"{problem} Download it again.")
 

@@ -4,32 +4,37 @@ A name is a file, a folder, a glob pattern such as ``photos/*.jpg``, a tar archi
 fsspec file system. The images of a folder come in natural order (``photo2`` before ``photo10``).
 """
 
-import codecs
 import glob
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO
 
 from captioning.images.worker_pool import ImageRef
-from captioning.sources.archives import find_archive_images, is_archive
-from captioning.sources.image_names import natural_key, report_unmatched
+from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
+from captioning.sources.given_names import (
+    ReadableBytes,
+    expand_braces,
+    explain_missing,
+    is_file_content,
+    is_url,
+    read_as_paths,
+    read_name_list,
+    resolve_name,
+)
+from captioning.sources.image_names import is_image_name, natural_key, report_unmatched
 from captioning.sources.name_filter import NameFilter
 from captioning.sources.skipped import SkippedCounts
 
+STDIN_PREFIX = "stdin-"
+"""Start of the name of an image that is the content of standard input."""
+_HEAD_BYTES = 1 << 16  # of a stream, to see what it is
 _FolderToVisit = tuple[str, tuple[str, ...]]
 """A path, and the real paths of the folders that contain it."""
-
-
-@runtime_checkable
-class ReadableBytes(Protocol):
-    """A buffered binary stream."""
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """Return the bytes that are available, at most ``size``; empty at the end."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ def find_images(
     """
     config, skipped = config or SourceConfig(), skipped or SkippedCounts()
     name_filter = NameFilter(config.exclude, skipped)
-    for name in names:
+    for name in chain.from_iterable(_expand_name(given, config) for given in names):
+        if not config.patterns and is_image_name(os.path.basename(name)) and os.path.isdir(name):  # noqa: PTH119, PTH112
+            skipped.subfolders += 1  # `find -name '*.jpg'` lists it together with its images
+            continue
         excluded = skipped.excluded.total()
         first = next(images := _find_named(name, config, name_filter), None)
         if first is not None:
@@ -77,10 +85,17 @@ def find_images(
             skipped.count_without_images(name)
 
 
+def _expand_name(given: str, config: SourceConfig) -> Iterator[str]:
+    name = resolve_name(given)
+    if config.patterns and not os.path.lexists(name):
+        yield from map(resolve_name, expand_braces(name))
+    else:
+        yield name
+
+
 def _find_named(name: str, config: SourceConfig, name_filter: NameFilter) -> Iterator[ImageRef]:
-    is_folder = os.path.isdir(name)  # noqa: PTH112  (str keeps names that are not UTF-8)
     is_pattern = config.patterns and glob.escape(name) != name and not os.path.lexists(name)
-    if "://" in name:
+    if is_url(name):
         from captioning.sources.urls import find_url_images  # fsspec is slow to import
 
         if name_filter.keeps_named(name):
@@ -89,34 +104,38 @@ def _find_named(name: str, config: SourceConfig, name_filter: NameFilter) -> Ite
             )
     elif is_pattern:
         yield from _find_matches(name, config, name_filter)
-    elif name_filter.keeps_named(name):
-        if is_folder:
-            yield from _find_folder_images(name, config, name_filter)
-        else:
-            yield from _find_file_images(name, name_filter)
+    elif not name_filter.keeps_named(name):
+        return
+    elif os.path.isdir(name):  # noqa: PTH112  (str keeps names that are not UTF-8)
+        yield from _find_folder_images(name, config, name_filter)
+    else:
+        yield from _find_file_images(name, name_filter)
 
 
-def read_name_list(stream: ReadableBytes) -> Iterator[str]:
-    """Yield the names of a list while it is being written.
-
-    Names end with a NUL if the first chunk contains one (``find -print0``), else with a newline.
+def find_stream_images(
+    stream: ReadableBytes, config: SourceConfig, skipped: SkippedCounts
+) -> Iterator[ImageRef]:
+    """Yield the images named in a list, or the image whose content the stream is.
 
     Args:
-        stream: The list. Its bytes may be other than UTF-8.
+        stream: The list, or the content of one file. Names in a list are not patterns: they may
+            contain brackets or stars.
+        config: How to treat the names.
+        skipped: Counts that are updated.
     """
-    chunk = stream.read1(1 << 16).removeprefix(codecs.BOM_UTF8)
-    end = b"\0" if b"\0" in chunk else b"\n"
-    rest = b""
-    while chunk:
-        *complete, rest = (rest + chunk).split(end)
-        yield from (_decode_name(name, end) for name in complete if name.strip(b"\r"))
-        chunk = stream.read1(1 << 16)
-    if rest.strip(b"\r"):
-        yield _decode_name(rest, end)
-
-
-def _decode_name(name: bytes, end: bytes) -> str:
-    return os.fsdecode(name.removesuffix(b"\r") if end == b"\n" else name)
+    head = stream.read1(_HEAD_BYTES)
+    if not is_file_content(head):
+        names = read_name_list(stream, head)
+        yield from find_images(names, replace(config, patterns=False), skipped)
+        return
+    content = bytearray(head)
+    while len(content) <= MAX_IMAGE_BYTES and (chunk := stream.read1(1 << 20)):
+        content += chunk
+    # The name tells different images apart when a run is resumed.
+    name = f"{STDIN_PREFIX}{hashlib.sha256(content).hexdigest()[:12]}"
+    problem = f"it has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image. Shrink it."
+    is_large = len(content) > MAX_IMAGE_BYTES
+    yield ImageRef(name, bytes(content), f"cannot read '{name}': {problem}" if is_large else "")
 
 
 def _open_file(name: str) -> BinaryIO:
@@ -127,7 +146,8 @@ def _find_file_images(name: str, name_filter: NameFilter) -> Iterator[ImageRef]:
     if is_archive(name):
         yield from find_archive_images(name, partial(_open_file, name), name_filter)
     else:
-        yield ImageRef(name)
+        problem = "" if os.path.lexists(name) else explain_missing(name)
+        yield ImageRef(name, error=f"cannot read '{name}': {problem}" if problem else "")
 
 
 def _find_matches(
@@ -135,7 +155,7 @@ def _find_matches(
 ) -> Iterator[ImageRef]:
     """Yield the files that match a pattern; if only folders match, the images inside them."""
     named = set(pattern.split("/"))
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
+    matches = next(filter(None, map(_glob, read_as_paths(pattern))), [])
     if not matches:
         yield report_unmatched(pattern)
     kept = [path for path in matches if name_filter.keeps_folders_of(path, "", named=named)]
@@ -150,6 +170,18 @@ def _find_matches(
     for path in sorted(folders, key=natural_key):
         if os.path.basename(path) in named or name_filter.keeps_folder(path, ""):  # noqa: PTH119
             yield from _find_folder_images(path, config, name_filter)
+
+
+def _glob(pattern: str) -> list[str]:
+    """Return what matches a pattern; brackets in the names of existing folders are no pattern."""
+    folder, rest = pattern, ""
+    while folder and not os.path.lexists(folder):
+        folder, slash, name = folder.rpartition("/")
+        rest = f"{slash}{name}{rest}"
+    return (
+        glob.glob(glob.escape(folder) + rest, recursive=True)  # noqa: PTH207
+        or glob.glob(pattern.replace("[", "[[]"), recursive=True)  # noqa: PTH207
+    )
 
 
 def _find_folder_images(

@@ -1,6 +1,7 @@
 """Which files are captioned and which folders are entered, by their names."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -112,7 +113,10 @@ def _compile(patterns: Sequence[str]) -> GitIgnoreSpec:
             )
     texts = [pattern.removeprefix("./") for pattern in patterns]
     try:
-        return GitIgnoreSpec.from_lines(f"\\{text}" if text[0] == "#" else text for text in texts)
+        with warnings.catch_warnings(action="ignore"):  # of re, for patterns such as [[]a].jpg
+            return GitIgnoreSpec.from_lines(
+                f"\\{text}" if text[0] == "#" else text for text in texts
+            )
     except ValueError as error:
         advice = "Give a pattern of .gitignore, such as '*.png' or 'raw/'."
         raise ConfigError(f"cannot read --exclude: {error}. {advice}") from error

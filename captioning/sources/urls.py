@@ -113,7 +113,7 @@ def _find_path_images(
 ) -> Iterator[ImageRef]:
     system = remote.system
     if not remote.is_http:  # web pages are not folders, and ? starts a query
-        if _WILDCARDS & set(path):
+        if _WILDCARDS & set(path) and not system.exists(path):
             matches = sorted(system.glob(path))
             named = set(path.split("/"))
             for match in matches:

@@ -6,14 +6,17 @@ import os
 import random
 import re
 import socket
+import subprocess
 import tarfile
 import threading
 
 import fsspec
 import pytest
+from drawn_images import draw
 
 from captioning.errors import ConfigError
-from captioning.sources.find import SourceConfig, find_images, read_name_list
+from captioning.sources.find import SourceConfig, find_images, find_stream_images
+from captioning.sources.given_names import expand_braces, read_name_list
 from captioning.sources.skipped import SkippedCounts
 
 DEEP = SourceConfig(recursive=True)
@@ -415,6 +418,201 @@ def test_name_list_yields_while_being_written():
             assert next(found) == name.decode()
 
 
+def test_name_list_of_powershell_is_converted():
+    for encoding in ("utf-16", "utf-16-be"):
+        text = "\ufeff" * (encoding != "utf-16") + "Fotos\\ä.jpg\r\n🐕.jpg\r\n"
+        stream = io.BytesIO(text.encode(encoding))
+        stream.read1 = lambda _, stream=stream: stream.read(5)  # ends inside characters
+        assert list(read_name_list(stream)) == ["Fotos\\ä.jpg", "🐕.jpg"]
+
+
+def find_stdin(content):
+    return list(find_stream_images(io.BytesIO(content), SourceConfig(), SkippedCounts()))
+
+
+def draw_as(form):
+    draw(1).save(buffer := io.BytesIO(), form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *map(
+            draw_as, ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA"]
+        ),
+        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3",
+        b"<!DOCTYPE html><html>",
+        b"\x1aE\xdf\xa3\x93B\x82\x88matroska",
+    ],
+)
+def test_file_content_on_stdin_is_one_image(content):
+    (image,) = find_stdin(content)
+    assert image.content == content
+    assert image.name != find_stdin(content + b"\n")[0].name  # a resumed run must notice
+    assert image.name == find_stdin(content)[0].name
+
+
+@pytest.mark.parametrize("first", ["BMW.jpg", "GIF8.gif", "ID3/a.jpg", "RIFF.webp", "P1 a.jpg"])
+def test_list_on_stdin_may_start_like_a_file(first):
+    for end in ("\n", "\0"):
+        found = find_stdin(f"{first}{end}b.jpg{end}".encode())
+        assert [image.name for image in found] == [first, "b.jpg"]
+
+
+def test_file_content_on_stdin_has_a_limit(monkeypatch):
+    monkeypatch.setattr("captioning.sources.find.MAX_IMAGE_BYTES", 10**5)
+    (image,) = find_stdin(b"\xff\xd8\xff\xe0" + bytes(2 * 10**5))
+    assert "it has more than 100,000 bytes, the limit for an image" in image.error
+
+
+# --- names as users write them -------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_folder(tmp_path, monkeypatch):
+    for name in ("my photo.jpg", "a#b?c.jpg", "photos [2024]/1.jpg", "photos 2/2.jpg", "[abc].jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHOTOS", "photos [2024]")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("file://{}/my%20photo.jpg", "{}/my photo.jpg"),
+        ("file://localhost{}/my%20photo.jpg", "{}/my photo.jpg"),
+        ("FILE:{}/my%20photo.jpg", "{}/my photo.jpg"),
+        ("file://{}/a%23b%3Fc.jpg", "{}/a#b?c.jpg"),
+        ("file://{}/a#b?c.jpg", "{}/a#b?c.jpg"),
+        ("file://{}/gone%20.jpg", "{}/gone .jpg"),
+        ("file://{}/photos%20%5B2024%5D", "{}/photos [2024]/1.jpg"),
+        ("photos [2024]\\1.jpg", "photos [2024]/1.jpg"),
+        ("  my photo.jpg\t", "my photo.jpg"),
+        ('"my photo.jpg"', "my photo.jpg"),
+        ("~/my photo.jpg", "{}/my photo.jpg"),
+        ("$PHOTOS/1.jpg", "photos [2024]/1.jpg"),
+        ("./[abc].jpg", "./[abc].jpg"),
+        ("photos [2024]", "photos [2024]/1.jpg"),
+        (" https://h/a.jpg ", "https://h/a.jpg"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_name_means_the_file_that_exists(listed, given, found, odd_folder):
+    given, found = given.format(odd_folder), found.format(odd_folder)
+    assert paths([given], SourceConfig(patterns=not listed)) == [found]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("photos [2024]/*.jpg", ["photos [2024]/1.jpg"]),
+        ("photos [2024]/[0-9].jpg", ["photos [2024]/1.jpg"]),
+        ("photos [2]/*.jpg", ["photos 2/2.jpg"]),
+        ("*[[]2024]/*.jpg", ["photos [2024]/1.jpg"]),
+        ("photo? [2024]/?.jpg", ["photos 2/2.jpg"]),
+        ("*os [2024]*", ["photos 2/2.jpg"]),
+        ("*abc].jpg", ["[abc].jpg"]),
+        ("~/photos 2/*", ["{}/photos 2/2.jpg"]),
+        ("photos 2\\*.jpg", ["photos 2/2.jpg"]),
+        ("file://{}/photos%202/*.jpg", ["{}/photos 2/2.jpg"]),
+    ],
+)
+def test_brackets_of_existing_names_are_literal(pattern, found, odd_folder):
+    expected = [each.format(odd_folder) for each in found]
+    assert paths([pattern.format(odd_folder)]) == expected
+
+
+def test_brackets_of_existing_urls_are_literal():
+    system = fsspec.filesystem("memory")
+    system.pipe("/photos [2024]/1.jpg", b"1")
+    assert fetched(find_images(["memory://photos [2024]", "memory://photos [2024]/1.jpg"])) == [
+        *(b"1", b"1")
+    ]
+    system.rm_file("/photos [2024]/1.jpg")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "s-{000000..000011}.tar",
+            "{a,b}.jpg",
+            "{a,b}/{1..3}.jpg",
+            "{8..11}",
+            "{08..11}",
+            "{3..1}",
+        ),
+        *(
+            "{1..9..3}",
+            "{a..c}",
+            "{a,{b,c}}",
+            "{a,b{1,2}}",
+            "{a}.jpg",
+            "{}",
+            "{,a}b",
+            "x{1..2}{a,b}",
+        ),
+        *("{-1..1}", "a{b", "{A..C}"),
+    ],
+)
+def test_braces_expand_as_in_bash(pattern):
+    quoted = f"printf '%s\\n' {pattern}"
+    ran = subprocess.run(["bash", "-c", quoted], capture_output=True, text=True, check=True)
+    assert list(expand_braces(pattern)) == ran.stdout.splitlines()
+
+
+def test_brace_pattern_of_archives_and_urls_is_expanded(tmp_path, memory):
+    for number in (0, 1, 3):
+        write_archive(tmp_path / f"s-{number:03}.tar", {"1.jpg": b"x"})
+    found = list(find_images([f"{tmp_path}/s-{{000..003}}.tar", f"{memory}/p{{9.png,10.jpg}}"]))
+    assert [bool(each.error) for each in found] == [False, False, True, False, False, False]
+    assert found[2].error == f"cannot read '{tmp_path}/s-002.tar': no such file. Check the path."
+    (tmp_path / "{a,b}.jpg").touch()
+    assert names(paths([tmp_path / "{a,b}.jpg"]), tmp_path) == ["{a,b}.jpg"]
+    assert paths(["{a,b}.jpg"], SourceConfig(patterns=False)) == ["{a,b}.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "the path is empty"),
+        ("  ", "the path is empty"),
+        ('{"image": "a.jpg"}', "it is a line of JSON, not a path. Give one path per line"),
+        ("a.jpg,a dog", "It looks like a line of a table"),
+        ('"my/a.jpg";2', "It looks like a line of a table"),
+        ("a.jpg\ta dog", "It looks like a line of a table"),
+    ],
+)
+def test_name_that_is_no_path_yields_an_error(name, reason):
+    (found,) = find_images([name])
+    assert found.error.startswith(f"cannot read '{name}': ")
+    assert reason in found.error
+
+
+def test_named_inputs_without_images_are_counted(tmp_path, folder):
+    write_archive(tmp_path / "text.tar", {"a.txt": b"x"})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.tar").touch()
+    given = [str(tmp_path / name) for name in ("text.tar", "empty", "empty.tar", "deep")]
+    found = list(find_images(given, skipped=(skipped := SkippedCounts())))
+    assert [*skipped.without_images] == given[:2]
+    assert "empty.tar' as a tar archive: error at its start: empty file" in found[0].error
+
+
+def test_listed_folder_with_image_name_is_counted(folder):
+    (folder / "album.jpg").mkdir()
+    (folder / "album.jpg" / "1.jpg").touch()
+    listed = [f"{folder}/album.jpg", f"{folder}/album.jpg/1.jpg"]  # as `find -name '*.jpg'` does
+    skipped = SkippedCounts()
+    found = find_images(listed, SourceConfig(patterns=False), skipped)
+    assert [image.name for image in found] == listed[1:]
+    assert skipped.subfolders == 1
+
+
 # --- archives ----------------------------------------------------------------------------------
 
 
@@ -496,7 +694,7 @@ def test_archive_links_and_repeated_names_are_yielded(tmp_path):
 
 def test_missing_archive_yields_an_error(tmp_path):
     (found,) = find_images([str(tmp_path / "none.tar")])
-    assert "No such file" in found.error
+    assert found.error == f"cannot read '{tmp_path}/none.tar': no such file. Check the path."
 
 
 # --- remote files --------------------------------------------------------------------------------
