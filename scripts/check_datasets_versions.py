@@ -70,6 +70,7 @@ def caption_folders(home: Path, caption: Callable[..., object]) -> dict[str, Pat
                 (folder / "broken.jpg").write_bytes(b"")
             output = folder / f"metadata.{format_name}"
             caption(folder, "--recursive", "-o", output, *flags)
+            assert output.is_file(), f"captioning {folder} failed"
             folders[f"{format_name}, {kind}"] = folder
     return folders
 
