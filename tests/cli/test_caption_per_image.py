@@ -82,7 +82,7 @@ def test_output_folder_has_one_file_per_image_in_any_order(caption, photos, tmp_
         Path(name).write_bytes(photos[1].read_bytes())
     write_archive("a.tar", photos)
     write_archive("b.tar", photos[::-1])
-    plain = {row["image"]: row["text"] for row in parse_rows(caption("a", "b", "-r").out)}
+    plain = {row["file_name"]: row["text"] for row in parse_rows(caption("a", "b", "-r").out)}
     commands = [
         ["a/2", "a.tar"],
         [tmp_path / "a", "-r"],
