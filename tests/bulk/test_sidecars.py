@@ -85,8 +85,17 @@ def test_blank_sidecar_counts_as_none(sidecar, image, content):
     assert read(sidecar, image) == ["a dog"]
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing", "link to a folder", "loop"])
-def test_sidecar_that_is_not_a_file_is_an_error(sidecar, image, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("folder", "it is a folder"),
+        ("pipe", "it is a pipe or a device"),
+        ("link to nothing", "it is a link to 'none', which does not exist"),
+        ("link to a folder", "it is a folder"),
+        ("loop", "Too many levels of symbolic links"),
+    ],
+)
+def test_sidecar_that_is_not_a_file_is_an_error(sidecar, image, kind, reason, tmp_path):
     makers = {
         "folder": sidecar.mkdir,
         "pipe": lambda: os.mkfifo(sidecar),
@@ -98,13 +107,12 @@ def test_sidecar_that_is_not_a_file_is_an_error(sidecar, image, kind, tmp_path):
     before = sorted(tmp_path.iterdir())
     with open_writer(sidecar.suffix[1:], None) as writer:
         assert not writer.has_caption(image)
-    reason = f"cannot write '{sidecar}': "
+    reason = f"cannot write '{sidecar}': {reason}."
     assert obstacle_of(sidecar, image).startswith(reason)
     for call in (lambda: write(sidecar, image, "a dog"), lambda: read(sidecar, image)):
         with pytest.raises(OutputError, match=reason):
             call()
     assert sorted(tmp_path.iterdir()) == before
-    assert "which does not exist" in obstacle_of(sidecar, image) or kind != "link to nothing"
 
 
 @pytest.mark.parametrize("content", [b"\0binary", b"x\0", b"x" * (1 << 20) + b"x", b"\xff\xfex"])

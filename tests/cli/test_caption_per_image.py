@@ -47,13 +47,14 @@ def test_unusable_file_fails_one_image_undecoded(format_name, kind, flag, captio
     assert place.is_dir() or place.is_symlink() or place.read_bytes() == b"GIF89a\0"
 
 
-def test_blank_files_are_replaced(caption, photos):
+@pytest.mark.parametrize("flags", [[], ["--append"], ["--overwrite"]])
+def test_blank_files_are_replaced(flags, caption, photos):
     texts = [photo.with_suffix(".txt") for photo in photos]
     for text, content in zip(texts, [b"", b" \n", b"\xff\xfe"], strict=True):
         text.write_bytes(content)
-    ran = caption(*photos, "--format", "txt")
+    ran = caption(*photos, "--format", "txt", *flags)
     assert (ran.code, ran.err) == (0, "")
-    assert all(text.read_text().strip() for text in texts)
+    assert all(len(text.read_text().splitlines()) == 1 for text in texts)
 
 
 @pytest.mark.parametrize("flag", [None, "--overwrite", "--append"])
