@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from captioning.errors import ImageError
@@ -21,12 +20,11 @@ from captioning.images.file_kinds import (
     is_raw_preview,
     register_decoder,
 )
-from captioning.images.pixels import image_from_array, to_rgb
+from captioning.images.image_inputs import ImageSource, resolve_input
+from captioning.images.pixels import to_rgb
 
 MAX_PIXELS = 150_000_000
 """Largest accepted image in pixels. It is below Pillow's own limit, which stays unchanged."""
-
-ImageSource = str | Path | bytes | BinaryIO | io.IOBase | Image.Image | np.ndarray
 
 _FOREIGN_PROGRAMS = {"EPS": "Ghostscript", "WMF": "Windows"}
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # never opened: Pillow reads it line by line
@@ -43,6 +41,7 @@ _UNNAMED = "the image"
 def read_image(
     source: ImageSource,
     *,
+    name: str = "",
     allow_truncated: bool = False,
     max_pixels: int = MAX_PIXELS,
     shrink_to: int | None = None,
@@ -53,9 +52,9 @@ def read_image(
     the embedded profile to sRGB. Thread-safe.
 
     Args:
-        source: A path, the bytes of a file, an open binary file, a Pillow image, or an 8-bit array
-            of shape ``(height, width)``, ``(height, width, 3)`` or, with alpha,
-            ``(height, width, 4)``.
+        source: A path, the bytes of a file, an open binary file, a Pillow image, or an array or a
+            tensor (:func:`captioning.images.arrays.image_from_array`).
+        name: Name of the image in error messages, if it is not a path.
         allow_truncated: Accept incomplete files; the missing part is black. A progressive JPEG
             with only its first scans is complete but blurred.
         max_pixels: Largest accepted image; a few kilobytes can decompress to many gigabytes.
@@ -66,8 +65,11 @@ def read_image(
     Raises:
         ImageError: The image cannot be read; the message gives the reason.
     """
-    _check_type(source)
-    name = f"'{source}'" if isinstance(source, str | Path) else _UNNAMED
+    with _translate_errors(f"'{name}'" if name else _UNNAMED):
+        source = resolve_input(source)
+    if isinstance(source, str | Path):
+        name = str(source)
+    name = f"'{name}'" if name else _UNNAMED
     with (
         _translate_errors(name),
         _ignore_pillow_warnings(),
@@ -75,7 +77,7 @@ def read_image(
     ):
         _check_size(image.size, name, max_pixels)
         _check_program(image.format, name)
-        if not isinstance(source, Image.Image):
+        if image is not source:
             for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would apply its orientation
                 image.info.pop(key, None)
             if shrink_to is not None:
@@ -83,16 +85,6 @@ def read_image(
         loaded = _load(image, name, allow_truncated)
         _check_size(loaded.size, name, max_pixels)  # some formats know their size only now
         return to_rgb(loaded)
-
-
-def _check_type(source: object) -> None:
-    is_image = isinstance(source, str | Path | bytes | Image.Image | np.ndarray)
-    if not is_image and not hasattr(source, "read"):
-        found = "None" if source is None else type(source).__name__
-        raise ImageError(
-            f"cannot read an image from {found}. Give a path, the bytes of a file, an open binary "
-            "file, a Pillow image or a NumPy array. Put several images into a list."
-        )
 
 
 @contextmanager
@@ -128,11 +120,9 @@ def _explain(error: Exception) -> str:
 
 
 @contextmanager
-def _open_source(source: ImageSource, name: str, max_pixels: int) -> Iterator[Image.Image]:
+def _open_source(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source  # the caller closes it
-    elif isinstance(source, np.ndarray):
-        yield image_from_array(source)
     else:
         with _open_file(source) as file:
             if _read_start(file).startswith(_POSTSCRIPT):

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
-from captioning.errors import ImageError
-
 _ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF 2.32, section 4.6.4: the operation that undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,23 +34,6 @@ _STRIP_PIXELS = 1 << 22  # converted at a time, to save memory
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SAME_COLORS = 3  # of 255; a profile with smaller changes is sRGB up to rounding
 _MIN_CONTRAST = 64  # of 255, between white and black; a profile with less is damaged
-
-
-def image_from_array(values: np.ndarray) -> Image.Image:
-    """Convert an 8-bit array ``(height, width)``, or with 3 or 4 channels last, to an image.
-
-    Raises:
-        ImageError: The array has another type or shape.
-    """
-    channels = values.shape[2:]
-    if values.dtype != np.uint8 or values.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
-        raise ImageError(
-            f"cannot read an image from an array of shape {values.shape} and type {values.dtype}. "
-            "Give (height, width), (height, width, 3) or (height, width, 4) of type uint8."
-        )
-    if not values.size:
-        raise ImageError(f"cannot read an image from an array of shape {values.shape}: no pixels.")
-    return Image.fromarray(np.ascontiguousarray(values))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -63,7 +63,9 @@ def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> Decode
     """
     shrink_to = max(config.size, config.thumbnail)
     try:
-        image = read_image(source, allow_truncated=config.allow_truncated, shrink_to=shrink_to)
+        image = read_image(
+            source, name=name, allow_truncated=config.allow_truncated, shrink_to=shrink_to
+        )
         pixels = resize_image(
             image, config.size, interpolation=config.interpolation, fit=config.fit
         )
@@ -71,8 +73,6 @@ def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> Decode
         return DecodedImage(pixels.tobytes(), thumbnail)
     except ImageError as error:
         text = str(error)
-        if not isinstance(source, str):
-            text = text.replace("the image", f"'{name}'", 1)
     except (MemoryError, OSError, ValueError, RuntimeError) as error:
         text = f"cannot resize '{name}': {error}. Check its width and height."
     return DecodedImage(error=text)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from captioning.errors import ConfigError
-from captioning.images.decode import ImageSource
+from captioning.images.image_inputs import ImageSource
 from captioning.inference.captioner import Captioner
 from captioning.inference.results import Caption
 

@@ -14,12 +14,12 @@ from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.checkpoint.hub import model_directory, upload_directory
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, DataError
-from captioning.images.decode import ImageSource
+from captioning.images.image_inputs import ImageSource
 from captioning.images.loader import ImageLoader
 from captioning.images.worker_pool import ImageRef
+from captioning.inference import image_batches
 from captioning.inference.display import name_source, table_html
 from captioning.inference.generation import CaptionGenerator
-from captioning.inference.image_batches import caption_in_memory, caption_loaded, read_pixels
 from captioning.inference.results import CaptionResult
 from captioning.nn.device import resolve_device
 from captioning.sources.find import SourceConfig, find_images
@@ -171,13 +171,15 @@ class Captioner:
         """Caption one image.
 
         Args:
-            image: Path, bytes of a file, open binary file, Pillow image or NumPy array.
+            image: Path, URL, bytes of a file, open binary file, Pillow image, array ``(height,
+                width, 3)`` or tensor ``(3, height, width)`` of uint8 or of 0 to 1, in the order
+                red, green, blue (OpenCV: ``image[:, :, ::-1]``); or a row of ``datasets``.
             search: The search, such as ``BeamSearch(width=5)``; None for the model's default.
 
         Raises:
             ImageError: The image cannot be read.
         """
-        pixels, preview = read_pixels(image, self._generator.preprocessing)
+        pixels, preview = image_batches.read_pixels(image, self._generator.preprocessing)
         captions = self._generator.generate(pixels.unsqueeze(0), search)[0]
         return CaptionResult(name_source(image, "image"), captions, thumbnail=preview)
 
@@ -189,7 +191,7 @@ class Captioner:
     @overload
     def __call__(
         self,
-        images: Sequence[ImageSource],
+        images: Iterable[ImageSource],
         *,
         search: SearchMethod | None = None,
         batch_size: int = 16,
@@ -197,7 +199,7 @@ class Captioner:
 
     def __call__(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         search: SearchMethod | None = None,
         batch_size: int = 16,
@@ -205,7 +207,8 @@ class Captioner:
         """Caption one image, or a list of images.
 
         Args:
-            images: One image, as for :meth:`caption`, or a list or tuple of images of any kind.
+            images: One image, as for :meth:`caption`, or several of any kind: a list, an iterator,
+                a table's column, or an array or tensor of four dimensions.
             search: The search; None for the model's default.
             batch_size: Images per batch. It does not change the captions.
 
@@ -217,9 +220,12 @@ class Captioner:
             ImageError: A single image cannot be read.
             ConfigError: ``batch_size`` is below 1.
         """
-        if not isinstance(images, list | tuple):
+        several = image_batches.iterate_images(images)
+        if several is None:
             return self.caption(images, search=search)  # type: ignore[arg-type]
-        return caption_in_memory(self._generator, images, search=search, batch_size=batch_size)
+        return image_batches.caption_in_memory(
+            self._generator, several, search=search, batch_size=batch_size
+        )
 
     def caption_folder(
         self,
@@ -297,15 +303,11 @@ class Captioner:
             loader: Reads the images, with the preprocessing of this model.
             search: The search; None for the model's default.
         """
-        return caption_loaded(self._generator, images, loader, search=search)
+        return image_batches.caption_loaded(self._generator, images, loader, search=search)
 
     def read_pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
-        """Return an image as the encoder expects it.
-
-        Raises:
-            ImageError: The image cannot be read.
-        """
-        return read_pixels(image, self._generator.preprocessing)[0]
+        """Return an image as the encoder expects it; see :meth:`caption` for kinds and errors."""
+        return image_batches.read_pixels(image, self._generator.preprocessing)[0]
 
     def __repr__(self) -> str:
         facts = self._generator.describe().items()

@@ -8,7 +8,8 @@ from html import escape
 from PIL import Image
 
 from captioning.errors import ImageError
-from captioning.images.decode import ImageSource, read_image
+from captioning.images.decode import read_image
+from captioning.images.image_inputs import ImageSource
 from captioning.images.resizing import make_thumbnail
 
 _PREVIEW_SIDE = 240  # pixels
@@ -42,5 +43,5 @@ def table_html(title: str, facts: Mapping[str, str]) -> str:
 
 
 def name_source(image: ImageSource, otherwise: str) -> str:
-    """Return the path of an image, or ``otherwise`` if it has none."""
+    """Return the path or URL of an image, or ``otherwise`` if it has none."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else otherwise

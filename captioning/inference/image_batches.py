@@ -1,16 +1,20 @@
 """Results for batches of images, which are in memory or come from a loader."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, ImageError
-from captioning.images.decode import ImageSource, read_image
+from captioning.images.decode import read_image
+from captioning.images.image_inputs import ImageSource
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.images.worker_pool import ImageRef
@@ -18,6 +22,8 @@ from captioning.inference.display import make_preview, name_source
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
 from captioning.short_repr import ShortList
+
+_ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Mapping, Set)
 
 
 def read_pixels(
@@ -28,14 +34,42 @@ def read_pixels(
     Raises:
         ImageError: The image cannot be read.
     """
-    loaded = read_image(image, shrink_to=preprocessing.size)
-    preview = b"" if isinstance(image, str | os.PathLike) else make_preview(loaded)
-    return preprocessing.pixels(loaded), preview
+    name = name_source(image, "")
+    is_file = bool(name) and not is_url(image)
+    if is_file and os.path.isdir(name):  # noqa: PTH112  (does not raise)
+        raise ImageError(f"cannot read '{name}': it is a folder. Use caption_folder.")
+    content = _fetch(name) if is_url(image) else image
+    loaded = read_image(content, name=name, shrink_to=preprocessing.size)
+    return preprocessing.pixels(loaded), b"" if is_file else make_preview(loaded)
+
+
+def _fetch(url: str) -> bytes:
+    from captioning.sources.urls import fetch_url  # fsspec is slow to import
+
+    try:
+        return fetch_url(url)
+    except OSError as error:
+        raise ImageError(f"cannot fetch '{url:.200}': {error}") from error
+
+
+def is_url(image: object) -> bool:
+    """Return whether an image is named by a URL."""
+    return isinstance(image, str) and ("://" in image[:32] or image.startswith("data:"))
+
+
+def iterate_images(images: Any) -> Iterator[Any] | None:
+    """Return an iterator over several images; None if this is one image, or of another type."""
+    if isinstance(images, _ONE_IMAGE) or hasattr(images, "read") or not hasattr(images, "__iter__"):
+        return None
+    numeric = any(kind in str(getattr(images, "dtype", "")) for kind in ("int", "float", "bool"))
+    dimensions = getattr(images, "ndim", 1)  # a column of pandas has one
+    several = dimensions == 4 or (dimensions == 1 and not numeric)
+    return iter(images) if several else None
 
 
 def caption_in_memory(
     generator: CaptionGenerator,
-    images: Sequence[ImageSource],
+    images: Iterator[ImageSource],
     *,
     search: SearchMethod | None,
     batch_size: int,
@@ -44,7 +78,7 @@ def caption_in_memory(
 
     Args:
         generator: Generates the captions.
-        images: Paths, bytes, open files, Pillow images or arrays.
+        images: Images of any kind.
         search: The search; None for the model's default.
         batch_size: Images per batch.
 
@@ -54,8 +88,8 @@ def caption_in_memory(
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
     results: ShortList[CaptionResult] = ShortList()
-    for start in range(0, len(images), batch_size):
-        results += _caption_batch(generator, images[start : start + batch_size], start, search)
+    while batch := list(islice(images, batch_size)):
+        results += _caption_batch(generator, batch, len(results), search)
     return results
 
 

@@ -164,6 +164,24 @@ def _file_images(
         yield ImageRef(url, error=f"cannot fetch '{url}': {remote.explain(error)}")
 
 
+def fetch_url(url: str, time_limit: float = 60.0) -> bytes:
+    """Return the content of a remote file.
+
+    Args:
+        url: URL of any file system of fsspec.
+        time_limit: Seconds to wait for the next piece of an HTTP answer.
+
+    Raises:
+        OSError: It cannot be fetched. The message is the reason and advice.
+    """
+    protocol = url.partition(":")[0]
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except Exception as error:
+        raise OSError(_explain_protocol(error, protocol)) from error
+    return _fetch(_RemoteSystem(system, protocol in ("http", "https"), time_limit), path)
+
+
 def _fetch(remote: _RemoteSystem, path: str) -> bytes:
     """Return the content of a remote file.
 

@@ -225,7 +225,9 @@ def test_impossible_paths_are_refused(tmp_path):
     with pytest.raises(ImageError, match="null byte"):
         read_image("a\0b.png")
     with pytest.raises(ImageError, match="name too long"):
-        read_image("x" * 5000)
+        read_image("x" * 4000)
+    with pytest.raises(ImageError, match=r"text of 5,000 characters, 'iVBORxx.*base64.b64decode"):
+        read_image("iVBOR" + "x" * 4995)
 
 
 def icns(body):
@@ -583,25 +585,6 @@ def test_pillow_image_of_the_caller_is_unchanged():
     read = read_image(mine)
     read.paste(RED, (0, 0, 10, 10))
     np.testing.assert_array_equal(np.asarray(mine), pattern())
-
-
-def test_array_may_be_gray_or_have_alpha():
-    assert np.asarray(read_image(np.full((2, 3), 7, np.uint8))).tolist() == [[[7] * 3] * 3] * 2
-    assert (np.asarray(read_image(np.zeros((2, 3, 4), np.uint8))) == 255).all()
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((2, 3, 3), np.float32),
-        np.zeros((3, 20, 20), np.uint8),
-        np.zeros((1, 2, 3, 3), np.uint8),
-        np.zeros((0, 3, 3), np.uint8),
-    ],
-)
-def test_array_of_another_shape_or_type_is_refused(array):
-    with pytest.raises(ImageError, match=r"cannot read an image from an array of shape \("):
-        read_image(array)
 
 
 def test_read_image_closes_its_files(tmp_path):

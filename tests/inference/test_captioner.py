@@ -1,5 +1,6 @@
 """The captioner: one image, lists, folders, ensembles, and models by name."""
 
+import base64
 import copy
 import io
 import itertools
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import jaxtyping
 import numpy as np
+import pandas
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as DatasetImage
 from PIL import Image
 from small_captioner import small_checkpoint
 from stand_in_worker import worker_where
@@ -89,17 +93,76 @@ def test_caption_of_every_kind_of_source_is_the_same(captioner, images, expected
     path = images[0]
     content = Path(path).read_bytes()
     image = Image.open(path).convert("RGB")
-    sources = [path, Path(path), content, io.BytesIO(content), image, np.asarray(image)]
-    assert {captioner.caption(source).text for source in sources} == {expected[0][0].text}
-    assert captioner(path) == captioner.caption(path)
-    sources[3] = io.BytesIO(content)
-    results = captioner(sources)
-    assert set(texts(results)) == {expected[0][0].text}
-    assert [result.source for result in results] == [
-        path,
-        path,
-        *(f"image {number}" for number in range(2, 6)),
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    named = [path, Path(path), Path(path).as_uri(), os.fspath(path)]
+    unnamed = [
+        *(content, bytearray(content), memoryview(content), io.BytesIO(content)),
+        *(image, array, array / 255, np.asarray(image.convert("RGBA"))),
+        *(tensor, tensor.float() / 255, (tensor / 255).requires_grad_()),
+        *({"bytes": content, "path": None}, {"bytes": None, "path": path}),
+        f"data:image/png;base64,{base64.b64encode(content).decode()}",
     ]
+    for source in [*named, *unnamed]:
+        assert captioner(source).text == expected[0][0].text
+    results = captioner([*named, *unnamed])
+    assert set(texts(results)) == {expected[0][0].text}
+    assert [result.source for result in results[: len(named)]] == list(map(os.fspath, named))
+    assert [result.source for result in results[4:6]] == ["image 4", "image 5"]
+
+
+def test_several_images_may_come_in_any_container(captioner, readable):
+    expected = texts(captioner(list(readable[:3])))
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in readable[:3]]
+    tensors = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
+    rows = Dataset.from_dict({"image": list(readable[:3])})
+    containers = [
+        tuple(readable[:3]),
+        (path for path in readable[:3]),
+        np.stack(arrays),
+        torch.stack(tensors) / 255,
+        np.array(readable[:3]),
+        np.array(readable[:3], dtype=object),
+        pandas.Series(readable[:3], index=[7, 8, 9]),
+        pandas.Series(arrays),
+        pandas.Series(readable[:3], dtype="category"),
+        rows["image"],
+        rows.cast_column("image", DatasetImage())["image"],
+        rows.cast_column("image", DatasetImage(decode=False))["image"],
+        [readable[0], arrays[1], tensors[2]],
+    ]
+    for container in containers:
+        assert texts(captioner(container, batch_size=2)) == expected
+    assert captioner([]) == captioner(iter(())) == []
+
+
+def test_pillow_image_of_any_mode_equals_its_file(captioner, tmp_path):
+    color = Image.fromarray(np.random.default_rng(5).integers(0, 256, (9, 12, 3), np.uint8))
+    color = color.resize((60, 45))
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    images = {
+        **{mode: color.convert(mode) for mode in ("1", "L", "P", "LA", "RGBA", "CMYK", "I", "F")},
+        "I;16": Image.fromarray(np.asarray(color.convert("L")).astype(np.uint16) * 257),
+        "rotated": color,
+    }
+    for name, image in images.items():
+        path = tmp_path / f"{name}.tiff"
+        image.save(path, exif=rotated if name == "rotated" else Image.Exif())
+        opened = Image.open(path)
+        assert captioner(opened).text == captioner(path).text == captioner(path.read_bytes()).text
+
+
+def test_folder_given_as_an_image_names_caption_folder(captioner, tmp_path):
+    with pytest.raises(ImageError, match=r"it is a folder\. Use caption_folder\."):
+        captioner(tmp_path)
+
+
+def test_url_that_cannot_be_fetched_names_the_reason(captioner):
+    (result,) = captioner(["http://127.0.0.1:1/a.jpg"])
+    assert result.error.startswith("cannot fetch 'http://127.0.0.1:1/a.jpg': 127.0.0.1:1 refuses")
+    with pytest.raises(ImageError, match=r"unknown protocol 'htp'\. Did you mean 'http'"):
+        captioner("htp://host/a.jpg")
 
 
 def test_caption_fields_agree_with_each_other(captioner, images):
@@ -115,9 +178,7 @@ def test_caption_fields_agree_with_each_other(captioner, images):
         assert "<unk>" not in caption.words
 
 
-@pytest.mark.parametrize(
-    ("image", "found"), [(None, "None"), (torch.zeros(3, 8, 8), "Tensor"), ({"a.jpg"}, "set")]
-)
+@pytest.mark.parametrize(("image", "found"), [(None, "None"), (5, "int"), ({"a.jpg"}, "set")])
 def test_caption_of_another_type_names_the_type(captioner, image, found, as_users):
     with pytest.raises(ImageError, match=f"from {found}") as error:
         captioner(image)
