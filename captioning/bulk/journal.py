@@ -231,13 +231,13 @@ class Journal:
             raise error
         reason = str(error)
         if "locked" in reason:
-            message = f"Another run is using {self.path}. Wait for its end, or give another -o."
+            message = f"another run is using '{self.path}'. Wait for its end, or give another -o."
         elif any(text in reason for text in _DAMAGE_MESSAGES):
             message = f"{self.path} is damaged or not a journal ({reason}). {_START_AGAIN}"
         elif "unable to open" in reason or not isinstance(error, sqlite3.Error):
-            message = f"cannot create the journal {self.path}: {reason}. Give another -o."
+            message = f"cannot create the journal '{self.path}': {reason}. Give another -o."
         else:
-            message = f"cannot write the journal {self.path}: {reason}. {_RESUME}"
+            message = f"cannot write the journal '{self.path}': {reason}. {_RESUME}"
         raise OutputError(message) from error
 
 
@@ -255,7 +255,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             rows = database.execute("SELECT name, value FROM metadata").fetchall()
     except sqlite3.Error as error:
         advice = "Check that no run is still writing it."
-        raise OutputError(f"cannot read {path}: {error}. {advice}") from error
+        raise OutputError(f"cannot read '{path}': {error}. {advice}") from error
     return _parse_metadata(rows, path)
 
 

@@ -67,7 +67,7 @@ def check_output_file(output: Path, *, overwrite: bool) -> None:
         check_writable(path)
     refuse_non_output(output)
     if output.exists() and not overwrite and not journal.exists():
-        reason = f"{output} exists, but the journal of its run does not, so it cannot resume."
+        reason = f"{output} exists, but the journal of its run does not, so the run cannot resume."
         raise ConfigError(f"{reason} {REPLACE_ADVICE}")
 
 

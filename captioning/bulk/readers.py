@@ -179,5 +179,6 @@ def _explain_errors(path: Path, place: str = "") -> Iterator[None]:
     except OutputError:
         raise
     except Exception as error:  # json, csv, msgspec and pyarrow raise their own classes
-        reason = f"cannot read captions from {place}{path}: {error}"
+        text = re.sub(r"Object missing required field `(\w+)`.*", r"a row has no '\1'", str(error))
+        reason = f"cannot read captions from {place}'{path}': {text}"
         raise OutputError(f"{reason}. Create the file again.") from error

@@ -45,7 +45,7 @@ class ThumbnailFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_atomic(path, thumbnail, sync=False, temporary=path.with_suffix(".part"))
         except OSError as error:
-            reason = f"cannot write the thumbnail {path}: {error}."
+            reason = f"cannot write the thumbnail '{path}': {error}."
             raise OutputError(f"{reason} Free some space, or give another -o.") from error
 
     def url_of(self, image: str, thumbnail: bytes) -> str:

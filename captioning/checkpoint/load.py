@@ -74,7 +74,7 @@ def _check_directory(directory: Path) -> None:
     # os.path does not raise where a name is too long or a folder is not readable.
     if not os.path.isdir(directory):  # noqa: PTH112
         raise CheckpointError(
-            f"there is no model directory {directory}. Train a model with `captioning train`, or "
+            f"there is no model directory '{directory}'. Train a model with `captioning train`, or "
             "name no model to use the default model."
         )
     if not os.path.lexists(directory / CONFIG_FILE):

@@ -68,7 +68,7 @@ def save_checkpoint(
             shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         raise OutputError(
-            f"cannot write the model to {directory}: {error}. Free space, or give another "
+            f"cannot write the model to '{directory}': {error}. Free space, or give another "
             "directory."
         ) from error
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from captioning.errors import CheckpointError
 from captioning.json_data import open_regular, shorten
+from captioning.messages import explain_error
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_WEIGHTS_BYTES = 32 * 2**30
@@ -94,7 +95,9 @@ def open_weights(path: Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> Iterator[Wei
         try:
             file, _ = stack.enter_context(open_regular(path, max_bytes))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read '{path}': {error}. Copy the model again.") from None
+            raise CheckpointError(
+                f"cannot read '{path}': {explain_error(error)}. Copy the model again."
+            ) from None
         yield WeightsFile(path, file, _read_header(path, file))
 
 

@@ -153,7 +153,7 @@ def _check_order(config: CaptionConfig) -> None:
     for flag, values in lists.items():
         if values and not config.paths:
             raise ConfigError(
-                f"No images given: everything after {flag} belongs to this flag. Name the images "
+                f"no images given: everything after {flag} belongs to this flag. Name the images "
                 f"first: captioning caption IMAGES {flag} {values[0]}"
             )
 

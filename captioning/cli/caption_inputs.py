@@ -85,13 +85,13 @@ def _written_folders(config: CaptionConfig) -> frozenset[str]:
 
 def _explain_no_images(config: CaptionConfig, ignored: SkippedCounts) -> str:
     if not config.paths:
-        return "No images given. For example: captioning caption holiday/"
+        return "no images given. For example: captioning caption holiday/"
     if set(config.paths) == {"-"}:
         return (
-            "No images given on standard input. Write one path per line, for example: "
+            "no images given on standard input. Write one path per line, for example: "
             "find holiday -name '*.jpg' | captioning caption -"
         )
     places = ", ".join("standard input" if name == "-" else name for name in config.paths)
     ignored.without_images.clear()
     notices = [f"\n{notice}" for notice in ignored.notices()]
-    return f"No images found in {places}.{''.join(notices) or ' Check the path.'}"
+    return f"no images found in {places}.{''.join(notices) or ' Check the path.'}"

@@ -96,13 +96,13 @@ def _input_format(path: Path) -> str:
     format_name = FORMAT_BY_SUFFIX.get(path.suffix.lower(), "")
     if format_name == "html":
         raise ConfigError(
-            f"cannot convert {path}: an HTML page does not hold the paths of its images. Caption "
+            f"cannot convert '{path}': an HTML page does not hold the paths of its images. Caption "
             "the images again with -o captions.jsonl."
         )
     if format_name not in READERS:
         readable = [suffix for suffix, name in FORMAT_BY_SUFFIX.items() if name in READERS]
         raise ConfigError(
-            f"cannot convert {path}: its file extension is not one of {', '.join(readable)}. "
+            f"cannot convert '{path}': its file extension is not one of {', '.join(readable)}. "
             "Rename the file according to its format."
         )
     return format_name

@@ -89,7 +89,7 @@ def name_flags(message: str, config: Any) -> str:
     long = "|".join(name for name in flags if "_" in name) or "(?!)"
     unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\"-]|\.\w)"
     any_name = "|".join(flags)
-    subject = rf"^(?:{any_name})(?= (?:is|has|contains)\b)"
+    subject = rf"(?:^|(?<=but )|(?<=and ))(?:{any_name})(?= (?:is|has|contains)\b)"
     changed = rf"(?:\b\w+\.)*\b(?:{any_name})(?= was )"
     return re.sub(
         f"{subject}|{changed}|{unquoted}", lambda m: flags[m[0].rpartition(".")[2]], message

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from captioning.errors import CaptioningError, ConfigError, TrainingError
+from captioning.errors import CaptioningError, ConfigError
 from captioning.messages import suggest
 
 COMMANDS = {
@@ -97,7 +97,7 @@ def _run(words: list[str]) -> int:
         words, config_class = module.split_preset(words)
     try:
         return int(module.run(parse_config(name, config_class, words, module.__doc__)))
-    except (ConfigError, TrainingError) as error:
+    except CaptioningError as error:
         raise type(error)(name_flags(str(error), config_class)) from error
 
 

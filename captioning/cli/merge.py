@@ -74,7 +74,7 @@ def _resolve_format(config: MergeConfig) -> str:
     format_name = FORMAT_BY_SUFFIX.get(suffix, "jsonl")
     if format_name == "html":
         raise ConfigError(
-            f"cannot merge into the page {config.output}: partitions have no thumbnails. Merge "
+            f"cannot merge into the page '{config.output}': partitions have no thumbnails. Merge "
             "into a file that ends in .jsonl, .csv, .json or .parquet, and `captioning convert` it."
         )
     return format_name
@@ -88,7 +88,7 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
         OutputError: A partition is not complete.
     """
     if not paths:
-        raise ConfigError("No partitions given. Example: captioning merge part-*.jsonl -o all.csv")
+        raise ConfigError("no partitions given. Example: captioning merge part-*.jsonl -o all.csv")
     found: dict[int, PartitionFile] = {}
     runs: dict[str, Path] = {}
     for path in map(resolve_link, paths):  # the journal is next to the file itself, not the link

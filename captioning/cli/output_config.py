@@ -103,7 +103,7 @@ def _format_of(output: Path) -> str:
     if suffix in _IMAGE_FORMAT_SUFFIXES:
         _check_folder_name(output, suffix[1:])
     raise ConfigError(
-        f"cannot derive the format of {output} from its file extension. Give the format, or use "
+        f"cannot derive the format of '{output}' from its file extension. Give --format, or use "
         f"one of {', '.join(FORMAT_BY_SUFFIX)}."
     )
 

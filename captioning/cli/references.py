@@ -76,7 +76,7 @@ def _find_dataset(path: Path) -> str | None:
         ScoreError: The path is a folder, or the file holds results.
     """
     if path.is_dir():
-        raise ScoreError(f"{path} is a folder. Name its format: flickr8k:{path} or coco:{path}")
+        raise ScoreError(f"'{path}' is a folder. Name its format: flickr8k:{path} or coco:{path}")
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -216,7 +216,7 @@ def _refuse_contradictions(
     for row, a, b in zip(rows, by_id, by_file, strict=True):
         if a is not None and b is not None and a != b:
             raise ScoreError(
-                f"The ids and file names of {path} disagree: image_id {a!r} is "
+                f"the ids and file names of '{path}' disagree: image_id {a!r} is "
                 f"{references.show(a)} in {references.name}, but has the file name "
                 f"{row.file_name}. Remove the wrong ones from the results."
             )

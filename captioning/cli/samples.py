@@ -20,6 +20,7 @@ import tyro
 
 from captioning.cli.progress import stderr_console
 from captioning.errors import DataError, OutputError
+from captioning.messages import explain_error
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def write_samples(folder: Path) -> list[Path]:
     available = [(sample, path) for sample in SAMPLES if (path := _find(sample)) is not None]
     if not available:
         names = " ".join(_DISTRIBUTIONS.values())
-        raise DataError(f"The packages with sample images are missing. Run: pip install {names}")
+        raise DataError(f"the packages with sample images are missing. Run: pip install {names}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "SOURCES.txt").open("w", encoding="utf-8") as sources:
@@ -101,7 +102,9 @@ def write_samples(folder: Path) -> list[Path]:
                 package = _DISTRIBUTIONS[sample.package]
                 sources.write(f"{sample.name}: {sample.source}. From the package {package}.\n")
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error}. Give another folder.") from error
+        raise OutputError(
+            f"cannot write to '{folder}': {explain_error(error)}. Give another folder."
+        ) from error
     return [folder / sample.name for sample, _ in available]
 
 

@@ -69,10 +69,10 @@ class CaptionDataset:
         self.weights = None if weights is None else list(weights)
         self.count = sum(map(len, self.captions))
         if not self.count:
-            raise DataError("The training split has no captions. Use another split or other data.")
+            raise DataError("the training split has no captions. Use another split or other data.")
         if weights is not None and not self.batch_count(1, max(map(len, self.captions))):
             raise DataError(
-                f"An epoch would have no captions, because the weights are too low (the lowest is "
+                f"an epoch would have no captions, because the weights are too low (the lowest is "
                 f"{min(weights)}). Use higher weights."
             )
 

@@ -88,7 +88,7 @@ def _find_annotations(spec: DatasetSpec) -> Path:
         else "Unpack annotations_trainval2017.zip there, or name one file: coco:FILE@IMAGES"
     )
     raise DataError(
-        f"cannot find the captions of the {spec.split} split in {spec.path}. Searched: "
+        f"cannot find the captions of the {spec.split} split in '{spec.path}'. Searched: "
         f"{', '.join(str(c.relative_to(spec.path)) for c in candidates[::2])}. {advice}"
     )
 

@@ -115,7 +115,7 @@ def write_results(captions: Mapping[Any, str], path: Path | str) -> None:
     wrong = [image for image in captions if not _is_integer(image)]
     if wrong:
         raise ScoreError(
-            f"Image id {wrong[0]!r} is not an integer, as the COCO format requires. Number the "
+            f"image id {wrong[0]!r} is not an integer, as the COCO format requires. Number the "
             "images, and keep a list of their names."
         )
     entries = [{"image_id": int(image), "caption": text} for image, text in captions.items()]
@@ -128,7 +128,7 @@ def write_results(captions: Mapping[Any, str], path: Path | str) -> None:
         write_atomic(Path(path), text)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error}. Check that the path is writable and has free space."
+            f"cannot write '{path}': {error}. Check that the path is writable and has free space."
         ) from error
 
 

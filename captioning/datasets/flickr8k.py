@@ -74,7 +74,7 @@ def _find_text_folder(directory: Path) -> Path:
         if (directory / name / _CAPTIONS).is_file():
             return directory / name
     raise DataError(
-        f"cannot find {_CAPTIONS} in {directory} or its folder Flickr8k_text. Unpack "
+        f"cannot find {_CAPTIONS} in '{directory}' or its folder Flickr8k_text. Unpack "
         "Flickr8k_text.zip and Flickr8k_Dataset.zip there, and name that folder: flickr8k:FOLDER"
     )
 

@@ -145,7 +145,7 @@ class SplitBuilder:
         if not self._images:
             reason = problems.report() or "the data set lists no images"
             raise DataError(
-                f"The {split} split of {text!r} has no usable images:\n{reason}\n"
+                f"the {split} split of {text!r} has no usable images:\n{reason}\n"
                 "Check the name of the split and the folder of the images (FORMAT:PATH@FOLDER)."
             )
         return CaptionSplit(tuple(self._images.values()), problems, text, split)

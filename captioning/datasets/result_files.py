@@ -149,7 +149,7 @@ def _load_parquet(path: Path) -> list[dict[str, Any]]:
         with path.open("rb") as file:
             rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise ScoreError(f"cannot read {path}: {error}. Write the file again.") from error
+        raise ScoreError(f"cannot read '{path}': {error}. Write the file again.") from error
     return rows
 
 

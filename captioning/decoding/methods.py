@@ -56,7 +56,9 @@ class SearchMethod(ShortRepr):
                 raise ConfigError(f"{name} is {words!r}; it must be a tuple such as ('dog',).")
         required = set(self.required_words)
         if both := sorted(required.intersection(self.forbidden_words)):
-            raise ConfigError(f"{', '.join(both)}: both required and forbidden. Remove one.")
+            raise ConfigError(
+                f"{', '.join(both)}: both required and forbidden. Remove them from one list."
+            )
         if len(required) < len(self.required_words):
             raise ConfigError(f"required_words repeats a word: {', '.join(self.required_words)}.")
         if len(required) > self.max_length:
@@ -113,7 +115,7 @@ class BeamSearch(SearchMethod):
         _check_ranges(self, length_penalty=(0, 20), rerank_weight=(0, 1000))
         if self.n > self.width:
             raise ConfigError(
-                f"n is {self.n}, but width is {self.width}: a beam yields at most width captions. "
+                f"n is {self.n}, but width is {self.width}: a beam yields at most that many. "
                 "Raise width or lower n."
             )
 
@@ -177,7 +179,9 @@ class Sampling(SearchMethod):
         _check_ranges(self, temperature=(1e-6, 1_000_000), top_k=(0, 1_000_000), top_p=(0, 1))
         _check_ranges(self, n=(1, 100_000))
         if self.top_p == 0:
-            raise ConfigError("top_p is 0; it must be above 0. Use Greedy for the best word.")
+            raise ConfigError(
+                "top_p is 0; it must be above 0. For the best word, use greedy search."
+            )
 
 
 METHODS: dict[str, type[SearchMethod]] = {

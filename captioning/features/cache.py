@@ -149,7 +149,7 @@ class RowCache:
             self._open(shape)
         except OSError as error:
             raise DataError(
-                f"cannot read or write the cache {directory}: {error}. Use another cache directory."
+                f"cannot read or write the cache '{directory}': {error}. Use another cache."
             ) from error
 
     @classmethod

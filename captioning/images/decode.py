@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -109,7 +110,8 @@ def _explain(error: Exception) -> str:
         case PermissionError():
             reason = "permission denied. Change its permissions."
         case Image.DecompressionBombError():
-            reason = f"it is too large for Pillow: {error} Shrink it."
+            pixels = re.search(r"\d+", str(error))
+            reason = f"it has too many pixels ({int(pixels[0]) if pixels else 0:,}). Shrink it."
         case MemoryError():
             reason = "not enough memory. Shrink it."
         case OSError():

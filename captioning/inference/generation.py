@@ -88,7 +88,7 @@ class CaptionGenerator:
         TokenConstraints.resolve(method, self._first.vocabulary)
         if method.reranks and self._first.reranker is None:
             raise ConfigError(
-                "The search has a rerank_weight, but this model has no n-gram reranker. Set "
+                "the search has a rerank_weight, but this model has no n-gram reranker. Set "
                 "rerank_weight to 0, or use a model that has one."
             )
         if self._consensus is not None:

@@ -64,7 +64,7 @@ class DocumentFrequency(ShortRepr):
     def __post_init__(self) -> None:
         if self.images < 2:
             raise ScoreError(
-                f"A document frequency over {format_count(self.images, 'image')} gives all words "
+                f"a document frequency over {format_count(self.images, 'image')} gives all words "
                 "the same weight. Count over the references of at least two images."
             )
 

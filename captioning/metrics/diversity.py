@@ -72,7 +72,7 @@ def measure_diversity(
     """
     candidates = normalize_candidates(candidates)
     if not candidates:
-        raise ScoreError("There are no captions to measure. Give one for each image id.")
+        raise ScoreError("there are no captions to measure. Give one for each image id.")
     # The tokenizer would split <unk>, so it is replaced by a word of letters.
     captions = [
         tuple("unk" if word == "xxunkxx" else word for word in words)

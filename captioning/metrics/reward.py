@@ -103,7 +103,7 @@ class CiderReward:
     def _reward(self, image: Hashable, caption: Caption) -> float:
         if image not in self._references:
             raise ScoreError(
-                f"Image {image!r} has no references. Give CiderReward the references of every "
+                f"image {image!r} has no references. Give CiderReward the references of every "
                 "image."
             )
         references = self._references[image]

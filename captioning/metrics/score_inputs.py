@@ -57,7 +57,7 @@ def normalize_candidates(given: Candidates, name: str = "candidates") -> dict[Im
             if captions and all(isinstance(text, str) and " " not in text for text in captions):
                 advice = "If they are the words of one caption, join them: ' '.join(words)."
             raise ScoreError(
-                f"Image {image!r:.80} has {format_count(len(captions), 'caption')} in {name}, but "
+                f"image {image!r:.80} has {format_count(len(captions), 'caption')} in {name}, but "
                 f"must have one. Give {{id: caption}}. {advice}"
             )
         candidates[image] = captions[0]
@@ -74,12 +74,12 @@ def normalize_references(given: References) -> dict[ImageId, list[str]]:
     for image, value in _as_mapping(given, "references").items():
         if isinstance(value, str):
             raise ScoreError(
-                f"The references of image {image!r:.80} are one string. Give a list of captions: "
+                f"the references of image {image!r:.80} are one string. Give a list of captions: "
                 "[caption]."
             )
         if not (_is_list(value) or isinstance(value, Mapping)):
             raise ScoreError(
-                f"Expected a list of captions as references of image {image!r:.80}, found "
+                f"expected a list of captions as references of image {image!r:.80}, found "
                 f"{value!r:.80}. Give {{id: [caption, ...]}}."
             )
         references[image] = _as_captions(value)
@@ -146,7 +146,7 @@ def select_common(
         ids = [list(references), *map(list, systems)]
         examples = " and ".join(f"{images[0]!r:.80}" for images in ids if images)
         raise ScoreError(
-            f"No image has references and a candidate. The first ids are {examples} (1 and '1' are "
+            f"no image has references and a candidate. The first ids are {examples} (1 and '1' are "
             "different ids). Give both under the same ids."
         )
     note = (
@@ -178,18 +178,18 @@ def check_pairing(
             are no images.
     """
     if not references:
-        raise ScoreError("There are no references. Give one or more captions for each image id.")
+        raise ScoreError("there are no references. Give one or more captions for each image id.")
     missing = [i for i in references if i not in candidates]
     extra = [i for i in candidates if i not in references]
     if missing or extra:
         raise ScoreError(_describe_mismatch(name, missing, extra, len(references) - len(missing)))
     for i, captions in references.items():
         if not captions:
-            raise ScoreError(f"Image {i!r:.80} has no reference. Remove it, or give it a caption.")
+            raise ScoreError(f"image {i!r:.80} has no reference. Remove it, or give it a caption.")
         for caption in (candidates[i], *captions):
             if not isinstance(caption, str):
                 raise ScoreError(
-                    f"A caption of image {i!r:.80} is {caption!r:.80}, not a string. "
+                    f"a caption of image {i!r:.80} is {caption!r:.80}, not a string. "
                     f"{_advise_on_type(caption)}"
                 )
 

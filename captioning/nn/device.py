@@ -1,8 +1,12 @@
 """Selection of the device that runs the model."""
 
+import re
+
 import torch
 
 from captioning.errors import ConfigError
+
+_KINDS = ("cpu", "cuda", "mps")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -21,9 +25,10 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        kind = name.partition(":")[0]
+        reason = re.split(r"\.?\n|\. ", str(error))[0] if kind in _KINDS else "unknown name"
         raise ConfigError(
-            f"device {name!r} is not available: {reason}. Use 'auto' or 'cpu'."
+            f"device {name!r} is not available: {reason}. Use auto, cpu, cuda, cuda:1, or mps."
         ) from error
     return device
 

@@ -35,7 +35,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.family not in ("timm", "torchvision") or not self.model:
             raise ConfigError(
-                f"the encoder {self.name[:100]!r} has no known family. "
+                f"the encoder {self.name[:100]!r} does not name its library. "
                 "Use timm:<model> or torchvision:<model>, for example "
                 "timm:tf_efficientnet_lite0 or torchvision:resnet50."
             )

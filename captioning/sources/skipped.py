@@ -92,5 +92,5 @@ def _list_counts(counts: Counter[str]) -> str:
     listed = [(key, count) for key, count in counts.most_common() if count and key != _OTHERS]
     parts = [f"{count:,} {escape_unprintable(key)}" for key, count in listed[:_MAX_LISTED]]
     if others := counts.total() - sum(count for _, count in listed[:_MAX_LISTED]):
-        parts.append(f"{others:,} {_OTHERS}")
+        parts.append(f"{others:,} {_OTHERS if others > 1 else 'other'}")
     return ", ".join(parts)

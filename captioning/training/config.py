@@ -242,12 +242,12 @@ class RunConfig:
     def _check_self_critical(self) -> None:
         if self.init_from is None:
             raise ConfigError(
-                "The objective self_critical needs a trained model. Pass one as init_from, such "
+                "the objective self_critical needs a trained model. Pass one as init_from, such "
                 "as runs/first/model."
             )
         if self.text_data is not None:
             raise ConfigError(
-                "The objective self_critical rewards captions of images, and text_data has no "
+                "the objective self_critical rewards captions of images, and text_data has no "
                 "images. Remove text_data."
             )
 

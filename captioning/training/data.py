@@ -66,7 +66,7 @@ def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) ->
     if shared := train_paths & validation_paths:
         names = f"{train[0].split} and {validation[0].split}"
         raise DataError(
-            f"{format_count(len(shared), 'image')} in both {names}, such as {min(shared)}. Use "
+            f"{names} share {format_count(len(shared), 'image')}, such as '{min(shared)}'. Use "
             "splits without common images as train_split and validation_split: give each row of "
             "a table a split column, or use {split} in the name of a file that holds one split."
         )

@@ -12,6 +12,7 @@ from captioning.checkpoint import Checkpoint, ModelInfo, TrainingInfo, save_chec
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import TrainingError
 from captioning.evaluation.validation import caption_features
+from captioning.messages import format_count
 from captioning.metrics import score
 from captioning.metrics.scores import SCORE_NAMES
 from captioning.nn.model import CaptionModel
@@ -137,11 +138,12 @@ class _Run:
         if self._out_of_patience():
             training = self.config.training
             self.callback.on_message(
-                f"Stopping: no better {training.select_by} for {training.patience} epochs."
+                f"Stopping early: no better {training.select_by} for "
+                f"{format_count(training.patience, 'epoch')}."
             )
         if not self.model_dir.is_dir():
             raise TrainingError(
-                f"The run is finished, but {self.model_dir} does not exist. Move the model back, "
+                f"the run is finished, but '{self.model_dir}' does not exist. Move the model back, "
                 "or train again with another output."
             )
 
@@ -205,7 +207,7 @@ class _Run:
         self.callback.on_message(
             f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
             f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
-            f"{summary.captions_per_second:.0f} captions/s; greedy {_format_scores(scores)}"
+            f"{summary.captions_per_second:.0f} captions/s; greedy search: {_format_scores(scores)}"
             f"{' (best so far)' if better else ''}"
         )
         if better:

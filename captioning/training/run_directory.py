@@ -32,14 +32,14 @@ def check_run_directory(config: RunConfig) -> None:
         before, now = _comparable(saved), _comparable(config)
         if before != now:
             raise TrainingError(
-                f"{output} holds a run with other settings: {describe_differences(before, now)}. "
+                f"'{output}' holds a run with other settings: {describe_differences(before, now)}. "
                 "Use the same settings to resume it, or another output."
             )
     elif output.exists() and not output.is_dir():
-        raise TrainingError(f"{output} is not a directory. Use another output.")
+        raise TrainingError(f"'{output}' is not a directory. Use another output.")
     elif output.is_dir() and any(path.name != _LOCK for path in output.iterdir()):
         raise TrainingError(
-            f"{output} is not empty and does not hold a training run. Use another output."
+            f"'{output}' is not empty and does not hold a training run. Use another output."
         )
 
 
@@ -71,7 +71,7 @@ def lock_run_directory(output: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise TrainingError(
-            f"Another process is training in {output}. Wait until it ends, or use another output."
+            f"another process is training in '{output}'. Wait until it ends, or use another output."
         ) from None
     except NotImplementedError:
         pass  # the file system has no locks

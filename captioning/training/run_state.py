@@ -89,8 +89,8 @@ def save_state(state: RunState, output: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         temporary.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot write {path}: {error}. The previous state is unchanged. Free some space, then "
-            "run the same command again to resume."
+            f"cannot write '{path}': {error}. The previous state is unchanged. Free some space, "
+            "then run the same command again to resume."
         ) from error
 
 
@@ -112,12 +112,12 @@ def load_state(output: Path, captions: CaptionsId) -> RunState | None:
         state = RunState(**{**content, **parts})
     except Exception as error:  # torch.load raises many kinds of errors for a damaged file
         raise TrainingError(
-            f"cannot read {path}: {error}. Remove this file to start the run again."
+            f"cannot read '{path}': {error}. Remove this file to start the run again."
         ) from error
     if state.captions != captions:
         # With another vocabulary, words would get each other's weights.
         raise TrainingError(
-            f"{output} holds a run on other captions: {state.captions} before, {captions} now"
+            f"'{output}' holds a run on other captions: {state.captions} before, {captions} now"
             f"{', with other words' if str(state.captions) == str(captions) else ''}. Restore the "
             "captions and images to resume it, or use another output."
         )

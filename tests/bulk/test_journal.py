@@ -103,7 +103,7 @@ def test_journal_names_changed_search_settings(tmp_path):
 
 def test_journal_in_use_is_refused(tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
-    with pytest.raises(OutputError, match="Another run is using"):
+    with pytest.raises(OutputError, match="another run is using"):
         Journal(tmp_path / "j", SETTINGS)
     journal.close()
     Journal(tmp_path / "j", SETTINGS).close()
@@ -219,7 +219,7 @@ def test_journal_restart_deletes_results(content, tmp_path):
 def test_journal_restart_while_in_use_is_refused(tmp_path):
     journal = Journal(tmp_path / "j", SETTINGS)
     journal.put([entry(result("a.jpg"))])
-    with pytest.raises(OutputError, match="Another run is using"):
+    with pytest.raises(OutputError, match="another run is using"):
         Journal(tmp_path / "j", SETTINGS, restart=True)
     assert journal.count() == 1
 

@@ -70,7 +70,7 @@ def test_output_that_is_a_folder_is_refused(format_name, caption, photos, tmp_pa
     (tmp_path / "folder").mkdir()
     ran = caption(photos[0], "-o", tmp_path / "folder", "--format", format_name)
     assert ran.code == 1
-    assert f"cannot write {tmp_path / 'folder'}: it is a folder" in ran.err
+    assert f"cannot write '{tmp_path / 'folder'}': it is a folder" in ran.err
 
 
 def test_output_never_overwrites_an_image(caption, photos, tmp_path):

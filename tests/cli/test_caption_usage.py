@@ -46,21 +46,21 @@ def test_caption_many_failures_lists_first_twenty(caption, tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "No images given"),
-        (["EMPTY"], r"No images found in .*empty\. Check the path\.$"),
+        ([], "no images given"),
+        (["EMPTY"], r"no images found in .*empty\. Check the path\.$"),
         (
             ["ABOVE"],
-            r"No images found in \S*\.\nDid not enter 1 folder. Add --recursive to include",
+            r"no images found in \S*\.\nDid not enter 1 folder. Add --recursive to include",
         ),
         (
             ["EMPTY", "ABOVE"],
-            r"No images found in .*empty, .*\nDid not enter 1 folder. Add --recursive",
+            r"no images found in .*empty, .*\nDid not enter 1 folder. Add --recursive",
         ),
-        (["ABOVE", "--recursive"], r"No images found in \S*\. Check the path\.$"),
-        (["x.jpg", "--batch-size", "0"], "batch_size is 0; it must be at least 1"),
-        (["x.jpg", "--time-limit", "0"], "time_limit is 0"),
+        (["ABOVE", "--recursive"], r"no images found in \S*\. Check the path\.$"),
+        (["x.jpg", "--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
+        (["x.jpg", "--time-limit", "0"], "--time-limit is 0"),
         (["x.jpg", "--limit", "0"], "limit is 0; it must be at least 1"),
-        (["x.jpg", "-o", "out.xyz"], "cannot derive the format of out.xyz"),
+        (["x.jpg", "-o", "out.xyz"], "cannot derive the format of 'out.xyz'"),
         (["x.jpg", "--append", "--overwrite", "--format", "txt"], "exclude each other"),
         (["x.jpg", "--append", "-o", "x.jsonl"], "--append needs one output per image"),
         (["x.jpg", "--partition", "0/3"], "--partition is '0/3'. Give I/N"),
@@ -85,10 +85,10 @@ def test_caption_empty_list_on_stdin_is_refused(caption, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
     ran = caption("-")
     assert ran.code == 2
-    assert "No images given on standard input. Write one path per line" in ran.err
+    assert "no images given on standard input. Write one path per line" in ran.err
     (tmp_path / "empty").mkdir()
     ran = caption(tmp_path / "empty", "-")
-    assert f"No images found in {tmp_path / 'empty'}, standard input. Check" in ran.err
+    assert f"no images found in {tmp_path / 'empty'}, standard input. Check" in ran.err
 
 
 @pytest.mark.parametrize(

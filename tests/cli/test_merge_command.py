@@ -41,7 +41,7 @@ def test_partition_without_images_is_complete(caption, partitions, photos, tmp_p
     (tmp_path / "empty").mkdir()
     empty = caption(tmp_path / "empty", "--partition", "2/3", "-o", tmp_path / "x.jsonl")
     assert empty.code == 2
-    assert "No images found in" in empty.err
+    assert "no images found in" in empty.err
 
 
 def test_merge_incomplete_set_of_partitions_is_refused(caption, photos, tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_merge_incomplete_set_of_partitions_is_refused(caption, photos, tmp_path
     caption(*photos, "-o", tmp_path / "other.jsonl", "--partition", "2/2", "--width", "1")
     caption(*photos[:2], "-o", tmp_path / "fewer.jsonl", "--partition", "2/2")
     caption(*photos, "-o", tmp_path / "whole.jsonl")
-    assert "No partitions given" in merge()
+    assert "no partitions given" in merge()
     assert "1.jsonl is partition 1/2, but 1 file given. Name" in merge("1.jsonl")
     assert "3.jsonl does not exist. Check the path." in merge("1.jsonl", "3.jsonl")
     assert "are both partition 1/2" in merge("1.jsonl", "1.jsonl")

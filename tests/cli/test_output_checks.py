@@ -49,7 +49,7 @@ def test_read_only_folder_of_images_ends_the_run(format_name, caption, read_only
 def test_output_file_in_read_only_folder_is_refused(name, caption, photos, read_only):
     ran = caption(*photos, "-o", read_only / name)
     assert ran.code == 1
-    assert ran.err.startswith(f"captioning: cannot write {read_only / name}: Permission denied.")
+    assert ran.err.startswith(f"captioning: cannot write '{read_only / name}': Permission denied.")
 
 
 @pytest.mark.parametrize("format_name", ["txt", "embed"])
@@ -93,7 +93,7 @@ def test_protected_output_or_journal_is_refused(name, caption, photos, tmp_path,
     ran = caption(*photos, "-o", tmp_path / "rows.jsonl", "--overwrite")
     assert ran.code == 1
     assert ran.err == (
-        f"captioning: cannot write {tmp_path / name}: it is write-protected. Give another output "
+        f"captioning: cannot write '{tmp_path / name}': it is write-protected. Give another output "
         "path.\n"
     )
 
@@ -135,7 +135,7 @@ def test_parquet_without_pyarrow_is_refused(caption, photos, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     ran = caption(*photos, "-o", tmp_path / "rows.parquet")
     assert ran.code == 2
-    assert "The Parquet format needs pyarrow" in ran.err
+    assert "the Parquet format needs pyarrow" in ran.err
 
 
 def test_output_that_is_the_list_of_images_is_refused(caption, photos, tmp_path, monkeypatch):

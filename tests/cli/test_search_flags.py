@@ -155,7 +155,7 @@ def test_evaluate_signature_names_flags(run):
         (["--required-words", "dgo"], "does not know 'dgo'. Did you mean 'dog'?"),
         (["--forbidden-words", "Snow"], "does not know 'Snow'. Did you mean 'snow'?"),
         (["--top-k", "3"], "--top-k is not a setting of beam search"),
-        (["--width", "2", "--n", "5"], "n is 5, but width is 2"),
+        (["--width", "2", "--n", "5"], "--n is 5, but --width is 2"),
         (["--search", "beem"], "invalid choice"),
     ],
 )

@@ -72,7 +72,7 @@ def test_references_are_grouped_by_image(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"cannot read .*results\.json: No such file"),
+        (None, r"cannot read .*results\.json': No such file"),
         ("caf\xe9", r"results\.json, line 1: not UTF-8"),
         ("{", r"results\.json: not valid JSON"),
         ("[" * 200_000, "not valid JSON"),

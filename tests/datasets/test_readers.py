@@ -288,7 +288,7 @@ def test_coco_malformed_file_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("no.json", "train", r"cannot read .*no\.json: No such file"),
+        ("no.json", "train", r"cannot read .*no\.json': No such file"),
         ("", "val", r"Searched: annotations/captions_val2017\.json"),
         ("", "test", "COCO does not publish the captions of its test images"),
     ],

@@ -345,7 +345,7 @@ def test_decompression_bomb_is_refused_at_once(width, height):
     bomb = png(width, height, depth=1, color=0, data=b"\0" * 2_000_000)
     tracemalloc.start()
     start = time.perf_counter()
-    with pytest.raises(ImageError, match=r"too large for Pillow|the limit is 150,000,000"):
+    with pytest.raises(ImageError, match=r"too many pixels|the limit is 150,000,000"):
         read_image(bomb)
     assert time.perf_counter() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 5_000_000

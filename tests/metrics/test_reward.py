@@ -48,7 +48,7 @@ def test_reward_of_a_caption_does_not_depend_on_others():
     [
         ({1: [["a"]]}, "references for 1 image only"),
         ({1: [["a"]], 2: []}, r"1 image without references \(such as 2\)"),
-        ({1: [["a"]], 2: [["b"]]}, "Image 7 has no references"),
+        ({1: [["a"]], 2: [["b"]]}, "image 7 has no references"),
     ],
 )
 def test_reward_unusable_references_are_refused(references, message):

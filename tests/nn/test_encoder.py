@@ -117,7 +117,7 @@ def test_encoder_transformer_without_map_raises():
 def test_encoder_unknown_name_suggests_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
         Encoder(EncoderConfig("torchvision:resnet188", weights=None))
-    with pytest.raises(ConfigError, match="no known family"):
+    with pytest.raises(ConfigError, match="does not name its library"):
         EncoderConfig("resnet18")
 
 

@@ -138,7 +138,7 @@ def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
 
 
 def test_two_processes_do_not_share_a_directory(finished):
-    refused = pytest.raises(TrainingError, match="Another process is training in")
+    refused = pytest.raises(TrainingError, match="another process is training in")
     with FileLock(finished.output / ".lock"), refused:
         train(finished)
     assert train(finished).resumed

@@ -81,7 +81,7 @@ class FileWriter(Writer):
                     path = self._temporary = part_path(path)
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
-            raise OutputError(f"cannot write {output}: {error}. Give another -o.") from error
+            raise OutputError(f"cannot write '{output}': {error}. Give another -o.") from error
         if self.binary:
             return os.fdopen(handle, "wb")
         # File names may contain bytes that are not UTF-8.

@@ -198,7 +198,7 @@ def import_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise ConfigError(
-            "The Parquet format needs pyarrow. Run `pip install pyarrow`, or choose another format."
+            "the Parquet format needs pyarrow. Run `pip install pyarrow`, or choose another format."
         ) from None
     return pyarrow
 
