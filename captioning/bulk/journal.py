@@ -249,8 +249,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
+    # The log exists while a run is at work, and after a kill. Without it, the file does not change,
+    # and SQLite need not write next to it, which may be forbidden.
+    has_log = path.with_name(f"{path.name}-wal").exists()
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
+        uri = f"{path.absolute().as_uri()}?{'mode=ro' if has_log else 'immutable=1'}"
         with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
             rows = database.execute("SELECT name, value FROM metadata").fetchall()
     except sqlite3.Error as error:

@@ -8,7 +8,8 @@ from captioning.bulk.journal import journal_path
 from captioning.bulk.rows import Existing, keeps_output, refuse_unwritable
 from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.bulk.writers.base import Writer
-from captioning.bulk.writers.files import refuse_non_output
+from captioning.bulk.writers.failed_rows import failed_path
+from captioning.bulk.writers.files import part_path, refuse_non_output
 from captioning.bulk.writers.registry import open_writer, require_packages, writes_per_image
 from captioning.errors import ConfigError, OutputError
 from captioning.files import check_writable, find_write_obstacle, is_special_file, resolve_link
@@ -63,12 +64,14 @@ def check_output_file(output: Path, *, overwrite: bool) -> None:
     """
     output = resolve_link(output)
     journal = journal_path(output) if output.name else output
-    for path in (output, journal, journal.with_name(f"{journal.name}-wal")):  # the longest name
+    longest = part_path(failed_path(output)) if output.name else output
+    for path in (output, journal, longest):
         check_writable(path)
     refuse_non_output(output)
     if output.exists() and not overwrite and not journal.exists():
         reason = f"{output} exists, but the journal of its run does not, so the run cannot resume."
-        raise ConfigError(f"{reason} {REPLACE_ADVICE}")
+        advice = f"If the output was copied, copy {journal.name} too."
+        raise ConfigError(f"{reason} {advice} {REPLACE_ADVICE}")
 
 
 def _require_writable(

@@ -38,7 +38,7 @@ def read_rows(
         ConfigError: The format needs a package that is not installed.
     """
     for row in _add_failed_rows(path, READERS[format_name](path)):
-        image = _image_path(row.file_name, path.parent, run_folder)
+        image = _image_path(row.file_name, os.path.dirname(path), run_folder)  # noqa: PTH120
         yield replace(row, image=image, file_name=names.name_of(image))
 
 
@@ -58,7 +58,7 @@ def _add_failed_rows(path: Path, rows: Iterator[CaptionRow]) -> Iterator[Caption
         next_failed = next(failed, None)
 
 
-def _image_path(file_name: str, folder: Path, run_folder: str | None) -> str:
+def _image_path(file_name: str, folder: str, run_folder: str | None) -> str:
     """Return the path of an image from the working directory.
 
     Args:
@@ -72,7 +72,7 @@ def _image_path(file_name: str, folder: Path, run_folder: str | None) -> str:
     if "\\udc" in file_name and not is_present(path):
         path = os.path.join(folder, unescape_bytes(file_name))  # noqa: PTH118
     if run_folder is not None and not is_present(path):
-        previous = _image_path(file_name, Path(run_folder), None)
+        previous = _image_path(file_name, run_folder, None)
         return previous if is_present(previous) else path
     return path
 

@@ -107,7 +107,7 @@ class FailureList:
         if others := self.count - len(self.reasons):
             console.print(f"  ... and {others:,} more (see the output)")
         if self.place is not None:
-            console.print(f"All failed images are listed in {self.place}.")
+            console.print(f"{self.place} lists all failed images. The next run tries them again.")
 
 
 def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Path | None) -> None:
@@ -126,7 +126,7 @@ def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Pat
         if place is not None:
             sentences.append(f"{place} lists {images}.")
         elif not holds_errors(format_name):
-            sentences.append(f"{images} are left out: {format_name} has no rows for them.")
+            sentences.append(f"Left out {images}: {format_name} holds captions only.")
     stderr_console().print(" ".join(sentences))
 
 

@@ -23,6 +23,7 @@ from captioning.bulk.journal import journal_path, read_metadata
 from captioning.bulk.partition import Partition, PartitionFile, merge_partitions
 from captioning.bulk.rows import RelativeNames, keep_best
 from captioning.bulk.writers.base import CaptionRow
+from captioning.bulk.writers.failed_rows import is_failed_path
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
 from captioning.cli.caption_report import print_row_counts
 from captioning.cli.output_config import OutputFile
@@ -87,6 +88,7 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
         ConfigError: They are not all partitions of one run.
         OutputError: A partition is not complete.
     """
+    paths = [path for path in paths if not is_failed_path(path)]  # part-*.jsonl matches these too
     if not paths:
         raise ConfigError("no partitions given. Example: captioning merge part-*.jsonl -o all.csv")
     found: dict[int, PartitionFile] = {}
@@ -122,8 +124,11 @@ def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
     metadata = read_metadata(journal_path(path))
     partition = metadata.get("settings", {}).get("partition")
     if not partition:
-        reason = "it has no journal of `captioning caption --partition`"
-        raise ConfigError(f"{path} is not a partition: {reason}. Check the path.")
+        journal = journal_path(path).name
+        raise ConfigError(
+            f"{path} is not a partition: it has no journal of `captioning caption --partition`. If "
+            f"it was copied, copy {journal} too. Otherwise, check the path."
+        )
     with path.open("rb") as file:
         start = file.read(1)
     if start not in (b"", b"{"):  # a partition without images is empty

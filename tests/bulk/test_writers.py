@@ -6,6 +6,8 @@ import os
 import pytest
 from extended_attributes import set_attribute
 
+from captioning.bulk.readers import read_rows
+from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import open_writer
 from captioning.errors import ConfigError
@@ -75,6 +77,34 @@ def test_close_after_interrupt_keeps_longer_output(name, tmp_path):
     assert output.read_bytes() == before
     write_one_row(name, output)
     assert output.read_bytes() != before
+
+
+TABLES = ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"]
+
+
+def write_table(name, output, *rows, keep_longer=False):
+    with open_writer(FORMATS[name], output) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.close(keep_longer=keep_longer)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_failed_rows_are_listed_apart(name, tmp_path):
+    output, failed = tmp_path / name, tmp_path / f"{name}.failed.jsonl"
+    bad = CaptionRow("bad.jpg", "bad.jpg", error="cannot read 'bad.jpg'")
+    write_table(name, output, make_row("a.jpg"), bad, make_row("b.jpg"), bad)
+    record = {"file_name": "bad.jpg", "error": "cannot read 'bad.jpg'"}
+    lines = [json.loads(line) for line in failed.read_text().splitlines()]
+    assert lines == [{"index": 1, **record}, {"index": 3, **record}]
+    rows = list(read_rows(output, FORMATS[name], RelativeNames(tmp_path / "other")))
+    assert [row.file_name for row in rows] == ["a.jpg", "bad.jpg", "b.jpg", "bad.jpg"]
+    assert [row.error for row in rows] == ["", bad.error, "", bad.error]
+    before = failed.read_bytes()
+    write_table(name, output, make_row("a.jpg"), keep_longer=True)  # stopped early
+    assert failed.read_bytes() == before
+    write_table(name, output, *map(make_row, ("a.jpg", "bad.jpg", "b.jpg")))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", FILES)

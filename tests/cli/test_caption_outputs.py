@@ -42,6 +42,46 @@ def test_jsonl_loads_as_imagefolder_and_training_data(caption, photos):
     assert [image.captions[0] for image in split.images] == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("a.jsonl", 3), ("a.csv", 3), ("a.html", 3), ("a.log", 3), ("a.json", 1)],
+)
+def test_output_holds_all_captions_or_is_refused(name, count, caption, photos, tmp_path, decoded):
+    expected = parse_rows(caption(photos[0], "--n", "3").out)[0]["captions"]
+    assert len(set(expected)) == 3
+    decoded.clear()
+    output = tmp_path / name
+    flags = ["--format", "text"] if name == "a.log" else []
+    ran = caption(photos[0], "--n", "3", "-o", output, *flags)
+    if count == 1:
+        assert ran.code == 2
+        assert "coco holds 1 caption per image, but there are 3. Add --best to" in ran.err
+        assert not decoded
+        assert not list(tmp_path.glob("*a.json*"))
+        assert caption(photos[0], "--n", "3", "-o", output, "--best").code == 0
+    text = output.read_bytes().decode("utf-8", "replace")
+    assert [each in text for each in expected] == [True] * count + [False] * (3 - count)
+
+
+@pytest.mark.parametrize("flags", [["--search", "diverse", "--groups", "2"], ["--n", "2"]])
+def test_best_keeps_one_caption(flags, caption, photos):
+    every = parse_rows(caption(*photos, *flags).out)
+    best = parse_rows(caption(*photos, *flags, "--best").out)
+    assert all(len(row["captions"]) == 2 for row in every)
+    assert [row["text"] for row in best] == [row["text"] for row in every]
+    assert all("captions" not in row for row in best)
+
+
+def test_failures_without_a_list_are_all_printed(caption, tmp_path):
+    for number in range(25):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    ran = caption(tmp_path, "--format", "csv")
+    assert ran.err.count("file is empty") == 25
+    ran = caption(tmp_path, "-o", tmp_path / "a.csv")
+    assert ran.err.count("file is empty") == 20
+    assert "a.csv.failed.jsonl lists all failed images." in ran.err
+
+
 def test_parquet_equals_jsonl(caption, photos, tmp_path):
     photos[1].write_bytes(b"")
     for name in ("rows.parquet", "rows.jsonl"):

@@ -70,9 +70,20 @@ def test_converted_files_are_read_by_their_own_readers(outputs):
 def test_convert_keeps_all_captions(caption, photos, tmp_path):
     caption(*photos, "-o", tmp_path / "rows.jsonl", "--n", "2")
     run_command("convert", tmp_path / "rows.jsonl", "-o", tmp_path / "rows.parquet")
-    run_command("convert", tmp_path / "rows.parquet", "-o", tmp_path / "again.jsonl")
+    run_command("convert", tmp_path / "rows.parquet", "-o", tmp_path / "rows.csv")
+    run_command("convert", tmp_path / "rows.csv", "-o", tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
     assert len(read_rows(tmp_path / "again.jsonl")[0]["captions"]) == 2
+
+
+def test_convert_to_one_caption_is_refused_without_best(run_file, tmp_path, capsys):
+    output = tmp_path / "new.json"
+    assert run_command("convert", run_file, "-o", output) == 2
+    assert "coco holds 1 caption per image, but there are 2. Add --best" in capsys.readouterr().err
+    assert not output.exists()
+    assert run_command("convert", run_file, "-o", output, "--best") == 0
+    best = [row["text"] for row in read_rows(run_file)]
+    assert [row["caption"] for row in json.loads(output.read_text())] == best
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -14,24 +14,35 @@ from captioning.bulk.journal import Journal, journal_path, read_metadata
 def partitions(caption, photos, tmp_path):
     """Caption the folder of the images in partitions; return their outputs."""
 
-    def run(count, *words, folder=tmp_path, suffix=".jsonl"):
+    def run(count, *words, folder=tmp_path, suffix=".jsonl", codes=(0,)):
         paths = [folder / f"part-{number}{suffix}" for number in range(1, count + 1)]
         for number, path in enumerate(paths, 1):
             inputs = words or (photos[0].parent,)
-            assert caption(*inputs, "--partition", f"{number}/{count}", "-o", path).code == 0
+            ran = caption(*inputs, "--partition", f"{number}/{count}", "-o", path)
+            assert ran.code in codes
         return paths
 
     return run
 
 
 def test_merged_partitions_equal_one_run(caption, partitions, photos, tmp_path, capsys):
-    write_photos(photos[0].parent, 8)
-    assert caption(photos[0].parent, "-o", tmp_path / "whole.jsonl").code == 0
-    paths = partitions(3)
+    images = write_photos(photos[0].parent, 8)
+    for number in (1, 2, 7):
+        images[number].write_bytes(b"")
+    assert caption(photos[0].parent, "-o", tmp_path / "whole.jsonl").code == 1
+    partitions(3, codes=(0, 1))
+    paths = list(tmp_path.glob("part-*.jsonl"))  # with the lists of failed images, as in a shell
     for suffix in ("jsonl", "csv"):
         assert run_command("merge", *paths[::-1], "-o", tmp_path / f"all.{suffix}") == 0
-    assert "Merged 3 partitions: 8 rows." in capsys.readouterr().err
-    assert (tmp_path / "all.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    err = capsys.readouterr().err
+    assert "Merged 3 partitions: 8 rows." in err
+    assert "all.csv.failed.jsonl lists 3 failed images." in err
+    for suffix in (".jsonl", ".jsonl.failed.jsonl"):
+        whole = (tmp_path / f"whole{suffix}").read_bytes()
+        assert (tmp_path / f"all{suffix}").read_bytes() == whole
+    (tmp_path / "part-3.jsonl.failed.jsonl").unlink()
+    assert run_command("merge", *paths, "-o", tmp_path / "new.jsonl") == 1
+    assert "part-3.jsonl has 1 row, but its run had 2 images. Copy" in capsys.readouterr().err
 
 
 def test_partition_without_images_is_complete(caption, partitions, photos, tmp_path):

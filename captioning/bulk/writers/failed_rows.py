@@ -11,10 +11,17 @@ from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.bulk.writers.files import FileWriter, part_path
 from captioning.bulk.writers.tables import JsonLinesWriter
 
+_SUFFIX = ".failed.jsonl"
+
 
 def failed_path(output: Path) -> Path:
     """Return the path of the failed images of a table."""
-    return output.with_name(f"{output.name}.failed.jsonl")
+    return output.with_name(output.name + _SUFFIX)
+
+
+def is_failed_path(path: Path) -> bool:
+    """Return whether a path is that of failed images."""
+    return path.name.endswith(_SUFFIX)
 
 
 class _FailedRowsWriter(JsonLinesWriter):
