@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import image_kinds
 import pytest
+from extended_attributes import ACL, set_attribute
 from image_files import (
     MAKER_NOTE,
     XMP_HEADER,
@@ -375,6 +378,47 @@ def test_keep_time_keeps_the_modification_time(make, tmp_path, folder, keep_time
         writer.write(CaptionRow(str(path), path.name, ("a dog",), (-1.0,)))
     written = tmp_path / folder / path.name if folder else path
     assert (written.stat().st_mtime == 1e9) == keep_time
+
+
+def embed_as(user, path):
+    """Embed a caption into a file in place, as a user, in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            if os.geteuid() != user:
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+            os.chdir("/")  # the present folder may be private
+            CaptionEmbedder(keep_time=True).embed(path, path, "a dog")
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+NOBODY = pytest.param(65534, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root"))
+
+
+@pytest.mark.parametrize("user", [os.geteuid(), NOBODY])
+def test_embed_in_place_keeps_all_but_the_content(embedder, user):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.jpg"
+        path.write_bytes(JPEG)
+        path.parent.chmod(0o777)
+        path.chmod(0o640)
+        set_attribute(path, "user.xdg.tags", b"family")
+        set_attribute(path, "system.posix_acl_access", ACL)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+        os.utime(path, (1e9, 1e9))
+        before = path.stat()
+        assert embed_as(user, path) == 0
+        after = path.stat()
+        assert embedder.read_caption(path) == "a dog"
+        assert os.getxattr(path, "user.xdg.tags") == b"family"
+        assert os.getxattr(path, "system.posix_acl_access") == ACL
+        kept = ("st_uid", "st_gid", "st_mode", "st_mtime_ns", "st_nlink")
+        assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
 
 
 def test_killed_run_never_damages_an_original(make):

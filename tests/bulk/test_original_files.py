@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from extended_attributes import set_attribute
+from extended_attributes import ACL, set_attribute
 
 from captioning.bulk.writers.original_files import OriginalFile
 from captioning.errors import OutputError
@@ -43,18 +43,11 @@ def test_replace_keeps_permissions_and_attributes(original, content):
 def test_replace_keeps_owner_and_access_list(original, content):
     os.chown(original, 65534, 65533)
     original.chmod(0o640)
-    # Version 2: user rw, user 1234 r, group r, mask r, others none (acl(5), in the kernel's form).
-    entries = [(1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF)]
-    acl = (2).to_bytes(4, "little")
-    for tag, rights, owner in [*entries, (32, 0, 0xFFFFFFFF)]:
-        acl += (
-            tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + owner.to_bytes(4, "little")
-        )
-    set_attribute(original, "system.posix_acl_access", acl)
+    set_attribute(original, "system.posix_acl_access", ACL)
     OriginalFile(original).replace(content)
     status = original.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 65533, 0o640)
-    assert os.getxattr(original, "system.posix_acl_access") == acl
+    assert os.getxattr(original, "system.posix_acl_access") == ACL
 
 
 def test_replace_changes_the_target_of_a_link(original, content, tmp_path):
