@@ -46,7 +46,7 @@ class EmbedWriter(CaptionFileWriter):
         keep_time: Keep the modification time of images.
 
     Raises:
-        ConfigError: exiftool or PyExifTool is not installed.
+        ConfigError: exiftool is not installed.
         OutputError: The folder cannot be created.
     """
 
@@ -107,7 +107,7 @@ class CaptionEmbedder:
         time_limit: Seconds for one step of one image.
 
     Raises:
-        ConfigError: exiftool or PyExifTool is not installed.
+        ConfigError: exiftool is not installed.
     """
 
     def __init__(self, *, keep_time: bool = False, time_limit: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""One exiftool process that reads and writes tags of images, through PyExifTool.
+"""One exiftool process that reads and writes tags of images.
 
 exiftool reads its arguments from a pipe, one per line. A file name with a newline would become
 several arguments there, and one with a leading dash an option. Therefore exiftool never receives
@@ -8,14 +8,17 @@ to be written are passed as files.
 """
 
 import base64
+import ctypes
 import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,35 +28,45 @@ from typing import Any
 from captioning.errors import ConfigError, OutputError
 
 _INSTALL = (
-    "Install exiftool (apt install libimage-exiftool-perl, or brew install exiftool) and "
-    'PyExifTool (pip install "captioning[embed]"), or write .xmp files: --format xmp.'
+    "Install it (apt install libimage-exiftool-perl, or brew install exiftool), or write .xmp "
+    "files: --format xmp."
 )
-_POLL_SECONDS = 0.02
-_START_SECONDS = 60.0
+# An empty config file: settings of the user must not change what is written.
+_COMMAND = ("exiftool", "-config", "", "-stay_open", "True", "-@", "-")
+_READY = b"{ready}"
+_BYTES_PER_SECOND = 1_000_000  # of a slow network drive
 _PLAIN_PATH = re.compile(r"[\w./:\\~+-][\w ./:\\~+-]*", re.ASCII)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}", re.ASCII)
 _SUFFIXES = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"))
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 
 
 class ExifTool:
     """A running exiftool that restarts if it dies.
 
     Args:
-        time_limit: Seconds after which a command is given up and its process killed.
+        time_limit: Seconds after which a command is given up and its process killed; large files
+            get more.
 
     Raises:
-        ConfigError: exiftool or PyExifTool is not installed, or does not work.
+        ConfigError: exiftool is not installed, or does not work.
     """
 
     def __init__(self, time_limit: float = 60.0) -> None:
         self.time_limit = time_limit
+        self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.mkdtemp(prefix="captioning-")
+        self._errors = Path(self._folder, "errors.txt")
         self._remove_folder = weakref.finalize(self, shutil.rmtree, self._folder, True)
         if not _PLAIN_PATH.fullmatch(self._folder):
             problem = f"the path of the temporary folder {self._folder!r} has special characters"
             raise ConfigError(f"exiftool cannot start: {problem}. Set TMPDIR to another folder.")
-        self._tool = self._start()
-        self.version = str(self._tool.version)
+        try:
+            self.version = self._run("-ver")[0].strip()
+        except OutputError:
+            reason = self._last_error()
+            raise ConfigError(f"exiftool does not start: {reason} {_INSTALL}") from None
 
     def read_tags(self, path: Path, tags: Sequence[str]) -> dict[str, list[str]]:
         """Return the values of tags as text, by names such as ``XMP-dc:Description``.
@@ -70,7 +83,7 @@ class ExifTool:
         """
         with self._linked(path) as link:
             # -b marks strings that are not UTF-8; IPTC without a stated encoding is passed as is.
-            output = self._run("-j", "-G1", "-b", "-charset", "iptc=UTF8", *tags, link)
+            output = self._run("-j", "-G1", "-b", "-charset", "iptc=UTF8", *tags, link)[0]
         return {
             name: [_decode_value(item) for item in (value if isinstance(value, list) else [value])]
             for name, value in self._parse(output, 1)[0].items()
@@ -87,7 +100,7 @@ class ExifTool:
             OutputError: A file cannot be read by exiftool.
         """
         with self._linked(before) as old, self._linked(after) as new:
-            old_tags, new_tags = self._parse(self._run("-j", "-G1", old, new), 2)
+            old_tags, new_tags = self._parse(self._run("-j", "-G1", old, new)[0], 2)
         return set(old_tags) - set(new_tags)
 
     @contextmanager
@@ -112,8 +125,9 @@ class ExifTool:
                 arguments.append(f"-{tag}<={file}")
             with self._linked(path) as link:
                 copy = folder / f"copy{Path(link).suffix}"
-                self._run(*arguments, "-o", str(copy), link)
-            if self._tool.last_status != 0 or not copy.is_file() or not copy.stat().st_size:
+                arguments += ["-o", str(copy), link]
+                _, status = self._run(*arguments, size=path.stat().st_size)
+            if status or not copy.is_file() or not copy.stat().st_size:
                 raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
             yield copy
 
@@ -139,30 +153,57 @@ class ExifTool:
         with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
-    def _run(self, *arguments: str) -> str:
-        """Run one command and return its standard output.
+    def _run(self, *arguments: str, size: int = 0) -> tuple[str, int]:
+        """Run one command on files of ``size`` bytes; return its output and exit status.
 
         If the process dies, the command is repeated once in a new process: Ctrl-C in a terminal
         also ends exiftool, while the run still finishes its batch.
         """
-        from exiftool.exceptions import ExifToolException
-
+        limit = self.time_limit + size / _BYTES_PER_SECOND
         for _ in range(2):
             started = time.monotonic()
-            if self._tool is None or self._tool._process.poll() is not None:
-                self._kill()
-                self._tool = self._start()
-            try:
-                with _watch(self._tool, self.time_limit):
-                    return str(self._tool.execute(*arguments))
-            except (OSError, ValueError, UserWarning, ExifToolException):
-                self._kill()  # PyExifTool also warns if the process has died
-            except BaseException:
-                self._kill()  # its answer would be read as the answer to the next command
-                raise
-            if time.monotonic() - started > self.time_limit:
-                raise OutputError(f"exiftool did not finish within {self.time_limit:g} seconds.")
+            if (answer := self._ask(arguments, limit)) is not None:
+                output, _, status = answer.rpartition("=")
+                return output, int(status)
+            if time.monotonic() - started >= limit:
+                raise OutputError(f"exiftool did not finish within {limit:.3g} seconds.")
         raise OutputError("exiftool crashes on this file.")
+
+    def _ask(self, arguments: Sequence[str], limit: float) -> str | None:
+        """Return the answer to one command; None if the process died or exceeded the limit."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        os.truncate(self._errors, 0)
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        try:
+            command = "\n".join([*arguments, "-echo3", "=${status}", "-execute", ""])
+            process.stdin.write(command.encode())
+            process.stdin.flush()
+            answer: list[bytes] = []
+            for line in process.stdout:
+                if line.strip() == _READY:
+                    return b"".join(answer).decode()
+                answer.append(line)
+        except OSError:
+            pass  # it has died
+        except BaseException:
+            self._kill()  # its answer would be read as the answer to the next command
+            raise
+        finally:
+            timer.cancel()
+        self._kill()
+        return None
+
+    def _last_error(self) -> str:
+        """Return the first error that exiftool has printed, or else its first line."""
+        lines = self._errors.read_text("utf-8", "replace").splitlines() or ["unknown error"]
+        text = next((line for line in lines if line.startswith("Error: ")), lines[0])
+        text = text.removeprefix("Error: ").partition(f" - {self._folder}")[0]
+        return text.strip().rstrip(".") + "."
 
     def _parse(self, output: str, count: int) -> list[dict[str, Any]]:
         """Return the JSON objects in an answer of exiftool, one per image."""
@@ -172,82 +213,35 @@ class ExifTool:
                 return found
         raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
 
-    def _last_error(self) -> str:
-        lines = str(self._tool.last_stderr if self._tool else "").splitlines()
-        errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-        text = (errors or lines or ["unknown error"])[0]
-        return text.partition(f" - {self._folder}")[0].strip().rstrip(".") + "."
-
-    def _start(self) -> Any:
+    def _start(self) -> "subprocess.Popen[bytes]":
+        self._kill()
         try:
-            import exiftool
-            from exiftool.exceptions import ExifToolException
-        except ImportError:
-            raise ConfigError(f"--format embed needs PyExifTool. {_INSTALL}") from None
-        try:
-            # An empty config file: settings of the user must not change what is written.
-            tool = exiftool.ExifTool(common_args=[], config_file="", encoding="utf-8")
-            with _watch(tool, _START_SECONDS):
-                tool.run()
+            with self._errors.open("ab") as errors:
+                self._process = subprocess.Popen(
+                    _COMMAND,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509, only a system call
+                )
         except FileNotFoundError:
             raise ConfigError(f"--format embed needs exiftool. {_INSTALL}") from None
-        except (OSError, ValueError, RuntimeError, ExifToolException) as error:
+        except OSError as error:
             raise ConfigError(f"exiftool does not start: {error}. {_INSTALL}") from error
-        return tool
+        return self._process
 
     def _kill(self) -> None:
-        tool, self._tool = self._tool, None
-        process = None if tool is None else tool._process
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with suppress(OSError):
-                pipe.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns about the process that ended
-            _ = (
-                tool.running
-            )  # updates its state, so that its destructor does not write to the process
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with suppress(OSError):  # what it had not read yet
+                process.communicate()
 
 
-@contextmanager
-def _watch(tool: Any, time_limit: float) -> Iterator[None]:
-    """Make a command of PyExifTool fail if its process dies or exceeds the time limit.
-
-    PyExifTool 0.5.6 reads an answer up to its final marker, and never returns if the process has
-    died. Here the pipes of a dead process are replaced by a file that cannot be read, which ends
-    that loop with an OSError.
-    """
-    finished = threading.Event()
-    deadline = time.monotonic() + time_limit
-
-    def watch() -> None:
-        while not finished.wait(_POLL_SECONDS):
-            process = tool._process
-            if process is None:
-                continue
-            if time.monotonic() > deadline:
-                process.kill()
-            if process.poll() is not None:
-                break
-        else:
-            return
-        unreadable = os.open(os.devnull, os.O_WRONLY)
-        try:
-            for pipe in (process.stdout, process.stderr):
-                os.dup2(unreadable, pipe.fileno())
-        finally:
-            os.close(unreadable)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
+def _end_with_parent() -> None:
+    """Make the system end exiftool with this process; it does not notice the end of its input."""
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _suffix_for(path: Path) -> str:
