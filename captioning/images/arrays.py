@@ -38,7 +38,13 @@ def image_from_array(source: ArrayLike) -> Image.Image:
         ImageError: It has another type, shape or range; the message names the conversion.
     """
     is_tensor = hasattr(source, "detach")
-    values = _values_of_tensor(source) if is_tensor else np.asarray(source)
+    try:
+        values = _values_of_tensor(source) if is_tensor else np.asarray(source)
+    except Exception as error:  # every library raises its own exception classes
+        raise ImageError(
+            f"cannot read an image from {type(source).__name__}: {error}. Give a dense array in "
+            "main memory."
+        ) from error
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     kind = "a tensor" if is_tensor else "an array"
     found = f"cannot read an image from {kind} of shape {values.shape} and type {values.dtype}"

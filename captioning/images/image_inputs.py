@@ -43,7 +43,7 @@ def resolve_input(source: object) -> Any:
         content = source.get("bytes")
         source = source.get("path") if content is None else content
     match source:
-        case str() if len(source) <= _MAX_PATH:
+        case str() if 0 < len(source) <= _MAX_PATH:
             return source
         case bytearray() | memoryview():
             return bytes(source)
@@ -61,6 +61,8 @@ def resolve_input(source: object) -> Any:
 def _describe(source: object) -> str:
     """Return what an object is that is not an image, and what to do."""
     match source:
+        case "":
+            return f"an empty text. {_KINDS}"
         case str():
             start = f"{source[:20]!r}..."
             advice = "It is too long for a path; if it is Base64, give base64.b64decode(text)."

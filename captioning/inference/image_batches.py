@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,18 @@ def read_pixels(
     is_file = bool(name) and not is_url(image)
     if is_file and os.path.isdir(name):  # noqa: PTH112  (does not raise)
         raise ImageError(f"cannot read '{name}': it is a folder. Use caption_folder.")
-    content = _fetch(name) if is_url(image) else image
+    try:
+        content = _fetch_url(name) if is_url(image) else image
+    except OSError as error:
+        raise ImageError(f"cannot fetch '{name:.200}': {error}") from error
     loaded = read_image(content, name=name, shrink_to=preprocessing.size)
     return preprocessing.pixels(loaded), b"" if is_file else make_preview(loaded)
 
 
-def _fetch(url: str) -> bytes:
+def _fetch_url(url: str) -> bytes:
     from captioning.sources.urls import fetch_url  # fsspec is slow to import
 
-    try:
-        return fetch_url(url)
-    except OSError as error:
-        raise ImageError(f"cannot fetch '{url:.200}': {error}") from error
+    return fetch_url(url)
 
 
 def is_url(image: object) -> bool:
@@ -131,9 +132,7 @@ def caption_loaded(
         loader: Reads the images, with the preprocessing of the model.
         search: The search; None for the model's default.
     """
-    for batch in loader.batches(
-        image if isinstance(image, ImageRef) else os.fsdecode(image) for image in images
-    ):
+    for batch in loader.batches(map(_refer_to, images)):
         captions = iter(generator.generate(batch.pixels, search))
         yield tuple(
             CaptionResult(image.name, () if error else next(captions), error, thumbnail)
@@ -141,3 +140,16 @@ def caption_loaded(
                 batch.images, batch.errors, batch.thumbnails, strict=True
             )
         )
+
+
+def _refer_to(image: str | Path | ImageRef) -> ImageRef:
+    """Return the reference to a file or to the file of a URL."""
+    if isinstance(image, ImageRef):
+        return image
+    if not isinstance(image, str | os.PathLike):
+        raise ConfigError(
+            f"expected paths or URLs, found {type(image).__name__}. For images in memory, call "
+            "captioner(list)."
+        )
+    name = os.fspath(image)
+    return ImageRef(name, partial(_fetch_url, name) if is_url(name) else None)

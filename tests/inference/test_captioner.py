@@ -158,6 +158,23 @@ def test_folder_given_as_an_image_names_caption_folder(captioner, tmp_path):
         captioner(tmp_path)
 
 
+def test_files_may_be_urls_but_not_images(captioner, readable, as_users):
+    urls = [Path(readable[0]).as_uri(), "file:///no/such.png"]
+    first, second = captioner.caption_files(urls, workers=0)
+    assert first.text == captioner(readable[0]).text
+    assert second.error == "cannot fetch 'file:///no/such.png': no such file. Check the URL."
+    with pytest.raises(ConfigError, match=r"found Image\. For images in memory, call captioner"):
+        next(captioner.caption_files([Image.new("RGB", (8, 8))], workers=0))
+
+
+def test_closed_image_and_file_are_named_as_closed(captioner, readable):
+    with Image.open(readable[0]) as image, Path(readable[0]).open("rb") as file:
+        pass
+    for source in (image, file):
+        with pytest.raises(ImageError, match=r"it is closed or damaged\. Open it again\."):
+            captioner(source)
+
+
 def test_url_that_cannot_be_fetched_names_the_reason(captioner):
     (result,) = captioner(["http://127.0.0.1:1/a.jpg"])
     assert result.error.startswith("cannot fetch 'http://127.0.0.1:1/a.jpg': 127.0.0.1:1 refuses")
