@@ -35,8 +35,9 @@ def paths_of(images, output=None, suffix=".txt"):
         ("{}/DCIM/1/a.jpg", "caps/DCIM/1/a.txt"),
         ("linked folder/a.jpg", "caps/DCIM/1/a.txt"),
         ("b.jpg", "caps/b.txt"),
-        ("../above.jpg", "caps/_parent/above.jpg.txt"),
-        ("../../x/a.jpg", "caps/_parent/_parent/x/a.jpg.txt"),
+        ("../x/a.jpg", "caps/x/a.jpg.txt"),
+        ("../DCIM/1/a.jpg", "caps/_parent/DCIM/1/a.jpg.txt"),
+        ("../../above.jpg", "caps/_parent/_parent/above.jpg.txt"),
         ("caps/x/c.jpg", "caps/x/c.txt"),
         ("a.tar/DCIM/1/a.jpg", "caps/a.tar/DCIM/1/a.jpg.txt"),
         ("a.tar/./b.jpg", "caps/a.tar/b.jpg.txt"),
@@ -65,6 +66,20 @@ def test_output_is_independent_of_order_and_working_directory(folder, monkeypatc
     for order in permutations(images):
         assert paths_of(order, folder / "caps") == [expected[image] for image in order]
     assert paths_of(images[:1], folder / "caps") == [expected[images[0]]]
+
+
+def test_output_keeps_the_path_from_the_closest_common_folder(folder):
+    touch("DCIM/a.jpg", "out/photos/b.jpg")
+    images = ["DCIM/a.jpg", "out/photos/b.jpg"]
+    assert paths_of(images, Path("out/x/caps")) == [
+        "out/x/caps/DCIM/a.txt",
+        "out/x/caps/photos/b.txt",
+    ]
+    touch("out/DCIM/c.jpg")
+    images.append("out/DCIM/c.jpg")
+    assert paths_of(images, Path("out/caps")) == [
+        f"out/caps/{name}" for name in ("_parent/DCIM/a.txt", "photos/b.txt", "DCIM/c.txt")
+    ]
 
 
 def test_copies_keep_the_names_of_images(folder):

@@ -17,9 +17,11 @@ _CACHED_FOLDERS = 8
 class OutputPaths:
     """Derives the file of an image from the path of the image and the files in its folder.
 
-    In an output folder, an image keeps its path relative to the folder that contains the output
-    folder: with ``captions`` as output folder, ``DCIM/1/a.jpg`` gets ``captions/DCIM/1/a.txt``.
-    Images inside the output folder get files next to them. ``..`` becomes ``_parent``.
+    In an output folder, an image keeps its path relative to the closest folder that contains both
+    the image and the output folder: with ``captions`` or ``out/captions`` as output folder,
+    ``DCIM/1/a.jpg`` gets ``captions/DCIM/1/a.txt``. If a closer folder has images at the same
+    relative path, such as ``out/DCIM/1``, a folder ``_parent`` per level tells the two apart.
+    Images inside the output folder get files next to them.
 
     The file of ``a.jpg`` is the existing one of ``a.jpg.txt`` and ``a.txt``, in this order and in
     upper or lower case, else ``a.txt``. If the folder also has ``a.png``, only ``a.jpg.txt`` is
@@ -53,7 +55,7 @@ class OutputPaths:
         if "://" in image_folder:
             parts = image_folder.replace("://", "/", 1).split("/")
         else:
-            parts = list(Path(_relative_path(image_folder, self._output)).parts)
+            parts = _relative_parts(os.path.realpath(image_folder), os.path.realpath(self._output))
         parts = [_PARENT if part == ".." else _shorten(part) for part in parts if part != "."]
         return self._output.joinpath(*parts)
 
@@ -112,18 +114,26 @@ class _FolderNames:
         return self._stems[stem] == 1
 
 
-def _relative_path(image_folder: str, output: Path) -> str:
-    """Return the path of a folder relative to an output folder if inside, else to its parent.
+def _relative_parts(folder: str, output: str) -> list[str]:
+    """Return the place of the files of a folder's images in an output folder; ``..`` as levels.
 
-    Links are resolved, so that a folder has one path however it is named.
+    Args:
+        folder: Real path of the folder of images, so that it is one path however it is named.
+        output: Real path of the output folder.
     """
-    folder, root = os.path.realpath(image_folder or "."), os.path.realpath(output)
-    try:
-        inside = os.path.commonpath([folder, root]) == root
-        return os.path.relpath(folder, root if inside else os.path.dirname(root))  # noqa: PTH120
-    except ValueError:  # another drive on Windows
-        drive, path = os.path.splitdrive(folder)
-        return drive.strip(":\\/").replace("\\", "_") + path
+    path, root = Path(folder), Path(output)
+    if path.drive != root.drive:  # Windows
+        return [path.drive.strip(":\\/").replace("\\", "_"), *path.parts[1:]]
+    if path.is_relative_to(root):
+        return list(path.relative_to(root).parts)
+    closer: list[Path] = []
+    for common in root.parents:
+        if path.is_relative_to(common):
+            break
+        closer.append(common)
+    relative = path.relative_to(common)
+    taken = any(any(map(is_image_name, _list_folder(each / relative))) for each in closer)
+    return [".."] * (len(closer) if taken else 0) + list(relative.parts)
 
 
 def _list_folder(folder: str | Path) -> list[str]:
