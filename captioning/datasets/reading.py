@@ -122,8 +122,10 @@ class SplitBuilder:
             self.report(REPEATED_IMAGES, path.name)
             return
         if self.spec.require_images and not self.exists(path):
-            self.report(MISSING_IMAGES, str(path))
-            return
+            path = Path(str(path).replace("\\", "/"))  # a file that was written on Windows
+            if not self.exists(path):
+                self.report(MISSING_IMAGES, str(path))
+                return
         stripped = [caption.strip() for caption in captions]
         kept = tuple(filter(None, stripped))
         for number, caption in enumerate(stripped):

@@ -63,7 +63,7 @@ def read_csv(spec: DatasetSpec) -> CaptionSplit:
     base = spec.path.parent
     rows = list(_read_csv_rows(spec.path))
     candidates = [base / "Images", base / "images", base]
-    if rows and (base / rows[0].image).is_file():
+    if rows and (base / rows[0].image.replace("\\", "/")).is_file():
         candidates = [base]
     return _build_split(spec, spec.find_images(*candidates), rows)
 

@@ -95,7 +95,7 @@ def explain_missing(name: str) -> str:
     if re.fullmatch(r"\s*[{\[].*[}\],]\s*", name) and '"' in name:
         return (
             "it is a line of JSON, not a path. Give one path per line, for example: "
-            "jq -r .image FILE | captioning caption -"
+            "jq -r .file_name FILE | captioning caption -"
         )
     first_cell, *others = re.split("[,;\t]", name)
     if others and is_image_name(os.path.basename(first_cell.strip("\"'"))):  # noqa: PTH119

@@ -5,6 +5,7 @@ import csv
 import html.parser
 import io
 import os
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -154,3 +155,52 @@ def test_folder_named_like_archive_is_a_folder(caption, photos, tmp_path):
     folder = photos[0].parent.rename(tmp_path / "holiday.tar")
     assert caption(folder, "--format", "txt").code == 0
     assert len(list(folder.glob("*.txt"))) == len(photos)
+
+
+def test_nas_share_captions_only_its_photos(caption, photos):
+    share = photos[0].parent
+    for name in ("@eaDir/photo1.jpg/SYNOPHOTO_THUMB_S.jpg", "#recycle/x.jpg", "$RECYCLE.BIN/y.jpg"):
+        (share / name).parent.mkdir(parents=True)
+        shutil.copy(photos[0], share / name)
+    ran = caption(share, "-r", "--format", "txt")
+    assert ran.code == 0
+    assert sorted(share.rglob("*.txt")) == [photo.with_suffix(".txt") for photo in photos]
+    assert "Skipped 3 system or hidden folders: 1 #recycle, 1 $RECYCLE.BIN, 1 @eaDir." in ran.err
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_folder_of_camera_raw_files_says_what_it_holds(words, caption, tmp_path):
+    for name in ("1.CR2", "2.cr2", "3.MOV"):
+        (tmp_path / name).touch()
+    ran = caption(tmp_path, *words)
+    assert ran.code == 2
+    assert f"no images found in {tmp_path}.\nSkipped 3 files, hidden or not an image: " in ran.err
+    assert "2 .cr2, 1 .mov.\n  A .cr2 file is a camera raw image. Export it as JPEG.\n" in ran.err
+
+
+def test_exclude_of_everything_says_so(caption, photos):
+    ran = caption(photos[0].parent, "--exclude", "*.jpg", "--exclude", "raw/")
+    assert ran.code == 2
+    assert "Excluded files and folders: 3 '*.jpg'.\nNothing matches --exclude 'raw/'." in ran.err
+
+
+def test_image_on_stdin_is_captioned(caption, photos, tmp_path, monkeypatch):
+    expected = parse_rows(caption(photos[1]).out)[0]["text"]
+    outputs = ([], ["-o", tmp_path / "rows.jsonl"], ["--format", "txt", "-o", tmp_path / "folder"])
+    for output in outputs:
+        for photo in (photos[0], photos[1]):  # the second one is not taken for the first
+            stdin = SimpleNamespace(buffer=io.BytesIO(photo.read_bytes()))
+            monkeypatch.setattr(sys, "stdin", stdin)
+            ran = caption("-", *output)
+            assert ran.code == 0
+    texts = [path.read_text() for path in (tmp_path / "folder").rglob("*.txt")]
+    assert f"{expected}\n" in texts
+    assert [row["text"] for row in read_rows(tmp_path / "rows.jsonl")] == [expected]
+
+
+def test_image_on_stdin_without_place_for_its_file_fails(caption, photos, monkeypatch):
+    stdin = SimpleNamespace(buffer=io.BytesIO(photos[0].read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    ran = caption("-", "--format", "txt")
+    assert ran.code == 1
+    assert "--format txt needs a file, and standard input is an image" in ran.err

@@ -471,6 +471,20 @@ def test_hugging_face_names_are_read_if_ours_are_missing(tmp_path, row, caption)
 # Problems
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("jsonl", '{"image": "images\\\\a.jpg", "caption": "A dog."}\n'),
+        ("csv", "image,caption\nimages\\a.jpg,A dog.\n"),
+    ],
+)
+def test_separators_of_windows_are_read(kind, text, tmp_path):
+    touch(tmp_path / "images", "a.jpg")
+    (tmp_path / f"data.{kind}").write_text(text)
+    split = read_captions(f"{kind}:{tmp_path}/data.{kind}", split="train")
+    assert [image.path for image in split.images] == [tmp_path / "images" / "a.jpg"]
+
+
 def test_problem_report_names_a_few_and_counts_the_rest(tmp_path):
     touch(tmp_path, "0.jpg")
     rows = [{"image": f"{i}.jpg", "caption": "A."} for i in range(9)]
