@@ -171,12 +171,12 @@ class ExifTool:
 
     def _ask(self, arguments: Sequence[str], limit: float) -> str | None:
         """Return the answer to one command; None if the process died or exceeded the limit."""
+        self._errors.write_bytes(b"")
         process = self._process
         if process is None or process.poll() is not None:
             process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        os.truncate(self._errors, 0)
         timer = threading.Timer(limit, process.kill)
         timer.start()
         try:
