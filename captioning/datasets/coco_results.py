@@ -153,7 +153,8 @@ def load_json_file(path: Path) -> tuple[Any, bool]:
 
 def read_number(text: str) -> ImageId:
     """Return the id of an image that a format without numbers stores as text."""
-    return int(text) if text.isdecimal() else text
+    number = text.removesuffix(".0")  # of tables in which another row has no id
+    return int(number) if number.isdecimal() else text
 
 
 def parse_id(value: object) -> ImageId | None:

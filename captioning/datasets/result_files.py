@@ -103,7 +103,7 @@ def _load_rows(path: Path) -> list[Any]:
     if kind == ".parquet":
         return _load_parquet(path)
     if kind in (".csv", ".tsv"):
-        return _load_csv(path, "\t" if kind == ".tsv" else ",")
+        return _load_csv(path)
     content, _ = load_json_file(path)
     if not isinstance(content, dict):
         return content if isinstance(content, list) else [content]
@@ -119,8 +119,9 @@ def _load_rows(path: Path) -> list[Any]:
     ]
 
 
-def _load_csv(path: Path, delimiter: str) -> list[dict[str, Any]]:
+def _load_csv(path: Path) -> list[dict[str, Any]]:
     text = read_text(path, error=ScoreError)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # of the header
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows: list[dict[str, Any]] = list(table)

@@ -1,11 +1,10 @@
 """BLEU as caption evaluation computes it: corpus counts, closest reference length, epsilons.
 
 Papineni et al. (2002), BLEU: a method for automatic evaluation of machine translation. The
-arithmetic (geometric mean of precisions times NLTK's brevity penalty) is that of NLTK's
+arithmetic (geometric mean of precisions times the brevity penalty) is that of NLTK's
 ``corpus_bleu``. The epsilons are those of pycocoevalcap, which uses them instead of smoothing.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +43,8 @@ class BleuCounts:
 
     def bleu(self) -> tuple[float, float, float, float]:
         """Return BLEU-1 to BLEU-4, each between 0 and 1."""
-        from nltk.translate.bleu_score import brevity_penalty
-
-        penalty = brevity_penalty(self.reference_length, self.candidate_length)
-        log_precision = 0.0
-        scores = []
-        for n, (correct, guess) in enumerate(zip(self.correct, self.guess, strict=True), start=1):
-            log_precision += math.log(
-                (correct + _NUMERATOR_EPSILON) / (guess + _DENOMINATOR_EPSILON)
-            )
-            scores.append(penalty * math.exp(log_precision / n))
-        return (scores[0], scores[1], scores[2], scores[3])
+        one, two, three, four = compute_bleu(self.to_row()[None])[0].tolist()
+        return (one, two, three, four)
 
 
 def count_bleu(

@@ -102,7 +102,7 @@ def _find_warnings(captions: Sequence[tuple[str, ...]], unknown: int) -> tuple[s
         commonest = " ".join(counts.most_common(1)[0][0])
         warnings.append(
             f"The captions have collapsed: {format_count(len(captions), 'image')} share "
-            f"{format_count(len(counts), 'caption')}, most often {commonest!r}. Check that the "
+            f"{format_count(len(counts), 'caption')}, most often {commonest!r:.80}. Check that the "
             "images are preprocessed as in training."
         )
     repeating = sum(any(a == b for a, b in pairwise(caption)) for caption in captions)

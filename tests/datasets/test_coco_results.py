@@ -33,7 +33,8 @@ def test_results_with_surrogates_and_numpy_ids_round_trip(tmp_path):
     [
         ("r.csv", "image_id,caption\r\n7,a dog\r\nvid2,'-a\r\n", {7: "a dog", "vid2": "'-a"}),
         ("r.csv", 'file_name,text,text_2\r\na.jpg,"a, b",c\r\n', {"a.jpg": "a, b"}),
-        ("r.tsv", "id\tcaption\n7\ta dog\n", {7: "a dog"}),
+        ("r.tsv", "id\tcaption\n7\ta, dog\n", {7: "a, dog"}),
+        ("r.csv", "id;caption\n7.0;a, dog\n", {7: "a, dog"}),
         ("r.jsonl", '{"file_name": "a.jpg", "captions": ["a", "b"]}', {"a.jpg": "a"}),
         ("r.jsonl", '{"image": "a", "text": ""}\n{"image": "b", "error": "bad"}\n', {"a": ""}),
         ("r.json", '{"7": "a dog", "vid2": ["a cat"]}', {7: "a dog", "vid2": "a cat"}),
