@@ -233,6 +233,7 @@ class Captioner:
         *,
         recursive: bool = False,
         follow_links: bool = False,
+        exclude: str | Sequence[str] = (),
         search: SearchMethod | None = None,
         batch_size: int = 16,
         workers: int = 2,
@@ -243,6 +244,7 @@ class Captioner:
             folder: The folder.
             recursive: Include its subfolders.
             follow_links: Follow links that lead out of the folder; otherwise each is an error.
+            exclude: Patterns of files and folders to leave out, with the syntax of ``.gitignore``.
             search: The search; None for the model's default.
             batch_size: Images per batch. It does not change the captions.
             workers: Processes that read images; 0 reads them in this process.
@@ -258,7 +260,11 @@ class Captioner:
                 f"{os.fspath(folder)!r} is not a folder. Use caption for one image and "
                 "caption_files for several."
             )
-        images = find_images([os.fspath(folder)], SourceConfig(recursive, False, follow_links))
+        patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        images = find_images(
+            [os.fspath(folder)],
+            SourceConfig(recursive, False, follow_links, exclude=patterns),
+        )
         return self.caption_files(images, search=search, batch_size=batch_size, workers=workers)
 
     def caption_files(

@@ -52,6 +52,8 @@ def resolve_name(name: str) -> str:
     """Return the existing path that a name means; if there is none, the name without blanks."""
     if is_url(name):
         return name.strip().strip("\"'")
+    if os.path.lexists(name):
+        return name
     paths = list(read_as_paths(name))
     found = next((path for path in paths if os.path.lexists(path)), None)
     return found if found is not None else paths[1] if _is_file_url(name) else name

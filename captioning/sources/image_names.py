@@ -17,18 +17,25 @@ _SYSTEM_FOLDERS = frozenset(
     [
         *("@eadir", "#recycle", "#snapshot", "@sharebin", "@sharesnap", "@tmp"),  # Synology
         *("@cloudstation", "@synologydrive"),  # versions of files, also Synology
-        *("@recycle", "@recently-snapshot", "@__thumb", "@transcode"),  # QNAP
+        *(
+            "@recycle",
+            "@recently-snapshot",
+            "@__thumb",
+            "@transcode",
+            "network recycle bin 1",
+        ),  # QNAP
         *("~snapshot", "trashbox"),  # NetApp, Buffalo
         *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
         *("__macosx", "network trash folder", "temporary items"),  # macOS
         "lost+found",  # Linux
         *("thumbs", "ipod photo cache", "[originals]"),  # Immich, iTunes, ACDSee
-        *("node_modules", "__pycache__"),
+        *("files_trashbin", "files_versions"),  # Nextcloud
+        *("_vti_cnf", "node_modules", "__pycache__"),
     ]
 )
-_PREVIEWS = (".lrdata", ".cocatalogdb", ".aplibrary")  # Lightroom, Capture One, Aperture
-_PHOTO_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary")  # macOS
-_ORIGINALS = ("originals", "masters")  # of a photo library; all else there is made from them
+# Photos, iPhoto, Aperture and Capture One keep originals, and copies made from them.
+_PHOTO_LIBRARIES = (".photoslibrary", ".photolibrary", ".aplibrary", ".cocatalog")
+_ORIGINALS = ("originals", "masters")
 
 
 def is_image_name(name: str) -> bool:
@@ -47,7 +54,8 @@ def is_system_folder(name: str, parent: str = "") -> bool:
     if parent.lower().endswith(_PHOTO_LIBRARIES):
         return name not in _ORIGINALS
     is_hidden = name.startswith(".") and name not in (".", "..")
-    return is_hidden or name in _SYSTEM_FOLDERS or name.endswith(_PREVIEWS)
+    is_cache = name.endswith(".lrdata") or name.startswith("appdata_")  # Lightroom, Nextcloud
+    return is_hidden or is_cache or name in _SYSTEM_FOLDERS
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

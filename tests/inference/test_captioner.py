@@ -283,6 +283,9 @@ def test_folder_is_captioned_in_natural_order(captioner, images, expected, tmp_p
     assert found == [expected[number][0].text for number in (0, 1, 10)]
     deep = texts(captioner.caption_folder(folder, recursive=True, workers=0))
     assert sorted(deep) == sorted([*found, expected[8][0].text])
+    for exclude in ("below/", ["below", "*.gif"]):
+        left = captioner.caption_folder(folder, recursive=True, exclude=exclude, workers=0)
+        assert texts(left) == found
     with pytest.raises(DataError, match="is not a folder"):
         captioner.caption_folder(folder / "image1.png")
 

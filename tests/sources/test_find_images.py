@@ -209,6 +209,7 @@ SYSTEM_FOLDERS = [
     *(".Trash-1000", ".Trashes", ".Spotlight-V100", ".fseventsd", ".AppleDouble", "__MACOSX"),
     *(".thumbnails", ".picasaoriginals", ".dtrash", "Holiday Previews.lrdata", "node_modules"),
     *(".stversions", ".dropbox.cache", ".git", "thumbs", "@Transcode", "Network Trash Folder"),
+    *("appdata_oc1a2b", "files_trashbin", "_vti_cnf", "[Originals]"),
 ]
 KINDS_OF_TOP = ["folder", "pattern", "archive", "url", "url pattern"]
 
