@@ -21,14 +21,14 @@ File written by Adobe Photoshop 4.0|Scanned with LiDE 210|Screenshot|Screenshot 
 Upscaled with Gigapixel v8.4.4. 1600x1270 => 3200x2540 (2x) Model: High Compression
 DCIM\100MEDIA\DJI_0001.JPG|DCIM/100APPLE/IMG_0001.JPG|C:\My Pictures\a.jpg|/storage/emulated/0/a
 DSC_0001|_DSC0001|IMG_20210704_123456|IMG-20210704-WA0001|P1010001|20210704_123456|DSC_0001.JPG
-2021:07:04 12:34:56
+2021:07:04 12:34:56|oplus_32|filter: 0; fileterIntensity: 0.0; filterMask: 0|Ohne Titel
 """
 HUMAN = r"""
 a digital camera on a table|A digital camera|MY NEW DIGITAL CAMERA|an old digital camera
 Olympus at sunset|Samsung store in Seoul|Default settings were used|The default|a Nikon D70
 Untitled, oil on canvas|Screenshot of my desktop|Screenshot 3 of the error|Scanner on a desk
 Created with love by Anna|Made by my daughter in Photoshop class|Scanned in 1998 by Anna
-DCIM folder of my camera|he/she at the lake|see the photo in a/b for more|Visit shop.com
+DCIM folder of my camera|he/she at the lake|Anna and/or Ben, see a.jpg|Visit shop.com
 Sam 2019|Win 2020|Photo of my cat|image of a man|Monday|mon ami|HDR|dave|2020|#1|true|an unknown man
 """
 

@@ -40,9 +40,11 @@ _PATTERNS = [
         r"samsung( camera pictures)?|ge|scanner|camera ?phone|casio computer co\.?,? ?ltd\.?",
         r"(nikon|pentax|olympus|sony|canon) (corporation|imaging corp\.?|inc\.?)|mavica|optio|treo",
         r"<[^<>]*\b(digimax|kenox|samsung|vluu)\b[^<>]*>",
+        r"(oplus|oppo)_\d+|filter: -?\d+; .*",
         # placeholders
         r"<?(untitled|no (title|caption|description|name)|unnamed)>?|default|x-default|none|null",
-        r"undefined|unknown|n/a|description|image ?description|image|picture|photo|digital image",
+        r"ohne titel|sans titre|senza titolo|sin t[ií]tulo|unbenannt|undefined|unknown|n/a",
+        r"description|image ?description|image|picture|photo|digital image",
         # programs and libraries
         rf"(\w+ ){{1,2}}(in|with|by|using) (the )?((adobe|corel|topaz) )?({_PROGRAMS})[\W\d]*",
         r"file written by adobe photoshop.*|upscaled with gigapixel v?\d.*|processed with vsco.*",
@@ -51,7 +53,7 @@ _PATTERNS = [
         r"created by imlib|iclarified|picasa|fptrunk|\[#\].*",
         r"\(?(binary (comment|data)|string with binary data).*|charset=.*|ascii|unicode",
         # files, paths and times
-        rf"([a-z]:|file:/*|content:/*)?[\\/]?([^\\/]+[\\/])+[^\\/]*\.({_ENDINGS})",
+        rf"([a-z]:[\\/].*|\S*[\\/]\S*)\.({_ENDINGS})",
         r"([a-z]:)?[\\/]?dcim([\\/].*)?|(/storage/|/sdcard/|content://|file://)\S*",
         rf"\S+( \S+){{0,2}}\.({_ENDINGS})",
         r"_?(dsc[fnp]?|img|imgp|imag|pict|cimg|mvi|mvimg|pxl|vid|gopr|dji|sdc|kif|hpim)[-_ ]?"
