@@ -256,15 +256,9 @@ class Captioner:
             DataError: The folder does not exist.
         """
         if not Path(folder).is_dir():
-            raise DataError(
-                f"{os.fspath(folder)!r} is not a folder. Use caption for one image and "
-                "caption_files for several."
-            )
-        patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        images = find_images(
-            [os.fspath(folder)],
-            SourceConfig(recursive, False, follow_links, exclude=patterns),
-        )
+            raise DataError(f"{os.fspath(folder)!r} is not a folder. Use caption_files for files.")
+        options = SourceConfig(recursive, False, follow_links, exclude=exclude)
+        images = find_images([os.fspath(folder)], options)
         return self.caption_files(images, search=search, batch_size=batch_size, workers=workers)
 
     def caption_files(

@@ -7,7 +7,7 @@ fsspec file system. The images of a folder come in natural order (``photo2`` bef
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -51,7 +51,7 @@ class SourceConfig:
     """Seconds to wait for the next entry of a remote listing."""
     excluded_folders: frozenset[str] = frozenset()
     """Real paths of folders that are not entered, such as the output folder of the run."""
-    exclude: tuple[str, ...] = ()
+    exclude: str | Sequence[str] = ()
     """Patterns of files and folders to leave out, with the syntax of ``.gitignore``."""
 
 

@@ -26,9 +26,10 @@ class NameFilter:
         ConfigError: A pattern is invalid.
     """
 
-    def __init__(self, exclude: Sequence[str], skipped: SkippedCounts) -> None:
+    def __init__(self, exclude: str | Sequence[str], skipped: SkippedCounts) -> None:
+        exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.skipped = skipped
-        self._exclude = tuple(exclude)
+        self._exclude = exclude
         anchored = [pattern for pattern in exclude if "/" in pattern.strip("!./")]
         self._relative_rules = (_compile(exclude), list(exclude))
         self._full_rules = (_compile(anchored), anchored)
