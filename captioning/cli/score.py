@@ -15,6 +15,8 @@ import tyro
 
 from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.cli.report import Report
+from captioning.errors import ScoreError
+from captioning.files import read_text
 from captioning.metrics import DocumentFrequency, check_java, score
 
 
@@ -31,7 +33,8 @@ class ScoreConfig:
     subset: bool = False
     """Score only the images that have both a caption and references."""
     document_frequency: Path | None = None
-    """File of n-gram document frequencies for CIDEr (default: count them over the references)."""
+    """File with n-gram document frequencies for CIDEr: the text of DocumentFrequency.to_json
+    (default: count them over the references)."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Additional metrics, which need Java."""
     json: bool = False
@@ -46,8 +49,7 @@ def run(config: ScoreConfig) -> int:
     candidates = load_candidates(config.results, loaded)
     if not config.subset:
         require_same_images(config.results, candidates, loaded)
-    path = config.document_frequency
-    table = None if path is None else DocumentFrequency.load(path)
+    table = _read_frequency(config.document_frequency)
     scores = score(
         candidates,
         loaded.captions,
@@ -60,3 +62,9 @@ def run(config: ScoreConfig) -> int:
     report = Report(scores, captions, references, scores.signature, document_frequency=table)
     print(report.as_json() if config.json else report.table())  # noqa: T201
     return 0
+
+
+def _read_frequency(path: Path | None) -> DocumentFrequency | None:
+    if path is None:
+        return None
+    return DocumentFrequency.from_json(read_text(path, error=ScoreError), source=str(path))

@@ -9,18 +9,15 @@ tables is CIDEr-D. For n = 1 to 4, candidate c and reference r of the same image
 averaged over n and the references, with sigma = 6.
 """
 
-import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from captioning.errors import ScoreError
-from captioning.files import read_text
 from captioning.json_data import parse_json
 from captioning.messages import format_count
 from captioning.metrics.ngrams import (
@@ -90,30 +87,33 @@ class DocumentFrequency(ShortRepr):
                 counts[tuple(captions[caption][word : word + n])] = count
         return cls(len(references), counts, name)
 
-    def save(self, path: Path | str) -> None:
-        """Write the table as JSON, compressed if the name of the file ends in ``.gz``."""
-        path = Path(path)
+    def to_json(self) -> str:
+        """Return the table as JSON text; :meth:`from_json` is the inverse."""
         content = {
             "format": _FORMAT,
             "name": self.name,
             "images": self.images,
             "counts": {" ".join(ngram): count for ngram, count in self.counts.items()},
         }
-        text = json.dumps(content, ensure_ascii=False).encode()
-        path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
-    def load(cls, path: Path | str) -> "DocumentFrequency":
-        """Read a table that :meth:`save` wrote.
+    def from_json(cls, text: str, *, source: str) -> "DocumentFrequency":
+        """Return the table of a JSON text.
+
+        Args:
+            text: Result of :meth:`to_json`.
+            source: Name of the file, for messages.
 
         Raises:
-            ScoreError: The file cannot be read, or is not a document frequency file.
+            ScoreError: The text is not a document frequency table.
         """
-        path = Path(path)
-        text = read_text(path, error=ScoreError)
-        content = parse_json(text, _FrequencyFile, source=str(path), error=ScoreError)
+        content = parse_json(text, _FrequencyFile, source=source, error=ScoreError)
         if content.format != _FORMAT:
-            raise ScoreError(f"{path}: expected the format {_FORMAT!r}, found {content.format!r}.")
+            raise ScoreError(
+                f"{source}: expected the format {_FORMAT!r}, found {content.format!r:.80}. Write "
+                "the file with DocumentFrequency.to_json."
+            )
         counts = {tuple(ngram.split(" ")): count for ngram, count in content.counts.items()}
         return cls(content.images, counts, content.name)
 

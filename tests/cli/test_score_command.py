@@ -12,6 +12,7 @@ from made_captions import make_captions, score_officially
 from required_tools import require_tool
 
 from captioning.cli.main import main
+from captioning.metrics import DocumentFrequency
 
 official = require_tool("pycocoevalcap", find_spec("pycocoevalcap") is not None)
 
@@ -262,6 +263,21 @@ def test_score_other_images_need_subset(ending, references, tmp_path, run):
     assert "candidates for 3 and 2." in output
 
 
+def test_score_document_frequency_is_read_from_a_file(references, tmp_path, run):
+    path = write_results(tmp_path / "results.jsonl", ["1.jpg"], CAPTIONS[:1])
+    table = tmp_path / "df.json"
+    words = dict(enumerate([caption] for caption in CAPTIONS))
+    table.write_text(DocumentFrequency.build(words, name="made").to_json())
+    arguments = ("score", path, references, "--subset", "--json", "--document-frequency", table)
+    code, output, _ = run(*arguments)
+    assert code == 0
+    assert json.loads(output)["scores"]["cider"] == pytest.approx(7.5)  # no 4-gram in three words
+    table.unlink()
+    code, _, messages = run(*arguments)
+    assert code == 1
+    assert "df.json': No such file" in messages
+
+
 def test_score_swapped_files_are_named(references, tmp_path, run):
     results = tmp_path / "results.json"
     results.write_text('[\n{"image_id": 1, "caption": "a dog", "file_name": "1.jpg"}\n]\n')
@@ -285,7 +301,7 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "results.jsonl: No such file or directory."),
+        (None, "results.jsonl': No such file or directory."),
         ('{"file_name": "1.jpg", "caption": "a"}\n{"file_na', "results.jsonl, line 2: not valid"),
         ('{"file_name": "1.jpg", "error": "it is empty"}\n', "has no captions for 1 image."),
         ('{"file_name": "1.jpg", "caption": 7}\n', "row 1 has the caption 7, not a string"),
