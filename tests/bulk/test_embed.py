@@ -225,6 +225,8 @@ def test_caption_is_read_from_xmp_then_iptc_then_exif(make, embedder):
     parts = ([iptc, packet], [iptc], [])
     found = [embedder.read_caption(make(with_segments(base, *part))) for part in parts]
     assert found == ["in xmp", "in iptc, größer", "in exif"]
+    copy = xmp("<t:ImageDescription xmlns:t='http://ns.adobe.com/tiff/1.0/'>x</t:ImageDescription>")
+    assert embedder.read_caption(make(with_segments(JPEG, app1(copy)))) == "x"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def find_captions(tags: Tags) -> Iterator[str]:
     """
     devices = [_text(tags, name) for name in _DEVICES]
     translations = [name for name in tags if name.startswith((f"{_XMP}-", f"{_PNG}-"))]
-    for name in (_XMP, _IPTC, _SECOND_IPTC, _EXIF, _PNG, *translations):
+    for name in (_XMP, _IPTC, _SECOND_IPTC, _EXIF, _XMP_TIFF, _PNG, *translations):
         text = _text(tags, name)
         if not is_machine_text(text, *devices) and not _is_data(tags, name):
             yield text
