@@ -16,8 +16,8 @@ from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
 from captioning.files import is_special_file
 from captioning.messages import check_minimum
-from captioning.sources.archives import is_archive
 from captioning.sources.given_names import is_url, resolve_name
+from captioning.sources.image_names import is_archive
 
 
 @dataclass(frozen=True)

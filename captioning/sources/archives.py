@@ -12,12 +12,6 @@ from captioning.sources.name_filter import NameFilter
 MAX_IMAGE_BYTES = 256 << 20
 """Largest accepted image in an archive or behind a URL, in bytes."""
 _MAX_MEMBER_BYTES = 64 << 30  # only a damaged header states more, and skipping it takes hours
-_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-def is_archive(name: str) -> bool:
-    """Return whether a file name has the extension of a tar archive."""
-    return name.lower().endswith(_EXTENSIONS)
 
 
 class _Member(tarfile.TarInfo):

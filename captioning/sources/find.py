@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captioning.images.worker_pool import ImageRef
-from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
+from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images
 from captioning.sources.given_names import (
     ReadableBytes,
     expand_braces,
@@ -26,7 +26,7 @@ from captioning.sources.given_names import (
     read_name_list,
     resolve_name,
 )
-from captioning.sources.image_names import is_image_name, natural_key, report_unmatched
+from captioning.sources.image_names import is_archive, is_image_name, natural_key, report_unmatched
 from captioning.sources.name_filter import NameFilter
 from captioning.sources.skipped import SkippedCounts
 
@@ -154,21 +154,22 @@ def _find_matches(
     pattern: str, config: SourceConfig, name_filter: NameFilter
 ) -> Iterator[ImageRef]:
     """Yield the files that match a pattern; if only folders match, the images inside them."""
-    named = set(pattern.split("/"))
     matches = next(filter(None, map(_glob, read_as_paths(pattern))), [])
     if not matches:
         yield report_unmatched(pattern)
-    kept = [path for path in matches if name_filter.keeps_folders_of(path, "", named=named)]
-    folders = [path for path in kept if os.path.isdir(path)]  # noqa: PTH112
-    files = sorted({*kept}.difference(folders), key=natural_key)
-    for path in files:
-        if name_filter.keeps_named(path):
+    folders = {path for path in matches if os.path.isdir(path)}  # noqa: PTH112
+    kept = [
+        path
+        for path in sorted(matches, key=natural_key)
+        if name_filter.keeps_match(path, pattern, is_folder=path in folders)
+    ]
+    has_files = len(folders) < len({*matches})
+    for path in kept:
+        if path not in folders:
             yield from _find_file_images(path, name_filter)
-    if files:
-        name_filter.skipped.subfolders += len(folders)
-        return
-    for path in sorted(folders, key=natural_key):
-        if os.path.basename(path) in named or name_filter.keeps_folder(path, ""):  # noqa: PTH119
+        elif has_files:
+            name_filter.skipped.subfolders += 1
+        else:
             yield from _find_folder_images(path, config, name_filter)
 
 

@@ -12,6 +12,8 @@ _EXTENSIONS = (
 IMAGE_EXTENSIONS = frozenset(f".{extension}" for extension in _EXTENSIONS.split())
 """File extensions of images in folders and archives. A file named by the user is always read."""
 
+_ARCHIVE_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
 # Folders with copies, thumbnails and deleted images, in lower case. Hidden folders need no entry.
 _SYSTEM_FOLDERS = frozenset(
     [
@@ -41,6 +43,11 @@ _ORIGINALS = ("originals", "masters")
 def is_image_name(name: str) -> bool:
     """Return whether a base name has an image extension and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file name has the extension of a tar archive."""
+    return name.lower().endswith(_ARCHIVE_EXTENSIONS)
 
 
 def is_system_folder(name: str, parent: str = "") -> bool:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathspec import GitIgnoreSpec
 
 from captioning.errors import ConfigError
-from captioning.sources.image_names import is_image_name, is_system_folder
+from captioning.sources.image_names import is_archive, is_image_name, is_system_folder
 from captioning.sources.skipped import SkippedCounts
 
 
@@ -69,17 +69,26 @@ class NameFilter:
             return False
         return True
 
-    def keeps_member(self, path: str, top: str, *, named: Iterable[str] = ()) -> bool:
-        """Return whether a file found without visiting its folders is an image that is captioned.
+    def keeps_member(self, path: str, top: str) -> bool:
+        """Return whether a file in an archive is an image that is captioned."""
+        return self._keeps_folders_of(path, top) and self.keeps_file(path, top)
 
-        Args:
-            path: Path of the file.
-            top: Folder or archive that contains it.
-            named: Names of folders that the user named and that are read.
+    def keeps_match(self, path: str, pattern: str, *, is_folder: bool = False) -> bool:
+        """Return whether a match of a glob pattern is read.
+
+        A folder is read if the pattern spells its name. A pattern without file extension, such as
+        ``photos/*``, stands for images and archives.
         """
-        return self.keeps_folders_of(path, top, named=named) and self.keeps_file(path, top)
+        named = pattern.split("/")
+        if not self._keeps_folders_of(path, "", named=named):
+            return False
+        if is_folder:
+            return os.path.basename(path) in named or self.keeps_folder(path, "")  # noqa: PTH119
+        if "." in named[-1] or is_archive(path):
+            return self.keeps_named(path)
+        return self.keeps_file(path, "")
 
-    def keeps_folders_of(self, path: str, top: str, *, named: Iterable[str] = ()) -> bool:
+    def _keeps_folders_of(self, path: str, top: str, *, named: Iterable[str] = ()) -> bool:
         """Return whether no folder between ``top`` and a file is a system or hidden folder."""
         *folders, _ = path[len(top) :].replace(os.sep, "/").strip("/").split("/")
         for depth, (parent, name) in enumerate(pairwise(["", *folders])):

@@ -13,9 +13,9 @@ import fsspec
 
 from captioning.images.worker_pool import ImageRef
 from captioning.messages import suggest
-from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images, is_archive
+from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images
 from captioning.sources.http_files import explain_http_error, explain_timeout, open_http
-from captioning.sources.image_names import natural_key, report_unmatched
+from captioning.sources.image_names import is_archive, natural_key, report_unmatched
 from captioning.sources.name_filter import NameFilter
 
 _WILDCARDS = frozenset("*?[")
@@ -114,12 +114,15 @@ def _find_path_images(
     system = remote.system
     if not remote.is_http:  # web pages are not folders, and ? starts a query
         if _WILDCARDS & set(path) and not system.exists(path):
-            matches = sorted(system.glob(path))
-            named = set(path.split("/"))
-            for match in matches:
-                if name_filter.keeps_folders_of(match, "", named=named) and (
-                    name_filter.keeps_named(match_url := system.unstrip_protocol(match))
-                ):
+            matches = system.glob(path, detail=True)
+            for match, details in sorted(matches.items()):
+                is_folder = details["type"] == "directory"
+                if not name_filter.keeps_match(match, path, is_folder=is_folder):
+                    continue
+                if is_folder:
+                    name_filter.skipped.subfolders += 1
+                else:
+                    match_url = system.unstrip_protocol(match)
                     yield from _file_images(remote, match, match_url, name_filter)
             if not matches:
                 yield report_unmatched(url)

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -121,6 +122,23 @@ def test_pattern_expands_unless_the_file_exists(folder):
     listed = paths([folder / "photo*"], SourceConfig(patterns=False))
     assert names(listed, folder) == ["photo*"]
     assert "deep/deeper/photo4.tiff" in names(paths([folder / "**/*.tiff"]), folder)
+
+
+@pytest.mark.parametrize("kind", ["pattern", "url"])
+def test_pattern_without_extension_means_images_and_archives(kind, place, tmp_path):
+    write_archive(tmp_path / "s.tar", {"1.jpg": b"x"})
+    files = ["a.jpg", "a.txt", "b.PNG", "x.jpg/1.jpg", "@eaDir/1.jpg", "deep/1.jpg"]
+    top = place("folder" if kind == "pattern" else kind, *files)
+    if kind == "pattern":
+        shutil.copy(tmp_path / "s.tar", top)
+    else:
+        fsspec.filesystem("memory").pipe("/share/s.tar", (tmp_path / "s.tar").read_bytes())
+    found, skipped = find_below(f"{top}/*")
+    assert found == ["1.jpg", "a.jpg", "b.PNG"]
+    assert skipped.files == {".txt": 1}
+    assert skipped.folders == {"@eaDir": 1}
+    assert skipped.subfolders == 2
+    assert find_below(f"{top}/*.txt")[0] == ["a.txt"]
 
 
 def test_unmatched_pattern_yields_an_error(folder, memory):
@@ -241,7 +259,7 @@ def find_below(name, *exclude):
     skipped = SkippedCounts()
     found = list(find_images([name], SourceConfig(recursive=True, exclude=exclude), skipped))
     assert not any(image.error for image in found)
-    top = re.compile(r"(.*?/)?(share|s\.tar)/(\./)?")
+    top = re.compile(r"(.*?/)?(share/s\.tar|share|s\.tar)/(\./)?")
     return sorted(top.sub("", image.name) for image in found), skipped
 
 
