@@ -141,6 +141,11 @@ def load_json_file(path: Path) -> tuple[Any, bool]:
     text = read_text(path, error=ScoreError)
     if not text.strip():
         raise ScoreError(f"{path} is empty. Write it again.")
+    if text.lstrip()[0] not in "[{":
+        raise ScoreError(
+            f"{path} is not JSON: it begins with {text.strip()[:30]!r}. Give JSON, or results as "
+            "JSON lines, CSV or Parquet."
+        )
     try:
         return load_json(text, str(path), error=ScoreError), False
     except ScoreError:

@@ -173,6 +173,11 @@ def _parse_captions(row: Mapping[str, Any], source: str) -> tuple[str, ...]:
     if row.get("error"):
         return ()
     best = _first(row, _TEXT_NAMES)
+    if best is None and not row.get("captions"):
+        raise ScoreError(
+            f"{source} has no caption: expected text or caption, found "
+            f"{', '.join(map(str, row)):.80}. {_ADVICE}"
+        )
     captions = row.get("captions") or (best if isinstance(best, list) else [best])
     captions = [c.get("caption") if isinstance(c, dict) else c for c in captions]
     captions += [text for name, text in row.items() if name.startswith("text_") and text]

@@ -305,7 +305,7 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
         ('{"file_name": "1.jpg", "caption": "a"}\n{"file_na', "results.jsonl, line 2: not valid"),
         ('{"file_name": "1.jpg", "error": "it is empty"}\n', "has no captions for 1 image."),
         ('{"file_name": "1.jpg", "caption": 7}\n', "row 1 has the caption 7, not a string"),
-        ('{"file_name": "1.jpg"}\n', "row 1 has the caption None, not a string"),
+        ('{"file_name": "1.jpg"}\n', "row 1 has no caption: expected text or caption"),
         ('{"photo": "1.jpg", "text": "a"}\n{"photo": "2.jpg", "text": "b"}', "row 1 names no ima"),
         ("", "results.jsonl is empty."),
         ("[]", "results.jsonl has no captions. Write results with"),

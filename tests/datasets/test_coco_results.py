@@ -79,8 +79,10 @@ def test_references_are_grouped_by_image(tmp_path):
         ("[" * 200_000, "not valid JSON"),
         ("", r"results\.json is empty"),
         ("{}", r"results\.json has no captions\. Write results with"),
+        ("<html>", r"results\.json is not JSON: it begins with '<html>'"),
+        ('[{"image_id": 1, "caption": 5}]', "row 1 has the caption 5, not a string"),
         ("[1]", "row 1 is 1, not an image with its caption"),
-        ('[{"image_id": 1}]', "row 1 has the caption None, not a string"),
+        ('[{"image_id": 1}]', "row 1 has no caption: expected text or caption, found image_id"),
         (
             '[{"image_id": true, "caption": "a"}]',
             "row 1 names no image: expected image_id or file_n",
