@@ -3,6 +3,9 @@
 import http.server
 import io
 import re
+import shutil
+import ssl
+import subprocess
 import sys
 import tarfile
 import threading
@@ -11,10 +14,11 @@ from email.utils import formatdate
 
 import pytest
 from drawn_images import draw
+from required_tools import require_tool
 
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
-from captioning.sources import http_files
+from captioning.sources import http_files, urls
 from captioning.sources.find import SourceConfig, find_images
 
 PREPROCESSING = Preprocessing(size=8, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
@@ -148,10 +152,28 @@ def test_missing_package_of_a_protocol_is_named(monkeypatch):
     assert error.startswith("cannot open 's3://bucket/a.jpg': Install s3fs")
 
 
-def test_https_server_without_certificate_is_named(server, tmp_path):
-    port = server.server_port
-    error = read(f"https://127.0.0.1:{port}/a.jpg")
-    assert f"no secure connection to 127.0.0.1:{port}" in error
+def test_https_url_of_a_plain_server_is_named(server):
+    place = f"127.0.0.1:{server.server_port}"
+    assert f"no secure connection to {place} ([SSL: WRONG" in read(f"https://{place}/a.jpg")
+
+
+@require_tool("openssl", bool(shutil.which("openssl")))
+def test_untrusted_certificate_is_named(server, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    options = f"-nodes -days 2 -subj /CN=localhost -keyout {key} -out {certificate}"
+    command = f"openssl req -x509 -newkey rsa:2048 {options}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    error = read(f"https://localhost:{server.server_port}/200.jpg")
+    assert "certificate verify failed: self-signed certificate). Check host, port" in error
+
+
+def test_image_beyond_the_size_limit_is_named(server, monkeypatch):
+    monkeypatch.setattr(urls, "MAX_IMAGE_BYTES", 100)
+    error = read(f"{server.home}/200.jpg")
+    assert error.endswith("it has more than 100 bytes, the limit for an image. Shrink it.")
 
 
 def test_silent_server_is_a_time_out(server):
