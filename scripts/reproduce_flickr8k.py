@@ -43,7 +43,7 @@ from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.cli import train
 from captioning.decoding import BeamSearch
 from captioning.errors import CaptioningError, ConfigError, TrainingError
-from captioning.features.cache_keys import Precision
+from captioning.features.extraction import Precision
 from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn import DecoderConfig, EncoderConfig
 from captioning.nn.device import resolve_device

@@ -3,9 +3,10 @@
 import errno
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,31 +21,36 @@ _HALF = np.dtype(np.float16)
 _Shape = tuple[int, int, int, int]
 
 
-@runtime_checkable
-class CacheRows(Protocol):
-    """Readable rows of the images of a split: a cache, or rows that are computed on demand."""
+class CacheRows(ABC):
+    """Rows of the images of a split: a cache, or rows that are computed on demand.
 
-    def __len__(self) -> int: ...
+    Attributes:
+        views: Number of views per image.
+        unreadable: Reason for each image that cannot be read, by its row.
+    """
 
-    @property
-    def views(self) -> int:
-        """Number of views per image."""
+    views: int
+    unreadable: Mapping[int, str]
 
-    @property
-    def unreadable(self) -> Mapping[int, str]:
-        """Reason for each image that cannot be read, by its row."""
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
 
-    @property
-    def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
-
-    def read(self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None) -> Tensor:
-        """Return features or pixels of images, ``(B, P, D)``.
+    @abstractmethod
+    def read(
+        self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
+    ) -> Shaped[Tensor, "B P D"]:
+        """Return features or pixels of images. Features are returned as float32.
 
         Args:
             images: Row of each image.
             views: View of each image. None: the whole image, not flipped.
         """
+
+    @property
+    def readable(self) -> list[int]:
+        """Rows of the images that can be read."""
+        return [row for row in range(len(self)) if row not in self.unreadable]
 
 
 def _allocate(path: Path) -> None:
@@ -123,7 +129,7 @@ def _map_rows(path: Path, shape: _Shape, dtype: np.dtype) -> np.ndarray | None:
     return rows if rows.shape == shape and rows.dtype == dtype else None
 
 
-class RowCache:
+class RowCache(CacheRows):
     """Rows of numbers for each image, in an ordinary ``.npy`` file.
 
     Rows are appended in order and counted in ``index.json``, so an interrupted extraction resumes.
@@ -141,6 +147,7 @@ class RowCache:
 
     def __init__(self, directory: Path, shape: _Shape) -> None:
         self.directory = directory
+        self.views = shape[1]
         self.done = 0
         self.unreadable: dict[int, str] = {}
         self._file = directory / _ROWS
@@ -177,19 +184,9 @@ class RowCache:
         return len(self.rows)
 
     @property
-    def views(self) -> int:
-        """Number of views per image."""
-        return int(self.rows.shape[1])
-
-    @property
     def complete(self) -> bool:
         """Whether all rows are written."""
         return self.done == len(self)
-
-    @property
-    def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
-        return [row for row in range(len(self)) if row not in self.unreadable]
 
     def append(self, rows: Shaped[Tensor, "B views P D"], errors: Mapping[int, str]) -> None:
         """Write the rows of the next images.
@@ -212,12 +209,7 @@ class RowCache:
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return features or pixels of images. Features are returned as float32.
-
-        Args:
-            images: Row of each image.
-            views: View of each image. None: the whole image, not flipped.
-        """
+        """Return features or pixels of images. Arguments as in :meth:`CacheRows.read`."""
         view = np.zeros(len(images), int) if views is None else views.numpy()
         rows = torch.from_numpy(self.rows[images.numpy(), view])
         return rows.float() if rows.is_floating_point() else rows
@@ -243,7 +235,7 @@ class PixelCache(RowCache):
     dtype = np.dtype(np.uint8)
 
 
-class JoinedCaches:
+class JoinedCaches(CacheRows):
     """Several caches that are read as one, concatenated along the images.
 
     Args:
@@ -252,35 +244,21 @@ class JoinedCaches:
 
     def __init__(self, caches: Sequence[RowCache]) -> None:
         self.caches = list(caches)
+        self.views = self.caches[0].views
         self._starts = np.cumsum([0, *map(len, caches)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    @property
-    def views(self) -> int:
-        """Number of views per image."""
-        return self.caches[0].views
-
-    @property
-    def unreadable(self) -> dict[int, str]:
-        """Reason for each image that cannot be read, by its row."""
-        return {
+        self.unreadable = {
             int(start) + row: reason
             for start, cache in zip(self._starts, self.caches, strict=False)
             for row, reason in cache.unreadable.items()
         }
 
-    @property
-    def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
-        unreadable = self.unreadable
-        return [row for row in range(len(self)) if row not in unreadable]
+    def __len__(self) -> int:
+        return int(self._starts[-1])
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Shaped[Tensor, "B P D"]:
-        """Return features or pixels of images. Arguments as in :meth:`RowCache.read`."""
+        """Return features or pixels of images. Arguments as in :meth:`CacheRows.read`."""
         views = torch.zeros_like(images) if views is None else views
         empty = self.caches[0].read(images[:0])
         result = empty.new_empty(len(images), *empty.shape[1:])

@@ -1,11 +1,13 @@
 """Extraction of features with a frozen encoder into a cache."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +22,6 @@ from captioning.features.cache import (
     count_rows,
     open_complete_rows,
 )
-from captioning.features.cache_keys import FeatureKey, Precision, pixels_digest
 from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
@@ -29,7 +30,9 @@ from captioning.nn.pretrained import weights_hash
 from captioning.nn.split_encoder import EncoderFront
 
 Cache = TypeVar("Cache", bound=RowCache)
+Precision = Literal["float32", "bfloat16"]
 OnProgress = Callable[[int, int], None]
+_VERSION = 1  # of the rows; part of the directory names
 _LOCK = ".lock"
 _FLUSH_INTERVAL = 16  # batches
 _AVERAGE_BYTES = 2**28  # memory for grids that are averaged together
@@ -85,15 +88,15 @@ def cache_features(
             before the first missing image, after each batch, and every second while another
             process extracts the same features. Not called if all are cached.
     """
-    key = FeatureKey(
-        encoder.config.name,
-        weights_hash(encoder),
-        asdict(encoder.preprocessing),
-        grid=config.grid,
-        hflip=config.hflip,
-        precision=config.precision,
-        crops=config.crops,
-    )
+    weights = weights_hash(encoder)
+
+    def own_directory(config: ExtractionConfig) -> Path:
+        key = [encoder.config.name, weights, asdict(encoder.preprocessing)]
+        key += [config.grid, config.hflip]
+        key += [] if config.precision == "float32" else [config.precision]
+        key += [f"{config.crops} crops"] if config.crops else []
+        return directory / _digest([_VERSION, *key], paths)
+
     positions = encoder.positions if config.grid else 1
     shape = (len(paths), config.views, positions, encoder.feature_size)
     loader = ImageLoader(encoder.preprocessing, config.batch_size, config.workers)
@@ -103,13 +106,13 @@ def cache_features(
 
     def fill(cache: FeatureCache) -> None:
         grid_shape = (*shape[:2], encoder.positions, shape[3])
-        grid_directory = directory / replace(key, grid=True).digest(paths)
+        grid_directory = own_directory(replace(config, grid=True))
         if not config.grid and (grids := open_complete_rows(grid_directory, grid_shape)):
             _fill_from_grids(cache, *grids, config.precision, on_progress)
         else:
             _fill(cache, paths, loader, encode, on_progress)
 
-    return _fill_once(FeatureCache, directory / key.digest(paths), shape, fill, on_progress)
+    return _fill_once(FeatureCache, own_directory(config), shape, fill, on_progress)
 
 
 def cache_pixels(
@@ -140,8 +143,23 @@ def cache_pixels(
     def fill(cache: PixelCache) -> None:
         _fill(cache, paths, loader, to_rows, on_progress)
 
-    own = directory / pixels_digest(preprocessing, paths)
+    resizing = [preprocessing.size, preprocessing.interpolation, preprocessing.fit]
+    own = directory / _digest(["pixels", _VERSION, *resizing], paths)
     return _fill_once(PixelCache, own, shape, fill, on_progress)
+
+
+def _digest(key: Sequence[object], paths: Sequence[Path]) -> str:
+    """Return a name for what depends on ``key`` and on files with their current size and time."""
+    files = [[str(path), *_fingerprint(path)] for path in paths]
+    return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (-1, -1)  # reported when the image is read
+    return (stat.st_size, stat.st_mtime_ns)
 
 
 def _fill_once(

@@ -1,7 +1,5 @@
 """Images that are augmented and encoded again for every step, instead of cached features."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +10,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.split_encoder import EncoderFront, as_map
 
 
-class AugmentedImages:
+class AugmentedImages(CacheRows):
     """Features that a frozen encoder computes on every read, from randomly augmented pixels.
 
     The interface is that of a feature cache. Reads with ``views`` draw crops and color jitter
@@ -24,27 +22,15 @@ class AugmentedImages:
         encoder: A frozen encoder, or its frozen first stages.
     """
 
+    views = 2  # not flipped and flipped
+
     def __init__(self, pixels: CacheRows, encoder: Encoder | EncoderFront) -> None:
         self.pixels = pixels
         self.encoder = encoder
+        self.unreadable = pixels.unreadable
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    @property
-    def views(self) -> int:
-        """Number of views per image: 2, not flipped and flipped."""
-        return 2
-
-    @property
-    def unreadable(self) -> Mapping[int, str]:
-        """Reason for each image that cannot be read, by its row."""
-        return self.pixels.unreadable
-
-    @property
-    def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
-        return self.pixels.readable
 
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from captioning.errors import ConfigError
-from captioning.features.cache_keys import Precision
+from captioning.features.extraction import Precision
 from captioning.messages import check_minimum, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig

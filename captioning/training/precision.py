@@ -2,7 +2,7 @@
 
 import torch
 
-from captioning.features.cache_keys import Precision
+from captioning.features.extraction import Precision
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -1,7 +1,9 @@
 """Extraction of features: views, several processes, interruption, and grids."""
 
+import copy
 import errno
 import json
+import shutil
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -141,6 +143,29 @@ def test_extraction_interrupted_resumes(encoder, images, tmp_path, monkeypatch):
     left.clear()
     cached(encoder, images, tmp_path / "cut", on_progress=on_progress)
     assert left == []
+
+
+def test_features_directory_depends_on_everything(encoder, images, tmp_path):
+    image = tmp_path / "a.png"
+    shutil.copy(images[0], image)
+
+    def directory(encoder=encoder, paths=(image,), **settings):
+        config = ExtractionConfig(workers=0, **settings)
+        return cache_features(encoder, paths, tmp_path / "features", config).directory
+
+    torch.manual_seed(1)
+    config = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
+    others = [Encoder(config), Encoder(replace(config, name="timm:test_resnet.r160_in1k"))]
+    others += [copy.deepcopy(encoder)]
+    others[-1].preprocessing = replace(encoder.preprocessing, fit="crop")
+    found = [directory(), *map(directory, others), directory(paths=(image, image))]
+    changes = ({"grid": True}, {"hflip": True}, {"hflip": True, "crops": 2})
+    found += [directory(**change) for change in (*changes, {"precision": "bfloat16"})]
+    assert directory() == found[0]
+    shutil.copy(images[1], image)
+    found.append(directory())
+    assert len(set(found)) == len(found)
+    assert directory(paths=(tmp_path / "absent.png",)) not in found
 
 
 def test_training_config_crops_need_hflip():

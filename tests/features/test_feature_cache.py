@@ -1,8 +1,7 @@
-"""Cached rows on disk: resume, damage, keys, and joined caches."""
+"""Cached rows on disk: resume, damage, and joined caches."""
 
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,8 @@ import torch
 
 from captioning.errors import DataError
 from captioning.features.cache import FeatureCache, JoinedCaches
-from captioning.features.cache_keys import FeatureKey
 
 SHAPE = (5, 2, 3, 4)
-KEY = FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True)
 
 
 def rows(count):
@@ -89,33 +86,6 @@ def test_cache_file_is_a_memory_mapped_array(tmp_path):
     array = np.load(tmp_path / "features.npy", mmap_mode="r")
     assert (array.dtype, array.shape) == (np.float16, SHAPE)
     assert isinstance(FeatureCache(tmp_path, SHAPE).rows, np.memmap)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        FeatureKey("timm:y", "abc", {"size": 8}, grid=True, hflip=True),
-        FeatureKey("timm:x", "abd", {"size": 8}, grid=True, hflip=True),
-        FeatureKey("timm:x", "abc", {"size": 9}, grid=True, hflip=True),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=False, hflip=True),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=False),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True, precision="bfloat16"),
-        FeatureKey("timm:x", "abc", {"size": 8}, grid=True, hflip=True, crops=2),
-    ],
-)
-def test_feature_key_digest_depends_on_each_field(other):
-    assert other.digest([]) != KEY.digest([])
-
-
-def test_feature_key_digest_depends_on_the_images(tmp_path):
-    image = tmp_path / "a.jpg"
-    image.write_bytes(b"one")
-    before = KEY.digest([image])
-    assert KEY.digest([image]) == before
-    assert KEY.digest([image, image]) != before
-    image.write_bytes(b"three")
-    assert KEY.digest([image]) != before
-    assert KEY.digest([Path("absent.jpg")])  # reported when the image is read
 
 
 def test_cache_in_unusable_directory_is_refused(tmp_path):
