@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 from captioning.errors import ConfigError
@@ -43,6 +44,22 @@ def check_minimum(config: object, **minimums: int) -> None:
     for name, minimum in minimums.items():
         if (value := getattr(config, name)) < minimum:
             raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
+
+
+def check_ranges(config: object, interval: str, *names: str) -> None:
+    """Check that numbers of a config lie in an interval, such as ``[0, 1)`` or ``(0, inf)``.
+
+    Raises:
+        ConfigError: A number lies outside; a round bracket excludes the bound.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    first, last = interval[0] == "[", interval[-1] == "]"
+    bounds = f"{'at least' if first else 'above'} {low:.10g}"
+    bounds += f" and {'at most' if last else 'below'} {high:.10g}" if high < inf else ", and finite"
+    for name in names:
+        value = getattr(config, name)
+        if not (low < value < high or (first and value == low) or (last and value == high)):
+            raise ConfigError(f"{name} is {value}; it must be {bounds}.")
 
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

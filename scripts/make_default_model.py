@@ -37,7 +37,7 @@ from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
 from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
 from captioning.text.tokenizer import tokenize
-from captioning.training.fit_reranker import fit_reranker
+from captioning.training.search_choice import fit_reranker
 
 LIMITS = (
     "The model was trained on a few thousand photos, mostly of people and dogs outdoors. It "

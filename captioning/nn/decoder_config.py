@@ -1,10 +1,11 @@
 """Configuration of a decoder."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from captioning.errors import ConfigError
-from captioning.messages import suggest
+from captioning.messages import check_ranges, suggest
 from captioning.nn.cells import CELLS, CellName
 
 InjectionName = Literal[
@@ -18,9 +19,8 @@ CHOICES = {
     "core": get_args(CoreName),
     "readout": get_args(ReadoutName),
 }
-MAX_SIZE = 10**9
-"""Largest vector size. The product of two such sizes still fits into 64 bits."""
-MAX_LAYERS = 100
+SIZES = "[1, 1000000000]"
+"""Vector sizes. The product of two such sizes still fits into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ class DecoderConfig:
     """Use the word vectors as output weights too (Press & Wolf 2017)."""
 
     def __post_init__(self) -> None:
-        self._check_ranges()
+        check_ranges(self, SIZES, "embedding_size", "hidden_size", "attention_size")
+        check_ranges(self, "[1, 100]", "layers")
+        check_ranges(self, "[1, 2]", "embedding_layers")
+        check_ranges(self, "[0, 1)", "dropout", "recurrent_dropout")
         self._check_choices()
-        self._check_cell()
-        self._check_core()
-        self._check_factored()
-        self._check_readout()
+        for problem in self._conflicts():
+            raise ConfigError(problem)
 
     @property
     def uses_image(self) -> bool:
@@ -95,19 +96,6 @@ class DecoderConfig:
         """Whether the decoder attends to the grid of image features."""
         return self.core in ("attention", "top_down")
 
-    def _check_ranges(self) -> None:
-        check_sizes(
-            embedding_size=self.embedding_size,
-            hidden_size=self.hidden_size,
-            attention_size=self.attention_size,
-        )
-        for name, maximum in (("layers", MAX_LAYERS), ("embedding_layers", 2)):
-            if not 1 <= (value := getattr(self, name)) <= maximum:
-                raise ConfigError(f"{name} is {value}. Use 1 to {maximum}.")
-        for name in ("dropout", "recurrent_dropout"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name} is {value}. Use a number from 0 to below 1.")
-
     def _check_choices(self) -> None:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
@@ -116,44 +104,37 @@ class DecoderConfig:
                     f"{suggest(value, choices)}"
                 )
 
-    def _check_cell(self) -> None:
+    def _conflicts(self) -> Iterator[str]:
+        """Yield what is wrong with combinations of fields."""
         if self.cell == "gru" and self.recurrent_dropout:
             # A GRU copies its hidden state, so the scale 1 / (1 - p) would apply at every step.
-            raise ConfigError(
+            yield (
                 f"recurrent_dropout is {self.recurrent_dropout} with the cell gru: the scaled "
                 "hidden state would grow at every step. Use another cell or recurrent_dropout 0."
             )
-
-    def _check_core(self) -> None:
         if self.core != "stack" and not self.uses_image:
-            raise ConfigError(
+            yield (
                 f"the core {self.core} needs an image, but injection is none. Use another "
                 "injection or the core stack."
             )
         if self.core == "top_down" and self.layers > 1:
-            raise ConfigError(
+            yield (
                 f"the core top_down has two cells of its own, but layers is {self.layers}. Use "
                 "layers 1 or another core."
             )
-
-    def _check_factored(self) -> None:
-        if not self.factored:
-            return
-        if self.layers < 2 or self.uses_grid:
-            raise ConfigError(
+        if self.factored and (self.layers < 2 or self.uses_grid):
+            yield (
                 f"factored needs 2 or more layers and no attention, but layers is {self.layers} "
                 f"and core is {self.core}. Use layers 2 and the core stack."
             )
-        if not self.image_in_gates:
-            raise ConfigError(
+        if self.factored and not self.image_in_gates:
+            yield (
                 f"factored needs the injection recurrent or first_word, but injection is "
                 f"{self.injection}. For v concatenated with the last layer's input use recurrent: "
                 "W [h; v] = W_xh h + W_vh v."
             )
-
-    def _check_readout(self) -> None:
         if self.readout == "multimodal" and self.injection != "merge":
-            raise ConfigError(
+            yield (
                 f"the readout multimodal needs the injection merge, but injection is "
                 f"{self.injection}. Use merge or another readout."
             )
@@ -169,11 +150,4 @@ class DecoderSizes:
     """D, size of the image vector v and of each grid position."""
 
     def __post_init__(self) -> None:
-        check_sizes(**asdict(self))
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise a ConfigError if a vector size is below 1 or above ``MAX_SIZE``."""
-    for name, size in sizes.items():
-        if not 1 <= size <= MAX_SIZE:
-            raise ConfigError(f"{name} is {size}. Use 1 to {MAX_SIZE}.")
+        check_ranges(self, SIZES, "vocabulary_size", "feature_size")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from captioning.errors import ConfigError
 from captioning.features.extraction import Precision
-from captioning.messages import check_minimum, format_count
+from captioning.messages import check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import EncoderConfig
 
@@ -33,7 +33,9 @@ class SelfCriticalConfig:
     """Maximum number of words in a sampled caption (1 or more)."""
 
     def __post_init__(self) -> None:
-        _check_shares(self, "feature_dropout")
+        check_ranges(self, "[0, 1)", "feature_dropout")
+        check_ranges(self, "[0, inf)", "bleu_weight", "cross_entropy_weight")
+        check_ranges(self, "[1, inf)", "max_length")
         if self.samples < 1 or (self.samples == 1 and self.baseline == "leave_one_out"):
             raise ConfigError(
                 f"samples is {self.samples}. It must be at least 2, or 1 with baseline greedy."
@@ -42,8 +44,6 @@ class SelfCriticalConfig:
             raise ConfigError(
                 f"baseline is {self.baseline!r}. It must be 'leave_one_out' or 'greedy'."
             )
-        _check_not_negative(self, "bleu_weight", "cross_entropy_weight")
-        check_minimum(self, max_length=1)
 
 
 @dataclass(frozen=True)
@@ -119,20 +119,21 @@ class TrainingConfig:
     one."""
 
     def __post_init__(self) -> None:
-        for name in (
+        check_ranges(
+            self,
+            "(0, inf)",
             *("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every"),
             "encoder_lr_scale",
-        ):
-            if not 0 < (value := getattr(self, name)) < math.inf:
-                raise ConfigError(f"{name} is {value}. It must be above 0 and finite.")
-        _check_not_negative(
+        )
+        check_ranges(
             self,
+            "[0, inf)",
             *("warmup_steps", "weight_decay", "patience", "fine_tune_stages", "cached_crops"),
             *("doubly_stochastic_weight", "reconstruction_weight", "clip_norm"),
         )
-        _check_shares(self, "label_smoothing", "ema_decay", "word_dropout", "scheduled_sampling")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed is {self.seed}. It must be at least 0 and below 2**32.")
+        shares = ("label_smoothing", "ema_decay", "word_dropout", "scheduled_sampling")
+        check_ranges(self, "[0, 1)", *shares)
+        check_ranges(self, f"[0, {2**32})", "seed")
         if self.cached_crops and not self.hflip:
             raise ConfigError(
                 "cached_crops flips every second crop, and hflip is off. Turn hflip on, or set "
@@ -215,7 +216,8 @@ class RunConfig:
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
 
     def __post_init__(self) -> None:
-        check_minimum(self, min_count=1, search_images=0, rerank_ngrams=0, workers=0)
+        check_ranges(self, "[1, inf)", "min_count")
+        check_ranges(self, "[0, inf)", "search_images", "rerank_ngrams", "workers")
         for name in ("output", "init_from", "text_data", "cache"):
             if isinstance(path := getattr(self, name), str):  # as notebooks pass them
                 object.__setattr__(self, name, Path(path))
@@ -250,15 +252,3 @@ class RunConfig:
                 "the objective self_critical rewards captions of images, and text_data has no "
                 "images. Remove text_data."
             )
-
-
-def _check_not_negative(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= (value := getattr(config, name)) < math.inf:
-            raise ConfigError(f"{name} is {value}. It must be 0 or more, and finite.")
-
-
-def _check_shares(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= (value := getattr(config, name)) < 1:
-            raise ConfigError(f"{name} is {value}. It must be at least 0 and below 1.")

@@ -187,17 +187,9 @@ class _Run:
         return {SCORE_NAMES[name]: value for name, value in scores.values.items()}
 
     def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
-        values = {
-            "epoch": summary.epoch,
-            "loss": summary.loss,
-            "perplexity": summary.perplexity,
-            "learning_rate": summary.learning_rate,
-            "gradient_norm": summary.gradient_norm,
-            "captions_per_second": summary.captions_per_second,
-            "seconds": self._seconds,
-        }
-        if summary.reward is not None:
-            values["reward"] = summary.reward
+        known = {name: value for name, value in vars(summary).items() if value is not None}
+        values = {**known, "seconds": self._seconds}
+        del values["step"]
         log.write(summary.step, "train", values)
         log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
 

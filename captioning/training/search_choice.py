@@ -1,17 +1,23 @@
-"""Choice of the model's search after the last epoch."""
+"""Choice of the model's search and fit of its n-gram reranker, after the last epoch."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+import torch
+
+from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.errors import DataError
 from captioning.evaluation.search_sweep import select_search
+from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
 from captioning.nn.device import resolve_device
 from captioning.nn.split_encoder import split_encoder
+from captioning.reranking.ngram import NgramReranker
+from captioning.text.vocabulary import Vocabulary
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
-from captioning.training.fit_reranker import fit_reranker
 from captioning.training.prepare import Prepared
 
 
@@ -39,7 +45,18 @@ def choose_search(
     images = f"{config.validation_split}, {format_count(count, 'image')}"
     callback.on_message(f"Choosing the search ({images}).")
     if config.rerank_ngrams:
-        checkpoint = _fit_reranker(checkpoint, cached_model, config, prepared, callback)
+        images_read = format_count(len(prepared.train.readable), "image")
+        callback.on_message(f"Learning n-grams for reranking ({images_read}).")
+        reranker = fit_reranker(
+            cached_model,
+            prepared.train.cache,
+            prepared.words,
+            checkpoint.vocabulary,
+            max_ngrams=config.rerank_ngrams,
+        )
+        if reranker is not None:
+            callback.on_message(f"Learned {format_count(len(reranker), 'n-gram')}.")
+        checkpoint = replace(checkpoint, reranker=reranker)
     rows = [readable[i * len(readable) // count] for i in range(count)]  # evenly spaced
     chosen = select_search(
         checkpoint,
@@ -52,22 +69,43 @@ def choose_search(
     save_checkpoint(chosen, model)
 
 
-def _fit_reranker(
-    checkpoint: Checkpoint,
+@torch.inference_mode()
+def fit_reranker(
     cached_model: CachedModel,
-    config: RunConfig,
-    prepared: Prepared,
-    callback: TrainingCallback,
-) -> Checkpoint:
-    images = format_count(len(prepared.train.readable), "image")
-    callback.on_message(f"Learning n-grams for reranking ({images}).")
-    reranker = fit_reranker(
-        cached_model,
-        prepared.train.cache,
-        prepared.words,
-        checkpoint.vocabulary,
-        max_ngrams=config.rerank_ngrams,
+    cache: CacheRows,
+    captions: Sequence[Sequence[Sequence[str]]],
+    vocabulary: Vocabulary,
+    *,
+    max_ngrams: int,
+    batch_size: int = 64,
+) -> NgramReranker | None:
+    """Fit n-gram reranking to the training images, without augmentation.
+
+    Args:
+        cached_model: The trained model; its encoder computes the vectors.
+        cache: Features of the images.
+        captions: Reference captions of each image, as words. Rows after the end of the cache have
+            no image and are not used.
+        vocabulary: Vocabulary of the decoder.
+        max_ngrams: Number of n-grams to keep.
+        batch_size: Images per batch.
+
+    Returns:
+        The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
+        does not use the image.
+    """
+    rows = [row for row in cache.readable if any(captions[row])]
+    if not rows or cached_model.decoder.config.injection == "none":
+        return None
+    vectors = torch.cat(
+        [
+            cached_model.encode(cache, batch).vector.cpu()
+            for batch in torch.tensor(rows).split(batch_size)
+        ]
     )
-    if reranker is not None:
-        callback.on_message(f"Learned {format_count(len(reranker), 'n-gram')}.")
-    return replace(checkpoint, reranker=reranker)
+    try:
+        return NgramReranker.fit(
+            vectors, [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
+        )
+    except DataError:  # a finished training run does not fail because of its reranker
+        return None
