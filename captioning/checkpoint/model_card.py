@@ -1,7 +1,10 @@
 """The model card: the README of a model directory."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
+
 from captioning.checkpoint.checkpoint import Checkpoint
-from captioning.checkpoint.model_info import ModelInfo, TrainingInfo
+from captioning.checkpoint.model_info import TrainingInfo
 from captioning.decoding import search_to_json
 
 
@@ -9,6 +12,8 @@ def write_card(checkpoint: Checkpoint) -> str:
     """Return the model card, in the Markdown that model hubs read."""
     info = checkpoint.info
     search = search_to_json(checkpoint.search)
+    signature = {"signature": info.signature} if info.scores and info.signature else {}
+    scores = {**info.scores, **signature}
     return "\n".join(
         [
             "---",
@@ -28,12 +33,9 @@ def write_card(checkpoint: Checkpoint) -> str:
             'print(captioner.caption("photo.jpg").text)',
             "```",
             "",
-            *_training(info.training),
-            "## Search",
-            "",
-            *(f"- {name}: {value}" for name, value in search.items() if value != []),
-            "",
-            *_scores(info),
+            *_section("Training", _describe_training(info.training)),
+            *_section("Search", {name: value for name, value in search.items() if value != []}),
+            *_section("Scores", scores),
             "## Limits",
             "",
             "\n\n".join(info.limits),
@@ -58,28 +60,13 @@ def _architecture(checkpoint: Checkpoint) -> str:
     )
 
 
-def _training(training: TrainingInfo | None) -> list[str]:
-    if training is None:
-        return []
-    return [
-        "## Training",
-        "",
-        f"- data: {training.data}",
-        f"- epochs: {training.epochs}",
-        f"- seed: {training.seed}",
-        f"- torch: {training.torch}",
-        *(f"- run {number}: {run}" for number, run in enumerate(training.runs, 1)),
-        "",
-    ]
+def _section(title: str, facts: Mapping[str, object]) -> list[str]:
+    """Return the lines of a section; none if there are no facts."""
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    return [f"## {title}", "", *lines, ""] if lines else []
 
 
-def _scores(info: ModelInfo) -> list[str]:
-    if not info.scores:
-        return []
-    return [
-        "## Scores",
-        "",
-        *(f"- {name}: {value}" for name, value in info.scores.items()),
-        *([f"- signature: {info.signature}"] if info.signature else []),
-        "",
-    ]
+def _describe_training(training: TrainingInfo | None) -> dict[str, object]:
+    facts = asdict(training) if training else {"runs": ()}
+    runs = {f"run {number}": run for number, run in enumerate(facts.pop("runs"), 1)}
+    return {**facts, **runs}

@@ -91,11 +91,11 @@ def cache_features(
     weights = weights_hash(encoder)
 
     def own_directory(config: ExtractionConfig) -> Path:
-        key = [encoder.config.name, weights, asdict(encoder.preprocessing)]
-        key += [config.grid, config.hflip]
+        key: list[object] = [_VERSION, encoder.config.name, weights]
+        key += [asdict(encoder.preprocessing), config.grid, config.hflip]
         key += [] if config.precision == "float32" else [config.precision]
         key += [f"{config.crops} crops"] if config.crops else []
-        return directory / _digest([_VERSION, *key], paths)
+        return directory / _digest(key, paths)
 
     positions = encoder.positions if config.grid else 1
     shape = (len(paths), config.views, positions, encoder.feature_size)
