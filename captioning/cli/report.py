@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioning.metrics import DocumentFrequency, Scores, measure_diversity, score_shuffled
-from captioning.metrics.ngrams import ImageId
+from captioning.text.ngrams import ImageId
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from captioning.metrics.ngrams import ORDER, NgramCounts
+from captioning.text.ngrams import ORDER, NgramCounts
 
 _NUMERATOR_EPSILON, _DENOMINATOR_EPSILON = 1e-15, 1e-9  # added to each precision
 

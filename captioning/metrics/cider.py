@@ -20,14 +20,14 @@ from jaxtyping import Float, Int
 from captioning.errors import ScoreError
 from captioning.json_data import parse_json
 from captioning.messages import format_count
-from captioning.metrics.ngrams import (
+from captioning.short_repr import ShortRepr
+from captioning.text.ngrams import (
     ORDER,
     ImageId,
     NgramCounts,
     count_ngrams,
     split_at_spaces,
 )
-from captioning.short_repr import ShortRepr
 from captioning.text.tokenizer import tokenize
 
 SIGMA = 6.0

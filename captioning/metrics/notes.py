@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from captioning.messages import format_count
-from captioning.metrics.ngrams import ORDER, ImageId
+from captioning.text.ngrams import ORDER, ImageId
 
 _MIN_EQUAL, _MIN_COPIES = 3, 2  # images; with fewer, equal captions are no sign of a mistake
 _SPECIAL_TOKEN = re.compile(

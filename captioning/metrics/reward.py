@@ -12,7 +12,7 @@ from jaxtyping import Float
 from captioning.errors import ScoreError
 from captioning.messages import format_count
 from captioning.metrics.cider import SIGMA
-from captioning.metrics.ngrams import ORDER, ImageId
+from captioning.text.ngrams import ORDER, ImageId
 
 Caption = Sequence[Hashable]
 _Ngram = tuple[Hashable, ...]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from captioning.errors import ScoreError
 from captioning.messages import format_count
-from captioning.metrics.ngrams import ImageId
+from captioning.text.ngrams import ImageId
 
 Candidates = Mapping[ImageId, str | Sequence[Any] | Mapping[str, Any]] | pd.Series
 """A caption for each image id. As in pycocoevalcap, it may be a list of that one caption, and

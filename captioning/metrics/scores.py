@@ -13,7 +13,6 @@ from captioning.errors import ScoreError
 from captioning.metrics.bleu import BleuCounts, compute_bleu, count_bleu
 from captioning.metrics.cider import DocumentFrequency, compute_cider_d
 from captioning.metrics.java import check_java, compute_java_scores
-from captioning.metrics.ngrams import ImageId, count_ngrams, split_at_spaces
 from captioning.metrics.notes import find_notes
 from captioning.metrics.resampling import BLEU_COLUMNS, Interval, draw_weights, resample_scores
 from captioning.metrics.rouge import compute_rouge_l
@@ -26,6 +25,7 @@ from captioning.metrics.score_inputs import (
     normalize_references,
     select_common,
 )
+from captioning.text.ngrams import ImageId, count_ngrams, split_at_spaces
 from captioning.text.tokenizer import tokenize_lines
 
 SCORE_NAMES = {

@@ -20,9 +20,9 @@ from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.messages import check_minimum, format_count
-from captioning.metrics.ngrams import split_at_spaces
 from captioning.metrics.reward import CiderReward
 from captioning.nn.encoder import Encoder
+from captioning.text.ngrams import split_at_spaces
 from captioning.text.tokenizer import tokenize
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from captioning.errors import DataError
 from captioning.messages import format_count
-from captioning.metrics.ngrams import ORDER
 from captioning.reranking.ngram_targets import NO_WORD, build_targets, select_largest
+from captioning.text.ngrams import ORDER
 from captioning.text.vocabulary import Vocabulary
 
 DEFAULT_NGRAMS = 6000

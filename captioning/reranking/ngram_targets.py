@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.metrics.ngrams import ORDER, count_ngrams
+from captioning.text.ngrams import ORDER, count_ngrams
 from captioning.text.vocabulary import SPECIALS, Vocabulary
 
 NO_WORD = 0

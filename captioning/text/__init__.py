@@ -1,1 +1,1 @@
-"""Vocabulary and PTB tokenizer."""
+"""Vocabulary, PTB tokenizer, and n-gram counts."""

@@ -14,12 +14,12 @@ from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.search import search
 from captioning.metrics.bleu import compute_bleu, count_bleu
-from captioning.metrics.ngrams import count_ngrams
 from captioning.metrics.reward import CiderReward
 from captioning.nn.decoder import Decoder
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
+from captioning.text.ngrams import count_ngrams
 from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
 from captioning.training.config import SelfCriticalConfig
 
