@@ -113,7 +113,7 @@ def test_resume_with_damaged_state_is_refused(finished):
 
 def test_resume_without_the_model_is_refused(finished):
     (finished.output / "model").rename(finished.output / "mine")
-    with pytest.raises(TrainingError, match="model does not exist"):
+    with pytest.raises(TrainingError, match=r"model' does not exist"):
         train(finished)
 
 
