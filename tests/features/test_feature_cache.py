@@ -90,7 +90,7 @@ def test_cache_file_is_a_memory_mapped_array(tmp_path):
 
 def test_cache_in_unusable_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Use another cache directory"):
+    with pytest.raises(DataError, match="Use another cache"):
         FeatureCache(tmp_path / "file", SHAPE)
 
 

@@ -106,7 +106,7 @@ def test_patience_stops_a_run_that_does_not_improve(tmp_path):
     messages = []
     run = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9)
     model = train(run, TrainingCallback(messages.append)).model_dir
-    assert "Stopping: no better CIDEr for 2 epochs." in messages
+    assert "Stopping early: no better CIDEr for 2 epochs." in messages
     assert len(read_log(model)) == 2 * 3
 
 
@@ -206,7 +206,7 @@ def test_run_config_accepts_strings_as_paths(monkeypatch):
     [
         ({"init_from": "nowhere"}, {}, CheckpointError, "nowhere"),
         ({"device": "cuda:77"}, {}, ConfigError, "device 'cuda:77' is not available"),
-        ({"validation_split": "train"}, {}, DataError, "32 images in both train and train"),
+        ({"validation_split": "train"}, {}, DataError, "train and train share 32 images"),
         ({}, {"doubly_stochastic_weight": 1.0}, ConfigError, "needs attention"),
     ],
 )
