@@ -24,7 +24,8 @@ IMAGE_NAMES = (
     *("a b.jpg", "日本.png", "x#1.webp", "50%25.jpg", "-o.jpg", "=1.jpg", "'q'.gif", "@.bmp"),
     *("new\nline.jpg", "sub/deep/c.tif"),
 )
-EXTRA_PACKAGES = {"2.21": ["pyarrow<21"]}  # later ones lack a class that it uses
+EXTRA_PACKAGES = {"2.21": ["pyarrow<21", "pandas<3"], "3.3": ["pandas<3"]}
+"""Packages whose later versions do not work with a version of `datasets`."""
 LOAD = """
 import json, sys
 from datasets import Image, load_dataset

@@ -184,9 +184,14 @@ class Journal:
         """Store a result under the present name and times of its image."""
         if result is not None and (content.stamp or old != image):
             self.put([JournalEntry(image, content, result)])
-            if old != image and not is_present(os.path.join(self.path.parent, old)):  # noqa: PTH118
+            if old != image and self._is_moved(old, image):
                 self._write("DELETE FROM results WHERE image = ?", [(os.fsencode(old),)])
         return result
+
+    def _is_moved(self, old: str, image: str) -> bool:
+        """Return whether an image was moved, or lies at another path from a moved journal."""
+        old, image = (os.path.join(self.path.parent, name) for name in (old, image))  # noqa: PTH118
+        return not is_present(old) or os.path.realpath(old) == os.path.realpath(image)
 
     def put(self, entries: Iterable[JournalEntry]) -> None:
         """Store results in one transaction; those without a caption are left out.

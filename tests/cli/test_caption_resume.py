@@ -154,6 +154,18 @@ def test_images_are_recognized_by_content(caption, photos, tmp_path, decoded, mo
     assert sorted(row["text"] for row in read_rows(output)) == sorted(texts)
 
 
+def test_moved_output_finds_its_images(caption, photos, tmp_path, decoded):
+    folder = photos[0].parent
+    assert caption(folder, "-o", tmp_path / "rows.jsonl").code == 0
+    decoded.clear()
+    for place, previous in ((tmp_path / "new", tmp_path), (tmp_path, tmp_path / "new")):
+        place.mkdir(exist_ok=True)
+        for name in ("rows.jsonl", ".rows.jsonl.journal"):
+            (previous / name).rename(place / name)
+        ran = caption(folder, "-o", place / "rows.jsonl")
+        assert (ran.code, ran.err, decoded) == (0, "", [])
+
+
 def test_changed_image_with_restored_time_is_captioned(caption, photos, tmp_path, decoded):
     output = tmp_path / "rows.jsonl"
     assert caption(*photos, "-o", output).code == 0
