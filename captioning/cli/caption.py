@@ -22,7 +22,7 @@ from captioning.bulk.rows import RelativeNames
 from captioning.bulk.thumbnails import THUMBNAIL_SIZE, ThumbnailFolder
 from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.registry import check_caption_count, open_writer
-from captioning.cli.caption_config import CaptionConfig, check_config
+from captioning.cli.caption_config import CaptionConfig, check_config, describe_unused_flags
 from captioning.cli.caption_inputs import find_images_of, require_images
 from captioning.cli.caption_report import RunReport, print_plan, show_progress
 from captioning.cli.consensus import add_consensus
@@ -94,12 +94,15 @@ def _load_model(
     config: CaptionConfig, console: Console
 ) -> "tuple[Captioner, ImageLoader, SearchMethod]":
     """Load the model, and check the search before any work begins."""
+    from captioning.decoding import Sampling
     from captioning.images.loader import ImageLoader
     from captioning.inference.captioner import Captioner
 
     captioner = Captioner.from_pretrained(config.model, device=config.device, seed=config.seed)
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
+    for sentence in describe_unused_flags(config, samples=isinstance(search, Sampling)):
+        console.print(sentence)
     captioner = add_consensus(captioner, config.consensus, config.workers, console)
     captioner.check_search(search)  # again: consensus reranking needs several captions per image
     batch_size = config.batch_size

@@ -142,6 +142,30 @@ def _is_same_file(name: str, output: Path) -> bool:
     return False
 
 
+def describe_unused_flags(config: CaptionConfig, *, samples: bool) -> list[str]:
+    """Return a sentence for each flag that has no effect together with the others.
+
+    Args:
+        config: The flags.
+        samples: Whether the search is random.
+    """
+    default = CaptionConfig()
+    to_stdout = config.output is None and not config.per_image
+    unused = {
+        "--seed": (config.seed != default.seed and not samples, "without --search sampling"),
+        "--time-limit": (
+            config.time_limit != default.time_limit and not config.workers,
+            "with --workers 0",
+        ),
+        "--overwrite": (config.overwrite and to_stdout, "on standard output"),
+    }
+    return [
+        f"{flag} has no effect {reason}."
+        for flag, (is_unused, reason) in unused.items()
+        if is_unused
+    ]
+
+
 def _check_order(config: CaptionConfig) -> None:
     """Refuse a command whose images were read as the values of a flag before them."""
     given = config.search.given()

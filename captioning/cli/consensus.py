@@ -40,6 +40,8 @@ def add_consensus(
         console: Receives progress, and the number of images that cannot be read.
     """
     if not flags.consensus_data:
+        if flags.cache != ConsensusFlags().cache:
+            console.print("--cache has no effect without --consensus-data.")
         return captioner
     with progress_bar(console, unit="images/s") as progress:
         task = progress.add_task("extracting features", total=None)

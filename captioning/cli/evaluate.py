@@ -103,6 +103,8 @@ def run(config: EvaluateConfig) -> int:
     check_writable(output)
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
+    if search.captions_per_image > 1:
+        console.print("Only the best caption of each image is scored and written.")
     captioner = add_consensus(captioner, config.consensus, config.workers, console)
     with progress_bar(console, unit="images/s") as progress:
         task = progress.add_task("captioning", total=None)

@@ -97,7 +97,7 @@ def test_resume_with_another_search_is_refused(caption, photos, tmp_path):
     before = output.read_bytes()
     ran = caption(photos[0], "-o", output, "--width", "1")
     assert ran.code == 2
-    assert re.search(r"settings differ: search\.width was \d and is now 1\. Give the same", ran.err)
+    assert re.search(r"settings differ: --width was \d and is now 1\. Give the same", ran.err)
     assert output.read_bytes() == before
     assert caption(photos[0], "-o", output, "--width", "1", "--overwrite").code == 0
 

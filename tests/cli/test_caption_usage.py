@@ -12,6 +12,23 @@ import pytest
 from caption_runs import parse_rows, run_command
 
 
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        (["--seed", "1"], "--seed has no effect without --search sampling."),
+        (["--seed", "1", "--search", "sampling"], ""),
+        (["--time-limit", "5"], "--time-limit has no effect with --workers 0."),
+        (["--overwrite"], "--overwrite has no effect on standard output."),
+        (["--cache", "x"], "--cache has no effect without --consensus-data."),
+        ([], ""),
+    ],
+)
+def test_flag_without_effect_is_reported(flags, note, caption, photos):
+    ran = caption(photos[0], *flags)
+    assert ran.code == 0
+    assert ran.err.rstrip() == note
+
+
 def test_caption_folder_prints_one_json_line_per_image(caption, photos):
     ran = caption(photos[0].parent)
     assert ran.code == 0
