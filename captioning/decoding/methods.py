@@ -53,14 +53,16 @@ class SearchMethod(ShortRepr):
         for name in ("forbidden_words", "required_words"):
             words = getattr(self, name)
             if not isinstance(words, tuple) or not all(isinstance(w, str) and w for w in words):
-                raise ConfigError(f"{name} is {words!r}; it must be a tuple such as ('dog',).")
+                raise ConfigError(f"{name} is {words!r:.80}; it must be a tuple such as ('dog',).")
         required = set(self.required_words)
         if both := sorted(required.intersection(self.forbidden_words)):
             raise ConfigError(
-                f"{', '.join(both)}: both required and forbidden. Remove them from one list."
+                f"{', '.join(both):.200}: both required and forbidden. Remove them from one list."
             )
         if len(required) < len(self.required_words):
-            raise ConfigError(f"required_words repeats a word: {', '.join(self.required_words)}.")
+            raise ConfigError(
+                f"required_words repeats a word: {', '.join(self.required_words):.200}."
+            )
         if len(required) > self.max_length:
             raise ConfigError(
                 f"{len(required)} words are required, but max_length is {self.max_length}. "
