@@ -21,10 +21,8 @@ gives both sentences of a pair the same score.
 """
 
 import argparse
-import io
 import json
 import random
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -37,10 +35,10 @@ from statistics import mean, stdev
 import numpy as np
 import torch
 from nltk.tokenize import TweetTokenizer
+from rated_tweets import MIN_RATING, RatedText, Split, read_sentences, select_rated, split_tweets
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from captioning.errors import DataError
 from captioning.lecture.classifier import SequenceClassifier, pack
 from captioning.nn.cells import CELLS
 from captioning.text.vocabulary import Vocabulary
@@ -54,9 +52,6 @@ PAIRS = [
         ("bad", "terrible", "awful", "boring", "poor"),
     )
 ]
-FOLDS = 5
-MIN_RATING = 0.5
-"""Smallest absolute rating of a tweet in the validation and test sets."""
 TRAINING_SETS = {"tweets": (12, 64), "all": (5, 128)}
 """Epochs and batch size by training set."""
 split_words = TweetTokenizer(preserve_case=False, reduce_len=True).tokenize
@@ -64,28 +59,6 @@ Example = tuple[list[int], float]
 """Word ids, and the probability of the positive class."""
 ScoreFunction = Callable[[Sequence[str]], Sequence[float]]
 """Returns one score per text; above 0 is positive."""
-
-
-@dataclass(frozen=True)
-class RatedText:
-    """A text and the mean of its ratings, from -4 to 4."""
-
-    text: str
-    rating: float
-
-    @property
-    def probability(self) -> float:
-        """The training target: probability of the positive class."""
-        return 1 / (1 + np.exp(-2 * self.rating))
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training, validation and test set."""
-
-    train: list[RatedText]
-    validation: list[RatedText]
-    test: list[RatedText]
 
 
 @dataclass(frozen=True)
@@ -150,66 +123,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--epochs", type=int, help="Epochs (default: 12, or 5 with --train-on all).")
     add("--json", type=Path, help="Write all results to this file.")
     return parser.parse_args()
-
-
-def read_sentences(source: Path) -> dict[str, list[RatedText]]:
-    """Return the rated sentences by kind, from the archive inside the source distribution.
-
-    Raises:
-        DataError: The file is not the source distribution of vaderSentiment 3.3.2.
-    """
-    sentences = {}
-    try:
-        with tarfile.open(source) as outer:
-            name = next(n for n in outer.getnames() if n.endswith("/hutto_ICWSM_2014.tar.gz"))
-            with tarfile.open(fileobj=io.BytesIO(read_member(outer, name))) as inner:
-                for name in inner.getnames():
-                    if name.endswith("_GroundTruth.txt"):
-                        lines = read_member(inner, name).decode("utf-8").splitlines()
-                        sentences[Path(name).name.removesuffix("_GroundTruth.txt")] = [
-                            RatedText(text, float(rating))
-                            for _, rating, text in (line.split("\t", 2) for line in lines)
-                        ]
-    except (OSError, tarfile.TarError, StopIteration, ValueError) as error:
-        raise DataError(
-            f"cannot read '{source}' as the source distribution of vaderSentiment: {error!r}. "
-            "Download it: pip download --no-deps --no-binary :all: vaderSentiment"
-        ) from error
-    if "tweets" not in sentences:
-        raise DataError(f"'{source}' has no tweets, only {list(sentences)}. Use version 3.3.2.")
-    return sentences
-
-
-def read_member(archive: tarfile.TarFile, name: str) -> bytes:
-    """Return the content of a file in an archive."""
-    file = archive.extractfile(name)
-    assert file is not None
-    return file.read()
-
-
-def select_rated(texts: Sequence[RatedText]) -> list[RatedText]:
-    """Return the texts that are clearly positive or negative."""
-    return [text for text in texts if abs(text.rating) >= MIN_RATING]
-
-
-def split_tweets(sentences: dict[str, list[RatedText]], seed: int, *, add_others: bool) -> Split:
-    """Return the split of one seed.
-
-    Args:
-        sentences: Rated sentences by kind.
-        seed: Number of the fold, over all shuffles.
-        add_others: Add all sentences that are not tweets to the training set.
-    """
-    shuffle, fold = divmod(seed, FOLDS)
-    tweets = random.Random(shuffle).sample(sentences["tweets"], len(sentences["tweets"]))
-    folds = [tweets[first::FOLDS] for first in range(FOLDS)]
-    test = folds.pop(fold)
-    rest = [tweet for tweets in folds for tweet in tweets]
-    validation_size = len(tweets) // 10
-    train = rest[validation_size:]
-    if add_others:
-        train += [text for kind, texts in sentences.items() if kind != "tweets" for text in texts]
-    return Split(train, select_rated(rest[:validation_size]), select_rated(test))
 
 
 def predict_positive(_split: Split, _rng: random.Random) -> tuple[ScoreFunction, int]:

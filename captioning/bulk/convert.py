@@ -28,7 +28,7 @@ def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: 
         raise ConfigError(f"-o {output} is also an input. Give another -o.")
     refuse_non_output(output)
     if output.is_file() and not overwrite:
-        raise ConfigError(f"{output} exists. Give --overwrite to replace it, or another -o.")
+        raise ConfigError(f"'{output}' exists. Give --overwrite to replace it, or another -o.")
 
 
 @dataclass

@@ -76,7 +76,7 @@ class Journal:
         self.path = path
         self.resumed = path.exists() and not restart
         if path.exists() and not path.is_file():
-            raise OutputError(f"{path} is not a file; it must be a journal. Give another -o.")
+            raise OutputError(f"'{path}' is not a file; it must be a journal. Give another -o.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
@@ -111,7 +111,7 @@ class Journal:
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION_ID}; {_TABLES} COMMIT;"
             )
         elif application_id != _APPLICATION_ID:
-            raise OutputError(f"{self.path} is a database of another program. Give another -o.")
+            raise OutputError(f"'{self.path}' is a database of another program. Give another -o.")
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         metadata = self.metadata()
@@ -238,7 +238,7 @@ class Journal:
         if "locked" in reason:
             message = f"another run is using '{self.path}'. Wait for its end, or give another -o."
         elif any(text in reason for text in _DAMAGE_MESSAGES):
-            message = f"{self.path} is damaged or not a journal ({reason}). {_START_AGAIN}"
+            message = f"'{self.path}' is damaged or not a journal ({reason}). {_START_AGAIN}"
         elif "unable to open" in reason or not isinstance(error, sqlite3.Error):
             message = f"cannot create the journal '{self.path}': {reason}. Give another -o."
         else:
@@ -271,7 +271,7 @@ def _parse_metadata(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, An
     try:
         return {name: json.loads(value) for name, value in rows}
     except (ValueError, TypeError) as error:
-        raise OutputError(f"{path} is damaged ({error}). {_START_AGAIN}") from error
+        raise OutputError(f"'{path}' is damaged ({error}). {_START_AGAIN}") from error
 
 
 def _encode_result(result: CaptionResult) -> str:

@@ -69,7 +69,9 @@ def check_output_file(output: Path, *, overwrite: bool) -> None:
         check_writable(path)
     refuse_non_output(output)
     if output.exists() and not overwrite and not journal.exists():
-        reason = f"{output} exists, but the journal of its run does not, so the run cannot resume."
+        reason = (
+            f"'{output}' exists, but the journal of its run does not, so the run cannot resume."
+        )
         advice = f"If the output was copied, copy {journal.name} too."
         raise ConfigError(f"{reason} {advice} {REPLACE_ADVICE}")
 

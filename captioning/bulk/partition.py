@@ -75,7 +75,7 @@ def merge_partitions(files: Sequence[PartitionFile], names: RelativeNames) -> It
                 ended = True
             elif ended:
                 raise OutputError(
-                    f"{path} has more rows than the other partitions, so one of these is "
+                    f"'{path}' has more rows than the other partitions, so one of these is "
                     "incomplete. Run its command again."
                 )
             else:
@@ -89,7 +89,7 @@ def _read_partition(file: PartitionFile, names: RelativeNames) -> Iterator[Capti
         count += 1
     if count != file.rows:
         raise OutputError(
-            f"{file.path} has {format_count(count, 'row')}, but its run had "
+            f"'{file.path}' has {format_count(count, 'row')}, but its run had "
             f"{format_count(file.rows, 'image')}. Copy {failed_path(file.path).name} too if it "
             "exists, or run the command of the partition again."
         )

@@ -74,6 +74,6 @@ def open_journal(
     known = journal.metadata().get("outputs")
     if known and output.exists() and digest_output(output) not in known:
         journal.close()
-        reason = f"{output} has been changed since the last run."
+        reason = f"'{output}' has been changed since the last run."
         raise ConfigError(f"{reason} Save it under another name, or: {REPLACE_ADVICE}")
     return journal

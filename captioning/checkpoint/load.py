@@ -81,7 +81,7 @@ def _check_directory(directory: Path) -> None:
         inner = directory / "model"  # of a training run
         is_run = os.path.isfile(inner / CONFIG_FILE)  # noqa: PTH113
         raise CheckpointError(
-            f"{directory} is not a model directory, or is not complete: it has no {CONFIG_FILE}. "
+            f"'{directory}' is not a model directory, or is not complete: it has no {CONFIG_FILE}. "
             f"{f'Did you mean {inner}?' if is_run else 'Copy the model again.'}"
         )
 

@@ -112,7 +112,7 @@ def _refuse_foreign(directory: Path) -> None:
     if not directory.exists():
         return
     if not directory.is_dir():
-        raise OutputError(f"{directory} is a file and is not replaced. Give a directory.")
+        raise OutputError(f"'{directory}' is a file and is not replaced. Give a directory.")
     names = {path.name for path in directory.iterdir()} - _IGNORED_FILES
     if foreign := sorted(names - MODEL_FILES):
         raise OutputError(

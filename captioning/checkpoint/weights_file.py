@@ -125,4 +125,4 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, StoredTensor]:
 
 
 def _damaged(path: Path, reason: object) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged or cut: {shorten(reason)}. Copy the model again.")
+    return CheckpointError(f"'{path}' is damaged or cut: {shorten(reason)}. Copy the model again.")

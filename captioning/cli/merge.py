@@ -98,7 +98,7 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
         problem = ""
         if partition.count != len(paths):
             problem = (
-                f"{path} is partition {partition}, but {format_count(len(paths), 'file')} given"
+                f"'{path}' is partition {partition}, but {format_count(len(paths), 'file')} given"
             )
         elif partition.number in found:
             other = found[partition.number].path
@@ -120,22 +120,22 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
 def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
     """Return which partition a file is, and the metadata of its run."""
     if not path.exists():
-        raise ConfigError(f"{path} does not exist. Check the path.")
+        raise ConfigError(f"'{path}' does not exist. Check the path.")
     metadata = read_metadata(journal_path(path))
     partition = metadata.get("settings", {}).get("partition")
     if not partition:
         journal = journal_path(path).name
         raise ConfigError(
-            f"{path} is not a partition: it has no journal of `captioning caption --partition`. If "
-            f"it was copied, copy {journal} too. Otherwise, check the path."
+            f"'{path}' is not a partition: it has no journal of `captioning caption --partition`. "
+            f"If it was copied, copy {journal} too. Otherwise, check the path."
         )
     with path.open("rb") as file:
         start = file.read(1)
     if start not in (b"", b"{"):  # a partition without images is empty
         raise ConfigError(
-            f"{path} does not hold JSON lines. Run the command of each partition again with an -o "
-            "that ends in .jsonl; `captioning merge` can write other formats."
+            f"'{path}' does not hold JSON lines. Run the command of each partition again with an "
+            "-o that ends in .jsonl; `captioning merge` can write other formats."
         )
     if metadata.get("finished") is None:
-        raise OutputError(f"{path} is not complete. Run its command again to resume it.")
+        raise OutputError(f"'{path}' is not complete. Run its command again to resume it.")
     return Partition.parse(str(partition)), metadata

@@ -101,7 +101,7 @@ def load_candidates(path: Path, references: References) -> dict[ImageId, str]:
             names that contradict each other.
     """
     if str(path).partition(":")[0] in READERS and not path.exists():
-        raise ScoreError(f"{path} is a data set, not results. Give the references last.")
+        raise ScoreError(f"'{path}' is a data set, not results. Give the references last.")
     rows = [row for row in read_result_rows(path) if row.captions]
     by_id = _match_ids(rows, references)
     by_file, ambiguous = _match_files(rows, references)
@@ -140,9 +140,10 @@ def require_same_images(
     ]
     common = len(candidates) - len(extra)
     raise ScoreError(
-        f"{path} has captions for {format_count(len(candidates), 'image')}, and {references.name} "
-        f"has references for {len(references.captions):,}: {'; '.join(differences)}. Give --subset "
-        f"to score the {format_count(common, 'image')} that have both."
+        f"'{path}' has captions for {format_count(len(candidates), 'image')}, and "
+        f"{references.name} has references for {len(references.captions):,}: "
+        f"{'; '.join(differences)}. Give --subset to score the {format_count(common, 'image')} "
+        "that have both."
     )
 
 

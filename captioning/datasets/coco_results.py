@@ -59,7 +59,7 @@ def read_annotations(path: Path | str) -> Annotations:
     content, is_jsonl = load_json_file(Path(path))
     if is_jsonl:
         raise ScoreError(
-            f"{path} is a JSON Lines file. To use it as references, name it as a data set: "
+            f"'{path}' is a JSON Lines file. To use it as references, name it as a data set: "
             f"jsonl:{path}"
         )
     entries: Any = content
@@ -69,13 +69,13 @@ def read_annotations(path: Path | str) -> Annotations:
     images = images if isinstance(images, list) else []
     if entries is None and any("sentences" in image for image in images):
         raise ScoreError(
-            f"{path} is one of Karpathy's split files. Name it as a data set, with a split: "
+            f"'{path}' is one of Karpathy's split files. Name it as a data set, with a split: "
             f"karpathy:{path}"
         )
     advice = f"An annotations file is {_REFERENCES}."
     parsed = convert_json(entries, list[_Entry], source=str(path), error=ScoreError, advice=advice)
     if not parsed:
-        raise ScoreError(f"{path} has no captions. {advice}")
+        raise ScoreError(f"'{path}' has no captions. {advice}")
     references: defaultdict[ImageId, list[str]] = defaultdict(list)
     for entry in parsed:
         references[entry.image_id].append(entry.caption)
@@ -140,10 +140,10 @@ def load_json_file(path: Path) -> tuple[Any, bool]:
     """
     text = read_text(path, error=ScoreError)
     if not text.strip():
-        raise ScoreError(f"{path} is empty. Write it again.")
+        raise ScoreError(f"'{path}' is empty. Write it again.")
     if text.lstrip()[0] not in "[{":
         raise ScoreError(
-            f"{path} is not JSON: it begins with {text.strip()[:30]!r}. Give JSON, or results as "
+            f"'{path}' is not JSON: it begins with {text.strip()[:30]!r}. Give JSON, or results as "
             "JSON lines, CSV or Parquet."
         )
     try:

@@ -54,7 +54,8 @@ def read_karpathy(spec: DatasetSpec) -> CaptionSplit:
     if unknown := sorted(selected - set(counts)):
         known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in counts.items())
         raise DataError(
-            f"{path} has no split {', '.join(unknown)}, only {known}. Choose one of these."
+            f"'{path}' has no split {', '.join(map(repr, unknown))}, only {known}. Choose "
+            "one of these."
         )
     folder = spec.find_images(path.parent / "images", path.parent)
     builder = SplitBuilder(spec)

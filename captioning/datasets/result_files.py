@@ -72,7 +72,7 @@ def read_result_rows(path: Path | str) -> list[ResultRow]:
     ]
     if not any(row.captions for row in rows):
         count = f" for {format_count(len(rows), 'image')}" if rows else ""
-        raise ScoreError(f"{path} has no captions{count}. {_ADVICE}")
+        raise ScoreError(f"'{path}' has no captions{count}. {_ADVICE}")
     return rows
 
 

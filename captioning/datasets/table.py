@@ -82,7 +82,9 @@ def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSp
             captions.setdefault(row.image, []).extend(row.captions)
     if rows and not captions:
         known = ", ".join(sorted(filter(None, names)))
-        raise DataError(f"{spec.path} has no split {spec.split!r}, only {known}.")
+        raise DataError(
+            f"'{spec.path}' has no split {spec.split!r}, only {known}. Choose one of these."
+        )
     builder = SplitBuilder(spec)
     for image, texts in captions.items():
         builder.add(folder / image, texts, ids[image])

@@ -36,5 +36,5 @@ def read_text_captions(path: Path) -> dict[str, tuple[str, ...]]:
         if text := (caption if tab else line).strip():
             groups.setdefault(key if tab else str(number), []).append(text)
     if not groups:
-        raise DataError(f"{path} has no captions. Use a text file with one caption per line.")
+        raise DataError(f"'{path}' has no captions. Use a text file with one caption per line.")
     return {key: tuple(captions) for key, captions in groups.items()}

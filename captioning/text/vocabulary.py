@@ -44,7 +44,7 @@ class Vocabulary:
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
             repeated = [word for word, count in Counter(self.words).items() if count > 1]
-            raise VocabularyError(f"words are repeated in the vocabulary: {shorten(repeated[:5])}.")
+            raise VocabularyError(f"the vocabulary repeats {shorten(repeated[:5])}. {ADVICE}")
         self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
 
     @classmethod

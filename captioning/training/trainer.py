@@ -165,9 +165,9 @@ class Trainer:
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
-                f"training diverged at step {position.step + 1}: the loss is {loss}, the gradient "
-                f"norm {norm}. Lower learning_rate ({config.learning_rate:g}) or clip_norm "
-                f"({config.clip_norm:g}), and start again with another output."
+                f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
+                f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}) or "
+                f"clip_norm ({config.clip_norm:g}), and start again with another output."
             )
         self.optimizer.step()
         self._update_ema(position.step)

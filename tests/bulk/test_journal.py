@@ -112,7 +112,7 @@ def test_journal_in_use_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"my notes, not a database", bytes(5000), b"SQLite f"])
 def test_file_that_is_not_a_journal_is_unchanged(content, tmp_path):
     (tmp_path / "j").write_bytes(content)
-    with pytest.raises(OutputError, match="j is damaged or not a journal"):
+    with pytest.raises(OutputError, match="j' is damaged or not a journal"):
         Journal(tmp_path / "j", SETTINGS)
     assert (tmp_path / "j").read_bytes() == content
 

@@ -107,7 +107,7 @@ def test_output_without_journal_is_not_replaced(caption, photos, tmp_path):
     output.write_text("mine\n")
     ran = caption(photos[0], "-o", output)
     assert ran.code == 2
-    assert "rows.jsonl exists, but the journal of its run does not" in ran.err
+    assert "rows.jsonl' exists, but the journal of its run does not" in ran.err
     assert output.read_text() == "mine\n"
     assert caption(photos[0], "-o", output, "--overwrite").code == 0
     assert len(read_rows(output)) == 1
@@ -119,7 +119,7 @@ def test_output_changed_by_hand_is_not_replaced(caption, photos, tmp_path):
     output.write_text(output.read_text() + "my own row\n")
     ran = caption(*photos, "-o", output)
     assert ran.code == 2
-    assert "rows.jsonl has been changed since the last run" in ran.err
+    assert "rows.jsonl' has been changed since the last run" in ran.err
     assert "my own row" in output.read_text()
     assert caption(*photos, "-o", output, "--overwrite").code == 0
 

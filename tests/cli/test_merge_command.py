@@ -42,7 +42,7 @@ def test_merged_partitions_equal_one_run(caption, partitions, photos, tmp_path, 
         assert (tmp_path / f"all{suffix}").read_bytes() == whole
     (tmp_path / "part-3.jsonl.failed.jsonl").unlink()
     assert run_command("merge", *paths, "-o", tmp_path / "new.jsonl") == 1
-    assert "part-3.jsonl has 1 row, but its run had 2 images. Copy" in capsys.readouterr().err
+    assert "part-3.jsonl' has 1 row, but its run had 2 images. Copy" in capsys.readouterr().err
 
 
 def test_partition_without_images_is_complete(caption, partitions, photos, tmp_path):
@@ -67,12 +67,12 @@ def test_merge_incomplete_set_of_partitions_is_refused(caption, photos, tmp_path
     caption(*photos[:2], "-o", tmp_path / "fewer.jsonl", "--partition", "2/2")
     caption(*photos, "-o", tmp_path / "whole.jsonl")
     assert "no partitions given" in merge()
-    assert "1.jsonl is partition 1/2, but 1 file given. Name" in merge("1.jsonl")
-    assert "3.jsonl does not exist. Check the path." in merge("1.jsonl", "3.jsonl")
+    assert "1.jsonl' is partition 1/2, but 1 file given. Name" in merge("1.jsonl")
+    assert "3.jsonl' does not exist. Check the path." in merge("1.jsonl", "3.jsonl")
     assert "are both partition 1/2" in merge("1.jsonl", "1.jsonl")
     assert "different models, settings or inputs" in merge("1.jsonl", "other.jsonl")
     assert "different models, settings or inputs" in merge("1.jsonl", "fewer.jsonl")
-    assert "whole.jsonl is not a partition" in merge("1.jsonl", "whole.jsonl")
+    assert "whole.jsonl' is not a partition" in merge("1.jsonl", "whole.jsonl")
     assert "exists. Give --overwrite" in merge("1.jsonl", "2.jsonl", "-o", "whole.jsonl")
     assert "is also an input" in merge("1.jsonl", "2.jsonl", "-o", "1.jsonl", "--overwrite")
     photo = os.path.relpath(photos[0], tmp_path)
@@ -81,12 +81,12 @@ def test_merge_incomplete_set_of_partitions_is_refused(caption, photos, tmp_path
     assert not (tmp_path / "page.html").exists()
     content = (tmp_path / "1.jsonl").read_text()
     (tmp_path / "1.jsonl").write_text(content.splitlines()[0] + "\n")
-    assert "1.jsonl has 1 row, but its run had 2 images. Copy" in merge("1.jsonl", "2.jsonl")
+    assert "1.jsonl' has 1 row, but its run had 2 images. Copy" in merge("1.jsonl", "2.jsonl")
     journal_file = tmp_path / ".1.jsonl.journal"
     journal = Journal(journal_file, read_metadata(journal_file)["settings"])
     journal.set_metadata(finished=None)
     journal.close()
-    assert "1.jsonl is not complete" in merge("1.jsonl", "2.jsonl")
+    assert "1.jsonl' is not complete" in merge("1.jsonl", "2.jsonl")
 
 
 def test_merge_of_damaged_partition_leaves_no_output(partitions, tmp_path):
@@ -107,7 +107,7 @@ def test_merge_of_damaged_partition_leaves_no_output(partitions, tmp_path):
 def test_merge_of_other_formats_is_refused(suffix, partitions, tmp_path, capsys):
     paths = partitions(2, suffix=suffix)
     assert run_command("merge", *paths, "-o", tmp_path / "all.csv") == 2
-    assert f"part-1{suffix} does not hold JSON lines. Run" in capsys.readouterr().err
+    assert f"part-1{suffix}' does not hold JSON lines. Run" in capsys.readouterr().err
     assert not [*tmp_path.glob("all*")]
 
 

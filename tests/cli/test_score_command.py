@@ -250,7 +250,7 @@ def test_score_other_images_need_subset(ending, references, tmp_path, run):
     for words in (("score", one), ("compare", one, same), ("compare", same, one)):
         code, _, messages = run(*words, references)
         assert code == 1
-        assert f"one.{ending} has captions for 3 images, and " in messages
+        assert f"one.{ending}' has captions for 3 images, and " in messages
         assert "has references for 4: 2 images without a caption, such as 3.jpg; " in messages
         assert f"1 image without references, such as {other}. Give --subset to" in messages
     code, output, _ = run("score", one, references, "--subset")
@@ -290,7 +290,7 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
         ((references, results), "results.json holds results, not references. Give the references"),
         ((references, rows), "results.jsonl holds results, not references. Give the references l"),
         ((references, plain), "references.json holds references, not results. Give the results f"),
-        ((data, plain), f"{data} is a data set, not results. Give the references last."),
+        ((data, plain), f"'{data}' is a data set, not results. Give the references last."),
         ((results, TINY), f"is a folder. Name its format: flickr8k:{TINY} or coco:{TINY}"),
     ):
         code, _, messages = run("score", *words)
@@ -307,8 +307,8 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
         ('{"file_name": "1.jpg", "caption": 7}\n', "row 1 has the caption 7, not a string"),
         ('{"file_name": "1.jpg"}\n', "row 1 has no caption: expected text or caption"),
         ('{"photo": "1.jpg", "text": "a"}\n{"photo": "2.jpg", "text": "b"}', "row 1 names no ima"),
-        ("", "results.jsonl is empty."),
-        ("[]", "results.jsonl has no captions. Write results with"),
+        ("", "results.jsonl' is empty."),
+        ("[]", "results.jsonl' has no captions. Write results with"),
         ("[1]", "row 1 is 1, not an image with its caption"),
         (
             '{"file_name": "p/8.jpg", "caption": "a"}\n{"file_name": "9.jpg", "caption": "b"}\n',
@@ -332,7 +332,7 @@ def test_score_file_names_without_names_in_references_fail(write_references, tmp
     )
     assert code == 1
     assert "results.jsonl identifies images by file name, such as x0.jpg" in messages
-    assert "references.json has no file names. Give the data set (coco:DIR)" in messages
+    assert "references.json' has no file names. Give the data set (coco:DIR)" in messages
     assert score(write_results(path, [f"x/{i}.jpg" for i in range(1, 5)]), references)[0] > 0.99
 
 

@@ -327,7 +327,7 @@ def test_karpathy_split_holds_its_images(karpathy, split, names):
 
 def test_karpathy_unknown_split_is_refused_with_known_ones(karpathy):
     assert_refused(
-        f"karpathy:{karpathy}", r"no split tset, only train \(1 image\), restval", split="tset"
+        f"karpathy:{karpathy}", r"no split 'tset', only train \(1 image\), restval", split="tset"
     )
 
 

@@ -86,7 +86,7 @@ def test_decode_token_outside_vocabulary_raises(token: int) -> None:
         ([], r"begins with <pad>, <bos>, <eos>, <unk>, found \[\]"),
         (["a", *SPECIALS], "begins with .*, found"),
         ([*SPECIALS, ""], "non-empty string"),
-        ([*SPECIALS, "a", "b", "a"], r"repeated in the vocabulary: \['a'\]"),
+        ([*SPECIALS, "a", "b", "a"], r"the vocabulary repeats \['a'\]"),
     ],
 )
 def test_vocabulary_malformed_words_raise(bad: list[str], message: str) -> None:
