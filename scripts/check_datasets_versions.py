@@ -24,7 +24,11 @@ IMAGE_NAMES = (
     *("a b.jpg", "日本.png", "x#1.webp", "50%25.jpg", "-o.jpg", "=1.jpg", "'q'.gif", "@.bmp"),
     *("new\nline.jpg", "sub/deep/c.tif"),
 )
-EXTRA_PACKAGES = {"2.21": ["pyarrow<21", "pandas<3"], "3.3": ["pandas<3"]}
+OLDER_PACKAGES = {
+    "2.21": ["pyarrow<21", "pandas<3"],
+    "3.3": ["pandas<3"],
+    "3.6": ["pandas<3"],
+}
 """Packages whose later versions do not work with a version of `datasets`."""
 LOAD = """
 import json, sys
@@ -86,7 +90,7 @@ def load_folders(python: str, folders: Iterable[Path], cache: Path) -> list[list
 
 def make_environment(home: Path, version: str) -> str:
     """Install a version of `datasets` and return the interpreter of its environment."""
-    packages = [f"datasets=={version}.*", "pillow", *EXTRA_PACKAGES.get(version, [])]
+    packages = [f"datasets=={version}.*", "pillow", *OLDER_PACKAGES.get(version, [])]
     python = str(home / "bin" / "python")
     if shutil.which("uv"):
         subprocess.run(["uv", "venv", "-q", str(home)], check=True)
