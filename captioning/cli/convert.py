@@ -52,7 +52,7 @@ def run(config: ConvertConfig) -> int:
     config.check_output()
     input_format = _input_format(config.input)
     if not config.input.is_file():
-        raise ConfigError(f"{config.input} is not a file. Check the path.")
+        raise ConfigError(f"'{config.input}' is not a file. Check the path.")
     path = resolve_link(config.input)
     # Without an output to be relative to, names are paths from the working directory.
     names = RelativeNames(None if config.per_image else config.output)
