@@ -90,7 +90,7 @@ def name_flags(message: str, config: Any) -> str:
     unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\"-]|\.\w)"
     any_name = "|".join(flags)
     subject = rf"(?:^|(?<=but )|(?<=and ))(?:{any_name})(?= (?:is|has|contains)\b)"
-    changed = rf"(?:\b\w+\.)*\b(?:{any_name})(?= was )"
+    changed = rf"(?:\b\w+\.)*\b(?:{any_name})(?= was [^;]* and is now )"
     return re.sub(
         f"{subject}|{changed}|{unquoted}", lambda m: flags[m[0].rpartition(".")[2]], message
     )

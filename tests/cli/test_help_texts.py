@@ -33,6 +33,7 @@ def test_help_has_examples_and_flags_instead_of_fields(command, capsys):
         ("training.epochs was 5 and is now 6", "--training.epochs was 5 and is now 6"),
         ("cannot read 'min_count/seed.txt'", "cannot read 'min_count/seed.txt'"),
         ("the output is empty", "the output is empty"),
+        ("If the output was copied", "If the output was copied"),
     ],
 )
 def test_message_with_field_names_gets_flags(message, expected):
