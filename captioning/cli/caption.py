@@ -101,8 +101,6 @@ def _load_model(
     captioner = Captioner.from_pretrained(config.model, device=config.device, seed=config.seed)
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
-    for sentence in describe_unused_flags(config, samples=isinstance(search, Sampling)):
-        console.print(sentence)
     captioner = add_consensus(captioner, config.consensus, config.workers, console)
     captioner.check_search(search)  # again: consensus reranking needs several captions per image
     batch_size = config.batch_size
@@ -113,6 +111,8 @@ def _load_model(
     loader = ImageLoader(
         preprocessing, batch_size, config.workers, config.allow_truncated, config.time_limit, size
     )
+    for sentence in describe_unused_flags(config, samples=isinstance(search, Sampling)):
+        console.print(sentence)
     return captioner, loader, search
 
 

@@ -331,7 +331,7 @@ def test_score_file_names_without_names_in_references_fail(write_references, tmp
         "score", write_results(path, [f"x{i}.jpg" for i in range(4)]), references
     )
     assert code == 1
-    assert "results.jsonl identifies images by file name, such as x0.jpg" in messages
+    assert "results.jsonl' identifies images by file name, such as x0.jpg" in messages
     assert "references.json' has no file names. Give the data set (coco:DIR)" in messages
     assert score(write_results(path, [f"x/{i}.jpg" for i in range(1, 5)]), references)[0] > 0.99
 

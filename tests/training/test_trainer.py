@@ -209,7 +209,7 @@ def test_learning_rate_warms_up_then_decays():
 def test_divergence_error_advises_lower_learning_rate(dataset, cache):
     cache.rows[:] = float("nan")
     trainer = Trainer(decoder(), dataset, cache, config())
-    with pytest.raises(TrainingError, match="Lower the learning rate"):
+    with pytest.raises(TrainingError, match="Lower learning_rate"):
         trainer.train_epoch()
 
 
