@@ -241,8 +241,8 @@ def _describe_no_match(path: Path, rows: Sequence[ResultRow], references: Refere
     row, name = rows[0], references.name
     if row.image_id is None and not references.files:
         return (
-            f"'{path}' identifies images by file name, such as {row.file_name}, but '{name}' has no "
-            "file names. Give the data set (coco:DIR), or results with image_id."
+            f"'{path}' identifies images by file name, such as {row.file_name}, but '{name}' has "
+            "no file names. Give the data set (coco:DIR), or results with image_id."
         )
     found = row.file_name if row.image_id is None else repr(row.image_id)
     image = references.show(next(iter(references.captions)))
