@@ -73,7 +73,7 @@ def _extend(
 ) -> tuple[ActiveHypotheses, Int[Tensor, " N"]]:
     """Return the hypotheses with one more word, and the state row that each one extends."""
     B, G, K, W, V = scores.shape
-    allowed, index = _choose_groups(scores, active.met, mask, config.strength)
+    allowed, index = _choose_groups(scores, active.met, mask, config.diversity_penalty)
     parent, token = index // V, index % V
     log_prob = gather_slots(scores.view(B, G, -1), index)
     log_prob = log_prob.masked_fill(~allowed, IMPOSSIBLE).view(B, G, K, W)
@@ -99,7 +99,7 @@ def _choose_groups(
     scores: Float[Tensor, "B G K W V"],
     met: Bool[Tensor, "B G K W C"],
     mask: TokenMask,
-    strength: float,
+    diversity_penalty: float,
 ) -> tuple[Bool[Tensor, "B G M"], Int[Tensor, "B G M"]]:
     """Choose the extensions of each group; later groups avoid the words of earlier ones.
 
@@ -111,7 +111,7 @@ def _choose_groups(
     allowed, indices = [], []
     counts = torch.zeros(B, 1, 1, V, device=scores.device)
     for group in range(G):
-        ranked = scores[:, group] if G == 1 else scores[:, group] - strength * counts
+        ranked = scores[:, group] if G == 1 else scores[:, group] - diversity_penalty * counts
         values, index = _choose(ranked, met[:, group], mask)
         allowed.append((values > IMPOSSIBLE).flatten(1))
         indices.append(index.flatten(1))

@@ -24,7 +24,7 @@ class BeamConfig:
     n: int = 1
     length_penalty: float = 0.0
     groups: int = 1
-    strength: float = 0.0
+    diversity_penalty: float = 0.0
 
     @classmethod
     def from_method(cls, method: SearchMethod) -> "BeamConfig":

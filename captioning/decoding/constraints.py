@@ -145,7 +145,7 @@ class TokenMask:
         scores.index_fill_(1, self.banned, IMPOSSIBLE)
         if history.shape[1] < self.method.min_length:
             scores[:, self.eos] = IMPOSSIBLE
-        if self.method.no_double_word and history.shape[1]:
+        if self.method.block_repeated_words and history.shape[1]:
             scores.scatter_(1, history[:, -2:], IMPOSSIBLE)
         n = self.method.no_repeat_ngram
         if n and history.shape[1] >= n:
@@ -161,5 +161,6 @@ class TokenMask:
         """Return the error for an image without any caption that meets the constraints."""
         return SearchError(
             f"image {image} of the batch: no caption meets the constraints of {self.method}. "
-            "Raise max_length, require fewer words, or turn off no_repeat_ngram or no_double_word."
+            "Raise max_length, require fewer words, or turn off no_repeat_ngram or "
+            "block_repeated_words."
         )

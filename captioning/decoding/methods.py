@@ -28,7 +28,7 @@ class SearchMethod(ShortRepr):
     """Maximum number of words; longer captions are cut off."""
     no_repeat_ngram: int = 0
     """Block repeated n-grams of this size (0: off)."""
-    no_double_word: bool = False
+    block_repeated_words: bool = False
     """Block a word that equals one of the two words before it."""
     forbidden_words: tuple[str, ...] = ()
     """Words that no caption contains."""
@@ -38,9 +38,9 @@ class SearchMethod(ShortRepr):
     def __post_init__(self) -> None:
         _check_ranges(self, min_length=(0, 10_000), max_length=(1, 10_000))
         _check_ranges(self, no_repeat_ngram=(0, 10_000))
-        if not isinstance(self.no_double_word, bool):
+        if not isinstance(self.block_repeated_words, bool):
             raise ConfigError(
-                f"no_double_word is {self.no_double_word!r}; it must be True or False."
+                f"block_repeated_words is {self.block_repeated_words!r}; it must be True or False."
             )
         if self.min_length > self.max_length:
             raise ConfigError(
@@ -132,14 +132,14 @@ class DiverseBeamSearch(SearchMethod):
     """Run several beam searches that avoid each other's words (Vijayakumar et al. 2018).
 
     At each step the groups are extended one after the other. A group ranks a word lower by
-    ``strength`` for each hypothesis of an earlier group that has just been extended by the same
-    word (Hamming diversity). Only the ranking changes: hypotheses keep the log-probability of the
-    model, and the first group is plain beam search. Each group yields its best caption.
+    ``diversity_penalty`` for each hypothesis of an earlier group that has just been extended by the
+    same word (Hamming diversity). Only the ranking changes: hypotheses keep the log-probability of
+    the model, and the first group is plain beam search. Each group yields its best caption.
     """
 
     groups: int = 3
     """Number of beam searches; each yields one caption."""
-    strength: float = 0.5
+    diversity_penalty: float = 0.5
     """Penalty, in nats, for a word that an earlier group chose at the same step (0 or more)."""
     width: int = 1
     """Beam width of each group (1 or more)."""
@@ -149,7 +149,7 @@ class DiverseBeamSearch(SearchMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ranges(self, groups=(1, 1000), width=(1, 10_000))
-        _check_ranges(self, strength=(0, 1_000_000), length_penalty=(0, 20))
+        _check_ranges(self, diversity_penalty=(0, 1_000_000), length_penalty=(0, 20))
 
     @property
     def captions_per_image(self) -> int:

@@ -23,7 +23,9 @@ from captioning.text.vocabulary import Vocabulary
 
 _BEAMS = ((1, (0.0,)), (3, (0.7,)), (5, (0.5, 0.7, 0.9)))
 CANDIDATE_SEARCHES: tuple[SearchMethod, ...] = tuple(
-    BeamSearch(width=width, length_penalty=penalty, no_repeat_ngram=ngram, no_double_word=ngram > 0)
+    BeamSearch(
+        width=width, length_penalty=penalty, no_repeat_ngram=ngram, block_repeated_words=ngram > 0
+    )
     for width, penalties in _BEAMS
     for penalty in penalties
     for ngram in ((0,) if width < 5 else (0, 2))
@@ -31,7 +33,11 @@ CANDIDATE_SEARCHES: tuple[SearchMethod, ...] = tuple(
 """Candidates for every model; docs/experiments.md has their scores for several models."""
 RERANKING_SEARCHES: tuple[SearchMethod, ...] = tuple(
     BeamSearch(
-        width=8, length_penalty=0.5, no_repeat_ngram=2, no_double_word=True, rerank_weight=weight
+        width=8,
+        length_penalty=0.5,
+        no_repeat_ngram=2,
+        block_repeated_words=True,
+        rerank_weight=weight,
     )
     for weight in (3.0, 5.0)
 )

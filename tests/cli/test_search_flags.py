@@ -110,7 +110,7 @@ def captions_of(output):
 
 
 def test_caption_diverse_search_by_flags(run):
-    code, output = run("caption", "--search", "diverse", "--groups", 4, "--strength", 1000)
+    code, output = run("caption", "--search", "diverse", "--groups", 4, "--diversity-penalty", 1000)
     assert code == 0
     for captions in captions_of(output):
         assert len({caption[0] for caption in captions}) == 4

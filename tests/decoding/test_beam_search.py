@@ -46,9 +46,9 @@ def has_double_word(tokens):
     ("settings", "required", "is_allowed"),
     [
         ({}, (3, 5), lambda caption: {3, 5} <= set(caption)),
-        ({"no_double_word": True}, (), lambda caption: not has_double_word(caption)),
+        ({"block_repeated_words": True}, (), lambda caption: not has_double_word(caption)),
     ],
-    ids=["required", "no_double_word"],
+    ids=["required", "block_repeated_words"],
 )
 def test_beam_search_constrained_equals_enumeration(settings, required, is_allowed):
     tree = TreeDecoder(seed=5)
@@ -154,34 +154,34 @@ def test_token_log_probs_match_decoder():
 
 def test_diverse_search_without_strength_equals_beam_search():
     tree = TreeDecoder(seed=2, size=12)
-    diverse = tree.search(DiverseBeamSearch(width=2, strength=0.0), range(10))
+    diverse = tree.search(DiverseBeamSearch(width=2, diversity_penalty=0.0), range(10))
     assert diverse == [[best] * 3 for (best,) in tree.search(BeamSearch(width=2), range(10))]
 
 
 def test_diverse_search_strong_groups_start_differently():
     tree = TreeDecoder(seed=2, size=12)
     greedy = tree.search(Greedy(), range(10))
-    diverse = tree.search(DiverseBeamSearch(strength=9.0), range(10))
+    diverse = tree.search(DiverseBeamSearch(diversity_penalty=9.0), range(10))
     for (best,), groups in zip(greedy, diverse, strict=True):
         assert len({h.tokens[0] for h in groups}) == 3
         assert best in groups  # the first group is plain search
 
 
 @pytest.mark.parametrize(
-    ("strength", "words"),
+    ("diversity_penalty", "words"),
     [
         (0.6, [3, 3, 4]),  # log(0.6 / 0.3) = 0.69 lies between 0.6 and twice that
         (0.7, [3, 3, 4]),  # the third group pays 0.7 for either word, so the first wins again
         (2.0, [3, 4, 5]),  # log(0.6 / 0.1) = 1.79
     ],
 )
-def test_diverse_search_pays_strength_per_repeated_word(strength, words):
+def test_diverse_search_pays_penalty_per_repeated_word(diversity_penalty, words):
     def step(tokens, state):
         first = torch.tensor([0.0, 0.0, 0.0, 0.6, 0.3, 0.1]).log()
         last = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).log()
         return torch.stack([first if t == BOS else last for t in tokens.tolist()]), state
 
-    method = DiverseBeamSearch(groups=3, strength=strength)
+    method = DiverseBeamSearch(groups=3, diversity_penalty=diversity_penalty)
     state = TreeDecoder(seed=0).start((0,))
     (found,) = search(step, state, method, TokenConstraints(BOS, EOS))
     assert [h.tokens[0] for h in found] == words

@@ -69,13 +69,13 @@ def test_search_no_repeat_ngram_holds(kind, settings, n):
 
 @each_method
 @pytest.mark.parametrize("required", [(), (4, 6)])
-def test_search_no_double_word_holds(kind, settings, required):
+def test_search_block_repeated_words_holds(kind, settings, required):
     def repeats(tokens, gaps):
         return any(a == b for gap in gaps for a, b in zip(tokens, tokens[gap:], strict=False))
 
     options = {"min_length": 6, "max_length": 8, "required": required}
     assert any(repeats(h.tokens, (1, 2)) for h in find(kind, settings, **options))
-    found = find(kind, settings, no_double_word=True, **options)
+    found = find(kind, settings, block_repeated_words=True, **options)
     assert not any(repeats(h.tokens, (1, 2)) for h in found)
     assert any(repeats(h.tokens, (3,)) for h in found)
 

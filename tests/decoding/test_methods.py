@@ -21,7 +21,7 @@ from captioning.errors import ConfigError
     [
         Greedy(),
         BeamSearch(width=5, n=2, length_penalty=0.7, forbidden_words=("a",), required_words=("b",)),
-        DiverseBeamSearch(groups=2, strength=1.0, no_double_word=True),
+        DiverseBeamSearch(groups=2, diversity_penalty=1.0, block_repeated_words=True),
         Sampling(temperature=0.7, top_k=10, top_p=0.9, n=4, min_length=3, no_repeat_ngram=2),
     ],
 )
@@ -57,7 +57,7 @@ def test_search_from_json_bad_content_is_refused(content, message):
         (Greedy, {"max_length": 0}, "max_length is 0"),
         (Greedy, {"min_length": True}, "min_length is True"),
         (Greedy, {"max_length": 5.0}, "max_length is 5.0"),
-        (Greedy, {"no_double_word": 1}, "must be True or False"),
+        (Greedy, {"block_repeated_words": 1}, "must be True or False"),
         (Greedy, {"required_words": "dog"}, "required_words is 'dog'"),
         (Greedy, {"min_length": 9, "max_length": 8}, "Lower min_length or raise max_length"),
         (Greedy, {"no_repeat_ngram": -1}, "no_repeat_ngram is -1"),
@@ -73,8 +73,8 @@ def test_search_from_json_bad_content_is_refused(content, message):
         (BeamSearch, {"rerank_weight": -1.0}, "rerank_weight is -1.0"),
         (DiverseBeamSearch, {"groups": 0}, "groups is 0"),
         (DiverseBeamSearch, {"groups": 10**6}, "groups is 1000000"),
-        (DiverseBeamSearch, {"strength": -1.0}, "strength is -1.0"),
-        (DiverseBeamSearch, {"strength": 1e30}, "strength is 1e[+]30"),
+        (DiverseBeamSearch, {"diversity_penalty": -1.0}, "diversity_penalty is -1.0"),
+        (DiverseBeamSearch, {"diversity_penalty": 1e30}, "diversity_penalty is 1e[+]30"),
         (Sampling, {"temperature": 0.0}, "temperature is 0.0"),
         (Sampling, {"temperature": float("inf")}, "temperature is inf"),
         (Sampling, {"top_k": -1}, "top_k is -1"),

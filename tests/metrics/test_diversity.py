@@ -30,7 +30,10 @@ def test_diversity_equals_counts_by_hand():
     ("captions", "warning"),
     [
         (["a man on a bench"] * 50, "collapsed: 50 images share 1 caption, .*'a man on a bench'"),
-        ([f"a dog dog {i}" for i in range(5)], "5 of 5 captions repeat a word.*--no-double-word"),
+        (
+            [f"a dog dog {i}" for i in range(5)],
+            "5 of 5 captions repeat a word.*--block-repeated-words",
+        ),
         (["a <unk> sits"], "<unk> occurs 1 time"),
         ([f"a dog sees {i} cats" for i in range(50)], None),
     ],
