@@ -81,16 +81,30 @@ class _RemoteSystem:
         return f"{_describe(error)}. Check the URL."
 
 
+def _open_system(url: str, time_limit: float) -> tuple[_RemoteSystem, str]:
+    """Return the file system of a URL, and the path in it.
+
+    Raises:
+        OSError: There is no such file system. The message is the reason and advice.
+    """
+    protocol = url.partition("://")[0]
+    is_http = protocol in ("http", "https")
+    options = {"client_kwargs": {"trust_env": True}} if is_http else {}  # the user's proxies
+    try:
+        system, path = fsspec.core.url_to_fs(url, **options)
+    except Exception as error:
+        raise OSError(_explain_protocol(error, protocol)) from error
+    return _RemoteSystem(system, is_http, time_limit), path
+
+
 def _list_images(
     url: str, recursive: bool, time_limit: float, name_filter: NameFilter
 ) -> Iterator[ImageRef]:
-    protocol = url.partition("://")[0]
     try:
-        system, path = fsspec.core.url_to_fs(url)
-    except Exception as error:
-        yield ImageRef(url, error=f"cannot open '{url}': {_explain_protocol(error, protocol)}")
+        remote, path = _open_system(url, time_limit)
+    except OSError as error:
+        yield ImageRef(url, error=f"cannot open '{url}': {error}")
         return
-    remote = _RemoteSystem(system, protocol in ("http", "https"), time_limit)
     try:
         yield from _find_path_images(remote, path, url, name_filter, recursive=recursive)
     except Exception as error:
@@ -177,12 +191,7 @@ def fetch_url(url: str, time_limit: float = 60.0) -> bytes:
     Raises:
         OSError: It cannot be fetched. The message is the reason and advice.
     """
-    protocol = url.partition(":")[0]
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except Exception as error:
-        raise OSError(_explain_protocol(error, protocol)) from error
-    return _fetch(_RemoteSystem(system, protocol in ("http", "https"), time_limit), path)
+    return _fetch(*_open_system(url, time_limit))
 
 
 def _fetch(remote: _RemoteSystem, path: str) -> bytes:

@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         number = self.requests[self.path] = self.requests.get(self.path, 0) + 1
-        answers = self.path.strip("/").rpartition(".")[0].split(";")
+        answers = self.path.rpartition("/")[2].rpartition(".")[0].split(";")
         answer, _, wait = answers[min(number, len(answers)) - 1].partition(",")
         if hasattr(self, f"send_{answer}"):
             getattr(self, f"send_{answer}")()
@@ -214,3 +214,9 @@ def test_wait_beyond_the_time_limit_is_not_begun(server):
 def test_other_failures_are_not_tried_again(status, server):
     assert f"HTTP status {status}" in read(f"{server.home}/{status}.jpg")
     assert server.asked == {f"/{status}.jpg": 1}
+
+
+def test_proxy_of_the_environment_is_used(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.home)
+    assert read("http://host.invalid/200.jpg") == ""
+    assert server.asked == {"http://host.invalid/200.jpg": 1}
