@@ -51,7 +51,7 @@ def run(config: CaptionConfig) -> int:
     """Caption the images and return the exit code."""
     started, console = time.monotonic(), stderr_console()
     check_config(config)
-    ignored = SkippedCounts()
+    ignored = SkippedCounts(is_output=config.is_output)
     images = require_images(config, ignored)
     if config.dry_run:
         print_plan(config, images, ignored)

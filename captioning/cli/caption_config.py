@@ -104,6 +104,13 @@ class CaptionConfig(OutputConfig):
         """
         return None if self.partition is None else Partition.parse(self.partition)
 
+    def is_output(self, name: str) -> bool:
+        """Return whether a file name is that of an output of this command."""
+        if self.per_image:
+            return name.lower().endswith(f".{self.format_name}")
+        # The journal is hidden; failed images and unfinished files have longer names.
+        return self.output is not None and name.removeprefix(".").startswith(self.output.name)
+
 
 def check_config(config: CaptionConfig) -> None:
     """Check the flags, alone and in combination.
@@ -120,6 +127,8 @@ def check_config(config: CaptionConfig) -> None:
     config.check_output()
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed is {config.seed}; it must be between 0 and 2**63 - 1.")
+    if config.dry_run and config.json:
+        raise ConfigError("--dry-run and --json exclude each other. Give only one of them.")
     _ = config.share  # raises if --partition is wrong
     _check_images_are_files(config)
     _check_output_is_no_input(config)

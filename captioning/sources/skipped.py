@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from captioning.images.file_kinds import FileKind, kind_of_ending
@@ -28,9 +28,13 @@ class SkippedCounts:
     """Folders that only a recursive search enters."""
     without_images: Counter[str] = field(default_factory=Counter)
     """Folders, archives and URLs named by the user that contain no images."""
+    is_output: Callable[[str], bool] = lambda name: False
+    """Whether a file name is that of an output of the command, which is not counted."""
 
     def count_file(self, name: str) -> None:
         """Count a file that is hidden or not an image."""
+        if self.is_output(name):
+            return
         ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
         if name.startswith(".") and ending != ".icloud":
             ending = "hidden"

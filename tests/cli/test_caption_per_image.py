@@ -166,3 +166,14 @@ def test_captions_are_written_as_metadata(format_name, caption, photos, tmp_path
     assert [read_caption(path) for path in targets] == plain
     assert f"The caption of '{photos[0]}' is '{plain[0]}'. Use" in caption(*words).err
     assert [Image.open(photo).tobytes() for photo in photos] == pixels
+
+
+@pytest.mark.parametrize("output", ["captions.jsonl", "captions.csv", None])
+def test_outputs_of_the_command_are_no_skipped_files(output, caption, photos):
+    folder = photos[0].parent
+    (folder / "notes.md").touch()
+    (folder / "bad.jpg").touch()
+    words = ["--format", "txt"] if output is None else ["-o", folder / output]
+    for _ in range(2):
+        ran = caption(folder, *words)
+        assert "Skipped 1 file, hidden or not an image: 1 .md." in ran.err

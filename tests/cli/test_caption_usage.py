@@ -85,6 +85,7 @@ def test_caption_many_failures_lists_first_twenty(caption, tmp_path):
         (["x.tar", "--format", "embed", "-o", "out"], "cannot embed captions in the images of x.t"),
         (["x.jpg", "http://h/x.jpg", "--format", "embed"], "in the images of http://h/x.jpg"),
         (["x.tar", "--format", "txt"], "cannot write txt files next to the images of x.tar"),
+        (["x.jpg", "--dry-run", "--json"], "--dry-run and --json exclude each other"),
         (["--consensus-data", "flickr8k:a"], "everything after --consensus-data belongs"),
     ],
 )
