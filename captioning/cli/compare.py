@@ -30,8 +30,8 @@ class CompareConfig:
     """Results of system B; same formats."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
-    split: str = "val"
-    """Split of the data set of references."""
+    split: str | None = None
+    """Split of the data set of references (default: val)."""
     subset: bool = False
     """Compare only the images that have a caption of both systems and references."""
     samples: int = 1000

@@ -32,7 +32,7 @@ from captioning.bulk.rows import RelativeNames, keep_best
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, open_writer
 from captioning.cli.caption_report import FailureList, print_row_counts, print_skipped
-from captioning.cli.output_config import OutputConfig
+from captioning.cli.output_config import OutputConfig, report_unused_overwrite
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
@@ -63,6 +63,7 @@ def run(config: ConvertConfig) -> int:
 
     if config.per_image:
         return _write_per_image(config, read())
+    report_unused_overwrite(config.output, overwrite=config.overwrite)
     check_new_output(config.output, [path], overwrite=config.overwrite)
     counts = write_rows(read, config.format_name, config.output)
     print_row_counts("Converted", counts, config.format_name, config.output)

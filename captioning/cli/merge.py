@@ -26,7 +26,7 @@ from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.failed_rows import is_failed_path
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
 from captioning.cli.caption_report import print_row_counts
-from captioning.cli.output_config import OutputFile
+from captioning.cli.output_config import OutputFile, report_unused_overwrite
 from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
 from captioning.messages import format_count
@@ -55,6 +55,7 @@ class MergeConfig:
 def run(config: MergeConfig) -> int:
     """Merge the partitions and return the exit code."""
     files = _sort_partitions(config.partitions)
+    report_unused_overwrite(config.output, overwrite=config.overwrite)
     check_new_output(config.output, [file.path for file in files], overwrite=config.overwrite)
     format_name = _resolve_format(config)
 

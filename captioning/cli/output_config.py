@@ -9,6 +9,7 @@ import tyro
 
 from captioning.bulk.rows import Existing
 from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX, writes_per_image
+from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
 
 OutputFile = Annotated[
@@ -84,6 +85,12 @@ class OutputConfig:
             )
         if self.keep_time and self.format_name != "embed":
             raise ConfigError("--keep-time needs --format embed. Add it, or remove --keep-time.")
+
+
+def report_unused_overwrite(output: Path | None, *, overwrite: bool) -> None:
+    """Print that --overwrite has no effect on standard output, if it was given for that."""
+    if overwrite and output is None:
+        stderr_console().print("--overwrite has no effect on standard output.")
 
 
 def _format_of(output: Path) -> str:

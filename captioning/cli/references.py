@@ -46,14 +46,14 @@ class References:
         return self.files[image].name if image in self.files else repr(image)
 
 
-def load_references(name: str, split: str) -> References:
+def load_references(name: str, split: str | None = None) -> References:
     """Load the references of each image.
 
     Args:
         name: COCO annotations file, a data set such as ``flickr8k:DIR``, or a file of a data set.
             The ids of a data set are those in the results of ``captioning evaluate``. The images
             need not exist.
-        split: Split of the data set.
+        split: Split of the data set; val if None. COCO annotations have no splits.
 
     Raises:
         ScoreError: The file cannot be used.
@@ -61,8 +61,11 @@ def load_references(name: str, split: str) -> References:
     """
     name = _find_dataset(Path(name)) or name
     if name.partition(":")[0] not in READERS or Path(name).exists():
+        if split is not None:
+            stderr_console().print(f"--split has no effect on the COCO annotations '{name}'.")
         annotations = read_annotations(name)
         return References(name, annotations.captions, _parse_paths(annotations.files))
+    split = split or "val"
     images = read_captions(name, split=split, require_images=False).images
     captions: dict[ImageId, Sequence[str]] = {image.image_id: image.captions for image in images}
     files = [(image.path.as_posix(), image.image_id) for image in images]

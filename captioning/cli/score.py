@@ -28,8 +28,8 @@ class ScoreConfig:
     """File that `captioning caption` wrote (JSON lines, CSV, Parquet, JSON), or COCO results."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
-    split: str = "val"
-    """Split of the data set of references."""
+    split: str | None = None
+    """Split of the data set of references (default: val)."""
     subset: bool = False
     """Score only the images that have both a caption and references."""
     document_frequency: Path | None = None

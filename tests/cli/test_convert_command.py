@@ -115,6 +115,8 @@ def test_convert_writes_to_stdout(outputs, capsys):
     assert names == [f"COCO_train2014_{number}.jpg" for number in (1, 2, 3)]
     assert run_command("convert", outputs / "rows.csv", "--format", "text") == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+    assert run_command("convert", outputs / "rows.csv", "--overwrite") == 0
+    assert "--overwrite has no effect on standard output." in capsys.readouterr().err
 
 
 def test_convert_keeps_names_of_any_bytes(caption, odd_photos, tmp_path):

@@ -40,6 +40,8 @@ def test_merged_partitions_equal_one_run(caption, partitions, photos, tmp_path, 
     for suffix in (".jsonl", ".jsonl.failed.jsonl"):
         whole = (tmp_path / f"whole{suffix}").read_bytes()
         assert (tmp_path / f"all{suffix}").read_bytes() == whole
+    assert run_command("merge", *paths, "--overwrite") == 0
+    assert "--overwrite has no effect on standard output." in capsys.readouterr().err
     (tmp_path / "part-3.jsonl.failed.jsonl").unlink()
     assert run_command("merge", *paths, "-o", tmp_path / "new.jsonl") == 1
     assert "part-3.jsonl' has 1 row, but its run had 2 images. Copy" in capsys.readouterr().err

@@ -263,6 +263,14 @@ def test_score_other_images_need_subset(ending, references, tmp_path, run):
     assert "candidates for 3 and 2." in output
 
 
+def test_score_split_of_coco_annotations_is_reported(references, tmp_path, run):
+    path = write_results(tmp_path / "results.jsonl", [f"{number}.jpg" for number in range(1, 5)])
+    notice = f"--split has no effect on the COCO annotations '{references}'."
+    assert notice in run("score", path, references, "--split", "test")[2]
+    assert notice in run("compare", path, path, references, "--split", "test", "--samples", "1")[2]
+    assert "--split" not in run("score", path, references)[2]
+
+
 def test_score_document_frequency_is_read_from_a_file(references, tmp_path, run):
     path = write_results(tmp_path / "results.jsonl", ["1.jpg"], CAPTIONS[:1])
     table = tmp_path / "df.json"
