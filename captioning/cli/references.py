@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -175,19 +175,20 @@ def _match_files(
     files = references.files or _parse_paths((str(image), image) for image in references.captions)
     matches: list[ImageId | None] = []
     ambiguous = ""
-    for part in ("name", "stem"):
-        groups: defaultdict[str, dict[ImageId, PurePosixPath]] = defaultdict(dict)
+    for suffixed in (True, False):
+        owners: defaultdict[tuple[str, ...], list[ImageId]] = defaultdict(list)
         for image, path in files.items():
-            groups[getattr(path, part)][image] = path
+            for end in _list_ends(path, suffixed=suffixed):
+                owners[end].append(image)
         matches = []
         for row in rows:
             path = _parse_path(row.file_name or "")
-            owners = groups.get(getattr(path, part), {})
-            best = _find_closest(path, owners)
+            ends = _list_ends(path, suffixed=suffixed)
+            best = next((owners[end] for end in ends if end in owners), [])
             matches.append(best[0] if len(best) == 1 else None)
             if len(best) > 1 and not ambiguous:
                 ambiguous = (
-                    f"{path} may be {owners[best[0]]} or {owners[best[1]]} of {references.name}. "
+                    f"{path} may be {files[best[0]]} or {files[best[1]]} of {references.name}. "
                     "Caption the images with their folders in the path."
                 )
         if ambiguous or any(match is not None for match in matches):
@@ -195,19 +196,10 @@ def _match_files(
     return matches, ambiguous
 
 
-def _find_closest(path: PurePosixPath, owners: Mapping[ImageId, PurePosixPath]) -> list[ImageId]:
-    """Return the images whose paths have most parts in common with ``path`` at the end."""
-    shared = {image: _count_shared_parts(path, other) for image, other in owners.items()}
-    return [image for image in owners if shared[image] == max(shared.values())]
-
-
-def _count_shared_parts(one: PurePosixPath, other: PurePosixPath) -> int:
-    count = 0
-    for a, b in zip(reversed(one.parts), reversed(other.parts), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+def _list_ends(path: PurePosixPath, *, suffixed: bool) -> Iterator[tuple[str, ...]]:
+    """Yield the last parts of a path, most of them first, with or without the file extension."""
+    parts = (*path.parts[:-1], path.name if suffixed else path.stem)
+    return (parts[start:] for start in range(len(path.parts)))
 
 
 def _refuse_contradictions(

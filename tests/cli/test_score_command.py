@@ -115,6 +115,13 @@ def test_score_files_of_one_name_are_matched_by_folder(
         assert message in messages
 
 
+def test_score_files_of_one_stem_are_matched_by_folder(write_references, tmp_path, score):
+    names = [f"{folder}/image" for folder in "abcd"]
+    references = write_references(*(f"{name}.jpg" for name in names))
+    path = write_results(tmp_path / "results.jsonl", [f"photos/{name}.png" for name in names])
+    assert score(path, references)[0] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     "ids", [range(1, 5), ["1", "2", "3", "4"], [f"{i:012}" for i in (1, 2, 3, 4)]]
 )
