@@ -147,3 +147,15 @@ def test_long_names_are_shortened_and_differ(folder, suffix):
         assert len(os.fsencode(Path(path).name)) <= 255
         touch(path)
     assert paths_of(names + urls, Path("caps"), suffix) == found
+
+
+def test_folders_in_any_order_are_listed_once(tmp_path, monkeypatch):
+    listed, real = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+    paths = OutputPaths(None, ".txt")
+    for image in range(10):
+        for number in range(20):
+            paths.path_for(str(tmp_path / str(number) / f"{image}.jpg"))
+    assert len(listed) == 2 * 20  # for images, and for their files

@@ -11,7 +11,7 @@ from captioning.sources.image_names import is_image_name
 
 _PARENT = "_parent"
 _MAX_NAME_BYTES = 255  # of most file systems
-_CACHED_FOLDERS = 8
+_CACHED_FOLDERS = 500  # a list may name images in any order
 
 
 class OutputPaths:
