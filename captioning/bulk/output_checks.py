@@ -16,6 +16,7 @@ from captioning.files import check_writable, find_write_obstacle, is_special_fil
 from captioning.images.worker_pool import ImageRef
 
 REPLACE_ADVICE = "Give --overwrite to replace it, or another -o."
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # not /dev/shm, which has ordinary files
 _MAX_CHECKED = 100_000  # images that are remembered while an output that can be written is sought
 
 
@@ -48,7 +49,7 @@ def check_output(
 
 def is_stream(output: Path) -> bool:
     """Return whether an output is a pipe or a device, which is only written to."""
-    return is_special_file(output) or str(output).startswith(("/dev/", "/proc/"))
+    return is_special_file(output) or str(output).startswith(_STREAMS)
 
 
 def check_output_file(output: Path, *, overwrite: bool) -> None:

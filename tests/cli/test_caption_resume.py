@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_output_without_journal_is_not_replaced(caption, photos, tmp_path):
     assert output.read_text() == "mine\n"
     assert caption(photos[0], "-o", output, "--overwrite").code == 0
     assert len(read_rows(output)) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs /dev/shm")
+def test_file_in_shared_memory_is_not_replaced(caption, photos):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        output = Path(folder, "rows.jsonl")
+        output.write_text("mine\n")
+        ran = caption(*photos, "-o", output)
+        assert ran.code == 2
+        assert "exists, but the journal of its run does not" in ran.err
+        assert output.read_text() == "mine\n"
 
 
 def test_output_changed_by_hand_is_not_replaced(caption, photos, tmp_path):
