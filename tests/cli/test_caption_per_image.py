@@ -160,7 +160,12 @@ def test_captions_are_written_as_metadata(format_name, caption, photos, tmp_path
     assert [read_caption(path) for path in written] == plain
     assert [photo.read_bytes() for photo in photos] == originals
     again = caption(*words, "-o", out)
-    assert "Skipped 3 images with existing captions." in again.err
+    quote = f"The caption of '{photos[0]}' is '{plain[0]}'."
+    assert f"Skipped 3 images with existing captions. {quote}" in again.err
+    for start in ("First: ", "Second: "):
+        assert caption(*words, "-o", out, "--append", "--prefix", start).code == 0
+    lines = [plain[0], f"First: {plain[0]}", f"Second: {plain[0]}"]
+    assert read_caption(written[0]) == "\n".join(lines)
     assert caption(*words).code == 0  # next to the images, or in them
     targets = [photo.with_suffix(".xmp") if format_name == "xmp" else photo for photo in photos]
     assert [read_caption(path) for path in targets] == plain

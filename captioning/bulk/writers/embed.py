@@ -59,8 +59,7 @@ class EmbedWriter(CaptionFileWriter):
         """Return whether an image has a description, or its copy exists."""
         if self.in_place:
             return super().has_caption(image)
-        copy = self._path_for(image)
-        return copy.is_file() and copy.stat().st_size > 0 and not self._is_original(image)
+        return _has_content(self._path_for(image)) and not self._is_original(image)
 
     def find_obstacle(self, image: str) -> str:
         """Return why an image or its copy cannot be written; often empty."""
@@ -76,8 +75,9 @@ class EmbedWriter(CaptionFileWriter):
         return ""
 
     def read_captions(self, image: str) -> list[str]:
-        """Return the lines of the description in an image."""
-        path = Path(image)
+        """Return the lines of the description in a copy, or else in the image."""
+        copy = self._path_for(image)
+        path = copy if _has_content(copy) else Path(image)
         return (self._embedder.read_caption(path) or "").splitlines() if path.is_file() else []
 
     def close(self, *, keep_longer: bool = False) -> None:
@@ -97,6 +97,10 @@ class EmbedWriter(CaptionFileWriter):
         if self._is_original(row.image):
             raise OutputError(f"it is the image, not a copy. {_OTHER_OUTPUT}")
         self._embedder.embed(Path(row.image), path, "\n".join(row.captions))
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 class CaptionEmbedder:
