@@ -74,7 +74,11 @@ class SkippedCounts:
             others = len(self.without_images) - len(names)
             more = f" and {others:,} others" if others else ""
             yield f"No images found in {escape_unprintable(', '.join(names))}{more}."
-        unmatched = [pattern for pattern, count in self.excluded.items() if not count]
+        unmatched = [
+            pattern
+            for pattern, count in self.excluded.items()
+            if not count and not pattern.startswith("!")  # what it keeps is not counted
+        ]
         if complete and unmatched:
             yield f"Nothing matches --exclude {', '.join(map(repr, unmatched))}."
 

@@ -348,7 +348,7 @@ def test_notices_list_the_most_frequent_first():
         skipped.count_file(file)
     for folder in ["@eaDir"] * 10 + ["new\nline"]:
         skipped.count_folder(folder)
-    skipped.excluded.update({"*.png": 3, "raw/": 0})
+    skipped.excluded.update({"*.png": 3, "raw/": 0, "!kept.png": 0})
     skipped.subfolders = 1
     skipped.count_without_images("empty.tar")
     assert list(skipped.notices()) == [
