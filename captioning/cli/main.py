@@ -2,8 +2,8 @@
 
 Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``. The
 type of ``config`` is a frozen dataclass, whose fields become the flags. Only the module of the
-requested command is imported. A module may define ``split_preset(words) -> (remaining words, config
-class)`` to change the default values of the flags, with a ``partial`` of the config class.
+requested command is imported. A module may define ``apply_preset(words) -> config class`` to change
+the default values of the flags, with a ``partial`` of the config class.
 """
 
 import importlib
@@ -21,7 +21,7 @@ COMMANDS = {
     "convert": "convert captions to another file format",
     "samples": "copy sample images into a folder",
     "train": "train a model on captioned images",
-    "evaluate": "caption a split and score the captions",
+    "evaluate": "caption a data set split and score the captions",
     "score": "score a file of captions",
     "compare": "compare the captions of two systems",
     "info": "show what a model directory contains",
@@ -93,8 +93,8 @@ def _run(words: list[str]) -> int:
 
     module = importlib.import_module(f"captioning.cli.{name}")
     words, config_class = words[1:], module.run.__annotations__["config"]
-    if hasattr(module, "split_preset"):
-        words, config_class = module.split_preset(words)
+    if hasattr(module, "apply_preset"):
+        config_class = module.apply_preset(words)
     try:
         return int(module.run(parse_config(name, config_class, words, module.__doc__)))
     except CaptioningError as error:
@@ -109,5 +109,5 @@ def _overview() -> str:
         f"{lines}\n\n"
         "  -h, --help     show this help and exit\n"
         "  -V, --version  show the version and exit\n\n"
-        "captioning COMMAND --help lists the flags of a command."
+        "captioning COMMAND --help lists the options of a command."
     )

@@ -1,8 +1,6 @@
 """Train a model on captioned images.
 
---preset NAME selects the decoder of a published captioning model: m-rnn, neuraltalk, show-and-tell,
-lrcn, minds-eye, show-attend-tell, up-down, or language-model. Other flags change its settings. To
-resume a run that was stopped, run the same command again.
+To resume a run that was stopped, run the same command again.
 
 For example:
 
@@ -15,10 +13,12 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from functools import partial
+from typing import Annotated, ClassVar
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TimeRemainingColumn
 
@@ -37,6 +37,21 @@ _LINE = {
     "validation": "Captioned {} validation images",
 }
 _DIVISOR = 20  # later, the interval is the time so far divided by this
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """A training run, and the preset that sets the default values of its decoder."""
+
+    SECTIONS: ClassVar = {**RunConfig.SECTIONS, "preset": "model"}
+
+    preset: Annotated[str | None, tyro.conf.arg(metavar=f"{{{','.join(PRESETS)}}}")] = None
+    """Decoder of a published captioning model, or a language model. Decoder options override its
+    settings."""
+
+    def run_config(self) -> RunConfig:
+        """Return the run, without the preset: the decoder has its settings already."""
+        return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
 
 
 class TrainingProgressReport:
@@ -118,12 +133,8 @@ class TrainingProgressReport:
         self.console.print(f"{', '.join(parts)}.")
 
 
-def split_preset(arguments: Sequence[str]) -> tuple[list[str], Callable[..., RunConfig]]:
-    """Remove ``--preset NAME`` from the arguments of the command.
-
-    Returns:
-        The other arguments, and the function or class whose parameters they set: RunConfig, with
-        the decoder of the preset as default.
+def apply_preset(arguments: Sequence[str]) -> Callable[..., TrainConfig]:
+    """Return TrainConfig, with the decoder of ``--preset NAME`` as default.
 
     Raises:
         ConfigError: The name is missing or unknown, or there are several presets.
@@ -131,29 +142,29 @@ def split_preset(arguments: Sequence[str]) -> tuple[list[str], Callable[..., Run
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", action="append", default=[])
     try:
-        found, others = parser.parse_known_args(arguments)
+        found, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:
-        found, others = argparse.Namespace(preset=[""]), []
+        found = argparse.Namespace(preset=[""])
     if not found.preset:
-        return list(arguments), RunConfig
+        return TrainConfig
     if len(found.preset) > 1 or not found.preset[0]:
         raise ConfigError(f"--preset needs one name, once. Presets: {', '.join(PRESETS)}.")
     defaults = {
         field.name: field.default_factory()
-        for field in fields(RunConfig)
+        for field in fields(TrainConfig)
         if field.default_factory is not MISSING
     }
-    return others, partial(RunConfig, **{**defaults, "decoder": preset(found.preset[0])})
+    return partial(TrainConfig, **{**defaults, "decoder": preset(found.preset[0])})
 
 
-def run(config: RunConfig) -> int:
+def run(config: TrainConfig) -> int:
     """Train, and return the exit code."""
     console = stderr_console()
     disable_malloc_trim()
     report = TrainingProgressReport(console)
     try:
         with report.bars:
-            result = train(config, report.callback)
+            result = train(config.run_config(), report.callback)
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130
