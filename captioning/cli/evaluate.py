@@ -7,7 +7,7 @@ For example:
 
     captioning evaluate --data flickr8k:Flickr8k --split test
     captioning evaluate runs/first/model --data coco:COCO --width 5
-    captioning evaluate runs/a/model --others runs/b/model --data flickr8k:Flickr8k
+    captioning evaluate runs/a/model --ensemble runs/b/model --data flickr8k:Flickr8k
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class EvaluateConfig:
     SECTIONS: ClassVar = {
         "data": "input",
         "output": "output",
-        "others": "model",
+        "ensemble": "model",
         "search": "search",
         "batch_size": "speed",
     }
@@ -52,7 +52,7 @@ class EvaluateConfig:
     ] = None
     """Model directory, or id on the Hugging Face Hub."""
     split: str = "val"
-    """Split: train, val or test."""
+    """Data set split: train, val or test."""
     output: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -69,10 +69,10 @@ class EvaluateConfig:
     """Additional metrics, which need Java."""
     json: bool = False
     """Print JSON instead of a table."""
-    others: Annotated[
+    ensemble: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="(default: none)")
     ] = ()
-    """Further models. Their probabilities and those of MODEL are averaged at each word."""
+    """Additional models. The word probabilities of all models are averaged."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
     consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
@@ -96,7 +96,7 @@ def run(config: EvaluateConfig) -> int:
     from captioning.inference.captioner import Captioner
 
     console = stderr_console()
-    captioner = Captioner.from_pretrained(config.model, *config.others, device=config.device)
+    captioner = Captioner.from_pretrained(config.model, *config.ensemble, device=config.device)
     output = config.output or Path(f"captions_{config.split}_results.json")
     if config.java:
         check_java(config.java)
