@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if shutil.which("java") is None or find_spec("pycocoevalcap") is None:
-        sys.exit("Needs Java on the PATH and: pip install 'captioning[java-metrics]'")
+        sys.exit('Needs Java on the PATH and: pip install ".[java-metrics]"')
 
     images: dict[object, list[str]] = {}
     total = different = 0

@@ -77,5 +77,5 @@ class ModelConfig:
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
                 f"format_version is {self.format_version}, this version of captioning reads "
-                f"{FORMAT_VERSION}. Update it: pip install -U captioning."
+                f"{FORMAT_VERSION}. Update captioning."
             )

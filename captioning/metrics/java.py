@@ -74,7 +74,7 @@ def _find_package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ScoreError(
             "METEOR and SPICE need pycocoevalcap, which is not installed. Install it: "
-            "pip install 'captioning[java-metrics]'"
+            "pip install pycocoevalcap"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

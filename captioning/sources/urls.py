@@ -114,7 +114,7 @@ def _list_images(
 def _explain_protocol(error: Exception, protocol: str) -> str:
     """Return why there is no file system for a protocol, and what to do."""
     if isinstance(error, ImportError):
-        advice = ' pip install "captioning[http]"' if protocol in ("http", "https") else ""
+        advice = ' pip install "fsspec[http]"' if protocol in ("http", "https") else ""
         return f"{str(error).rstrip('.')}.{advice}"
     if "::" not in protocol and protocol not in fsspec.available_protocols():
         hint = suggest(protocol, ("http", "https", "s3", "gs", "az", "file", "ftp", "sftp", "hf"))

@@ -183,7 +183,7 @@ def set_word(word):
 
 NAN = float("nan")
 BAD_CONFIGS = [
-    (update(format_version=99), "format_version is 99, .* Update it"),
+    (update(format_version=99), "format_version is 99, .* Update captioning"),
     (update(format_version=True), "format_version: expected an integer"),
     (update(format="other"), "format: expected one of captioning"),
     (lambda c: c.pop("decoder"), "missing field decoder"),
