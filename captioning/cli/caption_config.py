@@ -46,7 +46,7 @@ class CaptionConfig(OutputConfig):
         tyro.conf.UseAppendAction[tuple[str, ...]],
         tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Leave out files and folders, as in .gitignore: '*.png', raw/ or 2024/party."""
+    """Exclude files and folders by a pattern, as in .gitignore: '*.png', raw/ or 2024/party."""
     follow_links: bool = False
     """Follow symbolic links that lead out of a folder, and links to folders."""
     limit: Annotated[
@@ -60,15 +60,17 @@ class CaptionConfig(OutputConfig):
     allow_truncated: bool = False
     """Caption the readable part of truncated image files."""
 
+    overwrite: bool = False
+    """Caption all images again, and replace an existing output."""
     prefix: str = ""
-    """Text before each caption, including a space if you want one."""
+    """Text before each caption. No space is added."""
     suffix: str = ""
-    """Text after each caption."""
+    """Text after each caption. No space is added."""
     dry_run: bool = False
     """Print what would be captioned, and do nothing."""
     json: bool = False
-    """Print a JSON summary at the end (standard output; standard error if captions go to standard
-    output)."""
+    """Print a JSON summary at the end: on standard output, or on standard error if the captions go
+    to standard output."""
 
     model: Annotated[
         str | None,

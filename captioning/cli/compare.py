@@ -31,13 +31,13 @@ class CompareConfig:
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
     split: str | None = None
-    """Split of the data set of references (default: val)."""
+    """Split of the references, if they are a data set (default: val)."""
     subset: bool = False
-    """Compare only the images that have a caption of both systems and references."""
+    """Score only images that have references and a caption from each system."""
     samples: int = 1000
-    """Number of samples of each test (1 or more)."""
+    """Number of resamples in each test (1 or more)."""
     seed: int = 0
-    """Seed of the samples (0 or more)."""
+    """Random seed of the resampling (0 or more)."""
 
     def __post_init__(self) -> None:
         check_minimum(self, samples=1, seed=0)

@@ -1,10 +1,10 @@
 """Convert captions from one file format to another.
 
 The input is a file that `captioning caption`, `merge` or `convert` has written: JSON lines, CSV,
-COCO results or Parquet. COCO results hold no log-probabilities, and one caption per image. An HTML
-page links to the images. Formats with one output per image find the images by their file names,
-relative to the folder of the input. Exit code: 0 if every row was converted, 1 if some rows failed
-(they are listed), 2 for wrong usage.
+COCO results or Parquet. COCO results do not contain log-probabilities, and contain one caption per
+image. An HTML page links to the images. For formats with one output per image, images are located
+by file name, relative to the folder of the input. Exit code: 0 if every row was converted, 1 if
+some rows failed (they are listed), 2 for wrong usage.
 
 For example:
 
@@ -44,7 +44,7 @@ class ConvertConfig(OutputConfig):
     """Convert captions from one file format to another."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """File of captions: .jsonl, .csv, .json (COCO results) or .parquet."""
+    """File of captions: .jsonl, .csv, .parquet, or .json (COCO results with ``file_name``)."""
 
 
 def run(config: ConvertConfig) -> int:

@@ -1,7 +1,7 @@
 """Merge the partitions of a run: the outputs of `captioning caption --partition 1/8` to `8/8`.
 
 The rows come in the order in which one run without partitions would have written them. All
-partitions must be complete; their journals, the hidden files next to them, record that.
+partitions must be complete, and their journals (the hidden files next to them) must exist.
 
 For example:
 
@@ -41,11 +41,11 @@ class MergeConfig:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="FILE ...", help_behavior_hint=""),
     ] = ()
-    """JSON lines of all partitions, in any order."""
+    """JSON lines files of all partitions, in any order."""
     output: OutputFile = None
     """Output file (default: standard output)."""
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
-    """Output format; auto uses the file extension of -o."""
+    """Output format. ``auto``: from the file extension of -o; jsonl without -o."""
     best: bool = False
     """Keep only the best caption of each image."""
     overwrite: bool = False

@@ -27,20 +27,21 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file, or output folder for txt, caption, xmp, and embed (default: standard output, or
-    next to each image). An output folder keeps the directory tree of the images, relative to the
-    folder that contains it."""
+    """Output file, or output folder for txt, caption, xmp, and embed. An output folder mirrors the
+    input tree, starting at the closest folder that contains both input and output (default:
+    standard output, or next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
-    """Output format; auto takes it from the file extension of -o.
-    txt, caption and xmp write one file per image. embed writes into the metadata of the images."""
+    """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
+    otherwise. One output for all images: text (lines on standard output), jsonl, csv, coco,
+    parquet, html. One file per image: txt, caption, xmp. Inside each image file: embed."""
     best: bool = False
     """Keep only the best caption of each image."""
     overwrite: bool = False
-    """Start again and replace the output file, or replace the caption files of each image."""
+    """Replace an existing output."""
     append: bool = False
-    """Append to existing captions of each image, instead of skipping the image."""
+    """Append to the existing captions of an image, instead of skipping the image."""
     keep_time: bool = False
-    """Keep the modification time of images that captions are embedded in."""
+    """Keep the modification time of the images, with --format embed."""
 
     @property
     def format_name(self) -> str:

@@ -1,13 +1,13 @@
 """Copy a few sample images and a list of their sources into a folder.
 
-The images are free to share. They are part of the packages scikit-image and scikit-learn:
-pip install "captioning[samples]".
+The images are free to share. They are part of the packages scikit-image and scikit-learn. To
+install these in a clone of the repository: pip install ".[samples]".
 
 For example:
 
-    captioning samples samples
+    captioning samples photos
     captioning samples ~/Pictures/samples
-    captioning samples samples && captioning caption samples
+    captioning samples photos && captioning caption photos
 """
 
 import importlib.util

@@ -29,12 +29,12 @@ class ScoreConfig:
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
     split: str | None = None
-    """Split of the data set of references (default: val)."""
+    """Split of the references, if they are a data set (default: val)."""
     subset: bool = False
-    """Score only the images that have both a caption and references."""
+    """Score only images that have references and a caption."""
     document_frequency: Path | None = None
-    """File with n-gram document frequencies for CIDEr: the text of DocumentFrequency.to_json
-    (default: count them over the references)."""
+    """JSON file of the n-gram document frequencies for CIDEr, as DocumentFrequency.to_json returns
+    it (default: count them over the references)."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Additional metrics, which need Java."""
     json: bool = False

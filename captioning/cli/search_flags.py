@@ -37,7 +37,7 @@ def _add_flags(cls: type) -> type:
 
 
 def _optional(kind: Any, help_text: str, metavar: str) -> Any:
-    hint = "(default: the model's own)"
+    hint = "(default: the model's setting)"
     argument = tyro.conf.arg(help=help_text, metavar=metavar, help_behavior_hint=hint)
     return Annotated[kind | None, argument]
 

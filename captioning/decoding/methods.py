@@ -31,9 +31,9 @@ class SearchMethod(ShortRepr):
     block_repeated_words: bool = False
     """Block a word that equals one of the two words before it."""
     forbidden_words: tuple[str, ...] = ()
-    """Words that no caption contains."""
+    """Words that captions must not contain."""
     required_words: tuple[str, ...] = ()
-    """Words that every caption contains."""
+    """Words that captions must contain."""
 
     def __post_init__(self) -> None:
         _check_ranges(self, min_length=(0, 10_000), max_length=(1, 10_000))
@@ -104,10 +104,10 @@ class BeamSearch(SearchMethod):
     width: int = 3
     """Beam width: active hypotheses per image (1 or more)."""
     length_penalty: float = 0.0
-    """Exponent of the length by which log-probabilities are divided (0 or more). 0 prefers short
+    """Divide log-probabilities by the caption length to this power (0 or more). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""
     n: int = 1
-    """Number of captions per image, best first."""
+    """Number of captions per image, best first (1 or more)."""
     rerank_weight: float = 0.0
     """Weight of n-gram reranking (0: off)."""
 
@@ -138,13 +138,13 @@ class DiverseBeamSearch(SearchMethod):
     """
 
     groups: int = 3
-    """Number of beam searches; each yields one caption."""
+    """Number of beam searches; each yields one caption (1 or more)."""
     diversity_penalty: float = 0.5
     """Penalty, in nats, for a word that an earlier group chose at the same step (0 or more)."""
     width: int = 1
     """Beam width of each group (1 or more)."""
     length_penalty: float = 0.0
-    """Exponent of the length by which log-probabilities are divided (0 or more)."""
+    """Divide log-probabilities by the caption length to this power (0 or more)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,13 +167,14 @@ class Sampling(SearchMethod):
     """
 
     temperature: float = 1.0
-    """Temperature: below 1 sharpens the distribution, above 1 flattens it."""
+    """Temperature (above 0). Below 1 sharpens the distribution; above 1 flattens it."""
     top_k: int = 0
-    """Sample from this many most probable words (0: all)."""
+    """Sample from the K most probable words (0: all)."""
     top_p: float = 1.0
-    """Sample from the most probable words with this total probability (above 0, at most 1)."""
+    """Sample from the smallest set of words whose total probability is at least P (above 0, at most
+    1)."""
     n: int = 1
-    """Number of captions per image, most probable first."""
+    """Number of captions per image, most probable first (1 or more)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

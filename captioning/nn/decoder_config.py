@@ -31,10 +31,10 @@ class DecoderConfig:
     """Recurrent cell."""
     injection: InjectionName = "recurrent"
     """Where the image vector v enters. ``recurrent``: W_vh v in the gates of every step.
-    ``first_word``: W_vh v in the gates of the first step only (NeuralTalk). ``first_step``: input
-    of a step before the first word (Show and Tell). ``init_state``: initial state.
-    ``every_input``: concatenated with the word at every step. ``merge``: after the recurrence
-    (m-RNN). ``none``: nowhere; the decoder is a language model."""
+    ``first_word``: W_vh v in the gates of only the step that predicts the first word (NeuralTalk).
+    ``first_step``: v is the input of an additional first step, before <bos> (Show and Tell).
+    ``init_state``: initial state. ``every_input``: concatenated with the word at every step.
+    ``merge``: after the recurrence (m-RNN). ``none``: nowhere; the decoder is a language model."""
     core: CoreName = "stack"
     """Recurrent core. ``stack``: layers that read the words. ``attention``: layers with soft
     attention over the grid (Show, Attend and Tell). ``top_down``: an attention cell and a language
@@ -57,8 +57,7 @@ class DecoderConfig:
     hidden_size: int = 512
     """H, size of the hidden state (1 or more)."""
     attention_size: int = 512
-    """A, size of a projected grid position and of the attention energies' hidden layer (1 or
-    more)."""
+    """A, hidden size of the attention layer (1 or more)."""
     dropout: float = 0.3
     """Dropout probability of word vectors, image features and readout inputs (0 to below 1)."""
     recurrent_dropout: float = 0.0

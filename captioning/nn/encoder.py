@@ -23,11 +23,11 @@ class EncoderConfig:
     name: str = "timm:tf_efficientnet_lite0"
     """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
     weights: str | None = "default"
-    """Source of the ImageNet weights: ``default`` (an installed package that contains them, else a
-    download), ``hub`` (download), ``package``, the path of a state dict, or None for random
-    weights."""
+    """Source of the ImageNet weights: ``package`` (an installed package that contains them),
+    ``hub`` (download), ``default`` (package if installed, else hub), the path of a state dict, or
+    None for random weights."""
     image_size: int | None = None
-    """Input height and width in pixels, 1 to 4096 (default: the size of the pretraining)."""
+    """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"
     """Conversion of an image to a square. ``squeeze``: change the aspect ratio; ``crop``: cut out
     the center."""

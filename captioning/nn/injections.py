@@ -58,7 +58,9 @@ class RecurrentInjection(Injection):
 
 
 class FirstWordInjection(RecurrentInjection):
-    """v in the gates of the first step only (Karpathy & Fei-Fei 2015, section 3.3).
+    """v in the gates of only the step that predicts the first word.
+
+    Karpathy & Fei-Fei (2015), section 3.3:
 
     ``W_xh x_t + W_hh h_{t-1} + 1(t=1) W_vh v + b``
     """
@@ -69,7 +71,7 @@ class FirstWordInjection(RecurrentInjection):
 
 
 class FirstStepInjection(Injection):
-    """v as the input of a step before the first word (Vinyals et al. 2015, section 3.1).
+    """v as the input of an additional first step (Vinyals et al. 2015, section 3.1).
 
     ``x_{-1} = W_vx v + b_v``
     """

@@ -40,8 +40,8 @@ def m_rnn() -> DecoderConfig:
 def neuraltalk() -> DecoderConfig:
     """Karpathy & Fei-Fei 2015, Deep visual-semantic alignments, section 3.3.
 
-    A plain recurrent network. The image is a term of the gates in the first step only, which the
-    authors found better than a term in every step::
+    A plain recurrent network. The image is a term of the gates in only the step that predicts the
+    first word, which the authors found better than a term in every step::
 
         b_v = W_hi CNN(I)
         h_t = f(W_hx x_t + W_hh h_{t-1} + b_h + 1(t=1) b_v)
@@ -56,7 +56,7 @@ def neuraltalk() -> DecoderConfig:
 def show_and_tell() -> DecoderConfig:
     """Vinyals et al. 2015, Show and Tell, section 3.1.
 
-    An LSTM that reads the image as the input of a step before the first word::
+    An LSTM that reads the image as the input of an additional first step::
 
         x_{-1}  = CNN(I)                                   projected to the size of a word
         x_t     = W_e S_t                                  t = 0 ... N-1

@@ -27,8 +27,8 @@ class SelfCriticalConfig:
     """Weight of the cross-entropy of the reference captions, added to the policy gradient (0 or
     more)."""
     feature_dropout: float = 0.0
-    """Share of the feature channels that are set to zero (0 to below 1). One mask per image of a
-    batch, for its samples and their log-probabilities. The cross-entropy has its own dropout."""
+    """Share of the feature channels that are set to zero (0 to below 1). The same mask is used for
+    sampling and for scoring the samples of an image. No effect on the cross-entropy."""
     max_length: int = 20
     """Maximum number of words in a sampled caption (1 or more)."""
 
@@ -73,7 +73,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
-    """Steps of linear warm-up (0 or more; at most a tenth of all steps)."""
+    """Steps of linear warm-up (0 or more), limited to a tenth of all steps."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up (Loshchilov & Hutter 2017)."""
     weight_decay: float = 0.01
@@ -84,15 +84,15 @@ class TrainingConfig:
     """Share of the target probability that is spread over all words (Szegedy et al. 2016,
     section 7; 0 to below 1)."""
     word_dropout: float = 0.0
-    """Probability of replacing an input word by ``<unk>`` (0 to below 1; Bowman et al. 2016,
+    """Probability of replacing an input word with ``<unk>`` (0 to below 1; Bowman et al. 2016,
     section 3.1)."""
     scheduled_sampling: float = 0.0
-    """Probability of replacing an input word by the decoder's own prediction at the end of the
-    run. It grows linearly from 0 (0 to below 1; Bengio et al. 2015)."""
+    """Final probability of replacing an input word with a sample of the decoder's prediction; grows
+    linearly from 0 (0 to below 1; Bengio et al. 2015)."""
     doubly_stochastic_weight: float = 0.0
     """Weight of the attention penalty of Xu et al. 2015, section 4.2.1 (0 or more)."""
     reconstruction_weight: float = 1.0
-    """Weight of the reconstruction error of v (0 or more), for decoders that reconstruct it."""
+    """Weight of the reconstruction error of v, with the decoder core ``memory`` (0 or more)."""
     hflip: bool = True
     """Flip each image horizontally with probability 0.5, and swap "left" and "right" in its
     captions."""
@@ -103,15 +103,15 @@ class TrainingConfig:
     """Draw random crops and color jitter again for every step. Pixels are cached instead of
     features, and the whole encoder runs in each step: use a GPU."""
     ema_decay: float = 0.0
-    """Decay of the exponential moving average of the weights, which is then validated and saved
-    (0 to below 1; 0: off)."""
+    """Decay of the exponential moving average of the weights (0 to below 1; 0: off). The averaged
+    weights are validated and saved."""
     patience: int = 4
     """Stop after this many epochs without a better validation score (0: never)."""
     select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
     """Score of greedy validation captions that selects the best epoch."""
     precision: Precision = "float32"
     """Precision of matrix products. ``bfloat16`` is almost twice as fast on hardware that supports
-    it, and much slower on other hardware; the log then has a warning."""
+    it. On other hardware it is much slower, and the log has a warning."""
     seed: int = 0
     """Seed of the initial weights, the order of the captions, and dropout (0 to 2**32 - 1)."""
     save_every: int = 200
@@ -176,20 +176,21 @@ class RunConfig:
     output: Path
     """Directory of the run: the model, the log, and the state from which it resumes."""
     init_from: Path | None = None
-    """Directory of a model to continue training from. Its weights, vocabulary, and shape replace
-    ``min_count`` and the options of encoder and decoder."""
+    """Directory of a model to continue training from. Its weights, vocabulary and architecture are
+    used; encoder and decoder options are ignored, and so is ``min_count`` without
+    ``extend_vocabulary``."""
     data_weights: tuple[float, ...] = ()
     """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
     each epoch (default: 1 each)."""
     text_data: Path | None = None
-    """File of captions without images: one per line, or KEY<TAB>caption. v is zero for them, and
-    the decoder learns words and grammar."""
+    """File of captions without images: one per line, or KEY<TAB>caption. Their image vector v is
+    zero: the decoder learns words and grammar from them."""
     text_weight: float = 1.0
     """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
     them in each epoch."""
     extend_vocabulary: bool = False
-    """Add words to the vocabulary of ``init_from`` that the captions contain ``min_count`` times
-    or more."""
+    """Extend the vocabulary of ``init_from`` with the words that occur at least ``min_count`` times
+    in the training captions."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str = "val"
@@ -201,10 +202,11 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Objective, optimizer, regularization, and augmentation."""
     min_count: int = 5
-    """Minimum number of occurrences of a word in the training captions (1 or more)."""
+    """Minimum number of occurrences of a word in the training captions (1 or more). Rarer words
+    become <unk>."""
     search_images: int = 1000
-    """Number of validation images for choosing the search after the last epoch (0: beam search of
-    width 3)."""
+    """Number of validation images for choosing the search settings after training (0: beam search
+    of width 3, without a choice)."""
     rerank_ngrams: int = 6000
     """Number of n-grams for n-gram reranking (0: off). Ignored with ``search_images`` 0."""
     cache: Path | None = None

@@ -181,7 +181,7 @@ def test_help_lists_every_search_setting(command, capsys, monkeypatch):
     for method in METHODS.values():
         for field in fields(method):
             assert f"--{field.name.replace('_', '-')} " in text
-    assert "Block repeated n-grams of this size (0: off). (default: the model's own)" in text
+    assert "Block repeated n-grams of this size (0: off). (default: the model's setting)" in text
     assert "For beam and diverse search." in text
 
 
@@ -194,6 +194,7 @@ def test_help_of_train_has_one_default_and_plain_values(capsys, monkeypatch):
     assert "--decoder.tie-weights {True,False} Use" in text  # also with a preset that sets it
     assert "--cache PATH Directory" in text
     assert "(default: 1 each)" in text
+    assert "--preset {m-rnn,neuraltalk," in text
     assert "``" not in text
     assert "captioning train --data" in text
 
