@@ -77,7 +77,8 @@ class _Pending:
 
     name: str
     """Path relative to the output, which stays the same when both are moved; or a URL."""
-    content: ImageContent
+    content: ImageContent | None = None
+    """None without a journal: a hash of each image takes time."""
     result: CaptionResult | None = None
 
 
@@ -142,9 +143,12 @@ class CaptionJob:
     def _look_up(self, image: ImageRef) -> _Pending:
         """Return an image with its result of an earlier run, if there is one."""
         journal, thumbnails = self.output.journal, self.output.thumbnails
-        pending = _Pending(self.output.names.name_of(image.name), ImageContent(image))
-        if journal is not None and (thumbnails is None or thumbnails.has(pending.name)):
-            pending.result = journal.get(pending.name, pending.content, image.name)
+        pending = _Pending(self.output.names.name_of(image.name))
+        if journal is None:
+            return pending
+        pending.content = content = ImageContent(image)
+        if thumbnails is None or thumbnails.has(pending.name):
+            pending.result = journal.get(pending.name, content, image.name)
             self.counts.resumed += pending.result is not None
         return pending
 
@@ -156,7 +160,8 @@ class CaptionJob:
             if self.output.thumbnails is not None and result.thumbnail:
                 self.output.thumbnails.save(pending.name, result.thumbnail)
             pending.result = result
-            entries.append(JournalEntry(pending.name, pending.content, result))
+            if pending.content is not None:
+                entries.append(JournalEntry(pending.name, pending.content, result))
         if self.output.journal is not None:
             self.output.journal.put(entries)
 

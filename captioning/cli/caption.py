@@ -137,10 +137,10 @@ def _job_output(config: CaptionConfig, writer: Writer, journal: "Journal | None"
         names,
         journal,
         thumbnails,
-        config.existing,
-        config.prefix,
-        config.suffix,
-        config.best,
+        existing=config.existing,
+        prefix=config.prefix,
+        suffix=config.suffix,
+        best=config.best,
     )
 
 

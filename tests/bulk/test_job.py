@@ -187,3 +187,15 @@ def test_job_output_of_one_image_fails_alone(start_job):
     assert rows[1] == failed
     assert set(writer.files) == {"a", "c"}
     assert (job.counts.captioned, job.counts.failed) == (2, 1)
+
+
+def test_job_without_journal_hashes_no_image(start_job, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        job_module, "ImageContent", lambda image: hashed.append(image) or ImageContent(image)
+    )
+    writer = CaptionFiles()
+    job, _ = start_job(writer)
+    list(job.run([ImageRef("a", b"content")]))
+    assert writer.files == {"a": ["new a"]}
+    assert hashed == []
