@@ -80,10 +80,10 @@ def check_output_file(output: Path, *, overwrite: bool) -> None:
 def _require_writable(
     writer: Writer, images: Iterator[ImageRef], existing: Existing
 ) -> Iterator[ImageRef]:
-    """Return the images, after a check that at least one output can be written or is kept.
+    """Return the images, after a check that an output can be written, or that all are kept.
 
     Raises:
-        OutputError: No output can be written.
+        OutputError: Outputs are missing, and none can be written.
     """
     checked: list[ImageRef] = []
     obstacle = ""
