@@ -3,6 +3,7 @@
 python scripts/make_readme_image.py
 """
 
+import argparse
 import tempfile
 import textwrap
 from pathlib import Path
@@ -18,6 +19,9 @@ OUTPUT = Path(__file__).parents[1] / "docs" / "captions.png"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="PNG file")
+    output: Path = parser.parse_args().output
     captioner = Captioner.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
         photos = write_samples(Path(folder))[:6]
@@ -35,8 +39,7 @@ def main() -> None:
         lines = textwrap.wrap(caption, 34)[:2]
         draw.multiline_text((left, top + HEIGHT + 8), "\n".join(lines), fill="#222", font=font)
         print(f"{photos[number].name}: {caption}")
-    OUTPUT.parent.mkdir(exist_ok=True)
-    page.quantize(256).save(OUTPUT, optimize=True)
+    page.quantize(256).save(output, optimize=True)
 
 
 if __name__ == "__main__":
