@@ -180,12 +180,14 @@ def damaged_images(seed: int) -> dict[str, bytes]:
     }
 
 
-def add_special_files(folder: Path) -> set[str]:
-    """Add links, pipes and folders named like images; return those that must give an error."""
-    made = {folder / name for name in ("folder.jpg", "dangling.jpg", "loop.jpg", "outside.jpg")}
+def add_special_files(folder: Path) -> tuple[set[str], set[str]]:
+    """Add links, pipes and a folder named like an image; return the valid and the damaged ones."""
+    made = {folder / name for name in ("dangling.jpg", "loop.jpg", "outside.jpg")}
     (folder.parent / "outside.jpg").write_bytes(encode(draw_image(2), "JPEG"))
     (folder / "outside.jpg").symlink_to(folder.parent / "outside.jpg")
-    (folder / "folder.jpg").mkdir()
+    inside = folder / "folder.jpg" / "inside.jpg"
+    inside.parent.mkdir()
+    inside.write_bytes(encode(draw_image(3), "JPEG"))
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
     (folder / "loop.jpg").symlink_to("loop.jpg")
     (folder / "round").symlink_to(folder, target_is_directory=True)
@@ -198,7 +200,7 @@ def add_special_files(folder: Path) -> set[str]:
         made.add(folder / "closed.jpg")
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
         (folder / name).write_bytes(b"left out")
-    return {str(path) for path in made}
+    return {str(inside)}, {str(path) for path in made}
 
 
 def add_archive(path: Path, images: int) -> set[str]:
@@ -235,7 +237,8 @@ def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
     with open(odd, "wb") as file:  # noqa: PTH123
         file.write(encode(draw_image(7), "JPEG"))
     good.add(os.fsdecode(odd))
-    return good, damaged | add_special_files(folder)
+    special_good, special_damaged = add_special_files(folder)
+    return good | special_good, damaged | special_damaged
 
 
 def caption(paths: list[str], output: Path, model: str | None, limit: float) -> tuple[int, str]:
