@@ -123,7 +123,7 @@ def _check_validation(config: RunConfig, validation: EncodedSplit) -> None:
     if config.training.select_by == "CIDEr" and count < 2:
         raise DataError(
             f"{config.validation_split} has {format_count(count, 'readable image')}, and CIDEr "
-            "needs at least 2. Validate on more images, or select by BLEU-4."
+            "needs at least 2. Validate on more images, or add --training.select-by BLEU-4."
         )
 
 

@@ -224,7 +224,7 @@ def test_select_by_cider_needs_two_validation_images(tmp_path):
     for entry in val[1:]:
         (tmp_path / "tiny" / "images" / entry["file_name"]).write_bytes(b"no image")
     run = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
-    with pytest.raises(DataError, match="select by BLEU-4"):
+    with pytest.raises(DataError, match=r"add --training\.select-by BLEU-4"):
         train(run)
     assert not (tmp_path / "run").exists()
     train(replace(run, training=replace(run.training, select_by="BLEU-4")))
