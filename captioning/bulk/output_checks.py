@@ -18,6 +18,7 @@ from captioning.images.worker_pool import ImageRef
 REPLACE_ADVICE = "Give --overwrite to replace it, or another -o."
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # not /dev/shm, which has ordinary files
 _MAX_CHECKED = 100_000  # images that are remembered while an output that can be written is sought
+_MAX_HELD = 256 << 20  # bytes of such images that come from archives
 
 
 def check_output(
@@ -86,13 +87,14 @@ def _require_writable(
         OutputError: Outputs are missing, and none can be written.
     """
     checked: list[ImageRef] = []
-    obstacle = ""
+    held, obstacle = 0, ""
     for image in images:
         checked.append(image)
+        held += len(image.content) if isinstance(image.content, bytes) else 0
         if image.error:
             continue
         found = refuse_unwritable(writer, image).error
-        if not found or len(checked) == _MAX_CHECKED:
+        if not found or len(checked) == _MAX_CHECKED or held > _MAX_HELD:
             return chain(checked, images)
         if not obstacle and not keeps_output(writer, image.name, existing):
             obstacle = found
