@@ -86,7 +86,7 @@ def check_writable(path: Path) -> None:
     except (OSError, ValueError) as error:  # for example a name that is too long
         reason = explain_error(error)
     if reason:
-        raise OutputError(f"cannot write '{path}': {reason}. Give another output path.")
+        raise OutputError(f"cannot write '{path}': {reason}. Use another output path.")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -211,7 +211,8 @@ def read_text(path: Path, *, error: type[CaptioningError]) -> str:
             "example with iconv -f latin1 -t utf-8."
         ) from reason
     except (OSError, EOFError, zlib.error) as reason:
-        raise error(f"cannot read '{path}': {explain_error(reason)}. Check the path.") from reason
+        text = "no such file" if isinstance(reason, FileNotFoundError) else explain_error(reason)
+        raise error(f"cannot read '{path}': {text}. Check the path.") from reason
 
 
 def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:

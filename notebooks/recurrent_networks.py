@@ -16,7 +16,7 @@
 # | 10 | an image captioner: a language model with one more term |
 #
 # **Time:** about two minutes on one CPU core. No network connection is needed.
-# **Install:** `pip install "captioning[notebooks,samples]"`. All training is small and seeded. On another
+# **Install:** `pip install ".[notebooks,samples]"`. All training is small and seeded. On another
 # machine the numbers may differ slightly.
 
 # %%
@@ -588,8 +588,8 @@ plt.show()
 # **Right.** With σ above one the gradient *can* explode, but it does not have to.
 #
 # - Large inputs saturate tanh. Its slopes are then close to zero, and the gradient vanishes although σ is 2.
-# - Over many steps, a random matrix acts by its **spectral radius**, the largest absolute eigenvalue. The
-#   radius can be below one while σ is above one.
+# - Over many steps, the growth is governed by the **spectral radius** of W_hh, its largest absolute
+#   eigenvalue. The radius can be below one while σ is above one.
 #
 # So σ < 1 is sufficient for vanishing gradients, and σ > 1 is necessary for exploding gradients.
 #
@@ -597,7 +597,7 @@ plt.show()
 #
 # The smallest recurrent network that explodes has one unit (Pascanu et al., section 2.3 and figure 6):
 # h_t = tanh(w h_{t−1} + b), with fifty steps from h_0 = 0.5 and the error E = (h_50 − 0.4)². It has only two
-# weights, so we can draw the error of all of them.
+# weights, so we can draw the error for every pair (w, b).
 
 # %%
 TARGET, STEPS, RATE = 0.4, 60, 0.1
@@ -728,8 +728,8 @@ plt.show()
 #   vanishes as in a tanh network. (The solid lines lie above the dashed ones because c also acts on later
 #   steps through h.)
 #
-# So a gated network does not start with a long memory, but it can *learn* one. The gates of the GRU
-# start at one half, and it still solves the next task.
+# With zero bias, a gated network does not start with a long memory, but it can *learn* one. The gates of
+# the GRU start at one half, and it still solves the next task.
 #
 # ### A task that needs a long memory
 #
@@ -1271,7 +1271,7 @@ plt.show()
 
 # %% [markdown]
 # Words about the content gain most. Words that follow from grammar gain little. The last figure shows the
-# attention weights for each word (as figure 2 of Xu et al. 2015):
+# attention weights for each word, as in figure 2 of Xu et al. 2015:
 
 # %%
 maps = attention_maps(captioner, photo, captioner.caption(photo, search=BEAM).captions[0])

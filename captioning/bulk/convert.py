@@ -10,7 +10,7 @@ from captioning.bulk.content import is_present
 from captioning.bulk.rows import Existing, fail_row, keeps_output, write_row
 from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.bulk.writers.failed_rows import failed_path
-from captioning.bulk.writers.files import part_path, refuse_non_output
+from captioning.bulk.writers.files import part_path, refuse_binary_file
 from captioning.bulk.writers.registry import check_caption_count, open_writer
 from captioning.errors import ConfigError
 from captioning.files import resolve_link
@@ -25,10 +25,10 @@ def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: 
     if output is None:
         return
     if output.resolve() in {path.resolve() for path in inputs}:
-        raise ConfigError(f"-o {output} is also an input. Give another -o.")
-    refuse_non_output(output)
+        raise ConfigError(f"-o {output} is also an input. Use another -o.")
+    refuse_binary_file(output)
     if output.is_file() and not overwrite:
-        raise ConfigError(f"'{output}' exists. Give --overwrite to replace it, or another -o.")
+        raise ConfigError(f"'{output}' exists. Use --overwrite to replace it, or another -o.")
 
 
 @dataclass
@@ -107,6 +107,6 @@ def _find_obstacle(image: str, beyond_files: bool) -> str:
     """Return the reason why an image cannot have an output; empty if it can."""
     in_archive = is_present(image) and not os.path.lexists(image)
     if "://" in image or in_archive:
-        advice = "Give a folder with -o, and a --format other than embed."
+        advice = "Use a folder with -o, and a --format other than embed."
         return "" if beyond_files else f"cannot write to '{image}': it is not a file. {advice}"
     return "" if Path(image).is_file() else f"cannot find '{image}'. Move the image back."

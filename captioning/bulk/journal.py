@@ -27,9 +27,9 @@ _FORMAT = 1
 _MAX_OUTPUTS = 20  # a backup or a checkout may restore an older one
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
-_START_AGAIN = "Give --overwrite to start again, or another -o."
+_START_AGAIN = "Use --overwrite to start again, or another -o."
 _RESUME = (
-    "Free some space and run the same command to resume, or give another -o. All finished batches "
+    "Free some space and run the same command to resume, or use another -o. All finished batches "
     "are kept."
 )
 _TABLES = """
@@ -76,7 +76,7 @@ class Journal:
         self.path = path
         self.resumed = path.exists() and not restart
         if path.exists() and not path.is_file():
-            raise OutputError(f"'{path}' is not a file; it must be a journal. Give another -o.")
+            raise OutputError(f"'{path}' is not a file; it must be a journal. Use another -o.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
@@ -111,7 +111,7 @@ class Journal:
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION_ID}; {_TABLES} COMMIT;"
             )
         elif application_id != _APPLICATION_ID:
-            raise OutputError(f"'{self.path}' is a database of another program. Give another -o.")
+            raise OutputError(f"'{self.path}' is a database of another program. Use another -o.")
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         metadata = self.metadata()
@@ -125,7 +125,7 @@ class Journal:
         self.close()
         raise ConfigError(
             f"cannot resume the run in {self.path}, because its settings differ: "
-            f"{describe_differences(previous, current)}. Give the same settings to resume. "
+            f"{describe_differences(previous, current)}. Use the same settings to resume. "
             f"{_START_AGAIN}"
         )
 
@@ -236,11 +236,11 @@ class Journal:
             raise error
         reason = str(error)
         if "locked" in reason:
-            message = f"another run is using '{self.path}'. Wait for its end, or give another -o."
+            message = f"another run is using '{self.path}'. Wait for its end, or use another -o."
         elif any(text in reason for text in _DAMAGE_MESSAGES):
             message = f"'{self.path}' is damaged or not a journal ({reason}). {_START_AGAIN}"
         elif "unable to open" in reason or not isinstance(error, sqlite3.Error):
-            message = f"cannot create the journal '{self.path}': {reason}. Give another -o."
+            message = f"cannot create the journal '{self.path}': {reason}. Use another -o."
         else:
             message = f"cannot write the journal '{self.path}': {reason}. {_RESUME}"
         raise OutputError(message) from error

@@ -9,13 +9,13 @@ from captioning.bulk.rows import Existing, keeps_output, refuse_unwritable
 from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.failed_rows import failed_path
-from captioning.bulk.writers.files import part_path, refuse_non_output
+from captioning.bulk.writers.files import part_path, refuse_binary_file
 from captioning.bulk.writers.registry import open_writer, require_packages, writes_per_image
 from captioning.errors import ConfigError, OutputError
 from captioning.files import check_writable, find_write_obstacle, is_special_file, resolve_link
 from captioning.images.worker_pool import ImageRef
 
-REPLACE_ADVICE = "Give --overwrite to replace it, or another -o."
+REPLACE_ADVICE = "Use --overwrite to replace it, or another -o."
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # not /dev/shm, which has ordinary files
 _MAX_CHECKED = 100_000  # images that are remembered while an output that can be written is sought
 _MAX_HELD = 256 << 20  # bytes of such images that come from archives
@@ -44,7 +44,7 @@ def check_output(
         check_output_file(output, overwrite=existing == "replace")
         if format_name == "html" and (reason := find_write_obstacle(thumbnail_folder(output))):
             folder = thumbnail_folder(output)
-            raise OutputError(f"cannot write into '{folder}': {reason}. Give another -o.")
+            raise OutputError(f"cannot write into '{folder}': {reason}. Use another -o.")
     return images
 
 
@@ -69,12 +69,12 @@ def check_output_file(output: Path, *, overwrite: bool) -> None:
     longest = part_path(failed_path(output)) if output.name else output
     for path in (output, journal, longest):
         check_writable(path)
-    refuse_non_output(output)
+    refuse_binary_file(output)
     if output.exists() and not overwrite and not journal.exists():
         reason = (
-            f"'{output}' exists, but the journal of its run does not, so the run cannot resume."
+            f"'{output}' already exists, and there is no journal ({journal.name}) to resume from."
         )
-        advice = f"If the output was copied, copy {journal.name} too."
+        advice = "If the output was copied, copy the journal too."
         raise ConfigError(f"{reason} {advice} {REPLACE_ADVICE}")
 
 

@@ -34,7 +34,7 @@ class Partition:
         if not (number.isdecimal() and count.isdecimal()) or not (
             1 <= int(number) <= int(count) <= _MAX_PARTITIONS
         ):
-            raise ConfigError(f"--partition is {text!r}. Give I/N with I from 1 to N, as in 1/8.")
+            raise ConfigError(f"--partition is {text!r}. Use I/N with I from 1 to N, as in 1/8.")
         return cls(int(number), int(count))
 
     def __str__(self) -> str:

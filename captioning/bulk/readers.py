@@ -179,6 +179,10 @@ def _explain_errors(path: Path, place: str = "") -> Iterator[None]:
     except OutputError:
         raise
     except Exception as error:  # json, csv, msgspec and pyarrow raise their own classes
-        text = re.sub(r"Object missing required field `(\w+)`.*", r"a row has no '\1'", str(error))
+        text, advice = str(error).rstrip("."), "Correct it, or write the file again."
+        if missing := re.search(r"Object missing required field `(\w+)`", text):
+            text = f"a row has no '{missing[1]}'"
+        if missing := missing or re.search(r"there is no column '(\w+)'", text):
+            advice = f"Add '{missing[1]}' to each row."
         reason = f"cannot read captions from {place}'{path}': {text}"
-        raise OutputError(f"{reason}. Create the file again.") from error
+        raise OutputError(f"{reason}. {advice}") from error

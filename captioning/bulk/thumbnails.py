@@ -46,7 +46,7 @@ class ThumbnailFolder:
             replace_atomic(path, thumbnail, sync=False, temporary=path.with_suffix(".part"))
         except OSError as error:
             reason = f"cannot write the thumbnail '{path}': {error}."
-            raise OutputError(f"{reason} Free some space, or give another -o.") from error
+            raise OutputError(f"{reason} Free some space, or use another -o.") from error
 
     def url_of(self, image: str, thumbnail: bytes) -> str:
         """Return the URL of an image's thumbnail, relative to the page or ``data:``."""

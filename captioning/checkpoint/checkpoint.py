@@ -1,11 +1,11 @@
 """The parts of a model, and the files of a model directory.
 
-A model directory contains neither pickles nor references to the network:
+A model directory contains neither pickles nor URLs of files to load:
 
     config.json               format version, encoder, decoder, training, scores
     model.safetensors         all weights, including the encoder's
     vocabulary.json           words in id order
-    preprocessor_config.json  how images become pixels
+    preprocessor_config.json  image preprocessing
     generation_config.json    the model's own search
     rerank.safetensors        n-gram reranker (optional)
     README.md                 model card
@@ -75,7 +75,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
+            newer = self.format_version > FORMAT_VERSION
+            advice = " Update captioning." if newer else ""
             raise ConfigError(
-                f"format_version is {self.format_version}, this version of captioning reads "
-                f"{FORMAT_VERSION}. Update captioning."
+                f"format_version is {self.format_version}, but this version of captioning reads "
+                f"{FORMAT_VERSION}.{advice}"
             )

@@ -74,8 +74,8 @@ def _check_directory(directory: Path) -> None:
     # os.path does not raise where a name is too long or a folder is not readable.
     if not os.path.isdir(directory):  # noqa: PTH112
         raise CheckpointError(
-            f"there is no model directory '{directory}'. Train a model with `captioning train`, or "
-            "name no model to use the default model."
+            f"there is no model directory '{directory}'. Check the path, or train a model with "
+            "`captioning train`."
         )
     if not os.path.lexists(directory / CONFIG_FILE):
         inner = directory / "model"  # of a training run

@@ -8,7 +8,7 @@ from captioning.checkpoint.model_info import TrainingInfo
 from captioning.decoding import search_to_json
 
 
-def write_card(checkpoint: Checkpoint) -> str:
+def format_card(checkpoint: Checkpoint) -> str:
     """Return the model card, in the Markdown that model hubs read."""
     info = checkpoint.info
     search = search_to_json(checkpoint.search)

@@ -26,7 +26,7 @@ from captioning.checkpoint.checkpoint import (
     Checkpoint,
     ModelConfig,
 )
-from captioning.checkpoint.model_card import write_card
+from captioning.checkpoint.model_card import format_card
 from captioning.decoding import search_to_json
 from captioning.errors import ConfigError, OutputError
 from captioning.nn.model import CaptionModel
@@ -68,7 +68,7 @@ def save_checkpoint(
             shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         raise OutputError(
-            f"cannot write the model to '{directory}': {error}. Free space, or give another "
+            f"cannot write the model to '{directory}': {error}. Free space, or use another "
             "directory."
         ) from error
 
@@ -88,7 +88,7 @@ def _write_files(checkpoint: Checkpoint, directory: Path, dtype: torch.dtype) ->
     _write_json(directory / GENERATION_FILE, search_to_json(checkpoint.search))
     if checkpoint.reranker is not None:
         save_file(checkpoint.reranker.to_tensors(), directory / RERANKER_FILE)
-    (directory / CARD_FILE).write_text(write_card(checkpoint), encoding="utf-8")
+    (directory / CARD_FILE).write_text(format_card(checkpoint), encoding="utf-8")
 
 
 def _weights(model: CaptionModel, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -117,13 +117,13 @@ def _refuse_foreign(directory: Path) -> None:
     if foreign := sorted(names - MODEL_FILES):
         raise OutputError(
             f"{directory} contains {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}, "
-            "which do not belong to a model, and is not replaced. Move them, or give another "
+            "which do not belong to a model, and is not replaced. Move them, or use another "
             "directory."
         )
     if names and not _is_own_config(directory / CONFIG_FILE):
         raise OutputError(
             f"{directory} contains files named like those of a model, but its {CONFIG_FILE} is not "
-            "one of captioning, so it is not replaced. Give another directory."
+            "one of captioning, so it is not replaced. Use another directory."
         )
 
 

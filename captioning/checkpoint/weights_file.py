@@ -64,7 +64,7 @@ class WeightsFile:
         content = torch.empty(stored.size, dtype=torch.uint8)
         self._file.seek(stored.start)
         if self._file.readinto(content.numpy()) < stored.size:  # type: ignore[attr-defined]
-            raise _damaged(self.path, f"{name} is cut")
+            raise _damaged(self.path, f"{name} is incomplete")
         if stored.dtype == torch.bool:
             return (content != 0).reshape(stored.shape)  # any byte but 0 and 1 would be undefined
         tensor = content.view(stored.dtype).reshape(stored.shape)
@@ -125,4 +125,6 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, StoredTensor]:
 
 
 def _damaged(path: Path, reason: object) -> CheckpointError:
-    return CheckpointError(f"'{path}' is damaged or cut: {shorten(reason)}. Copy the model again.")
+    return CheckpointError(
+        f"'{path}' is damaged or truncated: {shorten(reason)}. Copy the model again."
+    )

@@ -83,7 +83,7 @@ def run(config: CaptionConfig) -> int:
             on_progress(job.counts)
             if stopping.signal:
                 break
-        writer.close(keep_longer=bool(stopping.signal))
+        writer.close(keep_existing_if_longer=bool(stopping.signal))
     if journal is not None:
         stopped = bool(stopping.signal)
         report.missing = _finish_journal(journal, config, job.counts, stopped=stopped)

@@ -118,7 +118,7 @@ def check_config(config: CaptionConfig) -> None:
     """Check the flags, alone and in combination.
 
     Raises:
-        ConfigError: A value is out of range, or two flags exclude each other.
+        ConfigError: A value is out of range, or two flags cannot be used together.
     """
     check_minimum(config, workers=0)
     if config.batch_size != "auto":
@@ -142,7 +142,7 @@ def _check_output_is_no_input(config: CaptionConfig) -> None:
     if output is None or (config.per_image and config.format_name != "embed"):
         return
     if any(_is_same_file(name, output) for name in config.paths):
-        advice = "Leave -o out to write into the images" if config.per_image else "Give another -o"
+        advice = "Leave -o out to write into the images" if config.per_image else "Use another -o"
         raise ConfigError(f"-o {output} is also an input. {advice}.")
 
 
@@ -206,7 +206,7 @@ def _check_images_are_files(config: CaptionConfig) -> None:
     if config.output is None:
         raise ConfigError(
             f"cannot write {config.format_name} files next to the images of {paths[0]}: the "
-            "images are not files. Give a folder with -o."
+            "images are not files. Use a folder with -o."
         )
 
 

@@ -91,7 +91,7 @@ def _explain_no_images(config: CaptionConfig, ignored: SkippedCounts) -> str:
             "no images given on standard input. Write one path per line, for example: "
             "find holiday -name '*.jpg' | captioning caption -"
         )
-    places = ", ".join("standard input" if name == "-" else name for name in config.paths)
+    places = ", ".join("standard input" if name == "-" else f"'{name}'" for name in config.paths)
     ignored.without_images.clear()
     notices = [f"\n{notice}" for notice in ignored.notices()]
     return f"no images found in {places}.{''.join(notices) or ' Check the path.'}"

@@ -17,6 +17,7 @@ from captioning.cli.caption_config import CaptionConfig, paths_without_files
 from captioning.cli.progress import count_in_background, progress_bar, stderr_console
 from captioning.files import is_special_file
 from captioning.messages import escape_unprintable, format_count
+from captioning.sources.image_names import is_archive
 from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
@@ -28,8 +29,15 @@ _LISTED_FAILURES = 20
 def print_plan(config: CaptionConfig, images: Iterable[object], ignored: SkippedCounts) -> None:
     """Print what the run would do."""
     total = format_count(sum(1 for _ in images), "image")
-    where = config.output or _place_of_captions(config) or "standard output"
-    print(f"Would caption {total} as {config.format_name} into {where}.")  # noqa: T201
+    name, output = config.format_name, config.output
+    if name == "embed":
+        plan = f"embed captions into {f'copies of {total} in {output}' if output else total}"
+    elif config.per_image:
+        where = f"into {output}" if output else "next to the images"
+        plan = f"write .{name} files for {total}, {where}"
+    else:
+        plan = f"write captions of {total} as {name} to {output or 'standard output'}"
+    print(f"Would {plan}.")  # noqa: T201
     for notice in ignored.notices(complete=config.limit is None):
         print(notice)  # noqa: T201
 
@@ -76,6 +84,7 @@ class FailureList:
     output: Path | None
     count: int = 0
     reasons: list[str] = field(default_factory=list)
+    noun: str = "image"
 
     @property
     def place(self) -> Path | None:
@@ -87,6 +96,8 @@ class FailureList:
         for row in rows:
             if not row.ok:
                 self.count += 1
+                if is_archive(row.file_name):
+                    self.noun = "input"
                 listed = holds_errors(self.format_name) or self.place is not None
                 if len(self.reasons) < _LISTED_FAILURES or not listed:
                     self.reasons.append(row.error)
@@ -100,8 +111,8 @@ class FailureList:
         """
         if not self.count:
             return
-        images = format_count(total, "image")
-        console.print(f"{self.count:,} of {images} could not be captioned:")
+        inputs = format_count(total, self.noun)
+        console.print(f"{self.count:,} of {inputs} could not be captioned:")
         for reason in self.reasons:
             console.print(f"  {escape_unprintable(reason)}")
         if others := self.count - len(self.reasons):

@@ -52,7 +52,8 @@ def run(config: ConvertConfig) -> int:
     config.check_output()
     input_format = _input_format(config.input)
     if not config.input.is_file():
-        raise ConfigError(f"'{config.input}' is not a file. Check the path.")
+        reason = "it is not a file" if config.input.exists() else "no such file"
+        raise ConfigError(f"cannot read '{config.input}': {reason}. Check the path.")
     path = resolve_link(config.input)
     # Without an output to be relative to, names are paths from the working directory.
     names = RelativeNames(None if config.per_image else config.output)

@@ -15,12 +15,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
-    ConstructorRegistry,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
 
+from captioning.cli.flag_values import flag_registry
 from captioning.errors import ConfigError
 
 BOOLEANS = "{True,False}"
@@ -44,7 +44,7 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
             Indented paragraphs keep their line breaks.
     """
     summary, *details = (description or "").strip().split("\n\n")
-    registry = ConstructorRegistry()
+    registry = flag_registry()
     registry.struct_rule(partial(_describe_struct, flags=map_flags(config)))
     try:
         return tyro.cli(

@@ -31,6 +31,8 @@ from captioning.errors import ConfigError, OutputError
 from captioning.files import resolve_link
 from captioning.messages import format_count
 
+_MAX_LISTED = 5
+
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -96,16 +98,11 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
     runs: dict[str, Path] = {}
     for path in map(resolve_link, paths):  # the journal is next to the file itself, not the link
         partition, metadata = _read_partition(path)
-        problem = ""
-        if partition.count != len(paths):
-            problem = (
-                f"'{path}' is partition {partition}, but {format_count(len(paths), 'file')} given"
-            )
-        elif partition.number in found:
+        if partition.number in found:
             other = found[partition.number].path
-            problem = f"{path} and {other} are both partition {partition}"
-        if problem:
-            raise ConfigError(f"{problem}. Name each partition once.")
+            raise ConfigError(
+                f"'{other}' and '{path}' are both partition {partition}. Pass each partition once."
+            )
         found[partition.number] = PartitionFile(path, metadata["finished"], metadata["folder"])
         settings = {**metadata["settings"], "partition": None}
         runs.setdefault(json.dumps([settings, metadata.get("inputs")], sort_keys=True), path)
@@ -115,13 +112,19 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
             f"{first} and {second} come from runs with different models, settings or inputs. Run "
             "the same command for all partitions, except for --partition and -o."
         )
+    missing = [f"{i}/{partition.count}" for i in range(1, partition.count + 1) if i not in found]
+    if missing:
+        others = len(missing) - _MAX_LISTED
+        names = ", ".join(missing[:_MAX_LISTED]) + (f" and {others:,} others" if others > 0 else "")
+        subject = f"partition {names} is" if len(missing) == 1 else f"partitions {names} are"
+        raise ConfigError(f"{subject} missing. Pass all {partition.count:,} files.")
     return [found[number] for number in sorted(found)]
 
 
 def _read_partition(path: Path) -> tuple[Partition, dict[str, Any]]:
     """Return which partition a file is, and the metadata of its run."""
     if not path.exists():
-        raise ConfigError(f"'{path}' does not exist. Check the path.")
+        raise ConfigError(f"cannot read '{path}': no such file. Check the path.")
     metadata = read_metadata(journal_path(path))
     partition = metadata.get("settings", {}).get("partition")
     if not partition:

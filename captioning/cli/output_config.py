@@ -72,13 +72,15 @@ class OutputConfig:
         """Check the output flags in combination.
 
         Raises:
-            ConfigError: Two flags exclude each other, or the format does not have one of them.
+            ConfigError: Two flags cannot be used together, or the format does not have one of them.
         """
         output = self.output
         if output is not None and self.per_image and not output.is_dir():  # it would be created
             _check_folder_name(output, self.format_name)
         if self.overwrite and self.append:
-            raise ConfigError("--overwrite and --append exclude each other. Give only one of them.")
+            raise ConfigError(
+                "--overwrite and --append cannot be used together. Use only one of them."
+            )
         if self.append and not self.per_image:
             raise ConfigError(
                 "--append needs one output per image (txt, caption, xmp, embed), not "
@@ -105,13 +107,13 @@ def _format_of(output: Path) -> str:
         return FORMAT_BY_SUFFIX[suffix]
     if output.is_dir():
         raise ConfigError(
-            f"-o {output} is a folder. Give a file, such as {output / 'captions.jsonl'}, or a "
+            f"-o {output} is a folder. Use a file, such as {output / 'captions.jsonl'}, or a "
             f"--format that writes one file per image: {', '.join(get_args(ImageFormat))}."
         )
     if suffix in _IMAGE_FORMAT_SUFFIXES:
         _check_folder_name(output, suffix[1:])
     raise ConfigError(
-        f"cannot derive the format of '{output}' from its file extension. Give --format, or use "
+        f"cannot derive the format of '{output}' from its file extension. Use --format, or use "
         f"one of {', '.join(FORMAT_BY_SUFFIX)}."
     )
 
@@ -121,6 +123,6 @@ def _check_folder_name(output: Path, format_name: str) -> None:
         return
     raise ConfigError(
         f"-o {output} is named like a file, but --format {format_name} writes one file per image "
-        f"into a folder. Give a folder, or one file for all captions, such as "
-        f"{output.with_suffix('.jsonl')} without --format."
+        f"into a folder. Use a folder, or remove --format to write all captions to "
+        f"{output.with_suffix('.jsonl')}."
     )

@@ -85,7 +85,7 @@ def _find_dataset(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if _RESULTS.search(head):
-        raise ScoreError(f"{path} holds results, not references. Give the references last.")
+        raise ScoreError(f"{path} holds results, not references. Pass the references last.")
     for pattern, name in _DATASETS:
         if pattern.search(head):
             return name.format(path=path)
@@ -104,7 +104,7 @@ def load_candidates(path: Path, references: References) -> dict[ImageId, str]:
             names that contradict each other.
     """
     if str(path).partition(":")[0] in READERS and not path.exists():
-        raise ScoreError(f"'{path}' is a data set, not results. Give the references last.")
+        raise ScoreError(f"'{path}' is a data set, not results. Pass the references last.")
     rows = [row for row in read_result_rows(path) if row.captions]
     by_id = _match_ids(rows, references)
     by_file, ambiguous = _match_files(rows, references)
@@ -145,7 +145,7 @@ def require_same_images(
     raise ScoreError(
         f"'{path}' has captions for {format_count(len(candidates), 'image')}, and "
         f"{references.name} has references for {len(references.captions):,}: "
-        f"{'; '.join(differences)}. Give --subset to score the {format_count(common, 'image')} "
+        f"{'; '.join(differences)}. Use --subset to score the {format_count(common, 'image')} "
         "that have both."
     )
 

@@ -103,7 +103,7 @@ def write_samples(folder: Path) -> list[Path]:
                 sources.write(f"{sample.name}: {sample.source}. From the package {package}.\n")
     except OSError as error:
         raise OutputError(
-            f"cannot write to '{folder}': {explain_error(error)}. Give another folder."
+            f"cannot write to '{folder}': {explain_error(error)}. Use another folder."
         ) from error
     return [folder / sample.name for sample, _ in available]
 

@@ -42,10 +42,10 @@ def _optional(kind: Any, help_text: str, metavar: str) -> Any:
     return Annotated[kind | None, argument]
 
 
-def _methods_with(setting: str) -> str:
+def _methods_with(setting: str, conjunction: str = "and") -> str:
     """Return the names of the search methods that have a setting."""
     *others, last = [name for name, method in METHODS.items() if hasattr(method, setting)]
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def apply_flags(own: SearchMethod, flags: SearchFlags) -> SearchMethod:
             name = next(name for name in METHODS if METHODS[name] is method)
             raise ConfigError(
                 f"--{setting.replace('_', '-')} is not a setting of {name} search. Remove it, or "
-                f"choose another --search: {_methods_with(setting)}."
+                f"choose another --search: {_methods_with(setting, 'or')}."
             )
     base = own
     if method is not type(own):

@@ -47,7 +47,7 @@ def read_flickr8k(spec: DatasetSpec) -> CaptionSplit:
     """
     if spec.split not in _LISTS:
         raise DataError(
-            f"Flickr8k has no split {spec.split!r}, only train, val (or dev) and test."
+            f"Flickr8k has no split {spec.split!r}; available: train, val (or dev) and test."
             f"{suggest(spec.split, _LISTS)}"
         )
     text = _find_text_folder(spec.path)

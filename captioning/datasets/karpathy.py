@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from captioning.datasets.reading import (
     DatasetSpec,
     SplitBuilder,
+    describe_split,
     normalize_split,
     read_json_fields,
 )
@@ -54,8 +55,7 @@ def read_karpathy(spec: DatasetSpec) -> CaptionSplit:
     if unknown := sorted(selected - set(counts)):
         known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in counts.items())
         raise DataError(
-            f"'{path}' has no split {', '.join(map(repr, unknown))}, only {known}. Choose "
-            "one of these."
+            f"'{path}' has no split {', '.join(map(describe_split, unknown))}; available: {known}."
         )
     folder = spec.find_images(path.parent / "images", path.parent)
     builder = SplitBuilder(spec)

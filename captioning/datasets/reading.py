@@ -55,7 +55,7 @@ class DatasetSpec:
             text: The whole string with its format, for messages.
             location: ``PATH`` or ``PATH@IMAGES``.
             split: Normalized name of the split.
-            require_images: As the attribute.
+            require_images: See the attribute.
 
         Raises:
             DataError: The folder of the images does not exist.
@@ -67,7 +67,7 @@ class DatasetSpec:
         folder = Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(
-                f"{images} is not a folder, but {text!r} names it as the folder of the images. "
+                f"'{images}' is not a folder, but {text!r} names it as the folder of the images. "
                 "Check the path."
             )
         return cls(text, Path(path).expanduser(), folder, split, require_images)
@@ -85,15 +85,16 @@ class DatasetSpec:
                 return folder
         raise DataError(
             f"cannot find the images of {self.text!r}. Searched: "
-            f"{', '.join(map(str, candidates))}. Name their folder after an @: {self.text}@FOLDER"
+            f"{', '.join(map(str, candidates))}. Name their folder after an @, as in "
+            f"{self.text}@FOLDER."
         )
 
 
 class SplitBuilder:
     """Collects the images of one split and reports those that cannot be used.
 
-    To find out whether an image exists, the builder lists its folder once. Single requests take
-    minutes for 100,000 images on a network disk.
+    To find out whether an image exists, the builder lists its folder once. Checking each file
+    separately takes minutes for 100,000 images on a network disk.
 
     Args:
         spec: The data set and the split.
@@ -156,6 +157,12 @@ class SplitBuilder:
 def normalize_split(split: str) -> str:
     """Return ``val`` for ``dev`` and similar aliases, and any other name unchanged."""
     return _ALIASES.get(split, split)
+
+
+def describe_split(split: str) -> str:
+    """Return a normalized split name in quotes, with its aliases, for error messages."""
+    aliases = ", ".join(alias for alias, name in _ALIASES.items() if name == split)
+    return f"{split!r}{f' (aliases: {aliases})' if aliases else ''}"
 
 
 def number_names(names: Iterable[str]) -> dict[str, int]:

@@ -94,7 +94,7 @@ def refuse_repeats(
         count = format_count(len(repeated), "image")
         raise ScoreError(
             f"{source} has more than one caption for {count} (such as {show(repeated[0])}). Keep "
-            "one caption per image. If the file holds references, give it last."
+            "one caption per image. If the file holds references, pass it as REFERENCES."
         )
 
 
@@ -109,7 +109,7 @@ def _load_rows(path: Path) -> list[Any]:
         return content if isinstance(content, list) else [content]
     if "annotations" in content or "images" in content:
         raise ScoreError(
-            f"{path} holds references, not results. Give the results first: "
+            f"{path} holds references, not results. Pass the results first: "
             f"captioning score RESULTS {path}"
         )
     if any(name in content for name in (*_ID_NAMES, *_FILE_NAMES)):
@@ -163,7 +163,7 @@ def _parse_row(row: Any, source: str) -> ResultRow:
         file_name = image_id if isinstance(image_id, str) else None
     if image_id is None and file_name is None:
         raise ScoreError(
-            f"{source} names no image: expected image_id or file_name, found "
+            f"{source} has no image: expected image_id or file_name, found "
             f"{', '.join(map(str, row)):.80}. {_ADVICE}"
         )
     return ResultRow(image_id, file_name, _parse_captions(row, source))

@@ -9,6 +9,7 @@ from pathlib import Path
 from captioning.datasets.reading import (
     DatasetSpec,
     SplitBuilder,
+    describe_split,
     load_json,
     normalize_split,
     number_names,
@@ -83,7 +84,7 @@ def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSp
     if rows and not captions:
         known = ", ".join(sorted(filter(None, names)))
         raise DataError(
-            f"'{spec.path}' has no split {spec.split!r}, only {known}. Choose one of these."
+            f"'{spec.path}' has no split {describe_split(spec.split)}; available: {known}."
         )
     builder = SplitBuilder(spec)
     for image, texts in captions.items():

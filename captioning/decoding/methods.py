@@ -56,8 +56,10 @@ class SearchMethod(ShortRepr):
                 raise ConfigError(f"{name} is {words!r:.80}; it must be a tuple such as ('dog',).")
         required = set(self.required_words)
         if both := sorted(required.intersection(self.forbidden_words)):
+            names = ", ".join(map(repr, both))
+            are, them = ("is", "it") if len(both) == 1 else ("are", "them")
             raise ConfigError(
-                f"{', '.join(both):.200}: both required and forbidden. Remove them from one list."
+                f"{names:.200} {are} both required and forbidden. Remove {them} from one list."
             )
         if len(required) < len(self.required_words):
             raise ConfigError(
@@ -117,8 +119,8 @@ class BeamSearch(SearchMethod):
         _check_ranges(self, length_penalty=(0, 20), rerank_weight=(0, 1000))
         if self.n > self.width:
             raise ConfigError(
-                f"n is {self.n}, but width is {self.width}: a beam yields at most that many. "
-                "Raise width or lower n."
+                f"n is {self.n}, but width is {self.width}: beam search returns at most "
+                "that many captions. Raise width or lower n."
             )
 
     @property

@@ -180,8 +180,8 @@ def select_search(
     """
 
     def report(method: SearchMethod, scores: Scores) -> None:
-        cider = scores.cider or 0.0
-        on_message(f"{summarize_search(method)}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {cider:.3f}")
+        bleu, cider = 100 * scores.bleu_4, 100 * (scores.cider or 0.0)
+        on_message(f"{summarize_search(method)}: BLEU-4 {bleu:.2f}, CIDEr {cider:.2f}")
 
     table = score_searches(
         cached_model,
@@ -194,7 +194,7 @@ def select_search(
     )
     best = best_search(table)
     if _combined_score(table[best]) < _MIN_SCORE:
-        on_message("No search finds a caption that scores. The search of the model is unchanged.")
+        on_message("All searches score 0; the model keeps its search.")
         return checkpoint
     on_message(f"Selected search: {summarize_search(best)}.")
     scores = {**checkpoint.info.scores, **card_scores(table[best], split_name)}

@@ -41,7 +41,7 @@ def attention_maps(
             "Train a model with --decoder.core attention."
         )
     if not caption.words:
-        raise ConfigError("the caption has no words, so there are no maps. Give another caption.")
+        raise ConfigError("the caption has no words, so there are no maps. Use another caption.")
     if unknown := [word for word in caption.words if word not in vocabulary]:
         raise ConfigError(
             f"the model does not know the words {unknown[:5]}. Give a caption of this model."

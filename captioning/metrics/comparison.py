@@ -58,12 +58,13 @@ class Comparison:
 
     def table(self) -> str:
         """Return the differences as a text table, scores times 100."""
-        lines = [f"{'':<8} {'A':>7} {'B':>7} {'A-B':>7}   95 % interval      p boot.  p rand."]
+        scores = f"{'A':>7} {'B':>7} {'A-B':>7}"
+        lines = [f"{'':<8} {scores}   95 % interval      p (bootstrap)  p (randomization)"]
         for name, d in self.differences.items():
             interval = f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
             lines.append(
                 f"{SCORE_NAMES[name]:<8} {100 * d.a:7.2f} {100 * d.b:7.2f} {100 * d.delta:+7.2f}"
-                f"   {interval:<18} {d.p_bootstrap:.4f}   {d.p_randomization:.4f}"
+                f"   {interval:<18} {d.p_bootstrap:>13.4f}  {d.p_randomization:>17.4f}"
             )
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{self.a.signature}|samples:{self.samples}|seed:{self.seed}"])

@@ -43,7 +43,7 @@ def _explain_cider(
     if np.isnan(cider).any():
         yield (
             "CIDEr is undefined for one image, because it weighs words by their frequency among "
-            "images. Score more images, or give a document frequency file."
+            "images. Score more images, or use a document frequency file."
         )
     elif not cider.any() and rows[:, ORDER].any():
         yield (
@@ -57,13 +57,12 @@ def _explain_bleu(counts: Int[np.ndarray, "10"]) -> Iterator[str]:
     if correct.all() or not guess[0]:
         return
     n = int(np.argmin(correct)) + 1
-    names = "BLEU-4 is" if n == ORDER else f"BLEU-{n} to BLEU-{ORDER} are"
-    shared = "a word" if n == 1 else f"{n} words in a row"
+    between = "and" if n == ORDER - 1 else "to"
+    names = "BLEU-4 is" if n == ORDER else f"BLEU-{n} {between} BLEU-{ORDER} are"
+    shared = "a word" if n == 1 else f"{n} consecutive words"
     reason = f"shares {shared} with its references" if guess[n - 1] else f"has {n} words"
-    yield (
-        f"{names} 0, apart from the small constants of the official scorer, because no candidate "
-        f"{reason}."
-    )
+    # Not exactly 0: the official scorer adds small constants.
+    yield f"{names} nearly 0: no candidate {reason}."
 
 
 def _check_candidates(

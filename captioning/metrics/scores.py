@@ -136,7 +136,7 @@ class Scores:
         Args:
             intervals: Result of :meth:`intervals`, to be shown next to the scores.
         """
-        lines = []
+        lines = [f"{'':<8} {'score':>6}   95 % interval"] if intervals else []
         for name, value in self.values.items():
             line = f"{SCORE_NAMES[name]:<8} {100 * value:6.2f}"
             if intervals and name in intervals:

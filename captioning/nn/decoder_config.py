@@ -129,8 +129,7 @@ class DecoderConfig:
         if self.factored and not self.image_in_gates:
             yield (
                 f"factored needs the injection recurrent or first_word, but injection is "
-                f"{self.injection}. For v concatenated with the last layer's input use recurrent: "
-                "W [h; v] = W_xh h + W_vh v."
+                f"{self.injection}. Use the injection recurrent."
             )
         if self.readout == "multimodal" and self.injection != "merge":
             yield (

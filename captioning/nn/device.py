@@ -28,9 +28,16 @@ def resolve_device(name: str = "auto") -> torch.device:
         kind = name.partition(":")[0]
         reason = re.split(r"\.?\n|\. ", str(error))[0] if kind in _KINDS else "unknown name"
         raise ConfigError(
-            f"device {name!r} is not available: {reason}. Use auto, cpu, cuda, cuda:1, or mps."
+            f"device {name!r} is not available: {reason}. Use {_list_devices()}."
         ) from error
     return device
+
+
+def _list_devices() -> str:
+    """Return the names of the devices that are available here."""
+    names = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _best_device() -> str:

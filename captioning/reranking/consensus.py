@@ -135,7 +135,7 @@ class Consensus:
         if len(paths) < 2:
             raise DataError(
                 f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} in {split} "
-                "that can be read. Give a larger data set for consensus reranking."
+                "that can be read. Use a larger data set for consensus reranking."
             )
         return cls(
             torch.cat(vectors),

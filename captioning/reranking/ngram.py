@@ -52,7 +52,7 @@ class NgramReranker:
         weights: W divided by ``scales``.
         scales: Scale of each row of W.
         idf: Inverse document frequency of each n-gram: log(images / images with the n-gram).
-        unseen: idf of all other n-grams: that of an n-gram of one image.
+        unseen: idf of n-grams that are not stored, as if each occurred in one image.
     """
 
     tokens: Int[Tensor, "ngrams 4"]

@@ -67,8 +67,9 @@ class SkippedCounts:
             counts = _list_counts(Counter({repr(each): n for each, n in self.excluded.items()}))
             yield f"Excluded files and folders: {counts}."
         if self.subfolders:
-            folders = format_count(self.subfolders, "folder")
-            yield f"Did not enter {folders}. Add --recursive to include subfolders."
+            folders = format_count(self.subfolders, "subfolder")
+            them = "it" if self.subfolders == 1 else "them"
+            yield f"Skipped {folders}. Add --recursive to include {them}."
         if self.without_images:
             names = [*self.without_images][:_MAX_LISTED]
             others = len(self.without_images) - len(names)

@@ -43,8 +43,11 @@ class Vocabulary:
             raise VocabularyError("every word of a vocabulary must be a non-empty string.")
         self._ids = {word: i for i, word in enumerate(self.words)}
         if len(self._ids) != len(self.words):
-            repeated = [word for word, count in Counter(self.words).items() if count > 1]
-            raise VocabularyError(f"the vocabulary repeats {shorten(repeated[:5])}. {ADVICE}")
+            word, count = Counter(self.words).most_common(1)[0]
+            times = "twice" if count == 2 else f"{count} times"
+            raise VocabularyError(
+                f"the vocabulary contains {shorten(repr(word))} {times}. {ADVICE}"
+            )
         self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
 
     @classmethod
@@ -64,7 +67,7 @@ class Vocabulary:
         kept = _frequent_words(captions, min_count, SPECIALS)
         if not kept:
             raise VocabularyError(
-                f"no word occurs {min_count} times. Give more captions or a lower min_count."
+                f"no word occurs {min_count} times. Use more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept])
 

@@ -121,10 +121,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            "(0, inf)",
-            *("epochs", "batch_size", "captions_per_image", "learning_rate", "save_every"),
-            "encoder_lr_scale",
+            "[1, inf)",
+            *("epochs", "batch_size", "captions_per_image", "save_every"),
         )
+        check_ranges(self, "(0, inf)", "learning_rate", "encoder_lr_scale")
         check_ranges(
             self,
             "[0, inf)",
@@ -230,11 +230,13 @@ class RunConfig:
     def _check_data(self) -> None:
         if isinstance(self.data, str):
             raise ConfigError(f"data is the string {self.data!r}. Pass a tuple: ({self.data!r},).")
-        if not self.data or (self.data_weights and len(self.data_weights) != len(self.data)):
+        if not self.data:
+            raise ConfigError("data is empty. Pass at least one data set.")
+        if self.data_weights and len(self.data_weights) != len(self.data):
             raise ConfigError(
                 f"data has {format_count(len(self.data), 'data set')} and data_weights has "
-                f"{format_count(len(self.data_weights), 'number')}. Pass at least one "
-                "data set, and one weight for each or none."
+                f"{format_count(len(self.data_weights), 'number')}. Pass one weight per data set, "
+                "or omit data_weights."
             )
         for weight in (*self.data_weights, self.text_weight):
             if not (math.isfinite(weight) and weight > 0):

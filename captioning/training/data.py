@@ -64,11 +64,17 @@ def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) ->
         for splits in (train, validation)
     )
     if shared := train_paths & validation_paths:
-        names = f"{train[0].split} and {validation[0].split}"
+        first, second = train[0].split, validation[0].split
+        images = f"{format_count(len(shared), 'image')}, such as '{min(shared)}'"
+        problem = (
+            f"the training and validation splits are the same split ({first})"
+            if first == second
+            else f"{first} and {second} share {images}"
+        )
         raise DataError(
-            f"{names} share {format_count(len(shared), 'image')}, such as '{min(shared)}'. Use "
-            "splits without common images as train_split and validation_split: give each row of "
-            "a table a split column, or use {split} in the name of a file that holds one split."
+            f"{problem}. Use splits without common images as train_split and validation_split: "
+            "add a split column to the table, or use {split} in the name of a file that holds one "
+            "split."
         )
 
 

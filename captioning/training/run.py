@@ -121,7 +121,11 @@ class _Run:
         self.resumed = True
         self._started -= state.seconds
         step, steps = self.trainer.position.step, self.trainer.steps
-        self.callback.on_message(f"Resuming from step {step} of {steps}.")
+        self.callback.on_message(
+            "The run is already complete."
+            if step == steps
+            else f"Resuming from step {step} of {steps}."
+        )
         self.callback.on_resume(step, steps)
 
     def train_epochs(self) -> None:
@@ -131,9 +135,11 @@ class _Run:
                 summary = self.trainer.train_epoch(
                     on_step=self.callback.on_step, save_state=self._save
                 )
-                scores = self._validate()
+                captions = self._caption_validation()
+                scores = self._score(captions)
                 self._record(log, summary, scores)
                 self._keep_if_best(summary, scores)
+                self._report_data_sets(captions)
                 self._save()
         if self._out_of_patience():
             training = self.config.training
@@ -160,8 +166,8 @@ class _Run:
         patience = self.config.training.patience
         return bool(patience) and self.trainer.position.epoch - self.best.epoch >= patience
 
-    def _validate(self) -> dict[str, float]:
-        """Return the scores of greedy validation captions, and report those of each data set."""
+    def _caption_validation(self) -> dict[int, str]:
+        """Return the greedy captions of the validation images by their rows."""
         split = self.prepared.validation
         rows = split.readable
         texts = caption_features(
@@ -172,14 +178,16 @@ class _Run:
             Greedy(),
             on_progress=self.callback.on_validate,
         )
-        captions = dict(zip(rows, texts, strict=True))
-        if len(split.sources) > 1:
-            start = 0
-            for name, count in split.sources:
-                own = {row: text for row, text in captions.items() if start <= row < start + count}
-                self.callback.on_message(f"{name}: {_format_scores(self._score(own))}")
-                start += count
-        return self._score(captions)
+        return dict(zip(rows, texts, strict=True))
+
+    def _report_data_sets(self, captions: dict[int, str]) -> None:
+        """Report the validation scores of each data set, if there are several."""
+        sources = self.prepared.validation.sources
+        start = 0
+        for name, count in sources if len(sources) > 1 else ():
+            own = {row: text for row, text in captions.items() if start <= row < start + count}
+            self.callback.on_message(f"  {name}: {_format_scores(self._score(own))}")
+            start += count
 
     def _score(self, captions: dict[int, str]) -> dict[str, float]:
         references = {row: list(self.prepared.validation.captions[row]) for row in captions}
@@ -249,4 +257,6 @@ def _create_trainer(config: RunConfig, prepared: Prepared) -> Trainer:
 
 
 def _format_scores(scores: dict[str, float]) -> str:
-    return f"BLEU-4 {scores['BLEU-4']:.3f}, CIDEr {scores.get('CIDEr', math.nan):.3f}"
+    """Return BLEU-4 and CIDEr times 100, as the tables of scores show them."""
+    bleu, cider = scores["BLEU-4"], scores.get("CIDEr", math.nan)
+    return f"BLEU-4 {100 * bleu:.2f}, CIDEr {100 * cider:.2f}"

@@ -36,7 +36,7 @@ def choose_search(
         return
     checkpoint = load_checkpoint(model, device=resolve_device(config.device))
     if checkpoint.info.search_chosen:
-        callback.on_message("The search of this model was chosen before.")
+        callback.on_message("Search already selected.")
         return
     tail = None
     if stages := config.training.fine_tune_stages:

@@ -39,7 +39,7 @@ class RowList(Writer):
     def flush(self):
         pass
 
-    def close(self, *, keep_longer=False):
+    def close(self, *, keep_existing_if_longer=False):
         pass
 
     def abandon(self):

@@ -92,11 +92,11 @@ def test_journal_names_changed_search_settings(tmp_path):
     Journal(tmp_path / "j", settings).close()
     narrow = {**settings, "search": search_to_json(BeamSearch(width=2))}
     with pytest.raises(
-        ConfigError, match=r"settings differ: search\.width was 5 and is now 2\. Give the same"
+        ConfigError, match=r"settings differ: search\.width was 5 and is now 2\. Use the same"
     ):
         Journal(tmp_path / "j", narrow)
     drawn = {**settings, "search": search_to_json(Sampling(max_length=9))}
-    told = r"settings differ: search\.method was 'beam' and is now 'sampling'\. Give the same"
+    told = r"settings differ: search\.method was 'beam' and is now 'sampling'\. Use the same"
     with pytest.raises(ConfigError, match=told):
         Journal(tmp_path / "j", drawn)
 
@@ -197,7 +197,7 @@ def test_damaged_journal_is_reported_or_ignored(damage, tmp_path):
     if "UPDATE results" in damage:
         assert get(Journal(tmp_path / "j", SETTINGS), "a.jpg") is None
     else:
-        with pytest.raises(OutputError, match=r"is damaged.* Give --overwrite to start again"):
+        with pytest.raises(OutputError, match=r"is damaged.* Use --overwrite to start again"):
             get(Journal(tmp_path / "j", SETTINGS), "a.jpg")
 
 

@@ -72,7 +72,7 @@ def test_close_after_interrupt_keeps_longer_output(name, tmp_path):
     assert output.read_bytes() == before
     with open_writer(FORMATS[name], output) as writer:
         writer.write(make_row("new.jpg"))
-        writer.close(keep_longer=True)
+        writer.close(keep_existing_if_longer=True)
         writer.close()  # further calls do nothing
     assert output.read_bytes() == before
     write_one_row(name, output)
@@ -82,11 +82,11 @@ def test_close_after_interrupt_keeps_longer_output(name, tmp_path):
 TABLES = ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"]
 
 
-def write_table(name, output, *rows, keep_longer=False):
+def write_table(name, output, *rows, keep_existing_if_longer=False):
     with open_writer(FORMATS[name], output) as writer:
         for row in rows:
             writer.write(row)
-        writer.close(keep_longer=keep_longer)
+        writer.close(keep_existing_if_longer=keep_existing_if_longer)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -101,7 +101,7 @@ def test_failed_rows_are_listed_apart(name, tmp_path):
     assert [row.file_name for row in rows] == ["a.jpg", "bad.jpg", "b.jpg", "bad.jpg"]
     assert [row.error for row in rows] == ["", bad.error, "", bad.error]
     before = failed.read_bytes()
-    write_table(name, output, make_row("a.jpg"), keep_longer=True)  # stopped early
+    write_table(name, output, make_row("a.jpg"), keep_existing_if_longer=True)  # stopped early
     assert failed.read_bytes() == before
     write_table(name, output, *map(make_row, ("a.jpg", "bad.jpg", "b.jpg")))
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -168,7 +168,7 @@ def test_load_damaged_file_is_named(directory, name, content):
 def test_load_truncated_weights_are_refused(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="is damaged or cut"):
+    with pytest.raises(CheckpointError, match="is damaged or truncated"):
         load_checkpoint(directory)
 
 
@@ -228,7 +228,7 @@ BAD_SEARCHES = [
 BAD_VOCABULARIES = [
     (lambda c: c["words"].append("more"), "has 9 words, config.json says 8"),
     (lambda c: c["words"].pop(0), "begins with"),
-    (set_word("a"), "repeated in the vocabulary"),
+    (set_word("a"), "the vocabulary contains 'a' twice"),
     (set_word(5), r"words\[5\]: expected a string, found 5"),
     (set_word("\x1b[2J"), "a control character"),
 ]

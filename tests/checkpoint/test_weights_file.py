@@ -71,7 +71,7 @@ def rewrite(path, change):
 @pytest.mark.parametrize("length", [0, 5, 2**31, 2**63, 2**64 - 1])
 def test_open_header_of_wrong_length_is_refused(path, length):
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    with pytest.raises(CheckpointError, match="is damaged or cut"):
+    with pytest.raises(CheckpointError, match="is damaged or truncated"):
         read_all(path)
 
 
@@ -103,7 +103,7 @@ def test_open_huge_header_is_refused(path):
 )
 def test_open_header_that_does_not_fit_is_refused(path, change):
     rewrite(path, change)
-    with pytest.raises(CheckpointError, match=r"is damaged or cut|has dtype F64") as caught:
+    with pytest.raises(CheckpointError, match=r"is damaged or truncated|has dtype F64") as caught:
         read_all(path)
     assert str(path) in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_open_header_that_does_not_fit_is_refused(path, change):
 def test_open_deeply_nested_header_is_refused(path):
     text = b'{"a":' * 100_000
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    with pytest.raises(CheckpointError, match=r"is damaged or cut: .*recursion limit"):
+    with pytest.raises(CheckpointError, match=r"is damaged or truncated: .*recursion limit"):
         read_all(path)
 
 
@@ -153,7 +153,7 @@ def test_read_file_cut_after_opening_is_refused(path):
     save_file({"W": torch.zeros(100_000)}, path)
     with open_weights(path) as stored:
         os.truncate(path, path.stat().st_size - 1)
-        with pytest.raises(CheckpointError, match="is damaged or cut: W is cut"):
+        with pytest.raises(CheckpointError, match="is damaged or truncated: W is incomplete"):
             stored.read("W")
 
 

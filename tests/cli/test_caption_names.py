@@ -174,7 +174,7 @@ def test_folder_of_camera_raw_files_says_what_it_holds(words, caption, tmp_path)
         (tmp_path / name).touch()
     ran = caption(tmp_path, *words)
     assert ran.code == 2
-    assert f"no images found in {tmp_path}.\nSkipped 3 files, hidden or not an image: " in ran.err
+    assert f"no images found in '{tmp_path}'.\nSkipped 3 files, hidden or not an image: " in ran.err
     assert "2 .cr2, 1 .mov.\n  A .cr2 file is a camera raw image. Export it as JPEG.\n" in ran.err
 
 

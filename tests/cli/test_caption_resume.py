@@ -98,7 +98,7 @@ def test_resume_with_another_search_is_refused(caption, photos, tmp_path):
     before = output.read_bytes()
     ran = caption(photos[0], "-o", output, "--width", "1")
     assert ran.code == 2
-    assert re.search(r"settings differ: --width was \d and is now 1\. Give the same", ran.err)
+    assert re.search(r"settings differ: --width was \d and is now 1\. Use the same", ran.err)
     assert output.read_bytes() == before
     assert caption(photos[0], "-o", output, "--width", "1", "--overwrite").code == 0
 
@@ -108,7 +108,7 @@ def test_output_without_journal_is_not_replaced(caption, photos, tmp_path):
     output.write_text("mine\n")
     ran = caption(photos[0], "-o", output)
     assert ran.code == 2
-    assert "rows.jsonl' exists, but the journal of its run does not" in ran.err
+    assert "rows.jsonl' already exists, and there is no journal" in ran.err
     assert output.read_text() == "mine\n"
     assert caption(photos[0], "-o", output, "--overwrite").code == 0
     assert len(read_rows(output)) == 1
@@ -121,7 +121,7 @@ def test_file_in_shared_memory_is_not_replaced(caption, photos):
         output.write_text("mine\n")
         ran = caption(*photos, "-o", output)
         assert ran.code == 2
-        assert "exists, but the journal of its run does not" in ran.err
+        assert "already exists, and there is no journal" in ran.err
         assert output.read_text() == "mine\n"
 
 

@@ -64,24 +64,24 @@ def test_caption_many_failures_lists_first_twenty(caption, tmp_path):
     ("words", "reason"),
     [
         ([], "no images given"),
-        (["EMPTY"], r"no images found in .*empty\. Check the path\.$"),
+        (["EMPTY"], r"no images found in .*empty'\. Check the path\.$"),
         (
             ["ABOVE"],
-            r"no images found in \S*\.\nDid not enter 1 folder. Add --recursive to include",
+            r"no images found in \S*\.\nSkipped 1 subfolder. Add --recursive to include",
         ),
         (
             ["EMPTY", "ABOVE"],
-            r"no images found in .*empty, .*\nDid not enter 1 folder. Add --recursive",
+            r"no images found in '.*empty', .*\nSkipped 1 subfolder. Add --recursive",
         ),
         (["ABOVE", "--recursive"], r"no images found in \S*\. Check the path\.$"),
         (["x.jpg", "--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
         (["x.jpg", "--time-limit", "0"], "--time-limit is 0"),
         (["x.jpg", "--limit", "0"], "limit is 0; it must be at least 1"),
         (["x.jpg", "-o", "out.xyz"], "cannot derive the format of 'out.xyz'"),
-        (["x.jpg", "--append", "--overwrite", "--format", "txt"], "exclude each other"),
+        (["x.jpg", "--append", "--overwrite", "--format", "txt"], "cannot be used together"),
         (["x.jpg", "--append", "-o", "x.jsonl"], "--append needs one output per image"),
-        (["x.jpg", "--partition", "0/3"], "--partition is '0/3'. Give I/N"),
-        (["x.jpg", "--partition", "a"], "--partition is 'a'. Give I/N"),
+        (["x.jpg", "--partition", "0/3"], "--partition is '0/3'. Use I/N"),
+        (["x.jpg", "--partition", "a"], "--partition is 'a'. Use I/N"),
         (["x.tar", "--format", "embed", "-o", "out"], "cannot embed captions in the images of x.t"),
         (["x.jpg", "http://h/x.jpg", "--format", "embed"], "in the images of http://h/x.jpg"),
         (["x.tar", "--format", "txt"], "cannot write txt files next to the images of x.tar"),
@@ -106,7 +106,7 @@ def test_caption_empty_list_on_stdin_is_refused(caption, tmp_path, monkeypatch):
     assert "no images given on standard input. Write one path per line" in ran.err
     (tmp_path / "empty").mkdir()
     ran = caption(tmp_path / "empty", "-")
-    assert f"no images found in {tmp_path / 'empty'}, standard input. Check" in ran.err
+    assert f"no images found in '{tmp_path / 'empty'}', standard input. Check" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_dry_run_prints_plan_and_writes_nothing(caption, photos, tmp_path, decod
     (photos[0].parent / "notes.md").touch()
     ran = caption(photos[0].parent, "-o", tmp_path / "rows.csv", "--dry-run")
     assert ran.code == 0
-    assert f"Would caption 3 images as csv into {tmp_path / 'rows.csv'}." in ran.out
+    assert f"Would write captions of 3 images as csv to {tmp_path / 'rows.csv'}." in ran.out
     assert "Skipped 1 file, hidden or not an image: 1 .md." in ran.out
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     assert decoded == []
@@ -163,7 +163,7 @@ def test_dry_run_prints_in_any_encoding(photos, tmp_path):
     words.append(tmp_path / "\u732b.csv")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(words, env=environment, capture_output=True, check=True)
-    assert b"Would caption 1 image as csv into" in ran.stdout
+    assert b"Would write captions of 1 image as csv to" in ran.stdout
     assert b"\\u732b.csv" in ran.stdout
 
 

@@ -204,9 +204,9 @@ def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys)
     [
         (["page.html"], "an HTML page does not hold the paths of its images"),
         (["rows.txt"], "its file extension is not one of .jsonl, .csv, .json, .parquet"),
-        (["none.jsonl"], "none.jsonl' is not a file. Check the path."),
+        (["none.jsonl"], "none.jsonl': no such file. Check the path."),
         (["rows.jsonl", "-o", "rows.jsonl"], "is also an input"),
-        (["rows.jsonl", "-o", "rows.csv"], "rows.csv' exists. Give --overwrite"),
+        (["rows.jsonl", "-o", "rows.csv"], "rows.csv' exists. Use --overwrite"),
         (["rows.jsonl", "-o", "rows.xyz"], "cannot derive the format of"),
         (["rows.jsonl", "--append"], "--append needs one output per image"),
         (["rows.jsonl", "--keep-time"], "--keep-time needs --format embed"),

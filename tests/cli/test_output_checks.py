@@ -41,7 +41,7 @@ def test_read_only_folder_of_images_ends_the_run(format_name, caption, read_only
     ran = caption(read_only, "--format", format_name)
     assert ran.code == 1
     assert ran.err.startswith("captioning: no caption can be written: cannot write ")
-    assert ran.err.endswith("Permission denied. Give another folder: -o FOLDER.\n")
+    assert ran.err.endswith("Permission denied. Use another folder: -o FOLDER.\n")
     assert len(ran.err.splitlines()) == 1
 
 
@@ -93,7 +93,7 @@ def test_protected_output_or_journal_is_refused(name, caption, photos, tmp_path,
     ran = caption(*photos, "-o", tmp_path / "rows.jsonl", "--overwrite")
     assert ran.code == 1
     assert ran.err == (
-        f"captioning: cannot write '{tmp_path / name}': it is write-protected. Give another output "
+        f"captioning: cannot write '{tmp_path / name}': it is write-protected. Use another output "
         "path.\n"
     )
 
@@ -145,7 +145,7 @@ def test_output_that_is_the_list_of_images_is_refused(caption, photos, tmp_path,
         monkeypatch.setattr(sys, "stdin", stream)
         ran = caption("-", "-o", names, "--overwrite")
     assert ran.code == 2
-    assert ran.err == f"captioning: -o {names} is also an input. Give another -o.\n"
+    assert ran.err == f"captioning: -o {names} is also an input. Use another -o.\n"
     assert names.read_text() == f"{photos[0]}\n"
 
 
@@ -161,7 +161,7 @@ def test_embed_into_the_folder_of_the_images_is_refused(caption, photos):
     [
         (["-o", "captions.txt"], "named like a file, but --format txt writes one file per image"),
         (["-o", "rows.csv", "--format", "xmp"], "but --format xmp writes one file per image"),
-        (["-o", "FOLDER"], "is a folder. Give a file, such as .*captions.jsonl, or a --format"),
+        (["-o", "FOLDER"], "is a folder. Use a file, such as .*captions.jsonl, or a --format"),
     ],
 )
 def test_output_of_the_wrong_kind_is_refused(words, reason, caption, photos):

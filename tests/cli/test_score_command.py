@@ -259,7 +259,7 @@ def test_score_other_images_need_subset(ending, references, tmp_path, run):
         assert code == 1
         assert f"one.{ending}' has captions for 3 images, and " in messages
         assert "has references for 4: 2 images without a caption, such as 3.jpg; " in messages
-        assert f"1 image without references, such as {other}. Give --subset to" in messages
+        assert f"1 image without references, such as {other}. Use --subset to" in messages
     code, output, _ = run("score", one, references, "--subset")
     assert code == 0
     assert "note: Scored 2 images, all that have references and a candidate. Ref" in output
@@ -290,7 +290,7 @@ def test_score_document_frequency_is_read_from_a_file(references, tmp_path, run)
     table.unlink()
     code, _, messages = run(*arguments)
     assert code == 1
-    assert "df.json': No such file" in messages
+    assert "df.json': no such file" in messages
 
 
 def test_score_swapped_files_are_named(references, tmp_path, run):
@@ -302,10 +302,10 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
     plain.write_text('[{"image_id": 1, "caption": "a dog"}]')
     data = f"coco:{TINY}"
     for words, message in (
-        ((references, results), "results.json holds results, not references. Give the references"),
-        ((references, rows), "results.jsonl holds results, not references. Give the references l"),
-        ((references, plain), "references.json holds references, not results. Give the results f"),
-        ((data, plain), f"'{data}' is a data set, not results. Give the references last."),
+        ((references, results), "results.json holds results, not references. Pass the references"),
+        ((references, rows), "results.jsonl holds results, not references. Pass the references l"),
+        ((references, plain), "references.json holds references, not results. Pass the results f"),
+        ((data, plain), f"'{data}' is a data set, not results. Pass the references last."),
         ((results, TINY), f"is a folder. Name its format: flickr8k:{TINY} or coco:{TINY}"),
     ):
         code, _, messages = run("score", *words)
@@ -316,12 +316,12 @@ def test_score_swapped_files_are_named(references, tmp_path, run):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "results.jsonl': No such file or directory."),
+        (None, "results.jsonl': no such file."),
         ('{"file_name": "1.jpg", "caption": "a"}\n{"file_na', "results.jsonl, line 2: not valid"),
         ('{"file_name": "1.jpg", "error": "it is empty"}\n', "has no captions for 1 image."),
         ('{"file_name": "1.jpg", "caption": 7}\n', "row 1 has the caption 7, not a string"),
         ('{"file_name": "1.jpg"}\n', "row 1 has no caption: expected text or caption"),
-        ('{"photo": "1.jpg", "text": "a"}\n{"photo": "2.jpg", "text": "b"}', "row 1 names no ima"),
+        ('{"photo": "1.jpg", "text": "a"}\n{"photo": "2.jpg", "text": "b"}', "row 1 has no image"),
         ("", "results.jsonl' is empty."),
         ("[]", "results.jsonl' has no captions. Write results with"),
         ("[1]", "row 1 is 1, not an image with its caption"),

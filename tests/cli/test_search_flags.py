@@ -61,16 +61,16 @@ def test_apply_flags_n_widens_a_beam(n, width):
     ("own", "flags", "message"),
     [
         (OWN, {"top_k": 5}, "--top-k is not a setting of beam search.*--search: sampling"),
-        (Greedy(), {"width": 5}, "--width is not a setting of greedy search.*: beam and diverse"),
+        (Greedy(), {"width": 5}, "--width is not a setting of greedy search.*: beam or diverse"),
         (
             OWN,
             {"search": "sampling", "length_penalty": 1.0},
-            "--length-penalty is not a setting of sampling search.*: beam and diverse",
+            "--length-penalty is not a setting of sampling search.*: beam or diverse",
         ),
-        (OWN, {"search": "diverse", "n": 2}, "--n is not a setting of diverse.*beam and sampling"),
+        (OWN, {"search": "diverse", "n": 2}, "--n is not a setting of diverse.*beam or sampling"),
         (OWN, {"width": 0}, "width is 0"),
         (OWN, {"width": 2, "n": 5}, "n is 5, but width is 2"),
-        (OWN, {"required_words": ("man",)}, "man: both required and forbidden"),
+        (OWN, {"required_words": ("man",)}, "'man' is both required and forbidden"),
     ],
 )
 def test_apply_flags_bad_combination_is_refused(own, flags, message):

@@ -50,7 +50,7 @@ def test_results_of_other_formats_are_read(name, content, expected, tmp_path):
     ("content", "message"),
     [
         ("a.jpg,a dog\n", "has no captions"),
-        ("a.jpg,a dog\nb.jpg,a cat\n", "names no image: .*, found a.jpg, a dog"),
+        ("a.jpg,a dog\nb.jpg,a cat\n", "has no image: .*, found a.jpg, a dog"),
         ("image_id,caption\n1,a,b\n", "row 1 has more or fewer cells than the header"),
         ('image_id,caption\n1,"a\n', r"near line \d: .*missing double quote"),
     ],
@@ -73,7 +73,7 @@ def test_references_are_grouped_by_image(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"cannot read .*results\.json': No such file"),
+        (None, r"cannot read .*results\.json': no such file"),
         ("caf\xe9", r"results\.json, line 1: not UTF-8"),
         ("{", r"results\.json: not valid JSON"),
         ("[" * 200_000, "not valid JSON"),
@@ -85,7 +85,7 @@ def test_references_are_grouped_by_image(tmp_path):
         ('[{"image_id": 1}]', "row 1 has no caption: expected text or caption, found image_id"),
         (
             '[{"image_id": true, "caption": "a"}]',
-            "row 1 names no image: expected image_id or file_n",
+            "row 1 has no image: expected image_id or file_n",
         ),
         ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', "for 1 image .such"),
         ('{"annotations": []}', "holds references, not results"),

@@ -51,7 +51,7 @@ def captions_by_name(split):
         ("", "expected FORMAT:PATH"),
         ("coco", r"Did you mean 'coco:coco'\?"),
         ("coco:", r"Did you mean 'coco:coco'\?"),
-        ("coco:a.json@nowhere", "nowhere is not a folder"),
+        ("coco:a.json@nowhere", "'nowhere' is not a folder"),
     ],
 )
 def test_spec_invalid_is_refused(spec, message):
@@ -288,7 +288,7 @@ def test_coco_malformed_file_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("no.json", "train", r"cannot read .*no\.json': No such file"),
+        ("no.json", "train", r"cannot read .*no\.json': no such file"),
         ("", "val", r"Searched: annotations/captions_val2017\.json"),
         ("", "test", "COCO does not publish the captions of its test images"),
     ],
@@ -327,7 +327,9 @@ def test_karpathy_split_holds_its_images(karpathy, split, names):
 
 def test_karpathy_unknown_split_is_refused_with_known_ones(karpathy):
     assert_refused(
-        f"karpathy:{karpathy}", r"no split 'tset', only train \(1 image\), restval", split="tset"
+        f"karpathy:{karpathy}",
+        r"no split 'tset'; available: train \(1 image\), restval",
+        split="tset",
     )
 
 
@@ -380,7 +382,7 @@ def test_jsonl_rows_with_splits_are_selected(tmp_path):
     ]
     spec = write_rows(tmp_path / "rows.jsonl", rows)
     assert captions_by_name(read_captions(spec, split="dev")) == {"b.jpg": ("B.",)}
-    assert_refused(spec, "no split 'test', only train, val", split="test")
+    assert_refused(spec, "no split 'test'; available: train, val", split="test")
     write_rows(tmp_path / "rows.jsonl", [*rows, {"image": "a.jpg", "caption": "A."}])
     assert_refused(spec, "line 3: the split is missing")
 

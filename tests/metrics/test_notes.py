@@ -26,14 +26,22 @@ def notes_of(candidates, references=PLAIN):
     [
         ({1: GOOD[1]}, PLAIN, "CIDEr is undefined for one image"),
         ({1: "a dog", 2: "a dog"}, {1: ["a dog"], 2: ["a dog"]}, "CIDEr is 0, because all words"),
-        ({1: "a dog", 2: "a bed"}, PLAIN, "because no candidate has 3 words."),
+        (
+            {1: "a dog", 2: "a bed"},
+            PLAIN,
+            "BLEU-3 and BLEU-4 are nearly 0: no candidate has 3 words.",
+        ),
         (
             {1: "a dog runs", 2: "two"},
             PLAIN,
-            "constants of the official scorer, because no candidate has 4 words.",
+            "BLEU-4 is nearly 0: no candidate has 4 words.",
         ),
-        ({1: "a dog runs fast"}, PLAIN, "because no candidate shares 4 words in a row with its"),
-        ({1: "snow", 2: "snow"}, PLAIN, "because no candidate shares a word with its references"),
+        ({1: "a dog runs fast"}, PLAIN, "no candidate shares 4 consecutive words with its"),
+        (
+            {1: "snow", 2: "snow"},
+            PLAIN,
+            "BLEU-1 to BLEU-4 are nearly 0: no candidate shares a word with its references",
+        ),
         *((GOOD | {3: text}, PLAIN, "without words: 1 of 3 (such as image 3)") for text in " ."),
         (dict.fromkeys(PLAIN, "a dog"), PLAIN, "All 3 candidates are 'a dog'. Check that"),
         (GOOD | {1: "<start> a dog <end>"}, PLAIN, "special tokens, such as <start>, which count"),
@@ -66,7 +74,7 @@ def test_scores_of_usable_captions_have_no_notes(candidates, references):
 def test_compare_names_the_system_of_a_note():
     bad = dict.fromkeys(PLAIN, "a dog")
     one = compare(GOOD, bad, PLAIN, samples=5)
-    assert [note[:15] for note in one.notes] == ["B: BLEU-3 to BL", "B: All 3 candid"]
+    assert [note[:15] for note in one.notes] == ["B: BLEU-3 and B", "B: All 3 candid"]
     assert f"note: {one.notes[1]}\n" in repr(one)
     assert compare(bad, bad, PLAIN, samples=5).notes == tuple(note[3:] for note in one.notes)
 

@@ -21,7 +21,14 @@ def test_resolve_device_named_returns_it():
     assert resolve_device("cpu") == torch.device("cpu")
 
 
+def test_resolve_device_unavailable_lists_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"Use auto, cpu, cuda:0 or cuda:1\."):
+        resolve_device("nonsense")
+
+
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", ""])
 def test_resolve_device_unavailable_raises(name):
-    with pytest.raises(ConfigError, match=f"device {name!r} is not available.*Use auto, cpu"):
+    with pytest.raises(ConfigError, match=f"device {name!r} is not available.*Use auto"):
         resolve_device(name)

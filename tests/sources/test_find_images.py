@@ -360,7 +360,7 @@ def test_notices_list_the_most_frequent_first():
         "image in Finder first.",
         "Skipped 11 system or hidden folders: 10 @eaDir, 1 new\\nline. To caption one, name it.",
         "Excluded files and folders: 3 '*.png'.",
-        "Did not enter 1 folder. Add --recursive to include subfolders.",
+        "Skipped 1 subfolder. Add --recursive to include it.",
         "No images found in empty.tar.",
         "Nothing matches --exclude 'raw/'.",
     ]

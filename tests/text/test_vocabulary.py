@@ -86,7 +86,7 @@ def test_decode_token_outside_vocabulary_raises(token: int) -> None:
         ([], r"begins with <pad>, <bos>, <eos>, <unk>, found \[\]"),
         (["a", *SPECIALS], "begins with .*, found"),
         ([*SPECIALS, ""], "non-empty string"),
-        ([*SPECIALS, "a", "b", "a"], r"the vocabulary repeats \['a'\]"),
+        ([*SPECIALS, "a", "b", "a"], r"the vocabulary contains 'a' twice"),
     ],
 )
 def test_vocabulary_malformed_words_raise(bad: list[str], message: str) -> None:
@@ -115,7 +115,7 @@ def test_load_restores_saved_words(tmp_path: Path) -> None:
             '{"words": ["<pad>", "<bos>", "<eos>", "<unk>", ["a"]]}',
             r"words\[4\]: expected a string",
         ),
-        ('{"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "are repeated"),
+        ('{"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "contains 'a' twice"),
         *(
             (
                 json.dumps({"words": [*SPECIALS, f"a{character}b and more"]}),

@@ -152,11 +152,12 @@ def test_data_sets_and_text_are_trained_together(mixture, trained, tmp_path):
     assert set(after.words[len(before) :]) == {"zebra", "kitchen", "toaster"}
     captioner = Captioner(load_checkpoint(model))
     for data, name in zip(mixture.data, ("coco:tiny", "jsonl:{split}.jsonl"), strict=True):
-        lines = [line for line in messages if line.startswith(f"{name}: BLEU-4")]
+        lines = [line for line in messages if line.startswith(f"  {name}: BLEU-4")]
         assert len(lines) == 2  # one per epoch
         workers = EvaluationConfig(workers=0)
         scores = evaluate(captioner, data, search=Greedy(), config=workers).scores
-        assert f"{name}: BLEU-4 {scores.bleu_4:.3f}, CIDEr {scores.cider:.3f}" in lines
+        bleu, cider = 100 * scores.bleu_4, 100 * scores.cider
+        assert f"  {name}: BLEU-4 {bleu:.2f}, CIDEr {cider:.2f}" in lines
     names = "coco:tiny + jsonl:{split}.jsonl + text.txt, split train:"
     assert load_checkpoint(model).info.training.data.startswith(names)
     again = train(replace(mixture, output=tmp_path / "again")).model_dir
@@ -168,7 +169,7 @@ def test_data_sets_and_text_are_trained_together(mixture, trained, tmp_path):
     ("change", "message"),
     [
         ({"data": ()}, "at least one data set"),
-        ({"data_weights": (1.0,)}, "one weight for each"),
+        ({"data_weights": (1.0,)}, "one weight per data set"),
         ({"text_weight": 0.0}, r"contains 0\.0"),
         ({"data_weights": (1.0, math.nan)}, "contains nan"),
         ({"data_weights": (1.0, math.inf)}, "contains inf"),
@@ -206,7 +207,12 @@ def test_run_config_accepts_strings_as_paths(monkeypatch):
     [
         ({"init_from": "nowhere"}, {}, CheckpointError, "nowhere"),
         ({"device": "cuda:77"}, {}, ConfigError, "device 'cuda:77' is not available"),
-        ({"validation_split": "train"}, {}, DataError, "train and train share 32 images"),
+        (
+            {"validation_split": "train"},
+            {},
+            DataError,
+            "the training and validation splits are the same",
+        ),
         ({}, {"doubly_stochastic_weight": 1.0}, ConfigError, "needs attention"),
     ],
 )

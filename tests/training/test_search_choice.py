@@ -62,7 +62,7 @@ def test_search_is_chosen_once_on_search_images(plain, tmp_path):
     assert checkpoint.info.scores["CIDEr (val, 3 images)"] == pytest.approx(expected, abs=1e-4)
     written = (model / "config.json").stat().st_mtime_ns
     train(replace(run, search_images=5), TrainingCallback(messages.append))
-    assert messages[-1] == "The search of this model was chosen before."
+    assert messages[-1] == "Search already selected."
     assert (model / "config.json").stat().st_mtime_ns == written
 
 
@@ -121,5 +121,5 @@ def test_search_is_kept_if_no_caption_scores(trained, tmp_path):
         split_name="val",
         on_message=messages.append,
     )
-    assert "No search" in messages[-1]
+    assert "All searches score 0" in messages[-1]
     assert same is checkpoint

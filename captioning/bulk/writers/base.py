@@ -59,12 +59,12 @@ class Writer(ABC):
         """
 
     @abstractmethod
-    def close(self, *, keep_longer: bool = False) -> None:
+    def close(self, *, keep_existing_if_longer: bool = False) -> None:
         """Complete the output; further calls do nothing.
 
         Args:
-            keep_longer: Keep an older output of the same name if it is longer. Set when the run
-                was stopped before its last image.
+            keep_existing_if_longer: Keep an existing output if it is longer than the new one. Set
+                when the run was stopped before its last image.
 
         Raises:
             OutputError: The output cannot be written.
@@ -79,7 +79,7 @@ class Writer(ABC):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, KeyboardInterrupt):
-            self.close(keep_longer=error is not None)
+            self.close(keep_existing_if_longer=error is not None)
         else:
             self.abandon()
 
@@ -120,7 +120,7 @@ class ImageWriter(Writer):
     def flush(self) -> None:
         """Do nothing: every row is already written."""
 
-    def close(self, *, keep_longer: bool = False) -> None:
+    def close(self, *, keep_existing_if_longer: bool = False) -> None:
         """Do nothing: every row is already written."""
 
     def abandon(self) -> None:

@@ -34,7 +34,7 @@ _REPLACEABLE = re.compile(
     r".*:(Current)?IPTCDigest"
 )
 _ADVICE = "Write an .xmp file instead: --format xmp."
-_OTHER_OUTPUT = "Give another -o, or leave it out to change the image itself."
+_OTHER_OUTPUT = "Use another -o, or leave it out to change the image itself."
 _WEBP_ADVICE = "Install exiftool 13 or later, or write an .xmp file instead: --format xmp."
 
 
@@ -80,7 +80,7 @@ class EmbedWriter(CaptionFileWriter):
         path = copy if _has_content(copy) else Path(image)
         return (self._embedder.read_caption(path) or "").splitlines() if path.is_file() else []
 
-    def close(self, *, keep_longer: bool = False) -> None:
+    def close(self, *, keep_existing_if_longer: bool = False) -> None:
         """End exiftool."""
         self._embedder.close()
 

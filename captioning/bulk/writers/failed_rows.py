@@ -25,7 +25,7 @@ def is_failed_path(path: Path) -> bool:
 
 
 class _FailedRowsWriter(JsonLinesWriter):
-    is_document = True  # complete and up to date, or not there
+    written_at_end = True  # complete and up to date, or not there
 
 
 class SplitWriter(Writer):
@@ -58,13 +58,13 @@ class SplitWriter(Writer):
         """Flush the table."""
         self._table.flush()
 
-    def close(self, *, keep_longer: bool = False) -> None:
+    def close(self, *, keep_existing_if_longer: bool = False) -> None:
         """Complete both files, and remove a list of failed images that is not true any more."""
-        self._table.close(keep_longer=keep_longer)
-        if self._failed is None or self._table.kept_older:
+        self._table.close(keep_existing_if_longer=keep_existing_if_longer)
+        if self._failed is None or self._table.kept_existing:
             self.abandon()
             outdated = [part_path(self._path)]
-            outdated += [] if self._table.kept_older else [self._path]
+            outdated += [] if self._table.kept_existing else [self._path]
             for path in outdated:
                 path.unlink(missing_ok=True)
         else:

@@ -33,11 +33,12 @@ class FileWriter(Writer):
         OutputError: The file cannot be opened.
     """
 
-    is_document: ClassVar[bool] = True
+    written_at_end: ClassVar[bool] = True
+    """Whether the file gets its name only when it is complete."""
     holds_errors: ClassVar[bool] = True
     """Whether the format has rows for images that failed."""
     is_table: ClassVar[bool] = False
-    """Whether programs load the format that expect an image and a caption in each row."""
+    """Whether data set loaders read this format and expect a caption in each row."""
     max_captions: ClassVar[int | None] = None
     """Number of captions per image that the format can hold; None for any number."""
     binary: ClassVar[bool] = False
@@ -54,7 +55,8 @@ class FileWriter(Writer):
         self.output = output
         self.captions = captions
         self.on_complete = on_complete
-        self.kept_older = False
+        self.kept_existing = False
+        """Whether :meth:`close` kept an existing file because the new one is shorter."""
         self._temporary: Path | None = None
         self._closed = False
         self.file = self._open_stdout() if output is None else self._open_file(output)
@@ -62,7 +64,7 @@ class FileWriter(Writer):
 
     def _open_stdout(self) -> Any:  # pytest replaces standard output
         if sys.stdout is None:
-            raise OutputError("Standard output is closed. Give a file with -o.")
+            raise OutputError("standard output is closed. Use a file with -o.")
         if isinstance(sys.stdout, io.TextIOWrapper):
             encoding = None if self.terminal_encoding else "utf-8"
             sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
@@ -77,11 +79,11 @@ class FileWriter(Writer):
                 handle = os.open(output, os.O_WRONLY)
             else:
                 path = self.output = resolve_link(output)
-                if self.is_document or path.exists():
+                if self.written_at_end or path.exists():
                     path = self._temporary = part_path(path)
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
-            raise OutputError(f"cannot write '{output}': {error}. Give another -o.") from error
+            raise OutputError(f"cannot write '{output}': {error}. Use another -o.") from error
         if self.binary:
             return os.fdopen(handle, "wb")
         # File names may contain bytes that are not UTF-8.
@@ -96,10 +98,10 @@ class FileWriter(Writer):
     def flush(self) -> None:
         """Flush the rows; a document is flushed only at its end."""
         with _explain_errors():
-            if not self.is_document:
+            if not self.written_at_end:
                 self.file.flush()
 
-    def close(self, *, keep_longer: bool = False) -> None:
+    def close(self, *, keep_existing_if_longer: bool = False) -> None:
         """Complete the file and give it its name; see :meth:`Writer.close`."""
         if self._closed:
             return
@@ -109,12 +111,12 @@ class FileWriter(Writer):
                 self._write_end()
                 self.file.flush()
                 if self.output is not None:
-                    self._finish_file(self.output, keep_longer)
+                    self._finish_file(self.output, keep_existing_if_longer)
             except OSError:
                 self.abandon()
                 raise
 
-    def _finish_file(self, output: Path, keep_longer: bool) -> None:
+    def _finish_file(self, output: Path, keep_existing_if_longer: bool) -> None:
         if is_special_file(output):
             self.file.close()
             return
@@ -123,8 +125,8 @@ class FileWriter(Writer):
         self.on_complete(self._temporary or output)
         if (path := self._temporary) is not None:
             older_size = output.stat().st_size if output.exists() else 0
-            self.kept_older = keep_longer and path.stat().st_size < older_size
-            if not self.kept_older:
+            self.kept_existing = keep_existing_if_longer and path.stat().st_size < older_size
+            if not self.kept_existing:
                 if output.exists():
                     copy_attributes(output, path)
                 path.replace(output)
@@ -154,7 +156,7 @@ def _explain_errors() -> Iterator[None]:
     except (BrokenPipeError, OutputError):  # `head` closes the pipe on purpose
         raise
     except OSError as error:
-        reason = f"cannot write the results: {error}. Free some space, or give another -o."
+        reason = f"cannot write the results: {error}. Free some space, or use another -o."
         raise OutputError(reason) from error
 
 
@@ -163,7 +165,7 @@ def part_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.part")
 
 
-def refuse_non_output(output: Path) -> None:
+def refuse_binary_file(output: Path) -> None:
     """Refuse to overwrite a file that no writer has written, such as an image.
 
     Raises:
@@ -175,6 +177,6 @@ def refuse_non_output(output: Path) -> None:
         head = file.read(512)
     if b"\0" in head and not head.startswith(b"PAR1"):
         raise ConfigError(
-            f"-o {output} is an image or another binary file. It is not overwritten. "
-            "Give another -o."
+            f"-o '{output}' is an image or another binary file. It is not overwritten. "
+            "Use another -o."
         )

@@ -17,7 +17,7 @@ from captioning.errors import OutputError
 from captioning.files import find_write_obstacle, replace_atomic, resolve_link
 from captioning.messages import explain_error
 
-_OTHER_FOLDER = "Give another folder: -o FOLDER."
+_OTHER_FOLDER = "Use another folder: -o FOLDER."
 _BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BLANKS = b"\0 \t\r\n\v\f"  # a power failure may leave zeros
 
@@ -39,7 +39,7 @@ class CaptionFileWriter(ImageWriter):
         if folder is None:
             return
         if reason := find_write_obstacle(folder):
-            raise OutputError(f"cannot write into '{folder}': {reason}. Give another -o.")
+            raise OutputError(f"cannot write into '{folder}': {reason}. Use another -o.")
         folder.mkdir(parents=True, exist_ok=True)
 
     def find_obstacle(self, image: str) -> str:

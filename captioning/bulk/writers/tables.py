@@ -25,7 +25,7 @@ class JsonLinesWriter(FileWriter):
     keys, because the column types are taken from the first rows.
     """
 
-    is_document = False
+    written_at_end = False
     is_table = True
 
     def _write_row(self, row: CaptionRow) -> None:
@@ -206,7 +206,7 @@ def import_pyarrow() -> Any:
 class TextWriter(FileWriter):
     """Writes ``path: caption`` per image for a terminal, further captions indented below it."""
 
-    is_document = False
+    written_at_end = False
     terminal_encoding = True
 
     def _write_row(self, row: CaptionRow) -> None:
