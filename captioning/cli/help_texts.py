@@ -83,16 +83,19 @@ def name_flags(message: str, config: Any) -> str:
     """Return an error message with flags instead of the names of their fields.
 
     A name is replaced where it cannot be another word: if it contains an underscore, as the
-    subject of the message, and in front of a changed value.
+    subject of the message, in front of a changed value, and in the advice to raise or lower it.
     """
     flags = map_flags(config)
     long = "|".join(name for name in flags if "_" in name) or "(?!)"
     unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\"-]|\.\w)"
     any_name = "|".join(flags)
     subject = rf"(?:^|(?<=but )|(?<=and ))(?:{any_name})(?= (?:is|has|contains)\b)"
+    advice = rf"(?:(?<=Raise )|(?<= or lower ))(?:{any_name})(?= or |\.)"
     changed = rf"(?:\b\w+\.)*\b(?:{any_name})(?= was [^;]* and is now )"
     return re.sub(
-        f"{subject}|{changed}|{unquoted}", lambda m: flags[m[0].rpartition(".")[2]], message
+        f"{subject}|{changed}|{advice}|{unquoted}",
+        lambda m: flags[m[0].rpartition(".")[2]],
+        message,
     )
 
 

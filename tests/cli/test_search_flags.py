@@ -156,6 +156,8 @@ def test_evaluate_signature_names_flags(run):
         (["--forbidden-words", "Snow"], "does not know 'Snow'. Did you mean 'snow'?"),
         (["--top-k", "3"], "--top-k is not a setting of beam search"),
         (["--width", "2", "--n", "5"], "--n is 5, but --width is 2"),
+        (["--width", "2", "--n", "5"], "Raise --width or lower --n."),
+        (["--width", "wide"], "'wide' is not a whole number"),
         (["--search", "beem"], "invalid choice"),
     ],
 )
