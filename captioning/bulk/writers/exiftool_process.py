@@ -126,7 +126,7 @@ class ExifTool:
             with self._linked(path) as link:
                 copy = folder / f"copy{Path(link).suffix}"
                 arguments += ["-o", str(copy), link]
-                _, status = self._run(*arguments, size=path.stat().st_size)
+                _, status = self._run(*arguments, size=path.stat().st_size, new_file=copy)
             if status or not copy.is_file() or not copy.stat().st_size:
                 raise OutputError(f"exiftool {self.version} reports: {self._last_error()}")
             yield copy
@@ -153,7 +153,7 @@ class ExifTool:
         with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
-    def _run(self, *arguments: str, size: int = 0) -> tuple[str, int]:
+    def _run(self, *arguments: str, size: int = 0, new_file: Path | None = None) -> tuple[str, int]:
         """Run one command on files of ``size`` bytes; return its output and exit status.
 
         If the process dies, the command is repeated once in a new process: Ctrl-C in a terminal
@@ -161,6 +161,8 @@ class ExifTool:
         """
         limit = self.time_limit + size / _BYTES_PER_SECOND
         for _ in range(2):
+            if new_file is not None:
+                new_file.unlink(missing_ok=True)  # of a process that died
             started = time.monotonic()
             if (answer := self._ask(arguments, limit)) is not None:
                 output, _, status = answer.rpartition("=")
