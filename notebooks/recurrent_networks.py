@@ -135,7 +135,7 @@ plt.show()
 # %% [markdown]
 # A window fails in two ways, and the cure of one makes the other worse.
 #
-# - **A short window does not contain the noun** (left). Three words are no better than chance after one phrase.
+# - **A short window does not contain the noun** (left). After one phrase, three words do not beat chance.
 # - **A long window has rarely been seen before** (right). V words form Vⁿ windows. Even with our eleven
 #   words, most windows of nine words are new.
 #
@@ -1080,7 +1080,7 @@ print(
 )
 
 # %% [markdown]
-# The bag of words is no better than chance: in this task the order decides. The classifier can also answer
+# The bag of words does not beat chance: in this task the order decides. The classifier can also answer
 # after each word:
 
 # %%

@@ -2,8 +2,8 @@
 
 Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``. The
 type of ``config`` is a frozen dataclass, whose fields become the flags. Only the module of the
-requested command is imported. A module may define ``apply_preset(words) -> config class`` to change
-the default values of the flags, with a ``partial`` of the config class.
+requested command is imported. A module may define ``apply_preset(words)``, which returns the config
+class, or a ``functools.partial`` of it with other default values.
 """
 
 import importlib

@@ -23,8 +23,8 @@ class Batch:
         images: Row of each image in the split. An image can occur twice.
         views: View of each image (:mod:`captioning.images.augmentation`).
         image_index: Index in ``images`` of the image of each caption.
-        inputs: Packed captions from ``<bos>`` on, without their last word.
-        targets: The word after each packed input.
+        inputs: Packed captions from ``<bos>`` to the last word, without ``<eos>``.
+        targets: The token after each packed input.
     """
 
     images: Int[Tensor, " B"]
@@ -93,7 +93,7 @@ class CaptionDataset:
 
         Args:
             size: Captions per batch.
-            per_image: Captions of one image that share a batch, and its features.
+            per_image: Captions of one image in the same batch; they use the same image features.
             views: Number of views per image, of which one is drawn. Captions of flipped views
                 have "left" and "right" swapped.
             seed: Seed of the run.

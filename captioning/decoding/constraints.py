@@ -149,7 +149,7 @@ class TokenMask:
             scores.scatter_(1, history[:, -2:], IMPOSSIBLE)
         n = self.method.no_repeat_ngram
         if n and history.shape[1] >= n:
-            # An earlier n-gram whose first n - 1 words are the latest n - 1 words blocks its last.
+            # If the latest n - 1 words begin an earlier n-gram, its last word is blocked.
             ngrams = history.unfold(1, n, 1)
             latest = history[:, history.shape[1] - n + 1 :].unsqueeze(1)
             repeats = (ngrams[:, :, :-1] == latest).all(2)

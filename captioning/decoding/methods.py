@@ -104,7 +104,7 @@ class BeamSearch(SearchMethod):
     """
 
     width: int = 3
-    """Beam width: active hypotheses per image (1 or more)."""
+    """Beam width: active hypotheses per image, per group in diverse search (1 or more)."""
     length_penalty: float = 0.0
     """Divide log-probabilities by the caption length to this power (0 or more). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""

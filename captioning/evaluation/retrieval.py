@@ -53,7 +53,7 @@ def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[T
     """Return the image vector that the decoder reconstructs from each sentence.
 
     Args:
-        decoder: A decoder with ``reconstruct``, in evaluation mode.
+        decoder: A decoder with the core ``memory`` (Mind's Eye), in evaluation mode.
         sentences: Tokens of each sentence, from ``<bos>`` to the last word, without ``<eos>``.
 
     Raises:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from captioning.messages import format_count
 from captioning.text.ngrams import ORDER, ImageId
 
-_MIN_EQUAL, _MIN_COPIES = 3, 2  # images; with fewer, equal captions are no sign of a mistake
+_MIN_EQUAL, _MIN_COPIES = 3, 2  # images; with fewer, equal captions are not a sign of a mistake
 _SPECIAL_TOKEN = re.compile(
     r"</?(?:s|start|end|bos|eos|sos|pad)>|\[(?:CLS|SEP|PAD)\]", re.IGNORECASE
 )

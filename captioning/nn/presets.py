@@ -25,8 +25,8 @@ def m_rnn() -> DecoderConfig:
         p    = softmax of a linear layer of m(t)
 
     Changed: w(t) enters the recurrent layer through W_xh, so their sizes can differ. A rectifier
-    separates the embedding layers. U_r starts as the identity, because other recurrent weights make
-    the rectifier vanish or explode.
+    separates the embedding layers. U_r starts as the identity, because with other initial
+    weights the state r(t) vanishes or explodes.
     """
     return DecoderConfig(
         cell="relu_rnn",

@@ -174,7 +174,7 @@ def _find_matches(
 
 
 def _glob(pattern: str) -> list[str]:
-    """Return what matches a pattern; brackets in the names of existing folders are no pattern."""
+    """Return what matches a pattern; brackets in names of existing folders do not count."""
     folder, rest = pattern, ""
     while folder and not os.path.lexists(folder):
         folder, slash, name = folder.rpartition("/")

@@ -49,14 +49,20 @@ def read_as_paths(name: str) -> Iterator[str]:
 
 
 def resolve_name(name: str) -> str:
-    """Return the existing path that a name means; if there is none, the name without blanks."""
+    """Return the existing path that a name means.
+
+    If there is none, return the path of a ``file://`` URL, or another name unchanged. Other URLs
+    lose the blanks and quotes around them.
+    """
     if is_url(name):
         return name.strip().strip("\"'")
     if os.path.lexists(name):
         return name
     paths = list(read_as_paths(name))
     found = next((path for path in paths if os.path.lexists(path)), None)
-    return found if found is not None else paths[1] if _is_file_url(name) else name
+    if found is None and _is_file_url(name):
+        return paths[1]
+    return name if found is None else found
 
 
 def expand_braces(pattern: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from captioning.messages import escape_unprintable, format_count
 
 _MAX_LISTED = 5  # different extensions or names per notice
 _MAX_COUNTED = 1000  # in memory
-_MAX_ENDING = 12  # characters; what follows the dot of "Dr. Smith and me" is no extension
+_MAX_ENDING = 12  # characters; what follows the dot of "Dr. Smith and me" is not an extension
 _OTHERS = "others"
 
 

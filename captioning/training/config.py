@@ -27,8 +27,8 @@ class SelfCriticalConfig:
     """Weight of the cross-entropy of the reference captions, added to the policy gradient (0 or
     more)."""
     feature_dropout: float = 0.0
-    """Share of the feature channels that are set to zero (0 to below 1). The same mask is used for
-    sampling and for scoring the samples of an image. No effect on the cross-entropy."""
+    """Share of the feature channels that are set to zero (0 to below 1). The same mask is used to
+    sample captions and to compute their probabilities. No effect on the cross-entropy."""
     max_length: int = 20
     """Maximum number of words in a sampled caption (1 or more)."""
 

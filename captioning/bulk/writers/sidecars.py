@@ -69,8 +69,8 @@ class CaptionFileWriter(ImageWriter):
 class SidecarWriter(CaptionFileWriter):
     """Base of the writers with small files that other programs write too.
 
-    An empty or blank file counts as none. A file that is not of the format, or is no file at all,
-    is an error of its image, because replacing it would destroy what it is.
+    An empty or blank file counts as none. Anything else that is not a file of the format
+    makes its image fail: a replacement would destroy it.
     """
 
     max_bytes: ClassVar[int]
