@@ -171,7 +171,7 @@ def build_choice_config(name: str, budget: Budget, seed: int) -> RunConfig:
 def measure_run(config: RunConfig) -> dict[str, float]:
     """Train a model and return its scores for each beam width."""
     assert config.cache is not None
-    if code := train.run(config):
+    if code := train.run_training(config):
         sys.exit(code)
     captioner = Captioner(load_checkpoint(config.output / "model"))
     searches = {width: replace(SEARCH, width=width) for width in WIDTHS}

@@ -169,7 +169,7 @@ def main() -> None:
             results = load_results(arguments.results, budget)
             if str(seed) not in results.setdefault(name, {}):
                 config = build_run_config(budget, name, decoder, seed)
-                if code := train.run(config):
+                if code := train.run_training(config):
                     sys.exit(code)
                 results[name][str(seed)] = measure_run(config)
                 save_results(arguments.results, budget, results)

@@ -220,7 +220,7 @@ def run_step(step: Step) -> None:
     if finished.exists():
         print(f"{step.output} is finished.")
         return
-    if code := train.run(step):
+    if code := train.run_training(step):
         sys.exit(code)
     finished.touch()
 

@@ -158,13 +158,18 @@ def apply_preset(arguments: Sequence[str]) -> Callable[..., TrainConfig]:
 
 
 def run(config: TrainConfig) -> int:
-    """Train, and return the exit code."""
+    """Run ``captioning train``, and return the exit code."""
+    return run_training(config.run_config())
+
+
+def run_training(config: RunConfig) -> int:
+    """Train with a report of progress on standard error, and return the exit code."""
     console = stderr_console()
     disable_malloc_trim()
     report = TrainingProgressReport(console)
     try:
         with report.bars:
-            result = train(config.run_config(), report.callback)
+            result = train(config, report.callback)
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130

@@ -92,7 +92,7 @@ def test_full_device_and_closed_pipe_end_without_traceback(model, tmp_path):
 def test_closed_stdout_is_reported_without_traceback(model, photos):
     for words, code, message in (
         ("--version", 0, ""),
-        (f"caption {photos[0]} --model {model}", 1, "Standard output is closed"),
+        (f"caption {photos[0]} --model {model}", 1, "standard output is closed"),
     ):
         shell = ["sh", "-c", f"{sys.executable} -m captioning {words} >&-"]
         ran = subprocess.run(shell, capture_output=True, text=True, check=False)
