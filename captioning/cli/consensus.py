@@ -25,7 +25,7 @@ class ConsensusFlags:
     """Data sets for consensus reranking: select the hypothesis that agrees best with the captions
     of similar training images. For example flickr8k:DIR."""
     cache: Path = Path("features")
-    """Directory of the cached feature vectors of --consensus-data, relative to the current one."""
+    """Directory in which the feature vectors of --consensus-data are cached."""
 
 
 def add_consensus(

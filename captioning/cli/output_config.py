@@ -27,19 +27,21 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file, or output folder for txt, caption, xmp, and embed. An output folder mirrors the
-    input tree, starting at the closest folder that contains both input and output (default:
-    standard output, or next to each image)."""
+    """Output file, or output folder for txt, caption, xmp, and embed. An output folder keeps
+    subfolders, counted from the closest folder that contains both input and output: -o out gives
+    photos/a/1.jpg the file out/photos/a/1.txt (default: standard output, or next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
     otherwise. One output for all images: text (lines on standard output), jsonl, csv, coco,
-    parquet, html. One file per image: txt, caption, xmp. Inside each image file: embed."""
+    parquet, html. One file per image: txt (photo.txt), caption (the same text in photo.caption),
+    xmp (photo.xmp). Inside each image file: embed."""
     best: bool = False
     """Keep only the best caption of each image."""
     overwrite: bool = False
     """Replace an existing output."""
     append: bool = False
-    """Append to the existing captions of an image, instead of skipping the image."""
+    """For txt, caption, xmp and embed: add to the captions that an image has. Without --append and
+    --overwrite, such images are skipped."""
     keep_time: bool = False
     """Keep the modification time of the images, with --format embed."""
 

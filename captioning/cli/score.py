@@ -25,11 +25,13 @@ class ScoreConfig:
     """Score a file of captions."""
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """File that `captioning caption` wrote (JSON lines, CSV, Parquet, JSON), or COCO results."""
+    """File that `captioning caption` wrote (.jsonl, .csv, .parquet, .json), or other COCO
+    results."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
     split: str | None = None
-    """Split of the references, if they are a data set (default: val)."""
+    """Split of the references, if they are a data set or Karpathy's file (default: val). No
+    effect on COCO annotations."""
     subset: bool = False
     """Score only images that have references and a caption."""
     document_frequency: Path | None = None

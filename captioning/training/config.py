@@ -183,8 +183,9 @@ class RunConfig:
     """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
     each epoch (default: 1 each)."""
     text_data: Path | None = None
-    """File of captions without images: one per line, or KEY<TAB>caption. Their image vector v is
-    zero: the decoder learns words and grammar from them."""
+    """File of captions without images: one per line, or KEY<TAB>caption, where captions with one
+    key form a group, as those of one image do. Their image vector v is zero: the
+    decoder learns words and grammar from them."""
     text_weight: float = 1.0
     """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
     them in each epoch."""
