@@ -87,14 +87,14 @@ def describe_kept_caption(writer: Writer, image: str) -> str:
 
 
 def refuse_unwritable(writer: Writer, image: ImageRef) -> ImageRef:
-    """Return the image; with an error, so that it is not decoded, if its output has no place."""
+    """Return the image; if its output cannot be written, with an error, so it is not decoded."""
     if image.error or not isinstance(writer, ImageWriter):
         return image
     return replace(image, error=writer.find_obstacle(image.name))
 
 
 def write_row(writer: Writer, row: CaptionRow, existing: Existing) -> CaptionRow:
-    """Write a row. If the output of its own image fails, return the row with that error.
+    """Write a row. If only the output of this image fails, return the row with that error.
 
     Raises:
         OutputError: The output of all images cannot be written.

@@ -93,7 +93,7 @@ class CaptionConfig(OutputConfig):
     """Number of images per batch (1 or more); halved if the device runs out of memory. auto: 16 on
     a CPU, 64 on a GPU."""
     workers: int = 2
-    """Number of processes that decode images (0: decode in the main process)."""
+    """Number of processes that read image files (0: read in the main process)."""
     time_limit: float = 60.0
     """Time limit for reading one image, in seconds (above 0). No effect with --workers 0."""
 

@@ -30,9 +30,11 @@ class CompareConfig:
     """Results of system B; same formats."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
-    split: str | None = None
-    """Split of the references, if they are a data set or Karpathy's file (default: val). No
-    effect on COCO annotations."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="SPLIT", help_behavior_hint="(default: val)")
+    ] = None
+    """Split of the references, if they are a data set or Karpathy's file. No effect on COCO
+    annotations."""
     subset: bool = False
     """Score only images that have references and a caption from each system."""
     samples: int = 1000

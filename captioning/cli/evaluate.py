@@ -84,7 +84,7 @@ class EvaluateConfig:
     batch_size: int = 16
     """Number of images per batch (1 or more)."""
     workers: int = 2
-    """Number of processes that decode images (0: decode in the main process)."""
+    """Number of processes that read image files (0: read in the main process)."""
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0)

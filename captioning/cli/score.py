@@ -29,9 +29,11 @@ class ScoreConfig:
     results."""
     references: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")]
     """COCO annotations or Karpathy's split file, or a data set such as flickr8k:DIR."""
-    split: str | None = None
-    """Split of the references, if they are a data set or Karpathy's file (default: val). No
-    effect on COCO annotations."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="SPLIT", help_behavior_hint="(default: val)")
+    ] = None
+    """Split of the references, if they are a data set or Karpathy's file. No effect on COCO
+    annotations."""
     subset: bool = False
     """Score only images that have references and a caption."""
     document_frequency: Path | None = None

@@ -41,7 +41,7 @@ def beam_search(
         end_scores = scores[:, :, -1, :, mask.eos].clone()
         scores[..., mask.eos] = IMPOSSIBLE
         extended, parents = _extend(scores, log_probs, active, mask, config, t=t)
-        # A hypothesis ends only if <eos> is among its best ``width`` extensions.
+        # A hypothesis ends only if its extension by <eos> is among the best ``width`` of its group.
         candidates = torch.cat([end_scores, extended.log_prob[:, :, -1]], 2)
         worst = candidates.topk(config.width, 2).values[..., -1:]
         end_scores = end_scores.masked_fill((end_scores < worst) | done.unsqueeze(2), IMPOSSIBLE)

@@ -109,7 +109,7 @@ class BeamSearch(SearchMethod):
     """Divide log-probabilities by the caption length to this power (0 or more). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""
     n: int = 1
-    """Number of captions per image, best first (1 or more)."""
+    """Number of captions per image, best first (1 or more). Only the best one is scored."""
     rerank_weight: float = 0.0
     """Weight of n-gram reranking (0: off)."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from captioning.text.ngrams import ORDER, NgramCounts
 
-_NUMERATOR_EPSILON, _DENOMINATOR_EPSILON = 1e-15, 1e-9  # added to each precision
+_NUMERATOR_EPSILON, _DENOMINATOR_EPSILON = 1e-15, 1e-9  # of each precision
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from captioning.short_repr import ShortTuple
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
 NEVER_GENERATED = tuple(SPECIALS.index(special) for special in (PAD, BOS, UNK))
-"""Ids that no caption may contain; ``<eos>`` ends a caption."""
+"""Ids that no generated caption may contain; ``<eos>`` ends a caption."""
 _CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, surrogates, and line and paragraph separators."""
 _CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})

@@ -183,8 +183,8 @@ class RunConfig:
     """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
     each epoch (default: 1 each)."""
     text_data: Path | None = None
-    """File of captions without images: one per line, or KEY<TAB>caption, where captions with one
-    key form a group, as those of one image do. Their image vector v is zero: the
+    """File of captions without images: one per line, or KEY<TAB>caption. Captions with
+    the same key are treated as captions of one image. Their image vector v is zero: the
     decoder learns words and grammar from them."""
     text_weight: float = 1.0
     """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
@@ -214,7 +214,7 @@ class RunConfig:
     """Directory of cached features, which runs can share (default: features next to the
     output)."""
     workers: int = 2
-    """Number of processes that decode images (0: decode in the main process)."""
+    """Number of processes that read image files (0: read in the main process)."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
 
