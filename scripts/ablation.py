@@ -12,7 +12,6 @@ If the command is interrupted, run it again to resume. Results are stored in doc
 ``--only`` without names only prints the table. docs/experiments.md discusses the results.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from lecture_table import (
     Budget,
     Results,
     build_run_config,
+    create_parser,
     load_results,
     read_seconds,
     save_results,
@@ -108,30 +108,8 @@ CHOICES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="Data set, as flickr8k:DIR.")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs/lecture"),
-        help="Directory of the runs (default: %(default)s).",
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=10, help="Training epochs per run (default: %(default)s)."
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=128,
-        help="Embedding, hidden and attention size (default: %(default)s).",
-    )
+    parser = create_parser(__doc__.splitlines()[0], Path("docs/ablation.json"))
     parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s).")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("docs/ablation.json"),
-        help="File of results (default: %(default)s).",
-    )
     parser.add_argument(
         "--only",
         nargs="*",

@@ -127,8 +127,9 @@ class Budget:
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def create_parser(description: str, results: Path) -> argparse.ArgumentParser:
+    """Return a parser with the options of all tables of runs under one training budget."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", help="Data set, as flickr8k:DIR.")
     parser.add_argument(
         "--runs",
@@ -146,13 +147,18 @@ def main() -> None:
         help="Embedding, hidden and attention size (default: %(default)s).",
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, help="Number of runs per system (default: %(default)s)."
-    )
-    parser.add_argument(
         "--results",
         type=Path,
-        default=Path("docs/lecture_table.json"),
+        default=results,
         help="File of results (default: %(default)s).",
+    )
+    return parser
+
+
+def main() -> None:
+    parser = create_parser(__doc__.splitlines()[0], Path("docs/lecture_table.json"))
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="Number of runs per system (default: %(default)s)."
     )
     parser.add_argument(
         "--only",

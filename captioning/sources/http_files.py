@@ -25,8 +25,8 @@ _STATUS_ADVICE = {
 def open_http(system: Any, url: str, time_limit: float) -> Any:
     """Return the open body of a response, to be read once and in order.
 
-    A busy server (status 429, 502, 503 or 504) is asked again up to three times: after the time
-    that it states (``Retry-After``), or after 1, 2 and 4 seconds.
+    A request to a busy server (status 429, 502, 503 or 504) is retried up to three times: after
+    the time in ``Retry-After``, or after 1, 2 and 4 seconds.
 
     Args:
         system: The fsspec file system of the URL.
