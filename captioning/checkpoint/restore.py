@@ -41,7 +41,10 @@ def name_file(path: Path) -> Iterator[None]:
 
 
 class _CountOnCPU(TorchFunctionMode):
-    """Create the tensors that a network counts with on the CPU, within the meta device."""
+    """Create the results of ``arange`` and ``tensor`` on the CPU instead of the meta device.
+
+    Some networks compute the sizes of their layers from such tensors; meta tensors have no values.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -148,7 +151,8 @@ def _build_network(encoder: Encoder, path: Path) -> nn.Module:
     """Return the encoder's network with its unsaved buffers, at its usual image size."""
     config, size = encoder.config, None
     if config.family == "torchvision" and config.image_size is not None:
-        size = min(config.image_size, 512)  # a smaller size may select another feature map
+        # The size decides which feature map is selected, but from 512 on it is the same map.
+        size = min(config.image_size, 512)
     with name_file(path):
         network: nn.Module = Encoder(replace(config, weights=None, image_size=size)).network
     if set(network.state_dict()) != set(encoder.network.state_dict()):

@@ -39,10 +39,10 @@ class _Row:
 def read_jsonl(spec: DatasetSpec) -> CaptionSplit:
     """Read JSON Lines: ``{"image": path, "captions": [...], "split": name}``.
 
-    Image paths are relative to the folder of the file, or to ``@IMAGES``. ``"caption"`` with one
-    string may replace ``"captions"``. Rows of the same image are joined. Either every row names
-    its split or none does. ``"file_name"`` and ``"text"`` are read if ``"image"`` and
-    ``"caption"`` are missing.
+    Image paths are relative to ``@IMAGES`` if given, else to the folder of the file. A row may have
+    ``"caption"`` with one string instead of ``"captions"``. The captions of several rows with the
+    same image are joined. Every row has a split, or none. ``"file_name"`` and ``"text"`` are other
+    names of ``"image"`` and ``"caption"``.
 
     Raises:
         DataError: The file is missing or malformed, or the split does not exist.
@@ -54,9 +54,9 @@ def read_jsonl(spec: DatasetSpec) -> CaptionSplit:
 def read_csv(spec: DatasetSpec) -> CaptionSplit:
     """Read a CSV file with the columns ``image``, ``caption`` and optionally ``split``.
 
-    ``file_name`` and ``text`` are read if ``image`` and ``caption`` are missing. Image paths are
-    relative to ``@IMAGES`` if given, else to the folder ``Images`` or ``images`` next to the file,
-    else to the folder of the file.
+    ``file_name`` and ``text`` are other names of ``image`` and ``caption``. Image paths are
+    relative to ``@IMAGES`` if given. Else they are relative to the folder of the file if the first
+    image is there, else to the folder ``Images`` or ``images`` next to the file.
 
     Raises:
         DataError: The file is missing or malformed, or the split does not exist.

@@ -81,9 +81,9 @@ class CaptionGenerator:
 
         Raises:
             SearchError: ``method`` is not a search method.
-            ConfigError: The search names a word that the model does not know, has a
-                ``rerank_weight`` although the model has no n-gram reranker, or returns only one
-                caption although consensus reranking is on.
+            ConfigError: The search names a word that the model does not know. Or it has a
+                ``rerank_weight``, and the model has no n-gram reranker. Or it finds only one
+                hypothesis, and consensus reranking needs several.
         """
         TokenConstraints.resolve(method, self._first.vocabulary)
         if method.reranks and self._first.reranker is None:

@@ -1,6 +1,6 @@
 """Recurrent cells with an additional image term.
 
-Every cell computes its pre-activations as
+Every cell except the GRU (see :class:`GRUCell`) computes its pre-activations as
 
     gates = W_xh x + W_hh h + W_vh v + b
 
@@ -151,8 +151,8 @@ class GRUCell(RecurrentCell):
         n  = tanh(W_xn x + W_vn v + b_n + r * (W_hn h + b_hn))
         h' = (1 - z) * n + z * h
 
-    The reset gate acts after the product with ``W_hn``, as in cuDNN and ``torch.nn.GRU``. In
-    equation 8 of the paper it acts before, which needs two products.
+    The reset gate r multiplies ``W_hn h + b_hn``, as in cuDNN and ``torch.nn.GRU``. In equation 8
+    of the paper it multiplies h, so ``W_hn (r * h)`` is a second product, after that of the gates.
     """
 
     gate_count: ClassVar[int] = 3

@@ -64,17 +64,17 @@ class _Position:
 class Trainer:
     """Trains a decoder, and optionally the last encoder stages, on cached features.
 
-    The order of the batches depends only on the seed and the epoch, and the state of the random
-    generators is saved with the weights. So a run that is resumed from :meth:`state_dict` ends
-    with the same weights as an uninterrupted run.
+    A run that is resumed from :meth:`state_dict` ends with the same weights as an uninterrupted
+    run: the order of the batches depends only on the seed and the epoch, and the state contains
+    the random generators.
 
     Args:
         decoder: Trained in place.
         dataset: Captions.
-        cache: Features of the images, in the order of the dataset. Captions whose image index
-            exceeds it have no image.
+        cache: Features of the images, in the order of the dataset. A caption whose image index is
+            beyond the last row has no image.
         config: Optimizer, regularization, and augmentation.
-        tail: Last encoder stages, trained in place. They read the cached rows.
+        tail: Last encoder stages, trained in place. Their input is the cached features.
         self_critical: Objective that replaces the cross-entropy.
     """
 
@@ -166,8 +166,8 @@ class Trainer:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
                 f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
-                f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}) or "
-                f"clip_norm ({config.clip_norm:g}), and start again with another output."
+                f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}), and "
+                "start again with another output."
             )
         self.optimizer.step()
         self._update_ema(position.step)
