@@ -1,0 +1,157 @@
+"""Systems to measure, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Run
+
+SCRIPTS = Path(__file__).parents[1]
+THIS_CHECKOUT = SCRIPTS.parent
+_POLL = 0.1  # seconds between two readings of a process's memory
+_MEMORY_ROWS = 1000  # the memory of a long run is read after this many images, and at the end
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a system runs.
+
+    Attributes:
+        checkout: Checkout of this project whose package it imports.
+        python: Its Python interpreter.
+        threads: Processors that it may use; None for all.
+    """
+
+    checkout: Path = THIS_CHECKOUT
+    python: str = sys.executable
+    threads: int | None = None
+
+    def start(self, *words: str, **pipes: Any) -> "subprocess.Popen[str]":
+        """Start Python with arguments."""
+        # The benchmark's own modules come last: a checkout never imports them.
+        environment = {**os.environ, "PYTHONPATH": f"{self.checkout}{os.pathsep}{SCRIPTS}"}
+        if self.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(self.threads)
+        process = subprocess.Popen(
+            [self.python, "-P", *words], env=environment, text=True, bufsize=1, **pipes
+        )
+        if self.threads is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, sorted(os.sched_getaffinity(0))[: self.threads])
+        return process
+
+
+class Worker:
+    """A process that prepares a task once and then runs it whenever it is told to.
+
+    Args:
+        name: Name in the report.
+        task: Name of a task of :mod:`benchmarks.worker`.
+        settings: Its arguments.
+        place: Where it runs.
+    """
+
+    def __init__(
+        self, name: str, task: str, settings: Mapping[str, Any], place: Place | None = None
+    ) -> None:
+        self.name = name
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        words = ("-m", "benchmarks.worker", task, json.dumps(dict(settings)))
+        self._process = (place or Place()).start(*words, **pipes)
+        self._read_line()  # it is ready
+
+    def run(self) -> Run:
+        """Run the task once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        return Run(**json.loads(self._read_line()))
+
+    def _read_line(self) -> str:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            sys.exit(f"benchmark: {self.name} failed with exit code {self._process.wait()}.")
+        return line
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+
+
+class CaptionCommand:
+    """``captioning caption`` on a folder, in a new process for each run, into JSON lines.
+
+    Args:
+        name: Name in the report.
+        images: The folder.
+        units: Number of its images.
+        flags: Further words of the command.
+        place: Where it runs.
+    """
+
+    def __init__(
+        self, name: str, images: Path, units: int, flags: Sequence[str], place: Place
+    ) -> None:
+        self.name = name
+        self.units = units
+        self.place = place
+        self.words = ("-m", "captioning", "caption", str(images), *flags)
+
+    def run(self) -> Run:
+        """Caption the folder once."""
+        with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            output = Path(folder) / "captions.jsonl"
+            start = time.perf_counter()
+            process = self.place.start(*self.words, "-o", str(output), stderr=nowhere)
+            memory = _watch_memory(process, output)
+            seconds = time.perf_counter() - start
+            rows = output.read_bytes().count(b"\n") if output.exists() else 0
+        if process.returncode or rows != self.units:
+            sys.exit(
+                f"benchmark: {self.name} wrote {rows} of {self.units} rows and ended with exit "
+                f"code {process.returncode}: {' '.join(self.words)}"
+            )
+        return Run(seconds, self.units, facts=memory)
+
+    def close(self) -> None:
+        """Do nothing: each run ends its process."""
+
+
+def _watch_memory(process: "subprocess.Popen[str]", output: Path) -> dict[str, float]:
+    """Wait for the end of a process; return its resident memory over time, in MB."""
+    memory: dict[str, float] = {}
+    rows = read = 0
+    while process.poll() is None:
+        status = _read_status(process.pid)
+        if output.exists():
+            with output.open("rb") as file:
+                file.seek(read)
+                new = file.read()
+            rows, read = rows + new.count(b"\n"), read + len(new)
+            if new and "VmRSS" in status:  # not later: memory is freed at the end
+                memory["mb_at_end"] = status["VmRSS"]
+                if rows >= _MEMORY_ROWS:
+                    memory.setdefault("mb_after_1000", status["VmRSS"])
+        if "VmHWM" in status:
+            memory["peak_mb"] = status["VmHWM"]
+        time.sleep(_POLL)
+    return memory
+
+
+def _read_status(process: int) -> dict[str, float]:
+    """Return the memory of a process in MB, by field of the Linux kernel; empty elsewhere."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): round(int(size) / 1000, 1) for name, size, _ in fields}
