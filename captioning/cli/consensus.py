@@ -51,7 +51,7 @@ def add_consensus(
             nonlocal announced
             if progress.disable and done < total and not announced:
                 images = format_count(total, "image")
-                console.print(f"Extracting features of {images}; later runs use the cache.")
+                console.print(f"Encoding {images}; later runs use the cache.")
             announced = done < total
             progress.update(task, completed=done, total=total)
 

@@ -27,9 +27,9 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file, or output folder for txt, caption, xmp, and embed. An output folder keeps
-    subfolders, counted from the closest folder that contains both input and output: -o out gives
-    photos/a/1.jpg the file out/photos/a/1.txt (default: standard output, or next to each image)."""
+    """Output file, or output folder for txt, caption, xmp, and embed. With -o out, the caption of
+    photos/a/1.jpg is in out/photos/a/1.txt; such paths start in the closest folder that contains
+    both images and output (default: standard output, or next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
     otherwise. One output for all images: text (lines on standard output), jsonl, csv, coco,
@@ -123,8 +123,9 @@ def _format_of(output: Path) -> str:
 def _check_folder_name(output: Path, format_name: str) -> None:
     if output.suffix.lower() not in (*_IMAGE_FORMAT_SUFFIXES, *FORMAT_BY_SUFFIX):
         return
+    file = output if output.suffix.lower() in FORMAT_BY_SUFFIX else output.with_suffix(".jsonl")
     raise ConfigError(
         f"-o {output} is named like a file, but --format {format_name} writes one file per image "
-        f"into a folder. Use a folder, or remove --format to write all captions to "
-        f"{output.with_suffix('.jsonl')}."
+        f"into a folder. Use a folder. To write all captions into one file, use -o {file} without "
+        "--format."
     )

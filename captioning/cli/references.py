@@ -144,7 +144,7 @@ def require_same_images(
     common = len(candidates) - len(extra)
     raise ScoreError(
         f"'{path}' has captions for {format_count(len(candidates), 'image')}, and "
-        f"{references.name} has references for {len(references.captions):,}: "
+        f"'{references.name}' has references for {len(references.captions):,}: "
         f"{'; '.join(differences)}. Use --subset to score the {format_count(common, 'image')} "
         "that have both."
     )

@@ -92,7 +92,7 @@ class TrainingProgressReport:
             return  # another process encoded them
         if "images" not in self.tasks and not self.console.is_terminal:
             images = format_count(total - done, "image")
-            self.console.print(f"Encoding {images}. The features are cached.")
+            self.console.print(f"Encoding {images}; later runs use the cache.")
         self._update("images", done, total)
 
     def _on_validate(self, done: int, total: int) -> None:

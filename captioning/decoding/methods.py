@@ -109,7 +109,7 @@ class BeamSearch(SearchMethod):
     """Divide log-probabilities by the caption length to this power (0 or more). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""
     n: int = 1
-    """Number of captions per image, best first (1 or more). Only the best one is scored."""
+    """Number of captions per image, best first (1 or more). `evaluate` scores only the best."""
     rerank_weight: float = 0.0
     """Weight of n-gram reranking (0: off)."""
 
@@ -140,7 +140,7 @@ class DiverseBeamSearch(SearchMethod):
     """
 
     groups: int = 3
-    """Number of beam searches; each yields one caption (1 or more)."""
+    """Number of beam searches (1 or more); each yields one caption."""
     diversity_penalty: float = 0.5
     """Penalty, in nats, for a word that an earlier group chose at the same step (0 or more)."""
     width: int = 1

@@ -67,7 +67,7 @@ class Vocabulary:
         kept = _frequent_words(captions, min_count, SPECIALS)
         if not kept:
             raise VocabularyError(
-                f"no word occurs {min_count} times. Use more captions or a lower min_count."
+                f"no word occurs {min_count} times or more. Use more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept])
 

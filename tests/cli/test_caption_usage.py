@@ -172,7 +172,7 @@ def test_json_summary_counts_every_image(caption, photos, tmp_path):
     words = [photos[0].parent, "-o", tmp_path / "rows.csv", "--json"]
     first = json.loads(caption(*words, "--limit", "2").out)
     second = json.loads(caption(*words).out)
-    fields = ("captioned", "failed", "from_earlier_runs", "ignored_files", "interrupted")
+    fields = ("captioned", "failed", "from_earlier_runs", "skipped_files", "interrupted")
     assert [first[name] for name in fields] == [1, 1, 0, 0, False]
     assert [second[name] for name in fields] == [2, 1, 1, 0, False]
     ran = caption(*photos, "--json")

@@ -85,7 +85,7 @@ def test_train_log_without_terminal_has_lines_in_long_epochs():
                 clock.seconds += 30
     lines = log.getvalue().splitlines()
     assert lines[:4] == [
-        "Encoding 1,000 images. The features are cached.",
+        "Encoding 1,000 images; later runs use the cache.",
         "Encoded 300 of 1,000 images, 0:01:10 left.",
         "Encoded 600 of 1,000 images, 0:00:40 left.",
         "Encoded 900 of 1,000 images, 0:00:10 left.",
