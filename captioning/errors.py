@@ -7,9 +7,9 @@
     ├── VocabularyError  words or ids that do not match the vocabulary (ValueError)
     ├── WeightsError     pretrained weights that are not available (RuntimeError)
     ├── CheckpointError  model directory that cannot be loaded or saved (ValueError)
-    ├── SearchError      search constraints that no caption satisfies (ValueError)
+    ├── SearchError      search that is invalid or that no caption satisfies (ValueError)
     ├── ScoreError       candidates and references that cannot be scored (ValueError)
-    ├── TrainingError    training run that cannot start or resume (RuntimeError)
+    ├── TrainingError    training run that cannot start, continue or resume (RuntimeError)
     └── OutputError      results that cannot be written (OSError)
 
 Each message says what is wrong, what was found, and what to do. Each class also inherits the

@@ -1,4 +1,4 @@
-"""Atomic writes, and questions about files."""
+"""Atomic writes, and checks of files."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ def is_special_file(path: Path) -> bool:
 def find_write_obstacle(folder: Path) -> str:
     """Return why no file can be created in a folder; empty if one can.
 
-    A small file is written and removed: permissions do not tell of a full disk, a quota or a
+    A small file is written and removed: permissions do not show a full disk, a quota or a
     read-only file system. If the folder does not exist, its nearest parent is tried.
     """
     try:
@@ -156,7 +156,7 @@ def copy_attributes(source: Path, target: Path) -> list[str]:
     Owner, permissions, access lists, flags and extended attributes are copied if permitted.
 
     Returns:
-        What was not copied and is missed: ``"owner (1000:1000)"``, ``"extended attribute 'a'"``.
+        What could not be copied: ``"owner (1000:1000)"``, ``"extended attribute 'a'"``.
     """
     old, new, lost = source.stat(), target.stat(), []
     if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):

@@ -105,7 +105,7 @@ def from_json(
     require_all: bool = False,
     error: type[CaptioningError] = ConfigError,
 ) -> T:
-    """Return JSON content that is parsed already as a value of type ``kind``.
+    """Return parsed JSON content as a value of type ``kind``.
 
     Args and errors are those of :func:`parse_json`.
     """

@@ -1,4 +1,4 @@
-"""Short displays of long objects, so that a notebook cell that ends in one stays readable."""
+"""Short displays of long objects, for notebooks."""
 
 import reprlib
 from collections.abc import Iterable

@@ -17,7 +17,7 @@ from captioning.files import resolve_link
 
 
 def check_new_output(output: Path | None, inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Check that an output does not replace an input, an image, or an older output unasked.
+    """Check that an output does not replace an input, an image, or, by default, an older output.
 
     Raises:
         ConfigError: It would.

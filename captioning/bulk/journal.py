@@ -24,7 +24,7 @@ from captioning.messages import describe_differences
 from captioning.text.vocabulary import join_words
 
 _FORMAT = 1
-_MAX_OUTPUTS = 20  # a backup or a checkout may restore an older one
+_MAX_OUTPUTS = 20  # digests of outputs; a backup or a checkout may restore an older one
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
 _START_AGAIN = "Use --overwrite to start again, or another -o."
@@ -146,7 +146,7 @@ class Journal:
     def get(self, image: str, content: ImageContent, source: str) -> CaptionResult | None:
         """Return the result of an image; None if there is none for its content.
 
-        Results that this run has added itself are not returned by a new journal.
+        A journal that this run has created always returns None.
 
         Args:
             image: See :class:`JournalEntry`.
@@ -161,7 +161,7 @@ class Journal:
                 return _decode_result(source, row[2])
             if content.digest is not None and content.digest == row[1]:
                 return self._move(image, image, content, _decode_result(source, row[2]))
-        # An image of another size is new; only others are read to compare their digests.
+        # Without a stored image of this size, the image is new, and its digest is not needed.
         if content.size < 0 or not self._query(
             "SELECT 1 FROM results WHERE size = ?", content.size
         ):

@@ -17,7 +17,7 @@ from captioning.images.worker_pool import ImageRef
 
 REPLACE_ADVICE = "Use --overwrite to replace it, or another -o."
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # not /dev/shm, which has ordinary files
-_MAX_CHECKED = 100_000  # images that are remembered while an output that can be written is sought
+_MAX_CHECKED = 100_000  # images in memory while the first writable output is searched for
 _MAX_HELD = 256 << 20  # bytes of such images that come from archives
 
 
@@ -33,7 +33,7 @@ def check_output(
         existing: What happens to outputs that exist.
 
     Raises:
-        ConfigError: A file would be replaced that must not be, or a package is not installed.
+        ConfigError: The output exists and must not be replaced, or a package is not installed.
         OutputError: No result can be written.
     """
     require_packages(format_name)

@@ -87,7 +87,7 @@ def describe_kept_caption(writer: Writer, image: str) -> str:
 
 
 def refuse_unwritable(writer: Writer, image: ImageRef) -> ImageRef:
-    """Return the image; if its output cannot be written, with an error, so it is not decoded."""
+    """Return the image, with an error if its output cannot be written: then it is not decoded."""
     if image.error or not isinstance(writer, ImageWriter):
         return image
     return replace(image, error=writer.find_obstacle(image.name))

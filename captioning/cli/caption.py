@@ -3,7 +3,7 @@
 Results go to standard output or to -o, messages to standard error. To resume a run that was stopped
 or killed, run the same command again: its results are in a journal, a hidden file next to -o, which
 remains after the run. Exit code: 0 if every image was captioned, 1 if some images failed (they are
-listed), 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM (128 + the signal).
+listed) or the command failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM.
 
 For example:
 

@@ -4,7 +4,7 @@ The input is a file that `captioning caption`, `merge` or `convert` has written:
 COCO results or Parquet. COCO results do not contain log-probabilities, and contain one caption per
 image. An HTML page links to the images. For formats with one output per image, images are located
 by file name, relative to the folder of the input. Exit code: 0 if every row was converted, 1 if
-some rows failed (they are listed), 2 for wrong usage.
+some rows failed (they are listed) or the command failed, 2 for wrong usage.
 
 For example:
 

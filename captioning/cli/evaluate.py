@@ -1,7 +1,7 @@
 """Caption a split of a data set, and score the captions against its references.
 
 The captions are written in the COCO results format before they are scored. Exit code: 0 if every
-image was captioned, 1 if some images failed, 2 for wrong usage.
+image was captioned, 1 if some images or the command failed, 2 for wrong usage.
 
 For example:
 

@@ -20,7 +20,7 @@ class Report:
     training: Sequence[str] | None = None
     """Training captions of the model, if known."""
     document_frequency: DocumentFrequency | None = None
-    """Word frequencies of CIDEr, if not counted over the references."""
+    """For CIDEr; None counts document frequencies over the references."""
 
     def table(self) -> str:
         """Return a text table: scores times 100, with 95 % bootstrap intervals."""

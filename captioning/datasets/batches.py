@@ -155,7 +155,7 @@ def _floor(length: float) -> int:
 
 
 def find_hflip_tokens(vocabulary: Vocabulary) -> dict[int, int]:
-    """Return the id of "right" for that of "left", and the reverse, if both are known."""
+    """Map the id of "left" to that of "right" and the reverse; empty if a word is unknown."""
     if not all(word in vocabulary for word in _HFLIP_WORDS):
         return {}
     return {vocabulary.id(word): vocabulary.id(other) for word, other in _HFLIP_WORDS.items()}

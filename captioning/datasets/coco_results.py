@@ -133,7 +133,7 @@ def write_results(captions: Mapping[Any, str], path: Path | str) -> None:
 
 
 def load_json_file(path: Path) -> tuple[Any, bool]:
-    """Return the content of a JSON file or the rows of JSON Lines, and whether it is the latter.
+    """Return the content of a JSON or JSON Lines file, and whether the file is JSON Lines.
 
     Raises:
         ScoreError: The file cannot be read, or is neither.
@@ -158,7 +158,7 @@ def load_json_file(path: Path) -> tuple[Any, bool]:
 
 def read_number(text: str) -> ImageId:
     """Return the id of an image that a format without numbers stores as text."""
-    number = text.removesuffix(".0")  # of tables in which another row has no id
+    number = text.removesuffix(".0")  # pandas writes ids this way if another row has no id
     return int(number) if number.isdecimal() else text
 
 

@@ -39,8 +39,8 @@ _IMAGE_FOLDERS = (
 def read_flickr8k(spec: DatasetSpec) -> CaptionSplit:
     """Read one split of Flickr8k from its folder, ``spec.path``.
 
-    The image of a caption is unknown if no split lists it and its file does not exist. The
-    official data has 92 images that no split lists; they are not reported as problems.
+    A caption is reported as a problem if no split lists its image and the image file does not
+    exist. The official data has 92 image files that no split lists; they are not reported.
 
     Raises:
         DataError: A file is missing or malformed, or the split does not exist.

@@ -29,7 +29,8 @@ class ResultRow:
 
     Attributes:
         image_id: Id of the image, if the file has one.
-        file_name: Name of the image, with folders if the file has them. A text id may be one.
+        file_name: Name of the image, with folders if the file has them. A text id is also read
+            as a file name.
         captions: Captions, best first; empty if the image failed.
     """
 

@@ -40,8 +40,8 @@ class Hypothesis:
         tokens: Token ids, without ``<bos>`` and ``<eos>``.
         log_prob: Natural log-probability of the caption under the model, including ``<eos>`` if
             the caption is finished. Temperature, penalties and constraints do not change it.
-        score: Rank of the hypothesis among those of its image: ``log_prob``, or under beam search
-            its length-normalized form plus the weighted score of n-gram reranking.
+        score: Value by which the hypotheses of an image are ranked: ``log_prob``, or under beam
+            search its length-normalized form plus the weighted score of n-gram reranking.
         finished: Whether ``<eos>`` was reached before ``max_length`` words.
         token_log_probs: Log-probability of each token given those before it, including ``<eos>``
             if the caption is finished. They sum to ``log_prob``.

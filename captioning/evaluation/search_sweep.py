@@ -172,7 +172,7 @@ def select_search(
 
     Args:
         checkpoint: The model.
-        cached_model: The decoder of the model, and its encoder after the cache.
+        cached_model: The decoder of the model, and the encoder stages that follow the cached ones.
         cache: Features of the images.
         references: Reference captions of each row of the cache that is scored.
         split_name: Name of these images in the model card.

@@ -1,4 +1,4 @@
-"""Images from arrays and tensors. What they do not say themselves is refused, not guessed."""
+"""Images from arrays and tensors. Ambiguous shapes and ranges are refused, not guessed."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -22,7 +22,7 @@ class FileKind:
     endings: str = ""
     """File extensions of this kind, without dots."""
     plugin: str = ""
-    """Package that teaches Pillow to read it."""
+    """Package with which Pillow can read it."""
 
     @property
     def explanation(self) -> str:

@@ -59,7 +59,7 @@ def resolve_input(source: object) -> Any:
 
 
 def _describe(source: object) -> str:
-    """Return what an object is that is not an image, and what to do."""
+    """Describe an object that is not an image, and what to do."""
     match source:
         case "":
             return f"an empty text. {_KINDS}"

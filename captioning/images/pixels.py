@@ -49,8 +49,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
        outside it or it is only the range of the type.
     2. With negative values, the smallest value is black and the largest is white.
     3. Otherwise 0 is black. White is the smallest of 1, 255, 1023, 4095, 16383 and 65535 that no
-       value exceeds (in floating point, by more than a tenth). It is the largest value if that is
-       above 65535 or below an eighth of that number.
+       value exceeds (in floating point, by more than a tenth). But white is the largest value if
+       this is above 65535, or below an eighth of the number found.
 
     NaN and infinity are black. A TIFF with white as zero is inverted.
 

@@ -40,7 +40,7 @@ class Captioner:
     Args:
         checkpoint: The model.
         others: Further models of an ensemble (:func:`captioning.decoding.ensemble.ensemble`), which
-            averages the models at each word. N-gram reranking uses the first model's.
+            averages their word probabilities. N-gram reranking is that of the first model.
         seed: Seed of sampling. Sampled captions depend on the seed and the image only, not on the
             other images of a batch.
         consensus: Captioned images for consensus reranking (:meth:`with_consensus`).

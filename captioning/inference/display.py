@@ -21,7 +21,7 @@ def make_preview(image: Image.Image) -> bytes:
 
 
 def read_preview(path: str) -> bytes:
-    """Return a small JPEG of an image file; empty if there is none that can be read."""
+    """Return a small JPEG of an image file; empty if the file cannot be read."""
     try:
         return make_preview(read_image(path, shrink_to=_PREVIEW_SIDE))
     except ImageError:

@@ -75,6 +75,7 @@ class CiderReward:
                 counts = Counter(keys)
                 square = sum(count**2 * self._squares[key] for key, count in counts.items())
                 for key, count in counts.items():
+                    # With c the candidate, r the reference and g = count * idf (cider.py):
                     # min(g_c, g_r) g_r / |g_r| = min(count_c, count_r) * weight
                     weight = count * self._squares[key] / math.sqrt(square) if square else 0.0
                     ngrams.setdefault(key, []).append((i, count, weight))

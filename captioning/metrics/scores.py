@@ -167,7 +167,7 @@ def score(
         candidates: A caption for each image id: a mapping, or a pandas Series with the ids as
             index. As in pycocoevalcap, a caption may be a list of that one caption.
         references: One or more captions for each of the same ids, as a mapping or a Series.
-        document_frequency: Word frequencies for CIDEr. None counts them over the references.
+        document_frequency: For CIDEr. None counts document frequencies over the references.
         java: Further metrics that need Java: ``"meteor"``, ``"spice"``.
         subset: Score only the images that have a candidate and references. By default, all must
             have both.

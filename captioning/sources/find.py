@@ -74,7 +74,7 @@ def find_images(
     name_filter = NameFilter(config.exclude, skipped)
     for name in chain.from_iterable(_expand_name(given, config) for given in names):
         if not config.patterns and is_image_name(os.path.basename(name)) and os.path.isdir(name):  # noqa: PTH119, PTH112
-            skipped.subfolders += 1  # `find -name '*.jpg'` lists it together with its images
+            skipped.subfolders += 1  # a list by `find` also names the images in the folder
             continue
         excluded = skipped.excluded.total()
         first = next(images := _find_named(name, config, name_filter), None)

@@ -19,7 +19,7 @@ class NameFilter:
 
     Args:
         exclude: Patterns with the syntax of ``.gitignore``, relative to what the user named. A
-            pattern of several parts may also start like the path that the user named.
+            pattern with a slash may also begin with the path that the user named.
         skipped: Counts that are updated.
 
     Raises:

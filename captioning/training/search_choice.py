@@ -24,7 +24,7 @@ from captioning.training.prepare import Prepared
 def choose_search(
     model: Path, config: RunConfig, prepared: Prepared, callback: TrainingCallback
 ) -> None:
-    """Store the search in a model directory whose validation captions score best.
+    """Choose the search whose validation captions score best, and store it with the model.
 
     Learns n-grams for reranking first, if the config asks for them. Does nothing if the search of
     the model was chosen before, or if there are no images to choose it on.

@@ -30,15 +30,15 @@ class SelfCriticalObjective:
     """Policy gradient of the reward of sampled captions (Rennie et al. 2017, equations 6-9).
 
     Several captions w are sampled for each image. With their rewards r(w) and a baseline b, the
-    loss per sampled word is::
+    loss is the mean over all words w_t of these captions of::
 
-        loss = -(r(w) - b) sum_t log p(w_t | w_<t, v)
+        -(r(w) - b) log p(w_t | w_<t, v)
 
     The baseline ``greedy`` is that of the paper: the reward of the greedy caption. The baseline
     ``leave_one_out`` is the mean reward of the other samples of the image (Kool et al. 2019; Luo
     2020), which needs no second search.
 
-    The reward is CIDEr-D as the scorer computes it, with ``<eos>`` as a word of captions and
+    The reward is CIDEr-D as the scorer computes it, but with ``<eos>`` as a word of captions and
     references. Without it, models learn to end with "with a" or "of a": these common n-grams add
     to the score, and cost nothing.
 

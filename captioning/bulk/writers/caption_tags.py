@@ -110,7 +110,7 @@ def plan_changes(tags: Tags, caption: str) -> TagChanges:
         if is_new or not short.isascii():
             rewritten = _find_rewritten_iptc(iptc, is_new)
             options.append(f"-{_ENCODING}=UTF8")
-    # Photo programs prefer IPTC over XMP if the digest is wrong, so that a wrong one stays wrong.
+    # With a wrong digest, photo programs prefer IPTC to XMP. It stays wrong, so they still do.
     if _is_digest_valid(tags):
         options.append(f"-{_DIGEST}=new")
     return TagChanges((*values.items(), *rewritten), tuple(options))

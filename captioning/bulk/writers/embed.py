@@ -26,9 +26,9 @@ from captioning.bulk.writers.xmp import clean_caption
 from captioning.errors import OutputError
 from captioning.files import replace_atomic
 
-# exiftool 12.57 reads this error out of sound PNG files whose EXIF is a "Raw profile" text.
+# exiftool 12.57 reports this error for valid PNG files whose EXIF is a "Raw profile" text.
 _FALSE_ALARM = "[minor] IFD0 pointer references previous IFD0 directory"
-# Names of files and offsets, and packets and language variants that are merged.
+# Tags that a new file need not have: names and offsets of files, merged packets and languages.
 _REPLACEABLE = re.compile(
     r"(System|ExifTool|Composite|XMP-xmpNote):|PNG:Description-|IFD0:XPComment|"
     r".*:(Current)?IPTCDigest"

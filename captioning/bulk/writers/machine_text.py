@@ -6,8 +6,8 @@ IPTC. They say nothing about the image, so they must not be taken for captions.
 
 Sources: the lists of PhotoPrism (``internal/meta/sanitize.go``), iNaturalist
 (``app/models/local_photo.rb``) and KPhotoAlbum (``Settings/SettingsData.cpp``), which agree on most
-entries; Huawei's codes are PhotoPrism's. Only whole texts match: a sentence that contains such
-words is a caption.
+entries; the codes of Huawei are from PhotoPrism. Only whole texts match: a sentence that contains
+such words is a caption.
 """
 
 import re

@@ -48,7 +48,7 @@ class OriginalFile:
     Some files cannot be replaced like this without a loss: a file with several names (hard links)
     would be separated from the others, and a file of another user would change its owner. They
     are refused. Writing into the existing file would keep them, but a crash in the middle would
-    leave a damaged original, and a backup that nobody knows of.
+    leave a damaged original.
 
     Args:
         path: The file.

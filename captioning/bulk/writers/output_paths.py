@@ -1,4 +1,4 @@
-"""Where the files of images go: one file per image, whichever other images are captioned."""
+"""Paths of outputs: one file per image, independent of the other images that are captioned."""
 
 import hashlib
 import os
@@ -60,7 +60,7 @@ class OutputPaths:
         return self._output.joinpath(*parts)
 
     def _list_names(self, image_folder: str) -> "_FolderNames":
-        # No folder has a URL as its path, or that of an archive.
+        # For an archive or a URL, the list of names is empty: neither is a folder.
         names = _list_folder(image_folder)
         return _FolderNames(names, _list_folder(self._folder_of(image_folder)), self.suffix)
 
@@ -92,7 +92,9 @@ class _FolderNames:
         elif has_twin:
             bases = [name, f"{name}-{_digest(name)}"]
         elif folded in self._stems and folded not in self._images:
-            bases = [f"{name}-{_digest(name)}"]  # a file named otherwise may be of another image
+            bases = [
+                f"{name}-{_digest(name)}"
+            ]  # a file with another name may belong to another image
         else:
             bases = [name]
         files = [_shorten(base, self._suffix) for base in bases]
@@ -115,10 +117,12 @@ class _FolderNames:
 
 
 def _relative_parts(folder: str, output: str) -> list[str]:
-    """Return the place of the files of a folder's images in an output folder; ``..`` as levels.
+    """Return the path, within an output folder, of the files for a folder of images.
+
+    Each ``..`` in it becomes a folder ``_parent``.
 
     Args:
-        folder: Real path of the folder of images, so that it is one path however it is named.
+        folder: Real path of the folder of images: it does not depend on how the user named it.
         output: Real path of the output folder.
     """
     path, root = Path(folder), Path(output)
