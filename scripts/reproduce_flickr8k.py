@@ -19,7 +19,7 @@ search were chosen twice (docs/experiments.md explains why).
 5. ``last``: weighted mean of ``mean`` and these two.
 
 Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
-docs/experiments.md ("the model in the package, by one command").
+docs/experiments.md ("The model in the package, by one command").
 
 The same command resumes an interrupted one, also on another machine or device if the runs are
 copied and the data sets have the same names. ``decoder`` takes 40 to 60 minutes on two cores, the

@@ -41,7 +41,7 @@ class OutputConfig:
     """Replace an existing output."""
     append: bool = False
     """For txt, caption, xmp and embed: add to the captions that an image has. Without --append and
-    --overwrite, such images are skipped."""
+    --overwrite, images with captions are skipped."""
     keep_time: bool = False
     """Keep the modification time of the images, with --format embed."""
 

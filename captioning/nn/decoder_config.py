@@ -33,8 +33,9 @@ class DecoderConfig:
     """Where the image vector v enters. ``recurrent``: W_vh v in the gates of every step.
     ``first_word``: W_vh v in the gates of only the step that predicts the first word (NeuralTalk).
     ``first_step``: v is the input of an additional first step, before <bos> (Show and Tell).
-    ``init_state``: initial state. ``every_input``: concatenated with the word at every step.
-    ``merge``: after the recurrence (m-RNN). ``none``: nowhere; the decoder is a language model."""
+    ``init_state``: v sets the initial state. ``every_input``: v and the word are concatenated at
+    every step. ``merge``: after the recurrence (m-RNN). ``none``: nowhere; the decoder is a
+    language model."""
     core: CoreName = "stack"
     """Recurrent core. ``stack``: layers that read the words. ``attention``: layers with soft
     attention over the grid (Show, Attend and Tell). ``top_down``: an attention cell and a language

@@ -22,7 +22,8 @@ class SelfCriticalConfig:
     """Baseline subtracted from the reward of a sample: the mean reward of the other samples of the
     image, or the reward of the greedy caption (Rennie et al. 2017)."""
     bleu_weight: float = 0.0
-    """Weight of sentence BLEU-4 (0 to 1), added to CIDEr-D (0 to 10) in the reward."""
+    """The reward is CIDEr-D (0 to 10) plus this weight (0 or more) times sentence BLEU-4 (0 to
+    1)."""
     cross_entropy_weight: float = 0.0
     """Weight of the cross-entropy of the reference captions, added to the policy gradient (0 or
     more)."""
@@ -206,8 +207,8 @@ class RunConfig:
     """Minimum number of occurrences of a word in the training captions (1 or more). Rarer words
     become <unk>."""
     search_images: int = 1000
-    """Number of validation images for choosing the search settings after training (0: beam search
-    of width 3, without a choice)."""
+    """Number of validation images for choosing the search settings after training (0: no choice;
+    the model gets beam search of width 3)."""
     rerank_ngrams: int = 6000
     """Number of n-grams for n-gram reranking (0: off). Ignored with ``search_images`` 0."""
     cache: Path | None = None
