@@ -111,7 +111,7 @@ def _load_model(
     loader = ImageLoader(
         preprocessing, batch_size, config.workers, config.allow_truncated, config.time_limit, size
     )
-    for sentence in describe_unused_flags(config, samples=isinstance(search, Sampling)):
+    for sentence in describe_unused_flags(config, is_random=isinstance(search, Sampling)):
         console.print(sentence)
     return captioner, loader, search
 

@@ -153,17 +153,17 @@ def _is_same_file(name: str, output: Path) -> bool:
     return False
 
 
-def describe_unused_flags(config: CaptionConfig, *, samples: bool) -> list[str]:
+def describe_unused_flags(config: CaptionConfig, *, is_random: bool) -> list[str]:
     """Return a sentence for each flag that has no effect together with the others.
 
     Args:
         config: The flags.
-        samples: Whether the search is random.
+        is_random: Whether the search is random.
     """
     default = CaptionConfig()
     to_stdout = config.output is None and not config.per_image
     unused = {
-        "--seed": (config.seed != default.seed and not samples, "without --search sampling"),
+        "--seed": (config.seed != default.seed and not is_random, "without --search sampling"),
         "--time-limit": (
             config.time_limit != default.time_limit and not config.workers,
             "with --workers 0",

@@ -21,7 +21,7 @@ def require_images(config: CaptionConfig, ignored: SkippedCounts) -> Iterator[Im
 
     Args:
         config: Names the images.
-        ignored: Counts files that are not images, while the images are read.
+        ignored: Counts what the search for images skips; updated while the images are read.
 
     Raises:
         ConfigError: There are no images. A partition may be empty if others are not.

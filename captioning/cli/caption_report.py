@@ -161,7 +161,7 @@ class RunReport:
     Args:
         config: Config of the run.
         console: Console of standard error.
-        ignored: Number of input files that are not images.
+        ignored: Counts of what the search for images skipped.
     """
 
     def __init__(self, config: CaptionConfig, console: Console, ignored: SkippedCounts) -> None:

@@ -207,7 +207,7 @@ def _describe_mismatch(name: str, missing: list[ImageId], extra: list[ImageId], 
     for i in extra:
         if str(i) in by_text:
             return (
-                f"The ids of {name} and references differ in type, such as "
+                f"the ids of {name} and references differ in type, such as "
                 f"{i!r:.80} and {by_text[str(i)]!r:.80}. Give both as one type."
             )
     parts = [
@@ -221,4 +221,4 @@ def _describe_mismatch(name: str, missing: list[ImageId], extra: list[ImageId], 
     advice = "Give one candidate for each image of the references, under the same id"
     if common:
         advice += f", or subset=True to score the {format_count(common, 'image')} with both"
-    return f"The image ids of {name} and references differ: {', '.join(parts)}. {advice}."
+    return f"the image ids of {name} and references differ: {', '.join(parts)}. {advice}."

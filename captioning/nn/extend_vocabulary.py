@@ -15,7 +15,7 @@ def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> D
     """Return a decoder with more words and the same behavior for the old ones.
 
     A new word starts as a copy of the word ``like`` with a little noise. With ``<unk>`` as ``like``
-    it is expected wherever the decoder expected an unknown word. The new words share the
+    it is expected wherever the decoder expected an unknown word. Together, the new words get the
     probability of ``like``.
 
     Args:

@@ -58,7 +58,7 @@ def find_url_images(
 
 @dataclass(frozen=True)
 class _RemoteSystem:
-    """A file system of fsspec, whose exceptions are of any class."""
+    """A file system of fsspec, which may raise any exception."""
 
     system: Any
     is_http: bool

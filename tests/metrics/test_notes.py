@@ -96,7 +96,7 @@ def test_subset_scores_the_common_images():
     assert result.a.values == score(few, {i: references[i] for i in (1, 3, 7)}, subset=True).values
     assert result.notes[0].endswith("References were given for 9, candidates for 6 and 4.")
     assert "Scored" not in repr(score(candidates, references, subset=True))
-    with pytest.raises(ScoreError, match=r"^The image ids of b and references differ: 6 images"):
+    with pytest.raises(ScoreError, match=r"^the image ids of b and references differ: 6 images"):
         compare(candidates, {i: candidates[i] for i in (1, 3, 7)}, references)
     with pytest.raises(ScoreError, match="under the same id"):
         score({30: "a dog"}, references, subset=True)
