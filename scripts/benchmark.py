@@ -1,176 +1,277 @@
 """Measure the speed of captioning against its limits, peers and other checkouts.
 
     python scripts/benchmark.py caption --images photos --limit 500 --against ../before
-    python scripts/benchmark.py decode --search width=3 rerank_weight=0
+    python scripts/benchmark.py decode --search width=3 rerank_weight=0 --against textbook
+    python scripts/benchmark.py train --precision bfloat16
+    python scripts/benchmark.py score --captions Flickr8k.token.txt --against pycocoevalcap
 
 All systems of a run alternate (A B C A B C), each in a process of its own, after a warm-up. Ratios
 are computed in each round; the median is reported. Progress and a table go to standard error, and
 one line of JSON to standard output.
+
+Peers are other checkouts of this project; textbook (one image at a time, full decode, float32, a
+beam search in Python, the same weights); vit-gpt2 (transformers, random weights, beam 3, 16 words);
+and, for score, pycocoevalcap.
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.images import list_images, make_folder
-from benchmarks.measure import Ratio, System, measure, print_report, report
+from benchmarks.measure import Ratios, Run, System, faster, measure, print_report, report
 from benchmarks.systems import CaptionCommand, Place, Worker
 
 Options = argparse.Namespace
 
+STAGES = {"reading": "read", "encoder": "encode", "decoder": "decode"}
+NETWORKS = {"textbook": "textbook", "vit-gpt2": "vit_gpt2"}
+SCORERS = {"pycocoevalcap": "pycocoevalcap"}
+MACHINE_FLAGS = ("backend", "precision")
+
 
 def caption(options: Options, workspace: Path) -> dict[str, Any]:
     """Files to JSON lines through the command line, and each stage alone."""
-    folder = workspace / "images"
+    folder, first = workspace / "images", workspace / "first"
     images = make_folder(folder, list_images(options.images, workspace), options.limit)
-    few = [str(path) for path in images[: options.stage_limit]]
-    settings = {**settings_of(options), "images": few}
-    flags = flags_of(options)
-    first = workspace / "one image"
     make_folder(first, images, 1)
-    place = Place(threads=options.threads)
+    place, flags = Place(threads=options.threads), caption_flags(options)
+    settings = task_settings(options, images=images[: options.stage_limit])
     systems: list[System] = [
         CaptionCommand("ours", folder, len(images), flags, place),
         CaptionCommand("start-up", first, 1, flags, place),
-        *(Worker(name, task, settings, place) for name, task in
-          (("reading", "read"), ("encoder", "encode"), ("decoder", "decode"))),
-    ]  # fmt: skip
-    ratios = [Ratio("share of the sum of the stages", ("reading", "encoder", "decoder"), "ours")]
-    if options.against:
-        peer_flags = flags_of(options, peer=True)
-        there = peer_place(options)
-        systems.append(CaptionCommand("peer", folder, len(images), peer_flags, there))
-        ratios.append(Ratio("times faster than the peer", ("peer",), "ours"))
-    return finish("caption", systems, ratios, options)
+        *(Worker(name, task, settings, place) for name, task in STAGES.items()),
+    ]
+    if options.journal:
+        module = "benchmarks.timed_command"
+        systems.append(CaptionCommand("timed", folder, len(images), flags, place, module=module))
+    peers = start_networks("caption", options, images)
+    for name, there in checkouts(options).items():
+        flags = caption_flags(options, without=MACHINE_FLAGS)
+        peers.append(CaptionCommand(name, folder, len(images), flags, there))
+    ratios: Ratios = {
+        "sum of the stages / ours": lambda runs: stage_cost(runs) / runs["ours"].cost,
+        "sum of the stages / ours without start-up": (
+            lambda runs: stage_cost(runs) / running_cost(runs)
+        ),
+    }
+    return finish("caption", options, systems, peers, ratios)
+
+
+def stage_cost(runs: Mapping[str, Run]) -> float:
+    """Return the seconds per image of all stages, one after the other."""
+    return sum(runs[name].cost for name in STAGES)
+
+
+def running_cost(runs: Mapping[str, Run]) -> float:
+    """Return the seconds per image after the first image."""
+    ours, first = runs["ours"], runs["start-up"]
+    return (ours.seconds - first.seconds) / (ours.units - first.units)
 
 
 def encode(options: Options, workspace: Path) -> dict[str, Any]:
     """The encoder on tensors in memory."""
-    return run_task("encode", options, workspace)
+    return compare_images("encode", options, workspace)
 
 
 def decode(options: Options, workspace: Path) -> dict[str, Any]:
     """The search on features in memory, and the matrix products of its steps."""
-    return run_task("decode", options, workspace, limit="products")
+    return compare_images("decode", options, workspace, limit="products")
 
 
-def run_task(
+def compare_images(
     task: str, options: Options, workspace: Path, *, limit: str | None = None
 ) -> dict[str, Any]:
-    """Measure a task in this checkout, its limit, and the task of a peer."""
-    images = make_folder(
-        workspace / "images", list_images(options.images, workspace), options.limit
-    )
-    settings = {**settings_of(options), "images": [str(path) for path in images]}
+    """Measure a task on images in this checkout, its limit, and the peers."""
+    found = list_images(options.images, workspace)
+    images = make_folder(workspace / "images", found, options.limit)
+    settings = task_settings(options, images=images)
+    there = task_settings(options, images=images, without=MACHINE_FLAGS)
+    networks = start_networks(task, options, images)
+    return compare(task, options, settings, there, limit=limit, peers=networks)
+
+
+def train(options: Options, workspace: Path) -> dict[str, Any]:
+    """Teacher forcing on cached features, and its matrix products, forward and backward."""
+    settings = task_settings(options)
+    return compare("train", options, settings, settings, limit="train_products")
+
+
+def score(options: Options, workspace: Path) -> dict[str, Any]:
+    """BLEU, ROUGE-L and CIDEr against five references, and the reward of training."""
+    settings, place = task_settings(options), Place(threads=options.threads)
+    peers = [Worker(name, SCORERS[name], settings, place)
+             for name in options.against if name in SCORERS]  # fmt: skip
+    reward = Worker("reward", "reward", settings, place)
+    return compare("score", options, settings, settings, peers=peers, others=[reward])
+
+
+def compare(
+    task: str,
+    options: Options,
+    settings: Mapping[str, Any],
+    peer_settings: Mapping[str, Any],
+    *,
+    limit: str | None = None,
+    peers: Sequence[System] = (),
+    others: Sequence[System] = (),
+) -> dict[str, Any]:
+    """Measure a task in this checkout, its limit, other systems, and the peers."""
     place = Place(threads=options.threads)
-    systems: list[System] = [Worker("ours", task, settings, place)]
-    ratios = []
+    systems: list[System] = [Worker("ours", task, settings, place), *others]
+    ratios: Ratios = {}
     if limit:
-        systems.append(Worker(limit, limit, settings, place))
-        ratios.append(Ratio(f"share of the {limit}", (limit,), "ours"))
-    if options.against:
-        settings = {**settings, **settings_of(options, peer=True)}
-        systems.append(Worker("peer", task, settings, peer_place(options)))
-        ratios.append(Ratio("times faster than the peer", ("peer",), "ours"))
-    return finish(task, systems, ratios, options)
+        systems.append(Worker("products", limit, settings, place))
+        ratios = {"products / ours": faster("ours", than="products")}
+    there = [Worker(name, task, peer_settings, own) for name, own in checkouts(options).items()]
+    return finish(task, options, systems, [*peers, *there], ratios)
 
 
 def finish(
-    name: str, systems: list[System], ratios: list[Ratio], options: Options
+    name: str,
+    options: Options,
+    systems: Sequence[System],
+    peers: Sequence[System],
+    ratios: Ratios,
 ) -> dict[str, Any]:
     """Measure all systems and return the report."""
-    runs = measure(systems, options.repeats)
-    return report(name, runs, ratios, {k: jsonable(v) for k, v in vars(options).items()}, "image")
+    against = {f"times faster than {peer.name}": faster("ours", than=peer.name) for peer in peers}
+    runs = measure([*systems, *peers], options.repeats)
+    unit = "caption" if name == "train" else "image"
+    return report(name, runs, {**ratios, **against}, task_settings(options), unit)
 
 
-def peer_place(options: Options) -> Place:
-    checkout = Path(options.against).resolve()
-    if not (checkout / "captioning").is_dir():
-        sys.exit(
-            f"benchmark: --against is {options.against!r}, which is not a checkout of this "
-            "project: it has no folder 'captioning'."
-        )
-    return Place(checkout, options.against_python or sys.executable, options.threads)
+def start_networks(task: str, options: Options, images: Sequence[Path]) -> list[System]:
+    """Start the peers that do not come from a checkout."""
+    settings = task_settings(options, images=images[: options.peer_limit], task=task)
+    place = Place(threads=options.threads)
+    return [
+        Worker(name, NETWORKS[name], settings, place)
+        for name in options.against
+        if name in NETWORKS
+    ]
 
 
-def settings_of(options: Options, *, peer: bool = False) -> dict[str, Any]:
-    """Return the arguments of the tasks; a peer has its own backend and precision."""
-    settings = {
-        "model": options.model,
-        "batch_size": options.batch_size,
-        "workers": options.workers,
-        "threads": options.threads,
-        "search": dict(options.search),
-    }
-    own = {"backend": options.backend, "precision": options.precision}
-    return {**settings, **(dict.fromkeys(own) if peer else own)}
+def checkouts(options: Options) -> dict[str, Place]:
+    """Return the places of the peers that are checkouts."""
+    places = {}
+    for name in options.against:
+        if name in options.known_peers:
+            continue
+        path = Path(name).resolve()
+        if not (path / "captioning").is_dir():
+            known = "".join(f"{peer}, " for peer in options.known_peers)
+            sys.exit(
+                f"benchmark: --against {name} is not known. Use {known}or the path of a checkout "
+                "of this project, which has a folder 'captioning'."
+            )
+        python = options.against_python or sys.executable
+        places[path.name] = Place(path, python, options.threads)
+    return places
 
 
-def flags_of(options: Options, *, peer: bool = False) -> list[str]:
+def task_settings(
+    options: Options, *, without: Sequence[str] = (), **others: Any
+) -> dict[str, Any]:
+    """Return the options, and other settings of a task, as JSON data."""
+    values = {**vars(options), **others}
+    left_out = {"repeats", "known_peers", *without}
+    return {
+        name: [str(each) for each in value] if name in ("images", "against") and
+        isinstance(value, list) else str(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+        if name not in left_out
+    }  # fmt: skip
+
+
+def caption_flags(options: Options, *, without: Sequence[str] = ()) -> list[str]:
     """Return the flags of ``captioning caption``."""
-    values = settings_of(options, peer=peer)
-    search, _ = values.pop("search"), values.pop("threads")
-    values |= search
+    names = ("model", "batch_size", "workers", *MACHINE_FLAGS)
+    values = {name: getattr(options, name) for name in names if name not in without}
     flags = []
-    for name, value in values.items():
+    for name, value in {**values, **options.search}.items():
         if value is not None:
             flags += [f"--{name.replace('_', '-')}", str(value)]
     return flags
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of a search setting."""
-    name, _, value = text.partition("=")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a setting such as width=3 or block_repeated_words=false"
-        ) from None
+class SearchSettings(argparse.Action):
+    """Reads ``width=3 rerank_weight=0`` into a dict."""
+
+    def __call__(self, parser: Any, options: Options, values: Any, flag: str | None = None) -> None:
+        """Store the settings."""
+        search = {}
+        for text in values:
+            name, _, value = text.partition("=")
+            try:
+                search[name] = json.loads(value)
+            except ValueError:
+                parser.error(f"{text!r} is not a setting such as width=3 or n=1")
+        setattr(options, self.dest, search)
 
 
-def jsonable(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def add_command(commands: Any, run: Callable[..., Any], limit: int) -> argparse.ArgumentParser:
-    """Add a command with the options that all commands share."""
+def add_command(
+    commands: Any, run: Callable[..., Any], peers: Sequence[str], limit: int, unit: str = "images"
+) -> Callable[..., Any]:
+    """Add a command with the options that all commands share; return how to add more."""
     text = (run.__doc__ or "").splitlines()[0]
     parser = commands.add_parser(run.__name__, help=text, description=text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, known_peers=tuple(peers))
     add = parser.add_argument
     add("--repeats", type=int, default=3, help="measured rounds (default: 3)")
     add("--threads", type=int, help="processors to use (default: all)")
-    add("--limit", type=int, default=limit, help=f"number of images (default: {limit})")
-    add("--images", type=Path, help="folder of images, repeated if it has fewer than the limit "
-        "(default: drawn images)")  # fmt: skip
+    add("--limit", type=int, default=limit, help=f"number of {unit} (default: {limit})")
+    known = "".join(f"{peer}, " for peer in peers)
+    add("--against", nargs="+", default=[], metavar="PEER",
+        help=f"peers: {known}or the path of another checkout")  # fmt: skip
+    add("--against-python", metavar="PYTHON", help="Python interpreter of the other checkouts")
+    return add
+
+
+def add_image_options(add: Callable[..., Any]) -> None:
+    add("--images", type=Path, metavar="FOLDER",
+        help="images, repeated if fewer than the limit (default: drawn ones)")  # fmt: skip
+    add("--peer-limit", type=int, default=64,
+        help="number of images for textbook and vit-gpt2 (default: 64)")  # fmt: skip
     add("--model", help="model directory (default: the packaged model)")
-    add("--backend", help="backend of this checkout")
-    add("--precision", help="precision of this checkout")
-    add("--batch-size", type=int, default=16)
-    add("--workers", type=int, default=2, help="processes that read images")
-    add("--search", nargs="+", type=parse_setting, default=[], metavar="NAME=VALUE",
+    add("--backend", help="backend of this checkout (default: that of the command)")
+    add("--precision", help="precision of this checkout (default: that of the command)")
+    add("--batch-size", type=int, default=16, help="images per batch (default: 16)")
+    add("--workers", type=int, default=2, help="processes that read images (default: 2)")
+    add("--search", nargs="+", action=SearchSettings, default={}, metavar="NAME=VALUE",
         help="settings of the search, such as width=3 rerank_weight=0")  # fmt: skip
-    add("--against", metavar="CHECKOUT", help="another checkout of this project")
-    add("--against-python", metavar="PYTHON", help="its Python interpreter")
-    return parser
 
 
-def main() -> None:
+def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    captioning = add_command(commands, caption, 200)
-    captioning.add_argument("--stage-limit", type=int, default=128,
-                            help="images for each stage alone (default: 128)")  # fmt: skip
-    add_command(commands, encode, 128)
-    add_command(commands, decode, 128)
-    options = parser.parse_args()
+    add = add_command(commands, caption, tuple(NETWORKS), 200)
+    add_image_options(add)
+    add("--stage-limit", type=int, default=128,
+        help="number of images for each stage alone (default: 128)")  # fmt: skip
+    add("--journal", action="store_true", help="measure the time of journal and output as well")
+    for command in (encode, decode):
+        add_image_options(add_command(commands, command, tuple(NETWORKS), 128))
+    add = add_command(commands, train, (), 5120, "captions")
+    add("--precision", default="float32", choices=("float32", "bfloat16"))
+    add("--core", default="stack", help="core of the decoder: stack (one vector per image), or "
+        "attention (81 positions) (default: stack)")  # fmt: skip
+    add("--vocabulary", type=int, default=2550, help="number of words (default: 2550)")
+    add("--batch-size", type=int, default=128, help="captions per batch (default: 128)")
+    add("--captions-per-image", type=int, default=1, help="in a batch (default: 1)")
+    add = add_command(commands, score, tuple(SCORERS), 5000)
+    add("--captions", type=Path, help="file with 5 captions per image (default: random words)")
+    return parser
+
+
+def main() -> None:
+    options = create_parser().parse_args()
     run = options.run
     del options.run
     with tempfile.TemporaryDirectory() as name:

@@ -5,7 +5,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,24 +54,21 @@ class System(Protocol):
 Runs = dict[str, list[Run]]
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of times per unit, computed in each round and then summarized.
+Ratios = Mapping[str, Callable[[Mapping[str, Run]], float]]
+"""The ratios to report: what each computes from the runs of one round, by system."""
 
-    Attributes:
-        name: Its name in the report.
-        numerator: Systems whose times are added.
-        denominator: The system whose time divides them.
-    """
 
-    name: str
-    numerator: tuple[str, ...]
-    denominator: str
+def faster(system: str, *, than: str) -> Callable[[Mapping[str, Run]], float]:
+    """Return how many times faster a system is than another, per unit."""
+    return lambda runs: runs[than].cost / runs[system].cost
 
-    def compute(self, runs: Runs) -> dict[str, Any]:
-        """Return the median of the rounds' ratios, and their range."""
-        rounds = zip(*(runs[name] for name in (*self.numerator, self.denominator)), strict=True)
-        return spread([sum(one.cost for one in each[:-1]) / each[-1].cost for each in rounds])
+
+def compute_ratios(runs: Runs, ratios: Ratios) -> dict[str, Any]:
+    """Return each ratio, computed in each round and then summarized."""
+    rounds = [
+        dict(zip(runs, one_round, strict=True)) for one_round in zip(*runs.values(), strict=True)
+    ]
+    return {name: spread([compute(one) for one in rounds]) for name, compute in ratios.items()}
 
 
 def measure(systems: Sequence[System], repeats: int, *, warmups: int = 1) -> Runs:
@@ -119,19 +116,19 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "per_second": _round(statistics.median(1 / run.cost for run in runs)),
         "ms_per_unit": spread([1000 * run.cost for run in runs]),
         **({"stages_ms_per_unit": stages} if stages else {}),
-        **runs[-1].facts,
+        **{name: _round(x) if isinstance(x, float) else x for name, x in runs[-1].facts.items()},
     }
 
 
 def report(
-    benchmark: str, runs: Runs, ratios: Sequence[Ratio], options: Mapping[str, Any], unit: str
+    benchmark: str, runs: Runs, ratios: Ratios, options: Mapping[str, Any], unit: str
 ) -> dict[str, Any]:
     """Return the whole result as JSON data."""
     return {
         "benchmark": benchmark,
         "unit": unit,
         "systems": {name: summarize(own) for name, own in runs.items()},
-        "ratios": {ratio.name: ratio.compute(runs) for ratio in ratios},
+        "ratios": compute_ratios(runs, ratios),
         "options": {name: value for name, value in options.items() if value not in (None, [])},
         "machine": describe_machine(),
     }

@@ -96,31 +96,41 @@ class CaptionCommand:
         units: Number of its images.
         flags: Further words of the command.
         place: Where it runs.
+        module: Module that runs the command; it may print times of stages as JSON.
     """
 
     def __init__(
-        self, name: str, images: Path, units: int, flags: Sequence[str], place: Place
+        self,
+        name: str,
+        images: Path,
+        units: int,
+        flags: Sequence[str],
+        place: Place,
+        *,
+        module: str = "captioning",
     ) -> None:
         self.name = name
         self.units = units
         self.place = place
-        self.words = ("-m", "captioning", "caption", str(images), *flags)
+        self.words = ("-m", module, "caption", str(images), *flags)
 
     def run(self) -> Run:
         """Caption the folder once."""
         with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:  # noqa: PTH123
             output = Path(folder) / "captions.jsonl"
+            pipes = {"stdout": subprocess.PIPE, "stderr": nowhere}
             start = time.perf_counter()
-            process = self.place.start(*self.words, "-o", str(output), stderr=nowhere)
+            process = self.place.start(*self.words, "-o", str(output), **pipes)
             memory = _watch_memory(process, output)
             seconds = time.perf_counter() - start
+            stages, _ = process.communicate()
             rows = output.read_bytes().count(b"\n") if output.exists() else 0
         if process.returncode or rows != self.units:
             sys.exit(
                 f"benchmark: {self.name} wrote {rows} of {self.units} rows and ended with exit "
                 f"code {process.returncode}: {' '.join(self.words)}"
             )
-        return Run(seconds, self.units, facts=memory)
+        return Run(seconds, self.units, json.loads(stages or "{}"), memory)
 
     def close(self) -> None:
         """Do nothing: each run ends its process."""
