@@ -11,6 +11,7 @@ from captioning.decoding.beam_state import (
     ActiveHypotheses,
     BeamConfig,
     FinishedHypotheses,
+    find_leaving,
     gather_slots,
 )
 from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
@@ -25,13 +26,15 @@ def beam_search(
 
     A group of an image is done when it has ``n`` finished hypotheses and no active one can still
     score higher. Log-probabilities only fall, so the best score that a hypothesis can reach is its
-    present log-probability, normalized by the maximum length.
+    present log-probability, normalized by the maximum length. Images that are done leave the batch.
     """
     images, config, limit = len(state), BeamConfig.from_method(method), method.max_length
     active = ActiveHypotheses.initial(images, mask, config)
     finished = FinishedHypotheses.empty(active, config.n)
     tokens = torch.full((images,), mask.bos, device=mask.required.device)
     done = torch.zeros_like(active.log_prob[:, :, 0, 0], dtype=torch.bool)
+    batch = torch.arange(images, device=mask.required.device)
+    results: dict[int, list[Hypothesis]] = {}
     for t in range(limit + 1):
         log_probs, state = step(tokens, state)
         if t == 0:
@@ -51,15 +54,23 @@ def beam_search(
         )
         bound = extended.log_prob.amax((2, 3)) / (limit + 1) ** config.length_penalty
         done = done | (finished.score[..., -1] >= bound)
-        if t == limit or done.all():
+        leaving = find_leaving(done.all(1), t)
+        if t == limit or (leaving is not None and leaving.all()):
             break
         active = extended
+        kept = None
+        if leaving is not None and leaving.any():
+            left, kept = leaving.nonzero().flatten(), (~leaving).nonzero().flatten()
+            results |= _collect(batch[left], finished.select(left), None, mask)
+            active, finished, done = active.select(kept), finished.select(kept), done[kept]
+            batch, parents = batch[kept], parents.view(len(leaving), -1)[kept].flatten()
         tokens = active.tokens[..., t].flatten()
-        if t == 0 or len(tokens) > images:
-            state = state.select(parents)
+        if t == 0 or kept is not None or len(tokens) > len(batch):
+            state = state.select(parents, kept)
     cut = active.log_prob[:, :, -1].masked_fill(done.unsqueeze(2), IMPOSSIBLE)
     unfinished = FinishedHypotheses.from_active(cut, active, config, t)
-    return _collect(finished, unfinished, mask, config.n)
+    results |= _collect(batch, finished, unfinished, mask)
+    return [results[image] for image in range(images)]
 
 
 def _extend(
@@ -150,18 +161,31 @@ def _choose(
 
 
 def _collect(
-    finished: FinishedHypotheses, unfinished: FinishedHypotheses, mask: TokenMask, n: int
-) -> list[list[Hypothesis]]:
-    """Return up to ``n`` hypotheses per group; unfinished ones fill slots that are left."""
-    images = zip(finished.to_lists(finished=True), unfinished.to_lists(finished=False), strict=True)
-    collected = []
-    for image, groups in enumerate(images):
+    images: Int[Tensor, " B"],
+    finished: FinishedHypotheses,
+    unfinished: FinishedHypotheses | None,
+    mask: TokenMask,
+) -> dict[int, list[Hypothesis]]:
+    """Return up to ``n`` hypotheses per group; unfinished ones fill slots that are left.
+
+    Args:
+        images: Number of each image in the original batch.
+        finished: Finished hypotheses.
+        unfinished: Hypotheses that were cut off; None if there are none.
+        mask: Makes the error of an image without hypotheses.
+    """
+    ended, n = finished.to_lists(finished=True), finished.score.shape[2]
+    cut = [[[] for _ in groups] for groups in ended]
+    if unfinished is not None:
+        cut = unfinished.to_lists(finished=False)
+    collected = {}
+    for image, *groups in zip(images.tolist(), ended, cut, strict=True):
         best = [
             hypothesis
-            for ended, cut in zip(*groups, strict=True)
-            for hypothesis in [*ended, *sorted(cut, key=lambda h: -h.score)][:n]
+            for first, others in zip(*groups, strict=True)
+            for hypothesis in [*first, *sorted(others, key=lambda h: -h.score)][:n]
         ]
         if not best:
             raise mask.no_caption_error(image)
-        collected.append(sorted(best, key=lambda h: (not h.finished, -h.score)))
+        collected[image] = sorted(best, key=lambda h: (not h.finished, -h.score))
     return collected

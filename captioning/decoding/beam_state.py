@@ -6,6 +6,7 @@ Plain beam search has G = K = 1, and greedy search also W = 1. L is the maximum 
 """
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,9 @@ from torch import Tensor
 from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.methods import SearchMethod
+
+_STEPS_BETWEEN_LOOKS = 4
+_T = TypeVar("_T", "ActiveHypotheses", "FinishedHypotheses")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class ActiveHypotheses:
             torch.full((*shape, L), mask.eos, device=device),
             torch.zeros(*shape, L, device=device),
         )
+
+    def select(self, images: Int[Tensor, " K"]) -> "ActiveHypotheses":
+        """Return the hypotheses of some images."""
+        return _select(self, images)
 
     def by_hypothesis(self, log_probs: Tensor) -> Float[Tensor, "B G K W V"]:
         """Shape the output of a step; at the first step all hypotheses of an image share a row."""
@@ -131,6 +139,10 @@ class FinishedHypotheses:
             token_log_probs,
         )
 
+    def select(self, images: Int[Tensor, " K"]) -> "FinishedHypotheses":
+        """Return the hypotheses of some images."""
+        return _select(self, images)
+
     def merge(self, others: "FinishedHypotheses") -> "FinishedHypotheses":
         """Return the best of both, in as many slots as this one has."""
         index = torch.cat([self.score, others.score], 2).topk(self.score.shape[2], 2).indices
@@ -157,6 +169,22 @@ class FinishedHypotheses:
             ]
             for image in zip(*columns, strict=True)
         ]
+
+
+def find_leaving(done: Bool[Tensor, " B"], t: int) -> Bool[Tensor, " B"] | None:
+    """Return which images leave the batch after step t; None if none does.
+
+    To remove images, the states of the others are copied. That pays if a quarter is done. The
+    search of a graphics card would have to wait for each look at ``done``, so it is rare there.
+    """
+    if done.device.type != "cpu" and t % _STEPS_BETWEEN_LOOKS:
+        return None
+    return done if 4 * int(done.sum()) >= len(done) else None
+
+
+def _select(hypotheses: _T, images: Int[Tensor, " K"]) -> _T:
+    parts = (getattr(hypotheses, entry.name) for entry in fields(hypotheses))
+    return type(hypotheses)(*(part.index_select(0, images) for part in parts))
 
 
 def gather_slots(source: Tensor, index: Int[Tensor, "B G M"]) -> Tensor:

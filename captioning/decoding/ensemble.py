@@ -29,9 +29,11 @@ class EnsembleState:
         """The device of the first model's state."""
         return getattr(self.states[0], "device", torch.device("cpu"))
 
-    def select(self, rows: Int[Tensor, " M"]) -> "EnsembleState":
+    def select(
+        self, rows: Int[Tensor, " M"], images: Int[Tensor, " K"] | None = None
+    ) -> "EnsembleState":
         """Return the state of ``rows`` in every model."""
-        return EnsembleState(tuple(state.select(rows) for state in self.states))
+        return EnsembleState(tuple(state.select(rows, images) for state in self.states))
 
 
 def ensemble(steps: Sequence[Step]) -> Step:

@@ -19,8 +19,16 @@ class SearchState(Protocol):
         """Return N, the number of rows."""
         ...
 
-    def select(self, rows: Int[Tensor, " M"]) -> "SearchState":
-        """Return the state of ``rows``; a row may occur several times or not at all."""
+    def select(
+        self, rows: Int[Tensor, " M"], images: Int[Tensor, " K"] | None = None
+    ) -> "SearchState":
+        """Return the state of ``rows``; a row may occur several times or not at all.
+
+        Args:
+            rows: Rows of the present state. The rows of an image stay together, and every image
+                has the same number of rows.
+            images: Which of the present images the rows belong to, in order; None for all.
+        """
         ...
 
 

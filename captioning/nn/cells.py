@@ -117,7 +117,7 @@ class RNNCell(RecurrentCell):
     def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         (h,) = state
-        return (torch.tanh(torch.addmm(inputs, h, self.W_hh.t())),)
+        return (torch.tanh(inputs + nn.functional.linear(h, self.W_hh)),)
 
 
 class ReLURNNCell(RecurrentCell):
@@ -138,7 +138,7 @@ class ReLURNNCell(RecurrentCell):
     def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         (h,) = state
-        return (torch.relu(torch.addmm(inputs, h, self.W_hh.t())),)
+        return (torch.relu(inputs + nn.functional.linear(h, self.W_hh)),)
 
 
 class GRUCell(RecurrentCell):
@@ -199,7 +199,7 @@ class LSTMCell(RecurrentCell):
     def step(self, inputs: Float[Tensor, "N kH"], state: CellState) -> CellState:
         """Return the state after one step."""
         h, c = state
-        gates = torch.addmm(inputs, h, self.W_hh.t())
+        gates = inputs + nn.functional.linear(h, self.W_hh)
         f, i, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, 1)
         g = torch.tanh(gates[:, 3 * self.hidden_size :])
         c = f * c + i * g

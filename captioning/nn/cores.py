@@ -16,7 +16,7 @@ from captioning.nn.cells import CellState, RecurrentCell, build_cell
 from captioning.nn.decoder_config import CoreName, DecoderConfig
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
-from captioning.nn.state import ImageContext
+from captioning.nn.state import ImageContext, add_image_term
 
 _Word = Float[Tensor, "N S"]
 
@@ -100,6 +100,10 @@ class StackCore(nn.Module):
         """Return the context with the grid's terms, if the core attends to it."""
         return context
 
+    def prepare_search(self, context: ImageContext) -> ImageContext:
+        """Return the context in the form for many steps without gradients."""
+        return context
+
     @property
     def stack_size(self) -> int:
         """Number of values in the state of the stack."""
@@ -121,7 +125,7 @@ class StackCore(nn.Module):
         Args:
             word_gates: Result of :meth:`project_word`.
             state: State after the last step.
-            context: Image terms of each row.
+            context: Image terms of each image.
         """
         return CoreOutput(self.step_stack(word_gates, state, context.gates))
 
@@ -129,7 +133,7 @@ class StackCore(nn.Module):
         self,
         gates: Float[Tensor, "N kH"],
         state: CellState,
-        image_gates: Float[Tensor, "N kH"] | None = None,
+        image_gates: Float[Tensor, "B kH"] | None = None,
     ) -> CellState:
         """Return the state of the stack after one step of every layer.
 
@@ -139,14 +143,14 @@ class StackCore(nn.Module):
             image_gates: ``W_vh v``.
         """
         count = self.cell.state_count
-        if image_gates is not None and not self.factored:
-            gates = gates + image_gates
+        if not self.factored:
+            gates = add_image_term(gates, image_gates)
         new = self.cell.step(gates, state[-count:])
         for layer, cell in enumerate(self.upper, 1):
             assert isinstance(cell, RecurrentCell)
             gates = cell.project_input(self.dropout(new[0]))
-            if image_gates is not None and self.factored and layer == len(self.upper):
-                gates = gates + image_gates
+            if self.factored and layer == len(self.upper):
+                gates = add_image_term(gates, image_gates)
             end = len(state) - layer * count
             new = (*cell.step(gates, state[end - count : end]), *new)
         return new
@@ -176,9 +180,13 @@ class AttentionCore(StackCore):
         """Return the context with grid and keys."""
         return _add_grid(self.attention, context, features)
 
+    def prepare_search(self, context: ImageContext) -> ImageContext:
+        """Return the context with the exponentials of the keys."""
+        return _prepare_search(self.attention, context)
+
     def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Attend to the grid, then read one word."""
-        z, alpha = self.attention(context.grid, context.keys, state[0])
+        z, alpha = _attend(self.attention, context, state[0])
         return CoreOutput(
             self.step_stack(word_gates + self.W_zh(z), state, context.gates), z, alpha
         )
@@ -208,6 +216,10 @@ class TopDownCore(StackCore):
         """Return the context with grid and keys."""
         return _add_grid(self.attention, context, features)
 
+    def prepare_search(self, context: ImageContext) -> ImageContext:
+        """Return the context with the exponentials of the keys."""
+        return _prepare_search(self.attention, context)
+
     def complete_state(self, stack_state: CellState) -> CellState:
         """Return the initial state with an all-zero language cell."""
         return (*self.second.initial_state(len(stack_state[0])), *stack_state)
@@ -216,7 +228,7 @@ class TopDownCore(StackCore):
         """Step the attention cell, attend to the grid, and step the language cell."""
         second, first = state[: self.cell.state_count], state[self.cell.state_count :]
         first = self.step_stack(word_gates + self.W_sh(second[0]), first, context.gates)
-        z, alpha = self.attention(context.grid, context.keys, first[0])
+        z, alpha = _attend(self.attention, context, first[0])
         gates = self.second.project_input(torch.cat([z.to(first[0].dtype), first[0]], 1))
         return CoreOutput((*self.second.step(gates, second), *first), attention=alpha)
 
@@ -277,6 +289,21 @@ def _add_grid(attention: SoftAttention, context: ImageContext, features: Feature
         )
     a = attention.project_grid(features.grid)
     return replace(context, grid=a, keys=attention.project_keys(a))
+
+
+def _prepare_search(attention: SoftAttention, context: ImageContext) -> ImageContext:
+    assert context.keys is not None
+    return replace(context, keys=None, exp_keys=attention.exponentiate(context.keys))
+
+
+def _attend(
+    attention: SoftAttention, context: ImageContext, h: Float[Tensor, "N H"]
+) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
+    assert context.grid is not None
+    if context.exp_keys is not None:
+        return attention.search(context.grid, context.exp_keys, h)
+    assert context.keys is not None
+    return attention(context.grid, context.keys, h)  # type: ignore[no-any-return]
 
 
 CORES: dict[CoreName, type[StackCore]] = {

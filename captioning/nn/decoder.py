@@ -1,7 +1,7 @@
 """Recurrent decoder: from an image and the words so far to the next word."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -158,8 +158,9 @@ class Decoder(nn.Module):
     def start(self, features: Features) -> DecoderState:
         """Return the state before the first word, with one row per image."""
         state, context = self._start(features)
-        rows = torch.arange(len(features), device=features.vector.device)
-        return DecoderState(tuple(state), context, rows)
+        if not torch.is_grad_enabled():
+            context = self.core.prepare_search(context)
+        return DecoderState(tuple(state), context)
 
     def step(
         self, tokens: Int[Tensor, " N"], state: DecoderState
@@ -168,22 +169,17 @@ class Decoder(nn.Module):
 
         Without gradients, the projections of all words are a table that is computed once.
         """
-        context = state.row_context or state.context.select(state.image)
         if self.training or torch.is_grad_enabled():
             projected = self._project_words(self.dropout(self.embedding(tokens)))
         else:
             projected = self._load_word_table().index_select(0, tokens)
         core_words, readout_words = self._split_words(projected)
-        output = self.core.step(core_words, state.recurrent, context)
-        logits = self._predict(output.state[0], output.z, readout_words, context.readout)
+        output = self.core.step(core_words, state.recurrent, state.context)
+        logits = self._predict(output.state[0], output.z, readout_words, state.context.readout)
         dtype = torch.promote_types(logits.dtype, torch.float32)  # 16 bits are too coarse
         log_probs = torch.log_softmax(logits, 1, dtype=dtype)
-        return log_probs, replace(
-            state,
-            recurrent=output.state,
-            context=self.injection.after_step(state.context),
-            attention=output.attention,
-            row_context=self.injection.after_step(context),
+        return log_probs, DecoderState(
+            output.state, self.injection.after_step(state.context), output.attention
         )
 
     # --- shared by both -----------------------------------------------------------------------
@@ -234,9 +230,9 @@ class Decoder(nn.Module):
         h: Float[Tensor, "M H"],
         z: Float[Tensor, "M Z"] | None,
         word: Float[Tensor, "M E"] | None,
-        image: Float[Tensor, "M E"] | None,
+        image: Float[Tensor, "B E"] | None,
     ) -> Float[Tensor, "M V"]:
-        """Return the logits of the next word."""
+        """Return the logits of the next word; ``image`` has M rows, or one for each image."""
         return self.W_rw(self.dropout(self.readout(h, z, word, image)))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captioning.nn.decoder_config import DecoderConfig, ReadoutName
 from captioning.nn.dropout import Dropout
+from captioning.nn.state import add_image_term
 
 
 class LinearReadout(nn.Module):
@@ -41,7 +42,7 @@ class LinearReadout(nn.Module):
         h: Float[Tensor, "M H"],
         z: Float[Tensor, "M Z"] | None,
         word: Float[Tensor, "M E"] | None,
-        image: Float[Tensor, "M E"] | None,
+        image: Float[Tensor, "B E"] | None,
     ) -> Float[Tensor, "M E"]:
         """Return r.
 
@@ -49,14 +50,14 @@ class LinearReadout(nn.Module):
             h: Hidden states.
             z: Second output of the core.
             word: ``W_xr x`` of the last words, for a readout that reads them.
-            image: ``W_vr v`` of the injection merge.
+            image: ``W_vr v`` of the injection merge; M / B consecutive rows have one image.
         """
         r = self.W_hr(self.dropout(h))
         if self.W_zr is not None:
             r = r + self.W_zr(self.dropout(z))
         if word is not None:
             r = r + word
-        return r if image is None else self.activate(r + image)
+        return r if image is None else self.activate(add_image_term(r, image))
 
     def activate(self, r: Float[Tensor, "M E"]) -> Float[Tensor, "M E"]:
         """Apply the activation that follows the addition of v."""

@@ -1,6 +1,6 @@
 """State of a decoder between two words."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -18,12 +18,15 @@ class ImageContext:
         readout: Image term of the readout, ``W_vr v``.
         grid: Projected grid positions a, which attention averages.
         keys: Attention keys ``W_ae a``.
+        exp_keys: In a search instead of ``keys``: their exponentials
+            (:meth:`captioning.nn.attention.SoftAttention.exponentiate`).
     """
 
     gates: Float[Tensor, "B kH"] | None = None
     readout: Float[Tensor, "B E"] | None = None
     grid: Float[Tensor, "B P A"] | None = None
     keys: Float[Tensor, "B P A"] | None = None
+    exp_keys: Float[Tensor, "B P A"] | None = None
 
     def select(self, images: Int[Tensor, " N"]) -> "ImageContext":
         """Return the terms of ``images``, which may repeat."""
@@ -37,44 +40,50 @@ class ImageContext:
 
     @property
     def _terms(self) -> tuple[Tensor | None, ...]:
-        return self.gates, self.readout, self.grid, self.keys
+        return self.gates, self.readout, self.grid, self.keys, self.exp_keys
 
 
 @dataclass(frozen=True)
 class DecoderState:
     """State of each row during search.
 
+    The N rows of the B images are in the order of the images, N / B for each image.
+
     Attributes:
         recurrent: States of the recurrent cells.
         context: Terms of each image.
-        image: Index in ``context`` of each row's image.
         attention: Attention weights of the last step; None without attention.
-        row_context: ``context`` selected for each row; None until a step needs it.
     """
 
     recurrent: CellState
     context: ImageContext
-    image: Int[Tensor, " N"]
     attention: Float[Tensor, "N P"] | None = None
-    row_context: ImageContext | None = None
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.recurrent[0])
 
     @property
     def device(self) -> torch.device:
         """Device of the rows, on which search runs."""
-        return self.image.device
+        return self.recurrent[0].device
 
-    def select(self, rows: Int[Tensor, " M"]) -> "DecoderState":
-        """Return the state of ``rows``, which may repeat."""
-        image = self.image.index_select(0, rows)
-        # Beam search usually moves rows within their image, so the selected terms stay valid.
-        row_context = self.row_context if torch.equal(image, self.image) else None
-        return replace(
-            self,
+    def select(
+        self, rows: Int[Tensor, " M"], images: Int[Tensor, " K"] | None = None
+    ) -> "DecoderState":
+        """Return the state of ``rows``; see :class:`captioning.decoding.hypothesis.SearchState`."""
+        return DecoderState(
             recurrent=tuple(part.index_select(0, rows) for part in self.recurrent),
-            image=image,
+            context=self.context if images is None else self.context.select(images),
             attention=None if self.attention is None else self.attention.index_select(0, rows),
-            row_context=row_context,
         )
+
+
+def add_image_term(
+    rows: Float[Tensor, "N S"], term: Float[Tensor, "B S"] | None
+) -> Float[Tensor, "N S"]:
+    """Return ``rows`` plus the term of each row's image; N / B consecutive rows have one image."""
+    if term is None:
+        return rows
+    if len(rows) == len(term):
+        return rows + term
+    return (rows.unflatten(0, (len(term), -1)) + term.unsqueeze(1)).flatten(0, 1)

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -132,22 +132,20 @@ class NgramReranker:
 
         Returns:
             ``rerank(image, captions)``: the scores of captions, given as word ids, for the image
-            at this index. The regression is computed at the first call.
+            at this index. It computes only the rows of W that the captions need.
         """
-
-        @cache
-        def predict() -> Float[np.ndarray, "B ngrams"]:
-            units = torch.nn.functional.normalize(vectors.detach().cpu().float(), dim=1)
-            return (units @ self._matrix).numpy()
+        units = torch.nn.functional.normalize(vectors.detach().float(), dim=1).cpu().numpy()
+        weights, scales = self.weights.numpy(), self.scales.numpy()
 
         def rerank(image: int, captions: Sequence[Sequence[int]]) -> list[float]:
-            return [self._score(predict()[image], caption) for caption in captions]
+            found = [_list_ngrams(caption) for caption in captions]
+            names = {name for ngrams in found for name in ngrams if name in self._rows}
+            rows = [self._rows[name][0] for name in names]
+            expected = (weights[rows].astype(np.float32) @ units[image]) * scales[rows]
+            values = dict(zip(names, expected.tolist(), strict=True))
+            return [self._score(values, ngrams) for ngrams in found]
 
         return rerank
-
-    @cached_property
-    def _matrix(self) -> Float[Tensor, "D ngrams"]:
-        return self.weights.T.contiguous().float().mul_(self.scales)
 
     @cached_property
     def _rows(self) -> dict[tuple[int, ...], tuple[int, float]]:
@@ -158,20 +156,16 @@ class NgramReranker:
             for row, (ngram, idf) in enumerate(zip(ngrams, self.idf.tolist(), strict=True))
         }
 
-    def _score(self, expected: Float[np.ndarray, " ngrams"], caption: Sequence[int]) -> float:
-        total = 0.0
-        for n in range(1, min(ORDER, len(caption)) + 1):
-            tails = [caption[start:] for start in range(n)]
-            product = square = 0.0
-            for ngram, count in Counter(zip(*tails, strict=False)).items():
-                row, idf = self._rows.get(ngram, (None, self.unseen))
-                weight = count * idf
-                square += weight**2
-                if row is not None:
-                    product += weight * float(expected[row])
-            if square:
-                total += product / math.sqrt(square)
-        return 10 * total / ORDER
+    def _score(
+        self, expected: Mapping[tuple[int, ...], float], ngrams: Sequence[tuple[int, ...]]
+    ) -> float:
+        products, squares = [0.0] * ORDER, [0.0] * ORDER
+        for ngram, count in Counter(ngrams).items():
+            weight = count * self._rows.get(ngram, (0, self.unseen))[1]
+            squares[len(ngram) - 1] += weight**2
+            products[len(ngram) - 1] += weight * expected.get(ngram, 0.0)
+        scored = zip(products, squares, strict=True)
+        return 10 / ORDER * sum(p / math.sqrt(square) for p, square in scored if square)
 
     def digest(self) -> bytes:
         """Return a hash of all n-grams and numbers."""
@@ -235,3 +229,12 @@ class NgramReranker:
         return cls(
             tokens, tensors["weights"], tensors["scales"], tensors["idf"], float(tensors["unseen"])
         )
+
+
+def _list_ngrams(caption: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the n-grams of 1 to 4 words, with repetitions."""
+    return [
+        ngram
+        for n in range(1, ORDER + 1)
+        for ngram in zip(*(caption[i:] for i in range(n)), strict=False)
+    ]

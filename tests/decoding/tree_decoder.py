@@ -23,7 +23,7 @@ class TreeState:
     def __len__(self) -> int:
         return len(self.prefixes)
 
-    def select(self, rows) -> "TreeState":
+    def select(self, rows, images=None) -> "TreeState":
         rows = rows.tolist()
         return TreeState(
             tuple(self.prefixes[row] for row in rows), tuple(self.images[row] for row in rows)

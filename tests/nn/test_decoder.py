@@ -49,11 +49,13 @@ def test_state_select_can_repeat_and_drop_rows():
     _, state = decoder.step(torch.tensor([1, 3, 4, 5]), decoder.start(features))
     rows = torch.tensor([2, 0, 2])
     tokens = torch.tensor([6, 7, 8])
-    selected = state.select(rows)
+    selected = state.select(rows, rows)
     assert (len(state), len(selected)) == (4, 3)
     log_probs, after = decoder.step(tokens, selected)
     for n, row in enumerate(rows):
-        expected, expected_after = decoder.step(tokens[n : n + 1], state.select(row.view(1)))
+        expected, expected_after = decoder.step(
+            tokens[n : n + 1], state.select(row.view(1), row.view(1))
+        )
         torch.testing.assert_close(log_probs[n : n + 1], expected, rtol=0, atol=1e-6)
         torch.testing.assert_close(after.attention[n : n + 1], expected_after.attention)
     assert state.attention.shape == (4, P)
