@@ -18,7 +18,6 @@ The public names; all but the errors are imported when they are first used:
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from captioning import errors
@@ -46,16 +45,15 @@ if TYPE_CHECKING:
     from captioning.inference.captioner import Captioner
     from captioning.inference.results import Caption, CaptionResult
     from captioning.metrics import Scores, compare, score
-    from captioning.nn import DecoderConfig, EncoderConfig
+    from captioning.nn.decoder_config import DecoderConfig
+    from captioning.nn.encoder_config import EncoderConfig
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
-    from captioning.training import (
-        RunConfig,
-        TrainingCallback,
-        TrainingConfig,
-        TrainResult,
-        train,
-    )
+    from captioning.training.callback import TrainingCallback
+    from captioning.training.config import RunConfig, TrainingConfig
+    from captioning.training.run import TrainResult, train
+
+    __version__: str
 
 _LAZY = {
     "BeamSearch": "decoding",
@@ -63,18 +61,18 @@ _LAZY = {
     "CaptionResult": "inference.results",
     "Captioner": "inference.captioner",
     "Checkpoint": "checkpoint",
-    "DecoderConfig": "nn",
+    "DecoderConfig": "nn.decoder_config",
     "DiverseBeamSearch": "decoding",
-    "EncoderConfig": "nn",
+    "EncoderConfig": "nn.encoder_config",
     "EvaluationConfig": "evaluation.evaluate",
     "EvaluationResult": "evaluation.evaluate",
     "Greedy": "decoding",
-    "RunConfig": "training",
+    "RunConfig": "training.config",
     "Sampling": "decoding",
     "Scores": "metrics",
-    "TrainResult": "training",
-    "TrainingCallback": "training",
-    "TrainingConfig": "training",
+    "TrainResult": "training.run",
+    "TrainingCallback": "training.callback",
+    "TrainingConfig": "training.config",
     "Vocabulary": "text.vocabulary",
     "attention_maps": "inference.attention_maps",
     "compare": "metrics",
@@ -85,7 +83,7 @@ _LAZY = {
     "save_checkpoint": "checkpoint",
     "score": "metrics",
     "tokenize": "text.tokenizer",
-    "train": "training",
+    "train": "training.run",
 }
 
 __all__ = [
@@ -131,17 +129,23 @@ __all__ = [
     "train",
 ]
 
-try:
-    __version__ = version("captioning")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0.0.0"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _read_version()
     if name not in _LAZY:
         raise AttributeError(f"module 'captioning' has no attribute {name!r}")
     return getattr(importlib.import_module(f"captioning.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])
+
+
+def _read_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version("captioning")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0.0.0"

@@ -35,12 +35,20 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
 
-from captioning import BeamSearch, Captioner, Greedy, compare
+from captioning import (
+    BeamSearch,
+    Captioner,
+    DecoderConfig,
+    EncoderConfig,
+    Greedy,
+    RunConfig,
+    TrainingConfig,
+    compare,
+    train,
+)
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.evaluation.search_sweep import sweep
 from captioning.metrics import measure_diversity, score_shuffled
-from captioning.nn import DecoderConfig, EncoderConfig
-from captioning.training import RunConfig, TrainingConfig, train
 
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"  # Okabe & Ito (2008)
 plt.rcParams.update({"figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False})

@@ -47,16 +47,10 @@ from captioning.decoding.search import search
 from captioning.inference.attention_maps import attention_maps
 from captioning.lecture.classifier import SequenceClassifier, pack
 from captioning.lecture.gradients import gradient_flow
-from captioning.nn import (
-    Decoder,
-    DecoderConfig,
-    Features,
-    GRUCell,
-    LSTMCell,
-    ReLURNNCell,
-    RNNCell,
-    build_cell,
-)
+from captioning.nn.cells import GRUCell, LSTMCell, ReLURNNCell, RNNCell, build_cell
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.features import Features
 from captioning.text.vocabulary import NEVER_GENERATED, join_words
 
 WORK = Path("runs")  # directory for the sample photos
@@ -254,7 +248,7 @@ states = [recurrence(x, W_xh, W_hh) for x in inputs]
 
 package = cell(torch.tensor(np.array(inputs)))[0].detach().numpy()
 print(
-    f"Largest difference from captioning.nn.RNNCell: {np.abs(np.array(states) - package).max():.1e}"
+    f"Largest difference from captioning.nn.cells.RNNCell: {np.abs(np.array(states) - package).max():.1e}"
 )
 print(f"Distance between the two bags: {np.linalg.norm(inputs[0].sum(0) - inputs[1].sum(0)):.1e}")
 print(f"Distance between the two last states: {np.linalg.norm(states[0][-1] - states[1][-1]):.2f}")

@@ -34,8 +34,9 @@ from captioning.checkpoint import load_checkpoint
 from captioning.cli import train
 from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
-from captioning.nn import DecoderConfig, EncoderConfig
-from captioning.training import RunConfig, SelfCriticalConfig
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.encoder_config import EncoderConfig
+from captioning.training.config import RunConfig, SelfCriticalConfig
 
 BASE = "lstm, recurrent"
 WIDTHS = (1, 3, 5)

@@ -38,11 +38,13 @@ from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.files import write_atomic
 from captioning.inference.captioner import Captioner
-from captioning.nn import Decoder, DecoderConfig, EncoderConfig
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.tokenizer import tokenize
-from captioning.training import RunConfig, TrainingConfig
+from captioning.training.config import RunConfig, TrainingConfig
 from captioning.training.precision import select_precision
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")

@@ -43,12 +43,12 @@ from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.cli import train
 from captioning.decoding import BeamSearch
 from captioning.errors import CaptioningError, ConfigError, TrainingError
-from captioning.features.extraction import Precision
 from captioning.inference.captioner import DEFAULT_MODEL
-from captioning.nn import DecoderConfig, EncoderConfig
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.device import resolve_device
+from captioning.nn.encoder_config import EncoderConfig, Precision
 from captioning.nn.weight_average import average_weights
-from captioning.training import RunConfig, SelfCriticalConfig, TrainingConfig
+from captioning.training.config import RunConfig, SelfCriticalConfig, TrainingConfig
 from captioning.training.precision import select_precision
 from captioning.training.run_directory import check_run_directory, read_settings
 

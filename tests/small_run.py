@@ -7,8 +7,9 @@ from pathlib import Path
 
 from captioning.checkpoint import load_checkpoint
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.nn.encoder import EncoderConfig
-from captioning.training import RunConfig, TrainingCallback, TrainingConfig
+from captioning.nn.encoder_config import EncoderConfig
+from captioning.training.callback import TrainingCallback
+from captioning.training.config import RunConfig, TrainingConfig
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 

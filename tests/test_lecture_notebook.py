@@ -10,7 +10,7 @@ from notebook_scripts import load_build_notebooks
 from torch.nn.utils.rnn import pack_sequence
 
 from captioning import BeamSearch, Captioner, tokenize
-from captioning.nn import Features
+from captioning.nn.features import Features
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "recurrent_networks.ipynb"

@@ -19,8 +19,8 @@ from captioning.checkpoint import load_checkpoint
 from captioning.errors import TrainingError
 from captioning.inference.captioner import Captioner
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.nn.encoder import EncoderConfig
-from captioning.training import RunConfig
+from captioning.nn.encoder_config import EncoderConfig
+from captioning.training.config import RunConfig
 from captioning.training.run_directory import write_settings
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

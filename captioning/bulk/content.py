@@ -11,7 +11,7 @@ import stat
 from functools import cached_property
 from pathlib import Path
 
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 
 
 class ImageContent:

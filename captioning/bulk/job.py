@@ -25,8 +25,8 @@ from captioning.bulk.rows import (
 from captioning.bulk.thumbnails import ThumbnailFolder
 from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.decoding import SearchMethod
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
-from captioning.images.worker_pool import ImageRef
 from captioning.inference.captioner import Captioner
 from captioning.inference.results import CaptionResult
 

@@ -13,7 +13,7 @@ from captioning.bulk.writers.files import part_path, refuse_binary_file
 from captioning.bulk.writers.registry import open_writer, require_packages, writes_per_image
 from captioning.errors import ConfigError, OutputError
 from captioning.files import check_writable, find_write_obstacle, is_special_file, resolve_link
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 
 REPLACE_ADVICE = "Use --overwrite to replace it, or another -o."
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # not /dev/shm, which has ordinary files

@@ -10,7 +10,7 @@ from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.failed_rows import failed_path
 from captioning.errors import ConfigError, OutputError
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.messages import format_count
 
 _MAX_PARTITIONS = 10**6

@@ -11,7 +11,7 @@ from typing import Literal
 from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.errors import OutputError
 from captioning.files import resolve_link
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.inference.results import CaptionResult
 from captioning.messages import escape_unprintable
 

@@ -21,7 +21,7 @@ from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError
 from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
-from captioning.nn.encoder import EncoderConfig
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import NgramReranker
 from captioning.short_repr import ShortRepr

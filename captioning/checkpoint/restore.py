@@ -17,7 +17,8 @@ from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import ADVICE, shorten
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 
 _DIFFERENT_MODELS = "The files belong to different models."

@@ -16,8 +16,6 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.thumbnails import THUMBNAIL_SIZE, ThumbnailFolder
 from captioning.bulk.writers.base import Writer
@@ -33,6 +31,8 @@ from captioning.files import resolve_link
 from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from rich.console import Console
+
     from captioning.bulk.job import JobCounts, JobOutput
     from captioning.bulk.journal import Journal
     from captioning.decoding import SearchMethod
@@ -91,7 +91,7 @@ def run(config: CaptionConfig) -> int:
 
 
 def _load_model(
-    config: CaptionConfig, console: Console
+    config: CaptionConfig, console: "Console"
 ) -> "tuple[Captioner, ImageLoader, SearchMethod]":
     """Load the model, and check the search before any work begins."""
     from captioning.decoding import Sampling

@@ -10,7 +10,7 @@ from typing import cast
 from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.cli.caption_config import CaptionConfig
 from captioning.errors import ConfigError
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.sources.find import STDIN_PREFIX, SourceConfig, find_images, find_stream_images
 from captioning.sources.given_names import ReadableBytes
 from captioning.sources.skipped import SkippedCounts

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from captioning.bulk.convert import RowCounts
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import failure_list, holds_errors
@@ -21,6 +19,8 @@ from captioning.sources.image_names import is_archive
 from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from rich.console import Console
+
     from captioning.bulk.job import JobCounts
 
 _LISTED_FAILURES = 20
@@ -51,7 +51,7 @@ def _place_of_captions(config: CaptionConfig) -> str:
 
 @contextmanager
 def show_progress(
-    config: CaptionConfig, console: Console, iterate: Callable[[], Iterable[object]]
+    config: CaptionConfig, console: "Console", iterate: Callable[[], Iterable[object]]
 ) -> "Iterator[Callable[[JobCounts], None]]":
     """Show a progress bar; yield the callback that updates it.
 
@@ -102,7 +102,7 @@ class FailureList:
                 if len(self.reasons) < _LISTED_FAILURES or not listed:
                     self.reasons.append(row.error)
 
-    def print(self, console: Console, total: int) -> None:
+    def print(self, console: "Console", total: int) -> None:
         """List the failures.
 
         Args:
@@ -141,7 +141,7 @@ def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Pat
     stderr_console().print(" ".join(sentences))
 
 
-def print_skipped(console: Console, skipped: int, kept_caption: str = "") -> None:
+def print_skipped(console: "Console", skipped: int, kept_caption: str = "") -> None:
     """Print how many images keep their captions, and a sentence with one of these."""
     if skipped:
         sentences = (
@@ -164,7 +164,7 @@ class RunReport:
         ignored: Counts of what the search for images skipped.
     """
 
-    def __init__(self, config: CaptionConfig, console: Console, ignored: SkippedCounts) -> None:
+    def __init__(self, config: CaptionConfig, console: "Console", ignored: SkippedCounts) -> None:
         self.config = config
         self.console = console
         self.ignored = ignored

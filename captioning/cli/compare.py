@@ -17,7 +17,6 @@ import tyro
 
 from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.messages import check_minimum
-from captioning.metrics import compare
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class CompareConfig:
 
 def run(config: CompareConfig) -> int:
     """Compare the captions, print a table, and return the exit code."""
+    from captioning.metrics import compare  # slow to import: pandas
+
     references = load_references(config.references, config.split)
     a, b = (load_candidates(path, references) for path in (config.a, config.b))
     if not config.subset:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from captioning.cli.progress import progress_bar
 from captioning.messages import format_count
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from rich.console import Console
+
     from captioning.inference.captioner import Captioner
 
 
@@ -29,7 +30,7 @@ class ConsensusFlags:
 
 
 def add_consensus(
-    captioner: "Captioner", flags: ConsensusFlags, workers: int, console: Console
+    captioner: "Captioner", flags: ConsensusFlags, workers: int, console: "Console"
 ) -> "Captioner":
     """Return a captioner with consensus reranking, or the same one without ``--consensus-data``.
 

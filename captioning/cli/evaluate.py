@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
-from rich.console import Console
 
 from captioning.cli.consensus import ConsensusFlags, add_consensus
 from captioning.cli.progress import progress_bar, stderr_console
-from captioning.cli.report import Report
 from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.messages import check_minimum
-from captioning.metrics.java import check_java
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from rich.console import Console
+
     from captioning.evaluation.evaluate import EvaluationResult
 
 _MAX_FAILURES = 5  # that are listed
@@ -94,6 +93,7 @@ def run(config: EvaluateConfig) -> int:
     """Evaluate, and return the exit code."""
     from captioning.evaluation.evaluate import EvaluationConfig, evaluate
     from captioning.inference.captioner import Captioner
+    from captioning.metrics import check_java
 
     console = stderr_console()
     captioner = Captioner.from_pretrained(config.model, *config.ensemble, device=config.device)
@@ -121,8 +121,10 @@ def run(config: EvaluateConfig) -> int:
     return 1 if evaluation.errors else 0
 
 
-def _print_evaluation(result: "EvaluationResult", console: Console, *, as_json: bool) -> None:
+def _print_evaluation(result: "EvaluationResult", console: "Console", *, as_json: bool) -> None:
     """Print the report to standard output, and the problems of the data to the console."""
+    from captioning.cli.report import Report  # slow to import: pandas
+
     if problems := result.split.problems.report():
         console.print(problems)
     report = Report(

@@ -4,10 +4,11 @@ import ast
 import inspect
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -109,8 +110,7 @@ def read_field_texts(cls: type, flags: Mapping[str, str] | None = None) -> dict[
     known = flags or {}
     texts: dict[str, str] = {}
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(definition, ast.ClassDef)
+        definition = _class_definitions(base.__module__)[base.__name__]
         texts |= {
             field.target.id: _clean(
                 re.sub(r"``(\w+)``", lambda m: known.get(m[1], m[1]), str(text.value.value))
@@ -120,6 +120,13 @@ def read_field_texts(cls: type, flags: Mapping[str, str] | None = None) -> dict[
             if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
         }
     return texts
+
+
+@cache
+def _class_definitions(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module. Parsing once is faster than inspect.getsource per class."""
+    statements = ast.parse(inspect.getsource(sys.modules[module])).body
+    return {each.name: each for each in statements if isinstance(each, ast.ClassDef)}
 
 
 class _Section:

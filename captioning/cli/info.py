@@ -9,17 +9,15 @@ For example:
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from torch import nn
 
 from captioning.decoding import search_to_json
-from captioning.inference.captioner import Captioner
 from captioning.messages import escape_unprintable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class InfoConfig:
 
 def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     """Return the facts about a model as sections of named values."""
+    from captioning.inference.captioner import Captioner
+
     checkpoint = Captioner.from_pretrained(model, device="cpu").checkpoint
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
@@ -57,12 +57,16 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     }
 
 
-def _count_parameters(part: nn.Module) -> int:
+def _count_parameters(part: "nn.Module") -> int:
     return sum(weight.numel() for weight in part.parameters())
 
 
 def run(config: InfoConfig) -> int:
     """Print the facts, and return the exit code."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console()
     sections = describe(config.model)
     if config.json:

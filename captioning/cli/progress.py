@@ -3,41 +3,26 @@
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:  # slow to import, and --help does not need it
+    from rich.console import Console
+    from rich.progress import Progress, Task
+    from rich.text import Text
 
 
-def stderr_console() -> Console:
+def stderr_console() -> "Console":
     """Return a console that prints plain lines to standard error.
 
     File names are printed as they are: long lines are not broken, and nothing in them is
     interpreted as markup, a number to highlight or an emoji.
     """
+    from rich.console import Console
+
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        """Return the current rate of a task."""
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:.1f} {self.unit}" if rate else "")
-
-
-def progress_bar(console: Console, *, unit: str, enabled: bool = True) -> Progress:
+def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Progress":
     """Return a progress bar with rate and remaining time.
 
     Args:
@@ -45,11 +30,26 @@ def progress_bar(console: Console, *, unit: str, enabled: bool = True) -> Progre
         unit: Unit of the rate, for example ``images/s``.
         enabled: False to show no bar.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: "Task") -> "Text":
+            rate = task.finished_speed or task.speed
+            return Text(f"{rate:.1f} {unit}" if rate else "")
+
     return Progress(
         "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
-        _RateColumn(unit),
+        RateColumn(),
         TimeElapsedColumn(),
         "elapsed,",
         TimeRemainingColumn(),

@@ -9,15 +9,16 @@ For example:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from captioning.cli.references import load_candidates, load_references, require_same_images
-from captioning.cli.report import Report
 from captioning.errors import ScoreError
 from captioning.files import read_text
-from captioning.metrics import DocumentFrequency, check_java, score
+
+if TYPE_CHECKING:
+    from captioning.metrics import DocumentFrequency
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class ScoreConfig:
 
 def run(config: ScoreConfig) -> int:
     """Score the captions, print a report, and return the exit code."""
+    from captioning.cli.report import Report
+    from captioning.metrics import check_java, score  # slow to import: pandas
+
     if config.java:
         check_java(config.java)
     loaded = load_references(config.references, config.split)
@@ -68,7 +72,9 @@ def run(config: ScoreConfig) -> int:
     return 0
 
 
-def _read_frequency(path: Path | None) -> DocumentFrequency | None:
+def _read_frequency(path: Path | None) -> "DocumentFrequency | None":
+    from captioning.metrics import DocumentFrequency
+
     if path is None:
         return None
     return DocumentFrequency.from_json(read_text(path, error=ScoreError), source=str(path))

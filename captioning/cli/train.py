@@ -16,19 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TimeRemainingColumn
 
 from captioning.cli.progress import stderr_console
 from captioning.errors import ConfigError
 from captioning.messages import format_count
 from captioning.nn.presets import PRESETS, preset
-from captioning.training import Progress as StepProgress
-from captioning.training import RunConfig, TrainingCallback, train
+from captioning.training.callback import Progress as StepProgress
+from captioning.training.callback import TrainingCallback
+from captioning.training.config import RunConfig
 from captioning.training.memory import disable_malloc_trim
+
+if TYPE_CHECKING:  # slow to import, and --help does not need it
+    from rich.console import Console
+    from rich.progress import Task, TaskID
 
 _MIN_INTERVAL = 30.0  # seconds between two lines of progress, in the first ten minutes
 _LINE = {
@@ -62,7 +65,9 @@ class TrainingProgressReport:
         clock: Returns the time in seconds.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: "Console", clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
         self.console = console
         self.clock = clock
         self.bars = Progress(
@@ -125,7 +130,7 @@ class TrainingProgressReport:
         self.printed = now
         return True
 
-    def _print_line(self, task: Task) -> None:
+    def _print_line(self, task: "Task") -> None:
         parts = [_LINE[task.description].format(f"{task.completed:,.0f} of {task.total:,.0f}")]
         parts += [task.fields["rate"]] if task.fields["rate"] else []
         if task.time_remaining:
@@ -164,6 +169,8 @@ def run(config: TrainConfig) -> int:
 
 def run_training(config: RunConfig) -> int:
     """Train with a report of progress on standard error, and return the exit code."""
+    from captioning.training.run import train  # imports torch
+
     console = stderr_console()
     disable_malloc_trim()
     report = TrainingProgressReport(console)

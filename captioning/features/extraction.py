@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +26,11 @@ from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import Precision
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.split_encoder import EncoderFront
 
 Cache = TypeVar("Cache", bound=RowCache)
-Precision = Literal["float32", "bfloat16"]
 OnProgress = Callable[[int, int], None]
 _VERSION = 1  # of the rows; part of the directory names
 _LOCK = ".lock"

@@ -15,9 +15,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.errors import ConfigError
+from captioning.images.image_ref import ImageRef
 from captioning.images.preprocessing import Preprocessing
 from captioning.images.worker import DecodedImage, WorkerConfig, decode_image
-from captioning.images.worker_pool import ImageRef, WorkerProcess
+from captioning.images.worker_pool import WorkerProcess
 from captioning.messages import check_minimum
 
 _BATCHES_AHEAD = 2

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from captioning.errors import ConfigError
 from captioning.images.worker import (
@@ -28,19 +27,6 @@ _START_LIMIT = 120.0  # seconds; Python and Pillow may come from a slow disk
 _START_ATTEMPTS = 3
 _IMAGES_PER_PROCESS = 2000  # a restart bounds the effect of memory leaks in decoders
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True)
-class ImageRef:
-    """Reference to an image that has not been read yet."""
-
-    name: str
-    """Path or URL of the image; also its name in results."""
-    content: bytes | Callable[[], bytes] | None = None
-    """Content of the file, or a function that fetches it and raises OSError with the reason and
-    advice. None: ``name`` is a path."""
-    error: str = ""
-    """Reason why the image cannot be read, if that is known already."""
 
 
 class WorkerProcess:

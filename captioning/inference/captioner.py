@@ -15,8 +15,8 @@ from captioning.checkpoint.hub import model_directory, upload_directory
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, DataError
 from captioning.images.image_inputs import ImageSource
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
-from captioning.images.worker_pool import ImageRef
 from captioning.inference import image_batches
 from captioning.inference.display import name_source, table_html
 from captioning.inference.generation import CaptionGenerator

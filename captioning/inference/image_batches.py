@@ -16,9 +16,9 @@ from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, ImageError
 from captioning.images.decode import read_image
 from captioning.images.image_inputs import ImageSource
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
-from captioning.images.worker_pool import ImageRef
 from captioning.inference.display import make_preview, name_source
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult

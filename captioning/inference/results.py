@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from html import escape
 
-from captioning.inference.display import image_html, read_preview
 from captioning.short_repr import ShortRepr, ShortTuple
 
 _CAPTIONS_SHOWN, _TEXT_SHOWN = 5, 300  # captions, and characters of a text, in a display
@@ -73,6 +72,8 @@ class CaptionResult:
 
     def _repr_html_(self) -> str:
         """Return a small preview of the image and its captions as HTML for notebooks."""
+        from captioning.inference.display import image_html, read_preview  # Pillow is slow
+
         if self.error:
             return f"<p>{escape(self.source[:100])}: {escape(self.error[:_TEXT_SHOWN])}</p>"
         image = image_html(self.thumbnail or read_preview(self.source))

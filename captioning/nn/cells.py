@@ -11,7 +11,7 @@ image. :meth:`RecurrentCell.project_input` computes ``W_xh x + b`` for all steps
 argument and a result.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError
 from captioning.messages import suggest
 
-CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
 CellState = tuple[Float[Tensor, "N H"], ...]
 """``(h,)`` or, for an LSTM, ``(h, c)``. The hidden state comes first."""
 

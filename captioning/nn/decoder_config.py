@@ -1,4 +1,4 @@
-"""Configuration of a decoder."""
+"""Configuration of a decoder. This module does not import torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import Literal, get_args
 
 from captioning.errors import ConfigError
 from captioning.messages import check_ranges, suggest
-from captioning.nn.cells import CELLS, CellName
 
+CellName = Literal["rnn", "relu_rnn", "gru", "lstm"]
 InjectionName = Literal[
     "recurrent", "first_word", "first_step", "init_state", "merge", "every_input", "none"
 ]
 CoreName = Literal["stack", "attention", "top_down", "memory"]
 ReadoutName = Literal["linear", "deep", "multimodal"]
 CHOICES = {
-    "cell": tuple(CELLS),
+    "cell": get_args(CellName),
     "injection": get_args(InjectionName),
     "core": get_args(CoreName),
     "readout": get_args(ReadoutName),

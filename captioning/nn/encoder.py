@@ -1,9 +1,7 @@
 """Encoder: a CNN trained on ImageNet, from pixels to a grid of vectors and one vector v."""
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,53 +10,9 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
 from captioning.messages import suggest
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.pretrained import PACKAGED, build_pretrained
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Configuration of the encoder."""
-
-    name: str = "timm:tf_efficientnet_lite0"
-    """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
-    weights: str | None = "default"
-    """Source of the ImageNet weights: ``package`` (an installed package that contains them),
-    ``hub`` (download), ``default`` (package if installed, else hub), the path of a state dict, or
-    None for random weights."""
-    image_size: int | None = None
-    """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
-    fit: Literal["squeeze", "crop"] = "squeeze"
-    """Conversion of an image to a square. ``squeeze``: change the aspect ratio; ``crop``: cut out
-    the center."""
-
-    def __post_init__(self) -> None:
-        if self.family not in ("timm", "torchvision") or not self.model:
-            raise ConfigError(
-                f"the encoder {self.name[:100]!r} does not name its library. "
-                "Use timm:<model> or torchvision:<model>, for example "
-                "timm:tf_efficientnet_lite0 or torchvision:resnet50."
-            )
-        if not re.fullmatch(r"\w[\w.-]{0,99}", self.model, re.ASCII):
-            # timm would load local-dir:/folder or hf-hub:user/model from that place.
-            raise ConfigError(
-                f"the encoder {self.name[:100]!r} is not the name of a network. After "
-                f"{self.family}: use letters, digits, _, . and - only, as in timm:resnet18."
-            )
-        if self.image_size is not None and not 1 <= self.image_size <= 4096:
-            raise ConfigError(f"image_size is {self.image_size}. Use 1 to 4096 pixels.")
-        if self.fit not in ("squeeze", "crop"):
-            raise ConfigError(f"fit is {self.fit!r}. Use 'squeeze' or 'crop'.")
-
-    @property
-    def family(self) -> str:
-        """Library that defines the network."""
-        return self.name.partition(":")[0]
-
-    @property
-    def model(self) -> str:
-        """Name of the network in its library."""
-        return self.name.partition(":")[2]
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.messages import explain_error, format_count
 from captioning.sources.name_filter import NameFilter
 

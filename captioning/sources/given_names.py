@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
-from urllib.request import url2pathname
 
 from captioning.images.file_kinds import find_kind
 from captioning.sources.image_names import is_image_name
@@ -41,6 +40,8 @@ def read_as_paths(name: str) -> Iterator[str]:
     """
     yield name
     if _is_file_url(name):
+        from urllib.request import url2pathname  # slow to import
+
         name = url2pathname(re.sub("file:(//[^/]*)?", "", name.strip(), count=1, flags=re.I))
         yield name
     yield (name := name.strip().strip("\"'"))

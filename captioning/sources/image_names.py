@@ -3,7 +3,7 @@
 import os
 import re
 
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 
 _EXTENSIONS = (
     "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif hif jxl jp2 j2k ppm "

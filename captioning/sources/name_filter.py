@@ -4,12 +4,14 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from captioning.errors import ConfigError
 from captioning.sources.image_names import is_archive, is_image_name, is_system_folder
 from captioning.sources.skipped import SkippedCounts
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 class NameFilter:
@@ -114,8 +116,10 @@ class NameFilter:
         return False
 
 
-def _compile(patterns: Sequence[str]) -> GitIgnoreSpec:
+def _compile(patterns: Sequence[str]) -> "GitIgnoreSpec":
     """Compile patterns; ``#`` starts names of folders here, not comments."""
+    from pathspec import GitIgnoreSpec  # slow to import
+
     for pattern in patterns:
         if not pattern.strip(" /"):
             raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.messages import suggest
 from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images
 from captioning.sources.http_files import explain_http_error, explain_timeout, open_http

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from captioning.errors import ConfigError
-from captioning.features.extraction import Precision
 from captioning.messages import check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.nn.encoder import EncoderConfig
+from captioning.nn.encoder_config import EncoderConfig, Precision
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from captioning.features.extraction import Precision
+from captioning.nn.encoder_config import Precision
 
 
 def has_bfloat16(device: torch.device) -> bool:

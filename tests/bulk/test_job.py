@@ -12,8 +12,8 @@ from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.decoding import BeamSearch
 from captioning.errors import OutputError
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
-from captioning.images.worker_pool import ImageRef
 from captioning.inference.results import Caption, CaptionResult
 
 SEARCH = BeamSearch(width=2, max_length=8)

@@ -16,7 +16,7 @@ from captioning.bulk.journal import (
 )
 from captioning.decoding import BeamSearch, Sampling, search_to_json
 from captioning.errors import ConfigError, OutputError
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.inference.results import Caption, CaptionResult
 
 URL = ImageContent(ImageRef("http://a/b.jpg", lambda: b""))
@@ -141,7 +141,7 @@ import os, sys
 from pathlib import Path
 from captioning.bulk.content import ImageContent
 from captioning.bulk.journal import Journal, JournalEntry
-from captioning.images.worker_pool import ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.inference.results import Caption, CaptionResult
 journal = Journal(Path(sys.argv[1]), {})
 def entry(n):

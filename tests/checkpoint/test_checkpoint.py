@@ -17,7 +17,8 @@ from captioning.errors import CheckpointError, OutputError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.text.vocabulary import Vocabulary
 

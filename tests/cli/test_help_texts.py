@@ -7,7 +7,7 @@ import pytest
 
 from captioning.cli.help_texts import map_flags, name_flags
 from captioning.cli.main import COMMANDS, main
-from captioning.training import RunConfig
+from captioning.training.config import RunConfig
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,7 +11,7 @@ from rich.console import Console
 from captioning.checkpoint import load_checkpoint
 from captioning.cli.main import main
 from captioning.cli.train import TrainingProgressReport
-from captioning.training import Progress
+from captioning.training.callback import Progress
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 

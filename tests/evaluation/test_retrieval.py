@@ -8,7 +8,9 @@ import torch
 
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
-from captioning.nn import Decoder, DecoderConfig, Features
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.features import Features
 from captioning.nn.presets import preset
 
 

@@ -18,7 +18,8 @@ from captioning.features import extraction
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.training.config import TrainingConfig
 
 

@@ -17,9 +17,9 @@ from captioning.images import loader as loader_module
 from captioning.images import worker
 from captioning.images import worker_pool as pool
 from captioning.images.decode import read_image
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
-from captioning.images.worker_pool import ImageRef
 
 PREPROCESSING = Preprocessing(size=16)
 

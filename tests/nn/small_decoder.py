@@ -5,8 +5,10 @@ from dataclasses import replace
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from captioning.nn import Decoder, DecoderConfig, Features
 from captioning.nn.cells import CELLS
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.features import Features
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
 

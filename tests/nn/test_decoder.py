@@ -24,7 +24,8 @@ from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
 from captioning.errors import ConfigError
-from captioning.nn import DecoderConfig, Features
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.features import Features
 
 # --- state ----------------------------------------------------------------------------------------
 

@@ -25,7 +25,8 @@ from small_decoder import (
 from captioning.decoding import BeamSearch
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
-from captioning.nn import Decoder, Features
+from captioning.nn.decoder import Decoder
+from captioning.nn.features import Features
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 each_multi_layer = pytest.mark.parametrize("variant", MULTI_LAYER)

@@ -11,7 +11,8 @@ from PIL import Image
 from captioning.errors import ConfigError, WeightsError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn import pretrained
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.pretrained import PACKAGED, build_pretrained, load_by_order, weights_hash
 
 LITE0 = "timm:tf_efficientnet_lite0"

@@ -9,7 +9,9 @@ from small_decoder import CAPTIONS, H, build_decoder, random_features, step_capt
 from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import ConfigError
-from captioning.nn import Decoder, Encoder, EncoderConfig
+from captioning.nn.decoder import Decoder
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.vocabulary import Vocabulary

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from captioning.errors import ConfigError
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.split_encoder import split_encoder
 
 

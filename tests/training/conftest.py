@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small_run import config, copy_run, fine_tuning
 
-from captioning.training import train
+from captioning.training.run import train
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,11 @@ from captioning.features.cache import JoinedCaches
 from captioning.features.extraction import cache_pixels
 from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.images.loader import ImageLoader
-from captioning.nn.encoder import Encoder, EncoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.split_encoder import split_encoder
-from captioning.training import TrainingConfig
 from captioning.training.augmented_images import AugmentedImages
+from captioning.training.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")

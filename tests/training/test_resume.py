@@ -19,7 +19,8 @@ from small_run import (
 )
 
 from captioning.errors import OutputError, TrainingError
-from captioning.training import TrainingCallback, train
+from captioning.training.callback import TrainingCallback
+from captioning.training.run import train
 
 
 @pytest.fixture

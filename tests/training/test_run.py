@@ -24,7 +24,9 @@ from captioning.decoding import Greedy
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.inference.captioner import Captioner
-from captioning.training import RunConfig, TrainingCallback, TrainingConfig, train
+from captioning.training.callback import TrainingCallback
+from captioning.training.config import RunConfig, TrainingConfig
+from captioning.training.run import train
 
 
 @pytest.mark.parametrize("run", ["fine_tuned", "augmented"])

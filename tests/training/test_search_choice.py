@@ -19,7 +19,8 @@ from captioning.metrics import score
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.tokenizer import tokenize
-from captioning.training import TrainingCallback, train
+from captioning.training.callback import TrainingCallback
+from captioning.training.run import train
 
 VALIDATION = EvaluationConfig(workers=0)
 RUNS = pytest.mark.parametrize("run", ["trained", "fine_tuned", "augmented"])

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from captioning.bulk.writers.base import Writer
-from captioning.bulk.writers.embed import EmbedWriter
 from captioning.bulk.writers.failed_rows import SplitWriter, failed_path
 from captioning.bulk.writers.files import FileWriter
 from captioning.bulk.writers.html import HtmlWriter
@@ -117,6 +116,8 @@ def open_writer(
         OutputError: The output cannot be written.
     """
     if format_name == "embed":
+        from captioning.bulk.writers.embed import EmbedWriter  # XML is slow to import
+
         return EmbedWriter(output, keep_time=keep_time)
     if format_name in _SIDECAR_WRITERS:
         return _SIDECAR_WRITERS[format_name](output, f".{format_name}")

@@ -12,7 +12,6 @@ from typing import ClassVar
 from captioning.bulk.writers.base import CaptionRow, ImageWriter
 from captioning.bulk.writers.original_files import OriginalFile, require_regular_file
 from captioning.bulk.writers.output_paths import OutputPaths
-from captioning.bulk.writers.xmp import read_description, replace_description
 from captioning.errors import OutputError
 from captioning.files import find_write_obstacle, replace_atomic, resolve_link
 from captioning.messages import explain_error
@@ -169,10 +168,14 @@ class XmpWriter(SidecarWriter):
     max_bytes = 1 << 24
 
     def _parse(self, content: bytes) -> list[str]:
+        from captioning.bulk.writers.xmp import read_description  # XML is slow to import
+
         caption = read_description(content) if content else None
         return caption.split("\n") if caption else []
 
     def _format(self, content: bytes, captions: Sequence[str]) -> bytes:
+        from captioning.bulk.writers.xmp import replace_description
+
         return replace_description(content, "\n".join(captions))
 
 

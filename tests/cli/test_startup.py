@@ -1,0 +1,51 @@
+"""Commands that do not caption start without the packages that are slow to import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from captioning.cli.main import COMMANDS
+
+SLOW = {
+    *("torch", "torchvision", "timm", "numpy", "pandas", "PIL", "jaxtyping", "rich", "pathspec"),
+    *("huggingface_hub", "fsspec", "nltk", "pycocotools", "pyarrow", "openvino", "xml"),
+}
+RUN = """
+import sys
+from captioning.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run_command(*words: str) -> tuple[int, set[str]]:
+    """Return the exit code of a command, and the modules that it imported."""
+    command = [sys.executable, "-c", RUN, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, {line.partition(".")[0] for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_command_imports_no_slow_package(command):
+    code, imported = run_command(command, "--help")
+    assert (code, imported & SLOW) == (0, set())
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("--version",), ("captoin",)])
+def test_main_without_command_imports_no_slow_package(words):
+    code, imported = run_command(*words)
+    assert code == (0 if words and words[0] in ("--help", "--version") else 2)
+    assert "captioning" in imported
+    assert not imported & {*SLOW, "tyro"}
+
+
+@pytest.mark.parametrize("words", [("caption", "--n", "two"), ("caption",), ("train",)])
+def test_wrong_usage_imports_no_torch(words):
+    code, imported = run_command(*words)
+    assert code == 2
+    assert not imported & {"torch", "pandas", "numpy"}
