@@ -25,6 +25,7 @@ def run_settings(
         "model": fingerprint([captioner.checkpoint, *captioner.others]),
         "search": search_to_json(search),
         "seed": captioner.seed,
+        "precision": captioner.backend.rounding,
         "allow_truncated": loader.allow_truncated,
         "partition": None if partition is None else str(partition),
     }

@@ -14,6 +14,7 @@ For example:
 
 import os
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from captioning.bulk.rows import RelativeNames
@@ -65,7 +66,7 @@ def run(config: CaptionConfig) -> int:
     captions = 1 if config.best else search.captions_per_image
     check_caption_count(config.format_name, captions)
     journal = _open_journal(config, captioner, loader, search)
-    report = RunReport(config, console, ignored)
+    report = RunReport(config, console, ignored, captioner.backend)
     with (
         Stopping() as stopping,
         show_progress(config, console, lambda: find_images_of(config)) as on_progress,
@@ -98,7 +99,9 @@ def _load_model(
     from captioning.images.loader import ImageLoader
     from captioning.inference.captioner import Captioner
 
-    captioner = Captioner.from_pretrained(config.model, device=config.device, seed=config.seed)
+    captioner = Captioner.from_pretrained(
+        config.model, device=config.device, seed=config.seed, **asdict(config.engine)
+    )
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
     captioner = add_consensus(captioner, config.consensus, config.workers, console)

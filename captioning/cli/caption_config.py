@@ -15,6 +15,7 @@ from captioning.cli.output_config import OutputConfig
 from captioning.cli.search_flags import SearchFlags
 from captioning.errors import ConfigError
 from captioning.files import is_special_file
+from captioning.inference.backend_config import BackendConfig
 from captioning.messages import check_minimum
 from captioning.sources.given_names import is_url, resolve_name
 from captioning.sources.image_names import is_archive
@@ -79,6 +80,9 @@ class CaptionConfig(OutputConfig):
     """Model directory, or id on the Hugging Face Hub."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
+    engine: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+        default_factory=BackendConfig
+    )
     consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ConsensusFlags
     )

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from captioning.bulk.writers.registry import failure_list, holds_errors
 from captioning.cli.caption_config import CaptionConfig, paths_without_files
 from captioning.cli.progress import count_in_background, progress_bar, stderr_console
 from captioning.files import is_special_file
+from captioning.inference.backend_config import ResolvedBackend
 from captioning.messages import escape_unprintable, format_count
 from captioning.sources.image_names import is_archive
 from captioning.sources.skipped import SkippedCounts
@@ -162,10 +163,18 @@ class RunReport:
         config: Config of the run.
         console: Console of standard error.
         ignored: Counts of what the search for images skipped.
+        backend: What runs the model.
     """
 
-    def __init__(self, config: CaptionConfig, console: "Console", ignored: SkippedCounts) -> None:
+    def __init__(
+        self,
+        config: CaptionConfig,
+        console: "Console",
+        ignored: SkippedCounts,
+        backend: ResolvedBackend,
+    ) -> None:
         self.config = config
+        self.backend = backend
         self.console = console
         self.ignored = ignored
         self.missing = 0
@@ -209,6 +218,7 @@ class RunReport:
                 "interrupted": interrupted,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(new / seconds, 3) if seconds else None,
+                **asdict(self.backend),
                 "output": None if self.config.output is None else str(self.config.output),
             }
         )
@@ -232,4 +242,6 @@ class RunReport:
         if self.console.is_terminal and where and counts.captioned and not self.config.json:
             resumed = f" ({counts.resumed:,} from earlier runs)" if counts.resumed else ""
             captioned = format_count(counts.captioned, "image")
-            self.console.print(f"Captioned {captioned}{resumed}. The captions are in {where}.")
+            self.console.print(
+                f"Captioned {captioned}{resumed} with {self.backend}. The captions are in {where}."
+            )

@@ -10,7 +10,7 @@ For example:
     captioning evaluate runs/a/model --ensemble runs/b/model --data flickr8k:Flickr8k
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from captioning.cli.consensus import ConsensusFlags, add_consensus
 from captioning.cli.progress import progress_bar, stderr_console
 from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
+from captioning.inference.backend_config import BackendConfig
 from captioning.messages import check_minimum
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
@@ -74,6 +75,10 @@ class EvaluateConfig:
     """Additional models. The word probabilities of all models are averaged."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
+    engine: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+        # Scores must not depend on the machine.
+        default_factory=lambda: BackendConfig(precision="float32")
+    )
     consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ConsensusFlags
     )
@@ -96,7 +101,9 @@ def run(config: EvaluateConfig) -> int:
     from captioning.metrics import check_java
 
     console = stderr_console()
-    captioner = Captioner.from_pretrained(config.model, *config.ensemble, device=config.device)
+    captioner = Captioner.from_pretrained(
+        config.model, *config.ensemble, device=config.device, **asdict(config.engine)
+    )
     output = config.output or Path(f"captions_{config.split}_results.json")
     if config.java:
         check_java(config.java)

@@ -36,9 +36,14 @@ class InfoConfig:
 
 def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     """Return the facts about a model as sections of named values."""
-    from captioning.inference.captioner import Captioner
+    from captioning.checkpoint import load_checkpoint
+    from captioning.checkpoint.hub import model_directory
+    from captioning.inference.backend_config import BackendConfig
+    from captioning.inference.backends import resolve_backend
+    from captioning.inference.captioner import DEFAULT_MODEL
+    from captioning.nn.device import resolve_device
 
-    checkpoint = Captioner.from_pretrained(model, device="cpu").checkpoint
+    checkpoint = load_checkpoint(model_directory(DEFAULT_MODEL if model is None else model))
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
     return {
@@ -51,6 +56,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         "preprocessing": asdict(encoder.preprocessing),
         "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
         "search": search_to_json(checkpoint.search),
+        "backend": {"auto": str(resolve_backend(BackendConfig(), resolve_device()))},
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),

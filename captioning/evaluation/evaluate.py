@@ -31,6 +31,9 @@ class EvaluationConfig:
     """Processes that read images; 0 reads them in this process."""
     device: str = "auto"
     """Device of a model that is loaded: ``cpu``, ``cuda``, ``mps``, or ``auto``."""
+    precision: str = "float32"
+    """Precision of a model that is loaded: ``float32``, ``bfloat16``, ``int8``, or ``auto``. Scores
+    of ``float32`` do not depend on the machine."""
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0)
@@ -50,6 +53,7 @@ class EvaluationResult:
         train_captions: All captions of the train split of the same data, for the share of novel
             captions; None if there is no such split.
         consensus: Signature of the consensus data; empty without consensus reranking.
+        rounding: Precision of the model, and the backend if captions depend on it.
     """
 
     scores: Scores
@@ -60,6 +64,7 @@ class EvaluationResult:
     search: SearchMethod
     train_captions: tuple[str, ...] | None = None
     consensus: str = ""
+    rounding: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("captions", "references", "errors"):
@@ -69,15 +74,16 @@ class EvaluationResult:
 
     @property
     def signature(self) -> str:
-        """Every choice that changes a score: split, search, consensus data and scorer."""
+        """Every choice that changes a score: split, search, consensus data, precision, scorer."""
         search = ",".join(
             f"{name}={value}"
             for name, value in search_to_json(self.search).items()
             if value not in ([], 0)
         )
         consensus = f"{self.consensus}|" if self.consensus else ""
+        precision = "" if self.rounding == "float32" else f"precision:{self.rounding}|"
         data = f"data:{shorten_spec(self.split.source)}|split:{self.split.split}"
-        return f"{data}|search:{search}|{consensus}{self.scores.signature}"
+        return f"{data}|search:{search}|{consensus}{precision}{self.scores.signature}"
 
     def __repr__(self) -> str:
         return repr(self.scores)
@@ -121,7 +127,7 @@ def evaluate(
     captioner = (
         model
         if isinstance(model, Captioner)
-        else Captioner.from_pretrained(model, device=config.device)
+        else Captioner.from_pretrained(model, device=config.device, precision=config.precision)
     )
     caption_split = read_captions(data, split=split)
     search = captioner.checkpoint.search if search is None else search
@@ -147,6 +153,7 @@ def evaluate(
         search=search,
         train_captions=_read_train_captions(data, caption_split),
         consensus=captioner.consensus.signature if captioner.consensus else "",
+        rounding=captioner.backend.rounding,
     )
 
 

@@ -1,6 +1,6 @@
 """The captioner: images in, captions out."""
 
-import os
+import copy
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,16 +13,17 @@ from torch import Tensor
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.checkpoint.hub import model_directory, upload_directory
 from captioning.decoding import SearchMethod
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError
 from captioning.images.image_inputs import ImageSource
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.inference import image_batches
+from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
 from captioning.inference.display import name_source, table_html
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
 from captioning.nn.device import resolve_device
-from captioning.sources.find import SourceConfig, find_images
+from captioning.sources.find import SourceConfig
 
 if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
     from captioning.reranking.consensus import Consensus, ConsensusConfig
@@ -41,12 +42,12 @@ class Captioner:
         checkpoint: The model.
         others: Further models of an ensemble (:func:`captioning.decoding.ensemble.ensemble`), which
             averages their word probabilities. N-gram reranking is that of the first model.
-        seed: Seed of sampling. Sampled captions depend on the seed and the image only, not on the
-            other images of a batch.
+        seed: Seed of sampling. Sampled captions depend on the seed and the image only.
         consensus: Captioned images for consensus reranking (:meth:`with_consensus`).
+        backend: Library and precision that run the models. Default: as they are, in torch.
 
     Raises:
-        ConfigError: The models differ in vocabulary, preprocessing or device.
+        ConfigError: The models do not fit together, or the backend cannot run them.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class Captioner:
         others: Sequence[Checkpoint] = (),
         seed: int = 0,
         consensus: "Consensus | None" = None,
+        backend: BackendConfig = PLAIN,
     ) -> None:
         self.checkpoint = checkpoint
         self.others = tuple(others)
         self.seed = seed
         self.consensus = consensus
         self._generator = CaptionGenerator(
-            (checkpoint, *self.others), seed=seed, consensus=consensus
+            (checkpoint, *self.others), seed=seed, consensus=consensus, backend=backend
         )
 
     @classmethod
@@ -72,27 +74,29 @@ class Captioner:
         *others: str | Path,
         device: str = "auto",
         seed: int = 0,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> "Captioner":
         """Load a model, or the models of an ensemble.
 
         Args:
-            model: Model directory, or id of a model on the Hugging Face hub (``owner/name``). None
-                loads the model that comes with the package.
+            model: Model directory, or id on the Hugging Face hub; None for the packaged model.
             others: Further models of an ensemble, with the same vocabulary and preprocessing.
-            device: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available, then MPS, then
-                the CPU.
+            device: ``cpu``, ``cuda``, ``mps``, or ``auto`` (CUDA, then MPS, then the CPU).
             seed: Seed of sampling.
+            backend: ``torch``, ``openvino`` or ``auto``; see :class:`BackendConfig`.
+            precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``, likewise.
 
         Raises:
             CheckpointError: A model does not exist or is damaged.
-            ConfigError: The device is not available, or the models cannot form an ensemble.
+            ConfigError: The device or backend is not available, or the models do not fit together.
         """
         torch_device = resolve_device(device)
         first, *rest = (
             load_checkpoint(model_directory(name), device=torch_device)
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
-        return cls(first, others=rest, seed=seed)
+        return cls(first, others=rest, seed=seed, backend=BackendConfig(backend, precision))
 
     def with_consensus(
         self,
@@ -131,7 +135,10 @@ class Captioner:
             config=config,
             on_progress=on_progress,
         )
-        return Captioner(self.checkpoint, others=self.others, seed=self.seed, consensus=consensus)
+        reranking = copy.copy(self)
+        reranking.consensus = consensus
+        reranking._generator = self._generator.with_consensus(consensus)
+        return reranking
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as one directory.
@@ -158,12 +165,16 @@ class Captioner:
         """The device of the model."""
         return self._generator.device
 
+    @property
+    def backend(self) -> ResolvedBackend:
+        """The library and the precision that run the model."""
+        return self._generator.backend
+
     def check_search(self, search: SearchMethod) -> None:
         """Check that the model supports a search.
 
         Raises:
-            ConfigError: The search has a ``rerank_weight`` and the model has no n-gram reranker,
-                or consensus reranking is on and the search returns one caption only.
+            ConfigError: The model has no n-gram reranker, or the search returns too few captions.
         """
         self._generator.check_search(search)
 
@@ -187,7 +198,6 @@ class Captioner:
     def __call__(  # type: ignore[overload-overlap]
         self, images: ImageSource, *, search: SearchMethod | None = None, batch_size: int = 16
     ) -> CaptionResult: ...
-
     @overload
     def __call__(
         self,
@@ -196,7 +206,6 @@ class Captioner:
         search: SearchMethod | None = None,
         batch_size: int = 16,
     ) -> list[CaptionResult]: ...
-
     def __call__(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -255,10 +264,8 @@ class Captioner:
         Raises:
             DataError: The folder does not exist.
         """
-        if not Path(folder).is_dir():
-            raise DataError(f"{os.fspath(folder)!r} is not a folder. Use caption_files for files.")
         options = SourceConfig(recursive, False, follow_links, exclude=exclude)
-        images = find_images([os.fspath(folder)], options)
+        images = image_batches.find_in_folder(folder, options)
         return self.caption_files(images, search=search, batch_size=batch_size, workers=workers)
 
     def caption_files(
@@ -280,11 +287,6 @@ class Captioner:
         Yields:
             A result for each file; one that cannot be read has an ``error``.
         """
-        if isinstance(paths, str | bytes | os.PathLike):
-            raise ConfigError(
-                f"expected a list of paths, found {paths!r:.80}. Use caption for one image and "
-                "caption_folder for a folder."
-            )
         loader = ImageLoader(self._generator.preprocessing, batch_size=batch_size, workers=workers)
         for batch in self.caption_batches(paths, loader, search=search):
             yield from batch

@@ -1,5 +1,6 @@
 """Caption generation: a batch of pixels in, captions with log-probabilities out."""
 
+import copy
 import math
 import sys
 import zlib
@@ -18,6 +19,8 @@ from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
+from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
+from captioning.inference.backends import load_backend
 from captioning.inference.results import Caption
 from captioning.text.vocabulary import join_words
 
@@ -33,9 +36,11 @@ class CaptionGenerator:
             vocabulary, the default search and n-gram reranking.
         seed: Seed of sampling.
         consensus: Captioned images for consensus reranking.
+        backend: Library and precision that run the models.
 
     Raises:
-        ConfigError: The models of an ensemble differ in vocabulary, preprocessing or device.
+        ConfigError: The models of an ensemble differ in vocabulary, preprocessing or device, or
+            the backend cannot run them.
     """
 
     def __init__(
@@ -44,12 +49,13 @@ class CaptionGenerator:
         *,
         seed: int = 0,
         consensus: "Consensus | None" = None,
+        backend: BackendConfig = PLAIN,
     ) -> None:
         for number, checkpoint in enumerate(checkpoints[1:], 2):
             _check_ensemble_member(checkpoints[0], checkpoint, number)
         self._first = checkpoints[0]
-        self._models = [checkpoint.model for checkpoint in checkpoints]
-        self._step = ensemble([model.decoder.step for model in self._models])
+        self._backend = load_backend(backend, [checkpoint.model for checkpoint in checkpoints])
+        self._step = ensemble([model.decoder.step for model in self._backend.models])
         self._seed = seed
         self._consensus = consensus
         self._max_batch = sys.maxsize  # images; lowered when the device runs out of memory
@@ -58,6 +64,11 @@ class CaptionGenerator:
     def device(self) -> torch.device:
         """The device of the models."""
         return self._first.model.decoder.embedding.weight.device
+
+    @property
+    def backend(self) -> ResolvedBackend:
+        """The library and the precision that run the models."""
+        return self._backend.resolved
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -72,9 +83,16 @@ class CaptionGenerator:
             "decoder": decoder.cell + (" with attention" if decoder.uses_grid else ""),
             "vocabulary": f"{self._first.model.decoder.sizes.vocabulary_size:,} words",
             "search": f"{self._first.search!r:.300}",
-            "models": str(len(self._models)),
+            "models": str(len(self._backend.models)),
             "device": str(self.device),
+            "backend": str(self.backend),
         }
+
+    def with_consensus(self, consensus: "Consensus") -> "CaptionGenerator":
+        """Return a generator with the same models and consensus reranking."""
+        reranking = copy.copy(self)
+        reranking._consensus = consensus
+        return reranking
 
     def check_search(self, method: SearchMethod) -> None:
         """Check that the model supports a search.
@@ -125,11 +143,9 @@ class CaptionGenerator:
     ) -> list[tuple[Caption, ...]]:
         self.check_search(method)
         vocabulary, reranker = self._first.vocabulary, self._first.reranker
-        pixels_on_device = pixels.to(self.device)
-        features = [model.encoder(pixels_on_device) for model in self._models]
-        states = [
-            model.decoder.start(seen) for model, seen in zip(self._models, features, strict=True)
-        ]
+        models = self._backend.models
+        features = [model.encode(pixels) for model in models]
+        states = [model.decoder.start(seen) for model, seen in zip(models, features, strict=True)]
         beams = search(
             self._step,
             EnsembleState(tuple(states)),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from captioning.decoding import SearchMethod
-from captioning.errors import ConfigError, ImageError
+from captioning.errors import ConfigError, DataError, ImageError
 from captioning.images.decode import read_image
 from captioning.images.image_inputs import ImageSource
 from captioning.images.image_ref import ImageRef
@@ -23,6 +23,7 @@ from captioning.inference.display import make_preview, name_source
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
 from captioning.short_repr import ShortList
+from captioning.sources.find import SourceConfig, find_images
 
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Mapping, Set)
 
@@ -117,6 +118,17 @@ def _caption_batch(
         yield CaptionResult(source, () if reason else next(captions), reason, preview)
 
 
+def find_in_folder(folder: str | Path, config: SourceConfig) -> Iterator[ImageRef]:
+    """Return the images of a folder.
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    if not Path(folder).is_dir():
+        raise DataError(f"{os.fspath(folder)!r} is not a folder. Use caption_files for files.")
+    return find_images([os.fspath(folder)], config)
+
+
 def caption_loaded(
     generator: CaptionGenerator,
     images: Iterable[str | Path | ImageRef],
@@ -132,6 +144,11 @@ def caption_loaded(
         loader: Reads the images, with the preprocessing of the model.
         search: The search; None for the model's default.
     """
+    if isinstance(images, str | bytes | os.PathLike):
+        raise ConfigError(
+            f"expected a list of paths, found {images!r:.80}. Use caption for one image and "
+            "caption_folder for a folder."
+        )
     for batch in loader.batches(map(_refer_to, images)):
         captions = iter(generator.generate(batch.pixels, search))
         yield tuple(

@@ -1,0 +1,135 @@
+"""Backends: the library and the precision that run a model at inference."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from captioning.errors import ConfigError
+from captioning.inference.backend_config import BackendConfig, ResolvedBackend
+from captioning.nn.decoder import Decoder
+from captioning.nn.encoder import Encoder
+from captioning.nn.features import Features
+from captioning.nn.model import CaptionModel
+
+Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
+"""Pixels on any device in, features on the device of the model out."""
+
+
+@dataclass(frozen=True)
+class BackendModel:
+    """A model that a backend runs.
+
+    Attributes:
+        encode: Returns the features of a batch of pixels.
+        decoder: ``start(features) -> state`` and ``step(tokens, state) -> (log_probs, state)``.
+    """
+
+    encode: Encode
+    decoder: Decoder
+
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """The models of an ensemble, ready to run.
+
+    Attributes:
+        resolved: The library and the precision.
+        models: The models, in the given order.
+    """
+
+    resolved: ResolvedBackend
+    models: tuple[BackendModel, ...]
+
+
+def load_backend(config: BackendConfig, models: Sequence[CaptionModel]) -> LoadedBackend:
+    """Prepare models for inference. All of them get the same backend.
+
+    Later changes of the encoder's weights have no effect, except in torch and float32.
+
+    Args:
+        config: The backend and the precision, or ``auto``. If OpenVINO does not support an
+            encoder, ``auto`` falls back to torch with a warning in the log.
+        models: The models, on one device.
+
+    Raises:
+        ConfigError: The backend is not available here or does not support the precision or an
+            encoder.
+    """
+    resolved = resolve_backend(config, models[0].decoder.embedding.weight.device)
+    try:
+        return _load(resolved, models)
+    except _UnsupportedEncoderError as error:
+        if config.backend == "openvino":
+            raise ConfigError(f"{error} Use --backend torch.") from error
+        fallback = BackendConfig("torch", config.precision)
+        logging.getLogger(__name__).warning("%s torch is used instead.", error)
+        return _load(resolve_backend(fallback, torch.device("cpu")), models)
+
+
+def resolve_backend(config: BackendConfig, device: torch.device) -> ResolvedBackend:
+    """Decide what ``auto`` stands for.
+
+    Args:
+        config: The backend and the precision.
+        device: Device of the model.
+
+    Raises:
+        ConfigError: The backend is not available here or does not support the precision.
+    """
+    backend, precision = config.backend, config.precision
+    on_cpu, installed = device.type == "cpu", find_spec("openvino") is not None
+    if backend == "auto":
+        backend = "openvino" if on_cpu and installed else "torch"
+    elif backend == "openvino" and not on_cpu:
+        raise ConfigError(
+            f"backend 'openvino' runs on the CPU, but the device is {device}. Use --device cpu, or "
+            "--backend torch."
+        )
+    elif backend == "openvino" and not installed:
+        raise ConfigError(
+            "backend 'openvino' is not available: OpenVINO is not installed. Use "
+            "pip install openvino, or --backend torch."
+        )
+    if precision == "auto":
+        precision = "float32"
+    if precision == "int8":
+        raise ConfigError("precision 'int8' is not available. Use float32 or bfloat16.")
+    return ResolvedBackend(backend, precision)
+
+
+class _UnsupportedEncoderError(Exception):
+    """OpenVINO cannot run an encoder."""
+
+
+def _load(resolved: ResolvedBackend, models: Sequence[CaptionModel]) -> LoadedBackend:
+    build = {"torch": _torch_encode, "openvino": _openvino_encode}[resolved.backend]
+    return LoadedBackend(
+        resolved,
+        tuple(BackendModel(build(model.encoder, resolved), model.decoder) for model in models),
+    )
+
+
+def _openvino_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:
+    from captioning.inference.openvino_encoder import OpenVINOEncoder  # imports openvino
+
+    try:
+        return OpenVINOEncoder(encoder, resolved.precision)
+    except Exception as error:  # OpenVINO raises many kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise _UnsupportedEncoderError(
+            f"OpenVINO cannot run the encoder {encoder.config.name} ({reason:.200})."
+        ) from error
+
+
+def _torch_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:
+    def encode(pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
+        device = next(encoder.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=resolved.precision == "bfloat16"):
+            return encoder(pixels.to(device)).to(device)
+
+    return encode
