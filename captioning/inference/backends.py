@@ -67,7 +67,7 @@ def load_backend(config: BackendConfig, models: Sequence[CaptionModel]) -> Loade
         if config.backend == "openvino":
             raise ConfigError(f"{error} Use --backend torch.") from error
         fallback = BackendConfig("torch", config.precision)
-        logging.getLogger(__name__).warning("%s torch is used instead.", error)
+        logging.getLogger(__name__).warning("%s torch is used instead.", str(error))
         return _load(resolve_backend(fallback, torch.device("cpu")), models)
 
 

@@ -85,9 +85,12 @@ def convert_encoder(encoder: Encoder) -> ov.Model:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the shapes are constant here
         traced = torch.jit.trace(_GridOnly(encoder), pixels, check_trace=False)
+        decoder = TorchScriptPythonDecoder(
+            traced
+        )  # a name, because the frontend keeps no reference
         frontend = FrontEndManager().load_by_framework("pytorch")
         # Not openvino.convert_model, which reports every use to its vendor.
-        graph = frontend.convert(frontend.load(TorchScriptPythonDecoder(traced)))
+        graph = frontend.convert(frontend.load(decoder))
     graph.reshape(list(pixels.shape))
     passes = Manager()
     passes.register_pass(ConstantFolding())

@@ -193,12 +193,15 @@ def test_json_summary_counts_every_image(caption, photos, tmp_path):
 def test_caption_on_terminal_names_output_location(
     words, location, caption, photos, tmp_path, monkeypatch
 ):
-    words = [word.format(tmp_path) for word in words]
-    line = f"Captioned 3 images. The captions are {location.format(tmp_path)}.\n"
+    words = [word.format(tmp_path) for word in words] + ["--backend", "torch"]
+    words += ["--precision", "float32"]
+    line = (
+        f"Captioned 3 images with torch (float32). The captions are {location.format(tmp_path)}.\n"
+    )
     assert "Captioned" not in caption(photos[0].parent, *words).err  # standard error is a pipe
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
     err = caption(photos[0].parent, *words, "--overwrite").err
     assert err.endswith(line) if location else "Captioned" not in err
     if words[:1] == ["-o"] and location:
         again = caption(photos[0].parent, *words).err
-        assert "Captioned 3 images (3 from earlier runs)." in again
+        assert "Captioned 3 images (3 from earlier runs) with torch" in again
