@@ -3,8 +3,8 @@
     python scripts/fuzz_images.py --tries 10000 --seed 0 --time-limit 10 --memory 2
 
 Each try damages one of about forty small files in the formats and modes that Pillow writes. It is
-read twice, with and without ``allow_truncated``, in a process with limited memory. Any other end
-than an image or an ImageError is a problem: another exception, a lack of memory, a crash, or a
+read twice, with and without ``allow_truncated``, in a process with limited memory. Any result
+but an image or an ImageError is a problem: another exception, a lack of memory, a crash, or a
 timeout. ``--only N`` repeats one try; ``--keep`` saves the files with problems in a folder. The
 exit code is 1 if there was a problem.
 """

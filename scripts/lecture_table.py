@@ -1,4 +1,4 @@
-"""Table of captioners from the literature and of image injections, all trained alike.
+"""Table of captioners from the literature and of image injections, with equal training settings.
 
     python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture
     python scripts/lecture_table.py flickr8k:data/flickr8k --runs runs/lecture --only papers

@@ -4,15 +4,15 @@
     python scripts/reproduce_flickr8k.py data/flickr8k --everyday data/everyday@photos --runs runs \
         --device cuda --parallel 3
 
-The first command trains on Flickr8k only, which compares with published scores. The second adds
-everyday photos and captions without images, which scripts/prepare_everyday.py writes, and saves its
-model into the package. The default model was trained this way, except that its n-gram reranking and
+The first command trains on Flickr8k only, so its scores can be compared with published ones. The
+second adds everyday photos and captions without images, which scripts/prepare_everyday.py writes,
+and saves its model into the package. The default model was trained this way, except that its n-gram reranking and
 search were chosen twice (docs/experiments.md explains why).
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.
 2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
-   and all encoder stages with online augmentation. With --everyday on both data sets and the text,
-   with an extended vocabulary.
+   and all encoder stages with online augmentation. With --everyday, they use both data sets, the
+   text, and an extended vocabulary.
 3. ``mean``: mean of the weights of these three.
 4. ``reward_0``, ``reward_1``: two runs from ``mean`` with self-critical training. The encoder is
    frozen. The features of each image, of four crops, and of flipped views are cached.

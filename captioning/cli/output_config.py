@@ -27,9 +27,9 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file, or output folder for txt, caption, xmp, and embed. With -o out, the caption of
-    photos/a/1.jpg is in out/photos/a/1.txt; such paths start in the closest folder that contains
-    both images and output (default: standard output, or next to each image)."""
+    """Output file, or output folder for txt, caption, xmp, and embed. In the folder, images keep
+    their paths: -o out writes out/photos/a/1.txt for photos/a/1.jpg (default: standard output, or
+    next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
     otherwise. One output for all images: text (lines on standard output), jsonl, csv, coco,
