@@ -4,8 +4,9 @@
     python scripts/ablation.py flickr8k:data/flickr8k --runs runs/lecture --only base lite0 lite1
 
 The base is an LSTM with W_vh v in the gates of every step, with the sizes and epochs of
-scripts/lecture_table.py, whose table also has the base and its standard deviation over seeds. ``fine-tuned`` and ``reward`` are initialized from the base, ``fine-tuned, reward``
-from ``fine-tuned``.
+scripts/lecture_table.py, whose table also has the base and its standard deviation over seeds.
+``fine-tuned`` and ``reward`` are initialized from the base, ``fine-tuned, reward`` from
+``fine-tuned``.
 
 If the command is interrupted, run it again to resume. Results are stored in docs/ablation.json;
 ``--only`` without names only prints the table. docs/experiments.md discusses the results.

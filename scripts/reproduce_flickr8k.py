@@ -6,8 +6,8 @@
 
 The first command trains on Flickr8k only, so its scores can be compared with published ones. The
 second adds everyday photos and captions without images, which scripts/prepare_everyday.py writes,
-and saves its model into the package. The default model was trained this way, except that its n-gram reranking and
-search were chosen twice (docs/experiments.md explains why).
+and saves its model into the package. The default model was trained this way, except that its n-gram
+reranking and search were chosen twice (docs/experiments.md explains why).
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.
 2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
