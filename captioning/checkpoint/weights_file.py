@@ -66,9 +66,7 @@ class WeightsFile:
         if self._file.readinto(content.numpy()) < stored.size:  # type: ignore[attr-defined]
             raise _damaged(self.path, f"{name} is incomplete")
         if stored.dtype == torch.bool:
-            return (content != 0).reshape(
-                stored.shape
-            )  # a bool of another byte than 0 or 1 is undefined
+            return (content != 0).reshape(stored.shape)  # bools of other bytes are undefined
         tensor = content.view(stored.dtype).reshape(stored.shape)
         if not tensor.is_floating_point():
             return tensor

@@ -16,7 +16,7 @@ from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.methods import SearchMethod
 
-_STEPS_BETWEEN_LOOKS = 4
+_STEPS_BETWEEN_CHECKS = 4
 _T = TypeVar("_T", "ActiveHypotheses", "FinishedHypotheses")
 
 
@@ -174,10 +174,10 @@ class FinishedHypotheses:
 def find_leaving(done: Bool[Tensor, " B"], t: int) -> Bool[Tensor, " B"] | None:
     """Return which images leave the batch after step t; None if none does.
 
-    To remove images, the states of the others are copied. That pays if a quarter is done. The
-    search of a graphics card would have to wait for each look at ``done``, so it is rare there.
+    Removing images copies the states of the others, which is worth it if a quarter is done. On a
+    GPU, reading ``done`` waits for the device, so it is read only every few steps.
     """
-    if done.device.type != "cpu" and t % _STEPS_BETWEEN_LOOKS:
+    if done.device.type != "cpu" and t % _STEPS_BETWEEN_CHECKS:
         return None
     return done if 4 * int(done.sum()) >= len(done) else None
 

@@ -17,7 +17,7 @@ from captioning.nn.features import Features
 from captioning.nn.model import CaptionModel
 
 Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
-"""Pixels on any device in, features on the device of the model out."""
+"""Function from pixels on any device to features on the device of the model."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Captioner:
             averages their word probabilities. N-gram reranking is that of the first model.
         seed: Seed of sampling. Sampled captions depend on the seed and the image only.
         consensus: Captioned images for consensus reranking (:meth:`with_consensus`).
-        backend: Library and precision that run the models. Default: as they are, in torch.
+        backend: Library and precision that run the models. Default: torch in float32.
 
     Raises:
         ConfigError: The models do not fit together, or the backend cannot run them.
