@@ -160,7 +160,9 @@ def test_embed_into_the_folder_of_the_images_is_refused(caption, photos):
     ("words", "reason"),
     [
         (["-o", "captions.txt"], "named like a file, but --format txt writes one file per image"),
+        (["-o", "captions.txt"], "into one file, use -o captions.jsonl without --format"),
         (["-o", "rows.csv", "--format", "xmp"], "but --format xmp writes one file per image"),
+        (["-o", "rows.csv", "--format", "xmp"], "into one file, use -o rows.csv without --format"),
         (["-o", "FOLDER"], "is a folder. Use a file, such as .*captions.jsonl, or a --format"),
     ],
 )
