@@ -140,7 +140,7 @@ def finish(
 ) -> dict[str, Any]:
     """Measure all systems and return the report."""
     against = {f"times faster than {peer.name}": faster("ours", than=peer.name) for peer in peers}
-    runs = measure([*systems, *peers], options.repeats)
+    runs = measure([*systems, *peers], options.repeats, warmups=options.warmups)
     unit = "caption" if name == "train" else "image"
     return report(name, runs, {**ratios, **against}, task_settings(options), unit)
 
@@ -179,7 +179,7 @@ def task_settings(
 ) -> dict[str, Any]:
     """Return the options, and other settings of a task, as JSON data."""
     values = {**vars(options), **others}
-    left_out = {"repeats", "known_peers", *without}
+    left_out = {"known_peers", *without}
     return {
         name: [str(each) for each in value] if name in ("images", "against") and
         isinstance(value, list) else str(value) if isinstance(value, Path) else value
@@ -223,6 +223,7 @@ def add_command(
     parser.set_defaults(run=run, known_peers=tuple(peers))
     add = parser.add_argument
     add("--repeats", type=int, default=3, help="measured rounds (default: 3)")
+    add("--warmups", type=int, default=1, help="rounds before them (default: 1)")
     add("--threads", type=int, help="processors to use (default: all)")
     add("--limit", type=int, default=limit, help=f"number of {unit} (default: {limit})")
     known = "".join(f"{peer}, " for peer in peers)

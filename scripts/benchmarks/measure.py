@@ -71,7 +71,7 @@ def compute_ratios(runs: Runs, ratios: Ratios) -> dict[str, Any]:
     return {name: spread([compute(one) for one in rounds]) for name, compute in ratios.items()}
 
 
-def measure(systems: Sequence[System], repeats: int, *, warmups: int = 1) -> Runs:
+def measure(systems: Sequence[System], repeats: int, *, warmups: int) -> Runs:
     """Run all systems in turn, several times: A B C A B C.
 
     Args:

@@ -11,6 +11,10 @@ from torch import Tensor
 from benchmarks.captioning_tasks import Settings, Subject
 from benchmarks.prepared import Prepared, timed
 
+VIT: dict[str, int] = {}
+"""Sizes of the ViT; the default is google/vit-base-patch16-224."""
+GPT2: dict[str, int] = {}
+"""Sizes of the GPT-2; the default is gpt2, the small one."""
 _NEW_TOKENS, _BEAMS = 16, 3
 
 
@@ -143,9 +147,8 @@ def vit_gpt2(settings: Settings) -> Prepared:
         from transformers.modeling_outputs import BaseModelOutput
     except ImportError:
         sys.exit("benchmark: --against vit-gpt2 needs transformers: pip install transformers")
-    # The defaults are google/vit-base-patch16-224 and gpt2.
     sizes = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        ViTConfig(**settings.get("vit", {})), GPT2Config(**settings.get("gpt2", {}))
+        ViTConfig(**VIT), GPT2Config(**GPT2)
     )
     model = VisionEncoderDecoderModel(config=sizes).eval()
     size = sizes.encoder.image_size

@@ -26,7 +26,8 @@ class Weights:
         grid: Each grid position of each image.
         word: Each different word of a batch.
         step: The state of each hypothesis, one step at a time.
-        readout: The same, but not until all steps are done when the words are known.
+        readout: The same, but after the last step if the words are known.
+        frozen_input: Those of them whose input needs no gradient.
     """
 
     image: list[Tensor]
@@ -35,13 +36,12 @@ class Weights:
     step: list[Tensor]
     readout: list[Tensor]
     frozen_input: list[Tensor]
-    """Matrices whose input needs no gradient."""
 
     @classmethod
     def of(cls, decoder: nn.Module) -> "Weights":
         """Sort the matrices of a decoder by their names."""
         matrices = {
-            name.removesuffix(".weight"): weight
+            name.removesuffix(".weight"): weight.detach()
             for name, weight in decoder.named_parameters(remove_duplicate=False)
             if weight.ndim == 2
         }
@@ -58,7 +58,7 @@ class Weights:
         step = [n for n in rest if n.startswith("core") and not n.endswith("W_uv")]
         groups = (image, grid, [n for n in word if n not in select(*_NO_PRODUCT)], step,
                   [n for n in rest if n not in step], select(*_FROZEN_INPUT))  # fmt: skip
-        return cls(*([matrices[name].detach() for name in group] for group in groups))
+        return cls(*([matrices[name] for name in group] for group in groups))
 
 
 @dataclass(frozen=True)
