@@ -7,10 +7,10 @@ unchanged, the time of the last status change included, are not read again.
 
 import hashlib
 import os
-import stat
 from functools import cached_property
 from pathlib import Path
 
+from captioning.images.file_digest import digest_file, stat_file
 from captioning.images.image_ref import ImageRef
 
 
@@ -34,34 +34,21 @@ class ImageContent:
         elif image.content is not None:
             self.digest = ""
         else:
-            self.size, self.stamp = _stat_file(image.name)
+            self.size, self.stamp = stat_file(image.name)
 
     @cached_property
     def digest(self) -> str | None:
         """SHA-256 of the content; empty for URLs, None if a file is unreadable or is changing."""
-        if not self.stamp:
-            return None
-        try:
-            with open(self._name, "rb") as file:  # noqa: PTH123  (names of any bytes)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None
-        return digest if _stat_file(self._name) == (self.size, self.stamp) else None
+        return digest_file(self._name, self.stamp)
+
+    def set_digest(self, digest: str | None) -> None:
+        """Set the digest, which the image's reader has computed, so that nobody reads it again."""
+        self.digest = digest
 
     @property
     def key(self) -> tuple[int, str, str | None]:
         """Size, stamp and digest."""
         return self.size, self.stamp, self.digest
-
-
-def _stat_file(name: str) -> tuple[int, str]:
-    try:
-        status = os.stat(name)  # noqa: PTH116  (names may contain bytes that are not UTF-8)
-    except (OSError, ValueError):
-        return -1, ""
-    if not stat.S_ISREG(status.st_mode):
-        return -1, ""
-    return status.st_size, f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def is_present(path: str) -> bool:

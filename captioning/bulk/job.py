@@ -5,6 +5,7 @@ the journal, or it is captioned. Only images of the last kind enter the image lo
 written in input order.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from captioning.bulk.thumbnails import ThumbnailFolder
 from captioning.bulk.writers.base import CaptionRow, Writer
 from captioning.decoding import SearchMethod
 from captioning.images.image_ref import ImageRef
-from captioning.images.loader import ImageLoader
+from captioning.images.loader import ImageLoader, PixelBatch
 from captioning.inference.captioner import Captioner
 from captioning.inference.results import CaptionResult
 
@@ -52,6 +53,20 @@ class JobCounts:
     def done(self) -> int:
         """All images that are finished."""
         return self.captioned + self.failed + self.skipped
+
+
+@dataclass(frozen=True)
+class JobSpeed:
+    """Speed of a job, and which of its stages waited. Results of earlier runs do not count."""
+
+    images: int = 0
+    """Images that were read."""
+    seconds: float = 0.0
+    """Time since the first image was requested."""
+    network_waited: float = 0.0
+    """Share of the time in which the network waited for images."""
+    readers_waited: float = 0.0
+    """Share of their time in which the readers of images waited for the network."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,31 @@ class _Pending:
     result: CaptionResult | None = None
 
 
+class _Meter:
+    """Adds up the times of batches.
+
+    Args:
+        readers: Number of readers of images.
+    """
+
+    def __init__(self, readers: int) -> None:
+        self._readers = readers
+        self._images, self._waited, self._reading = 0, 0.0, 0.0
+        self._started = time.monotonic()
+
+    def add(self, batch: PixelBatch) -> None:
+        """Add a batch that was loaded."""
+        self._images += len(batch.images)
+        self._waited += batch.waited
+        self._reading += batch.reading
+
+    def speed(self) -> JobSpeed:
+        """Return the speed since the start."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        busy = min(1.0, self._reading / (seconds * self._readers))
+        return JobSpeed(self._images, seconds, self._waited / seconds, 1 - busy)
+
+
 class CaptionJob:
     """Captions images and writes their rows.
 
@@ -100,6 +140,7 @@ class CaptionJob:
         self.search = search
         self.output = output
         self.counts = JobCounts()
+        self.speed = JobSpeed()
         self._unwritten: deque[_Pending] = deque()
         self._uncaptioned: deque[_Pending] = deque()  # those of ``_unwritten`` without a result
 
@@ -115,12 +156,15 @@ class CaptionJob:
         Raises:
             OutputError: The journal or the output cannot be written.
         """
-        remaining = iter(images)
+        remaining, meter = iter(images), _Meter(self.loader.readers)
+        loader = replace(self.loader, on_batch=meter.add)
         for first in remaining:
             segment = self._select_new(chain([first], remaining))
-            for batch in self.captioner.caption_batches(segment, self.loader, search=self.search):
+            for batch in self.captioner.caption_batches(segment, loader, search=self.search):
                 self._store(batch)
-                yield self._write_finished()
+                rows = self._write_finished()
+                self.speed = meter.speed()
+                yield rows
             yield self._write_finished()
 
     def _select_new(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
@@ -136,7 +180,7 @@ class CaptionJob:
             self._unwritten.append(pending)
             if pending.result is None:
                 self._uncaptioned.append(pending)
-                yield refuse_unwritable(self.output.writer, image)
+                yield _request_digest(refuse_unwritable(self.output.writer, image), pending.content)
             if len(self._unwritten) >= _MAX_PENDING:
                 return
 
@@ -185,3 +229,10 @@ class CaptionJob:
         if output.thumbnails is not None and result.ok:
             row = replace(row, thumbnail=output.thumbnails.url_of(row.file_name, result.thumbnail))
         return row
+
+
+def _request_digest(image: ImageRef, content: ImageContent | None) -> ImageRef:
+    """Return a request that also computes the digest of a file, for the journal."""
+    if content is None or not content.stamp:
+        return image
+    return replace(image, stamp=content.stamp, on_digest=content.set_digest)

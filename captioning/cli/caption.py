@@ -88,7 +88,7 @@ def run(config: CaptionConfig) -> int:
     if journal is not None:
         stopped = bool(stopping.signal)
         report.missing = _finish_journal(journal, config, job.counts, stopped=stopped)
-    return report.print_end(job.counts, stopping.signal, time.monotonic() - started)
+    return report.print_end(job, stopping.signal, time.monotonic() - started)
 
 
 def _load_model(

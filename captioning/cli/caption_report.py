@@ -22,7 +22,7 @@ from captioning.sources.skipped import SkippedCounts
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from rich.console import Console
 
-    from captioning.bulk.job import JobCounts
+    from captioning.bulk.job import CaptionJob, JobCounts
 
 _LISTED_FAILURES = 20
 
@@ -180,14 +180,15 @@ class RunReport:
         self.missing = 0
         self.failures = FailureList(config.format_name, config.output)
 
-    def print_end(self, counts: "JobCounts", signal: int, seconds: float) -> int:
+    def print_end(self, job: "CaptionJob", signal: int, seconds: float) -> int:
         """Print the end of the run, and return its exit code.
 
         Args:
-            counts: Numbers of images.
+            job: The job, at its end.
             signal: The signal that stopped the run; 0 if it came to its end.
             seconds: Duration of the run.
         """
+        counts = job.counts
         for notice in self.ignored.notices(complete=not signal and self.config.limit is None):
             self.console.print(notice)
         print_skipped(self.console, counts.skipped, counts.kept_caption)
@@ -198,15 +199,16 @@ class RunReport:
             )
         self.failures.print(self.console, counts.captioned + counts.failed)
         if self.config.json:
-            summary = self._summary(counts, bool(signal), seconds)
+            summary = self._summary(job, bool(signal), seconds)
             print(summary, file=sys.stdout if self.config.output else sys.stderr)
         if signal:
             self._print_interrupted(counts)
             return 128 + signal
-        self._print_location(counts)
+        self._print_location(job)
         return 1 if counts.failed else 0
 
-    def _summary(self, counts: "JobCounts", interrupted: bool, seconds: float) -> str:
+    def _summary(self, job: "CaptionJob", interrupted: bool, seconds: float) -> str:
+        counts = job.counts
         new = counts.captioned + counts.failed - counts.resumed
         return json.dumps(
             {
@@ -219,6 +221,8 @@ class RunReport:
                 "seconds": round(seconds, 3),
                 "images_per_second": round(new / seconds, 3) if seconds else None,
                 **asdict(self.backend),
+                "network_waited": round(job.speed.network_waited, 3),
+                "readers_waited": round(job.speed.readers_waited, 3),
                 "output": None if self.config.output is None else str(self.config.output),
             }
         )
@@ -236,8 +240,9 @@ class RunReport:
         done = format_count(counts.done, "image")
         self.console.print(f"captioning: interrupted after {done}.{advice}")
 
-    def _print_location(self, counts: "JobCounts") -> None:
-        """Name the output on a terminal; scripts read the exit code."""
+    def _print_location(self, job: "CaptionJob") -> None:
+        """Name the output and the speed on a terminal; scripts read the exit code."""
+        counts, speed = job.counts, job.speed
         where = _place_of_captions(self.config) if self._is_stream else self.config.output
         if self.console.is_terminal and where and counts.captioned and not self.config.json:
             resumed = f" ({counts.resumed:,} from earlier runs)" if counts.resumed else ""
@@ -245,3 +250,9 @@ class RunReport:
             self.console.print(
                 f"Captioned {captioned}{resumed} with {self.backend}. The captions are in {where}."
             )
+            if speed.images:
+                self.console.print(
+                    f"{speed.images / speed.seconds:.1f} images/s without start-up. The network "
+                    f"waited for images {speed.network_waited:.0%} of the time, the image readers "
+                    f"for the network {speed.readers_waited:.0%}."
+                )

@@ -1,7 +1,7 @@
 """References to images. This module imports neither Pillow nor NumPy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,7 @@ class ImageRef:
     advice. None: ``name`` is a path."""
     error: str = ""
     """Reason why the image cannot be read, if that is known already."""
+    stamp: str = ""
+    """Stamp of the file if its digest is wanted (:mod:`captioning.images.file_digest`)."""
+    on_digest: Callable[[str | None], None] | None = field(default=None, compare=False)
+    """Called with the digest, or with None if the file does not have the stamp any more."""

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -18,7 +18,7 @@ from captioning.errors import ConfigError
 from captioning.images.image_ref import ImageRef
 from captioning.images.preprocessing import Preprocessing
 from captioning.images.worker import DecodedImage, WorkerConfig, decode_image
-from captioning.images.worker_pool import WorkerProcess
+from captioning.images.worker_pool import Watchdog, WorkerProcess
 from captioning.messages import check_minimum
 
 _BATCHES_AHEAD = 2
@@ -35,12 +35,16 @@ class PixelBatch:
         pixels: Pixels of those that are readable.
         errors: Per image, the reason why it is not readable; empty if it is.
         thumbnails: Per image, a small JPEG or empty bytes.
+        waited: Seconds for which the consumer waited for this batch.
+        reading: Seconds that the readers took for its images, added up.
     """
 
     images: tuple[ImageRef, ...]
     pixels: UInt8[Tensor, "B 3 S S"]
     errors: tuple[str, ...]
     thumbnails: tuple[bytes, ...] = ()
+    waited: float = 0.0
+    reading: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class ImageLoader:
     """Seconds per image."""
     thumbnail: int = 0
     """Longest side of a thumbnail in pixels; 0 for none."""
+    on_batch: Callable[[PixelBatch], None] = field(default=lambda batch: None, compare=False)
+    """Called with each batch when it is taken."""
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0, thumbnail=0)
@@ -67,6 +73,11 @@ class ImageLoader:
                 f"time_limit is {self.time_limit}; it must be above 0 and at most "
                 f"{_MAX_TIME_LIMIT:,} seconds."
             )
+
+    @property
+    def readers(self) -> int:
+        """Number of images that are read at the same time."""
+        return max(1, min(self.workers, os.cpu_count() or 1))
 
     @property
     def worker_config(self) -> WorkerConfig:
@@ -87,21 +98,25 @@ class ImageLoader:
         """
         refs = (ImageRef(image) if isinstance(image, str) else image for image in images)
         results = self._read_in_workers(refs) if self.workers else map(self._read_here, refs)
+        started = time.monotonic()
         while items := list(islice(results, self.batch_size)):
-            yield self._collate(items)
+            batch = replace(self._collate(items), waited=time.monotonic() - started)
+            self.on_batch(batch)
+            yield batch
+            started = time.monotonic()
 
     def _read_in_workers(
         self, images: Iterator[ImageRef]
     ) -> Iterator[tuple[ImageRef, DecodedImage]]:
-        workers = min(self.workers, os.cpu_count() or 1)
+        workers = self.readers
         processes: list[WorkerProcess] = []
-        of_thread, closing = threading.local(), threading.Event()
+        of_thread, closing, watchdog = threading.local(), threading.Event(), Watchdog()
 
-        def decode(name: str, content: bytes | None) -> DecodedImage:
+        def decode(name: str, content: bytes | None, stamp: str) -> DecodedImage:
             if not hasattr(of_thread, "process"):
-                of_thread.process = WorkerProcess(self.worker_config, self.time_limit)
+                of_thread.process = WorkerProcess(self.worker_config, self.time_limit, watchdog)
                 processes.append(of_thread.process)
-            decoded: DecodedImage = of_thread.process.read(name, content)
+            decoded: DecodedImage = of_thread.process.read(name, content, stamp)
             return decoded
 
         def read(image: ImageRef) -> DecodedImage:
@@ -128,10 +143,12 @@ class ImageLoader:
             for process in processes:
                 process.close()
             executor.shutdown()
+            watchdog.close()
 
     def _read_here(self, image: ImageRef) -> tuple[ImageRef, DecodedImage]:
-        def decode(name: str, content: bytes | None) -> DecodedImage:
-            return decode_image(self.worker_config, name if content is None else content, name)
+        def decode(name: str, content: bytes | None, stamp: str) -> DecodedImage:
+            source = name if content is None else content
+            return decode_image(self.worker_config, source, name, stamp)
 
         return image, self._read(image, threading.Event(), decode)
 
@@ -139,13 +156,19 @@ class ImageLoader:
         self,
         image: ImageRef,
         closing: threading.Event,
-        decode: Callable[[str, bytes | None], DecodedImage],
+        decode: Callable[[str, bytes | None, str], DecodedImage],
     ) -> DecodedImage:
         """Fetch the content of an image if it is remote, and decode it."""
         if image.error:
             return DecodedImage(error=image.error)
+        started = time.monotonic()
         content, error = _fetch_content(image, self.time_limit, closing)
-        return DecodedImage(error=error) if error else decode(image.name, content)
+        if error:
+            return DecodedImage(error=error)
+        decoded = decode(image.name, content, image.stamp)
+        if image.on_digest is not None and not decoded.error:
+            image.on_digest(decoded.digest or None)
+        return replace(decoded, seconds=time.monotonic() - started)
 
     def _collate(self, items: list[tuple[ImageRef, DecodedImage]]) -> PixelBatch:
         size = self.preprocessing.size
@@ -156,6 +179,7 @@ class ImageLoader:
             torch.from_numpy(pixels.reshape(len(decoded), 3, size, size)),
             tuple(item.error for _, item in items),
             tuple(item.thumbnail for _, item in items),
+            reading=sum(item.seconds for _, item in items),
         )
 
 

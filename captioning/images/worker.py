@@ -1,10 +1,14 @@
 """Worker process that decodes images, so that a crash or a hang affects one image only.
 
-The process is started, not forked, and imports neither torch nor the caller's script. Requests
-come on standard input: :data:`HEADER` with a kind and two lengths, then a name and, for kind
-``CONTENT``, the content of a file; for kind ``PATH``, the name is a path. Responses go to standard
-output: :data:`HEADER` with ``PIXELS`` or ``ERROR`` and two lengths, then the pixels and an optional
-thumbnail (JPEG), or the error text.
+The process is started, not forked, and imports neither torch nor the caller's script. A message is
+a :data:`HEADER` with its kind and three lengths, and then three parts, which may be empty. Requests
+come on standard input: a name, the content of a file for kind ``CONTENT`` (for kind ``PATH`` the
+name is a path), and the stamp of the file if its digest is wanted. Responses go to standard output:
+``PIXELS`` with the pixels, an optional thumbnail (JPEG) and the digest; or ``ERROR`` with the
+reason.
+
+The network has priority: the process has a lower one, so that it uses the time in which a core is
+idle. Otherwise each image would stop the threads of the network, which wait for each other.
 """
 
 import json
@@ -12,15 +16,17 @@ import os
 import struct
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from captioning.errors import ImageError
 from captioning.images.decode import read_image
+from captioning.images.file_digest import digest_file
 from captioning.images.resizing import make_thumbnail, resize_image
 
-HEADER = struct.Struct("<BQQ")
+HEADER = struct.Struct("<B3Q")
 PATH, CONTENT, PIXELS, ERROR, READY = range(5)
+_NICENESS = 10  # 0 to 19
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,12 @@ class DecodedImage:
     """``(3, size, size)`` 8-bit values; empty if there is an error."""
     thumbnail: bytes = b""
     """A small JPEG; empty if none was requested."""
+    digest: str = ""
+    """SHA-256 of the file; empty if none was requested, or if the file has changed."""
     error: str = ""
     """Reason why the image cannot be read; empty if it was decoded."""
+    seconds: float = field(default=0.0, compare=False)
+    """Time from the request to the result."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +63,16 @@ class WorkerConfig:
     """Memory limit in bytes above the memory at start, where the system can enforce it."""
 
 
-def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> DecodedImage:
+def decode_image(
+    config: WorkerConfig, source: str | bytes, name: str, stamp: str = ""
+) -> DecodedImage:
     """Decode and resize one image.
 
     Args:
         config: Size, filter and thumbnail.
         source: Path or content of the file.
         name: Name of the image in error messages.
+        stamp: Stamp of the file if a digest is wanted (:mod:`captioning.images.file_digest`).
     """
     shrink_to = max(config.size, config.thumbnail)
     try:
@@ -70,7 +83,8 @@ def decode_image(config: WorkerConfig, source: str | bytes, name: str) -> Decode
             image, config.size, interpolation=config.interpolation, fit=config.fit
         )
         thumbnail = make_thumbnail(image, config.thumbnail) if config.thumbnail else b""
-        return DecodedImage(pixels.tobytes(), thumbnail)
+        digest = digest_file(name, stamp) if stamp else None
+        return DecodedImage(pixels.tobytes(), thumbnail, digest or "")
     except ImageError as error:
         text = str(error)
     except (MemoryError, OSError, ValueError, RuntimeError) as error:
@@ -84,6 +98,8 @@ def main(config_json: str) -> None:
     Args:
         config_json: A :class:`WorkerConfig` as JSON.
     """
+    with suppress(AttributeError, OSError):  # Windows has priority classes instead
+        os.nice(_NICENESS)
     config = WorkerConfig(**json.loads(config_json))
     requests = sys.stdin.buffer
     responses = os.fdopen(os.dup(1), "wb")
@@ -91,32 +107,35 @@ def main(config_json: str) -> None:
     _limit_memory(config.memory)
     send_message(responses, READY)
     while request := receive_message(requests):
-        kind, encoded_name, content = request
+        kind, encoded_name, content, stamp = request
         name = os.fsdecode(encoded_name)
-        decoded = decode_image(config, name if kind == PATH else content, name)
+        decoded = decode_image(config, name if kind == PATH else content, name, stamp.decode())
         if decoded.error:
             send_message(responses, ERROR, decoded.error.encode("utf-8", "surrogateescape"))
         else:
-            send_message(responses, PIXELS, decoded.pixels, decoded.thumbnail)
+            digest = decoded.digest.encode()
+            send_message(responses, PIXELS, decoded.pixels, decoded.thumbnail, digest)
 
 
-def send_message(stream: IO[bytes], kind: int, first: bytes = b"", second: bytes = b"") -> None:
+def send_message(
+    stream: IO[bytes], kind: int, first: bytes = b"", second: bytes = b"", third: bytes = b""
+) -> None:
     """Write one request or response."""
-    stream.write(HEADER.pack(kind, len(first), len(second)))
-    stream.write(first)
-    stream.write(second)
+    stream.write(HEADER.pack(kind, len(first), len(second), len(third)))
+    for part in (first, second, third):
+        stream.write(part)
     stream.flush()
 
 
-def receive_message(stream: IO[bytes]) -> tuple[int, bytes, bytes] | None:
+def receive_message(stream: IO[bytes]) -> tuple[int, bytes, bytes, bytes] | None:
     """Read one request or response; None if the stream has ended."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
-    kind, first_length, second_length = HEADER.unpack(header)
-    first, second = stream.read(first_length), stream.read(second_length)
-    complete = len(first) == first_length and len(second) == second_length
-    return (kind, first, second) if complete else None
+    kind, *lengths = HEADER.unpack(header)
+    first, second, third = (stream.read(length) for length in lengths)
+    complete = [len(first), len(second), len(third)] == lengths
+    return (kind, first, second, third) if complete else None
 
 
 def _limit_memory(extra: int) -> None:

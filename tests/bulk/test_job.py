@@ -1,19 +1,25 @@
 """The job: known results bypass the loader, rows keep the order of the inputs."""
 
+import hashlib
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+from captioning.bulk import content as content_module
 from captioning.bulk import job as job_module
 from captioning.bulk.content import ImageContent
-from captioning.bulk.job import CaptionJob, JobOutput
+from captioning.bulk.job import CaptionJob, JobOutput, JobSpeed
 from captioning.bulk.journal import Journal, JournalEntry
 from captioning.bulk.rows import RelativeNames
 from captioning.bulk.writers.base import CaptionRow, ImageWriter, Writer
 from captioning.decoding import BeamSearch
 from captioning.errors import OutputError
 from captioning.images.image_ref import ImageRef
-from captioning.images.loader import ImageLoader
+from captioning.images.loader import ImageLoader, PixelBatch
 from captioning.inference.results import Caption, CaptionResult
 
 SEARCH = BeamSearch(width=2, max_length=8)
@@ -199,3 +205,42 @@ def test_job_without_journal_hashes_no_image(start_job, monkeypatch):
     list(job.run([ImageRef("a", b"content")]))
     assert writer.files == {"a": ["new a"]}
     assert hashed == []
+
+
+def test_journal_takes_digests_from_the_readers(captioner, images, tmp_path, monkeypatch):
+    def read_again(name, stamp):
+        raise AssertionError(f"{name} is read again")
+
+    monkeypatch.setattr(content_module, "digest_file", read_again)
+    loader = ImageLoader(captioner.checkpoint.model.encoder.preprocessing, 2, 1)
+    journal = Journal(tmp_path / "journal", {})
+    output = JobOutput(RowList(), RelativeNames(None), journal)
+    list(CaptionJob(captioner, loader, SEARCH, output).run(ImageRef(name) for name in images[:5]))
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal")) as database:
+        rows = dict(database.execute("SELECT image, digest FROM results"))
+    readable = [*images[:3], images[4]]
+    assert rows == {
+        name.encode(): hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in readable
+    }
+
+
+def test_job_reports_which_stage_waited(start_job, monkeypatch):
+    clock = iter([100.0, 110.0, 120.0])
+    monkeypatch.setattr(job_module.time, "monotonic", lambda: next(clock))
+    job, loaded = start_job(CaptionFiles())
+    empty = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+    batches = [
+        PixelBatch((ImageRef("a"), ImageRef("b")), empty, ("", ""), waited=2.0, reading=1.0),
+        PixelBatch((ImageRef("c"),), empty, ("",), waited=3.0, reading=4.0),
+    ]
+
+    def caption_batches(images, loader, *, search):
+        list(images)
+        for batch in batches:
+            loader.on_batch(batch)
+            yield tuple(make_result(image.name) for image in batch.images)
+
+    monkeypatch.setattr(loaded, "caption_batches", caption_batches)
+    list(job.run([ImageRef("a"), ImageRef("b"), ImageRef("c")]))
+    assert job.speed == JobSpeed(3, 20.0, network_waited=0.25, readers_waited=0.75)

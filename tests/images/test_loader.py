@@ -1,6 +1,8 @@
 """Image loader: order, errors of single images, limits, and clean ends."""
 
+import hashlib
 import io
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from captioning.images import loader as loader_module
 from captioning.images import worker
 from captioning.images import worker_pool as pool
 from captioning.images.decode import read_image
+from captioning.images.file_digest import stat_file
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
@@ -228,3 +231,35 @@ def test_loader_reads_truncated_images_on_request(images):
 def test_loader_yields_batches_of_the_given_size(images):
     sizes = [len(b.images) for b in ImageLoader(PREPROCESSING, 5, 0).batches(images)]
     assert sizes == [5, 5, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_returns_digests_of_unchanged_files(images, workers):
+    digests = {}
+
+    def request(name, stamp):
+        return ImageRef(name, stamp=stamp, on_digest=lambda digest: digests.update({name: digest}))
+
+    requests = [request(name, stat_file(name)[1]) for name in images[:4]]
+    requests[1] = request(images[1], "1 2 3")
+    list(ImageLoader(PREPROCESSING, 9, workers).batches(requests))
+    expected = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in images[:3]]
+    assert digests == {images[0]: expected[0], images[1]: None, images[2]: expected[2]}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has niceness")
+def test_workers_have_lower_priority_than_the_network(images, monkeypatch):
+    act = "raise RuntimeError(f'niceness {os.nice(0)}')"
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where(images[0], act))
+    found = load_rows(ImageLoader(PREPROCESSING, 1, 1), images[:1])
+    assert f"niceness {min(19, os.nice(0) + 10)}." in found[0][2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_reports_times_of_each_batch(images, workers, monkeypatch):
+    act = "time.sleep(0.2)"
+    monkeypatch.setattr(pool, "WORKER_CODE", worker_where(images[1], act))
+    monkeypatch.setattr(worker, "read_image", stand_in(images[1], act))
+    first, second = ImageLoader(PREPROCESSING, 1, workers).batches(images[:2])
+    assert second.reading >= 0.2
+    assert first.waited + second.waited >= 0.2
