@@ -33,7 +33,7 @@ _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK"):  # a pipe must not block
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 _HEAD_BYTES = 512
-_SHRINK_MARGIN = 4  # factor above the final size, so that shrinking a JPEG early is not visible
+_SHRINK_MARGIN = 2  # factor above the final size, so that shrinking a JPEG early is not visible
 _END_OF_JPEG = b"\xff\xd9"
 _JPEG_MARKERS = (b"\xff\xc4", b"\xff\xda")  # Huffman tables, and start of a scan
 _UNNAMED = "the image"
@@ -60,8 +60,8 @@ def read_image(
             with only its first scans is complete but blurred.
         max_pixels: Largest accepted image; a few kilobytes can decompress to many gigabytes.
         shrink_to: Side in pixels to which the image will be resized later. A JPEG of more than
-            eight times this side may be decoded at 1/2, 1/4 or 1/8 of its size, but at least at
-            four times this side, to save time and memory.
+            four times this side may be decoded at 1/2, 1/4 or 1/8 of its size, but at least at
+            twice this side, to save time and memory.
 
     Raises:
         ImageError: The image cannot be read; the message gives the reason.
