@@ -57,6 +57,7 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
         console=console,
         disable=not (console.is_terminal and enabled),
         transient=True,
+        refresh_per_second=2,  # drawing takes time from the network
         redirect_stdout=False,  # otherwise results for a redirected stdout are printed as messages
     )
 
