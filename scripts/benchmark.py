@@ -4,6 +4,7 @@
     python scripts/benchmark.py decode --search width=3 rerank_weight=0 --against textbook
     python scripts/benchmark.py train --precision bfloat16
     python scripts/benchmark.py score --captions Flickr8k.token.txt --against pycocoevalcap
+    python scripts/benchmark.py scaling --curves width batch --figure scaling.png
 
 All systems of a run alternate (A B C A B C), each in a process of its own, after a warm-up. Ratios
 are computed in each round; the median is reported. Progress and a table go to standard error, and
@@ -18,20 +19,36 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.images import list_images, make_folder
-from benchmarks.measure import Ratios, Run, System, faster, measure, print_report, report
+from benchmarks.measure import (
+    Ratios,
+    Run,
+    System,
+    describe_machine,
+    faster,
+    measure,
+    print_report,
+    report,
+)
+from benchmarks.options import (
+    MACHINE_FLAGS,
+    Options,
+    add_command,
+    add_image_options,
+    caption_flags,
+    checkouts,
+    task_settings,
+)
+from benchmarks.scaling import CURVES, draw_curves, print_curves
 from benchmarks.systems import CaptionCommand, Place, Worker
-
-Options = argparse.Namespace
 
 STAGES = {"reading": "read", "encoder": "encode", "decoder": "decode"}
 NETWORKS = {"textbook": "textbook", "vit-gpt2": "vit_gpt2"}
 SCORERS = {"pycocoevalcap": "pycocoevalcap"}
-MACHINE_FLAGS = ("backend", "precision")
 
 
 def caption(options: Options, workspace: Path) -> dict[str, Any]:
@@ -110,6 +127,25 @@ def score(options: Options, workspace: Path) -> dict[str, Any]:
     return compare("score", options, settings, settings, peers=peers, others=[reward])
 
 
+def scaling(options: Options, workspace: Path) -> dict[str, Any]:
+    """Curves over images, beam width, batch size, vocabulary and threads, with a figure."""
+    found = list_images(options.images, workspace)
+    curves = {}
+    for path in options.add:
+        curves |= json.loads(path.read_text())["curves"]
+    for name in options.curves:
+        print(f"curve: {name}", file=sys.stderr)
+        curves[name] = CURVES[name](options, found, workspace)
+    if options.figure:
+        draw_curves(curves, options.figure)
+    return {
+        "benchmark": "scaling",
+        "curves": curves,
+        "options": task_settings(options),
+        "machine": describe_machine(),
+    }
+
+
 def compare(
     task: str,
     options: Options,
@@ -156,97 +192,6 @@ def start_networks(task: str, options: Options, images: Sequence[Path]) -> list[
     ]
 
 
-def checkouts(options: Options) -> dict[str, Place]:
-    """Return the places of the peers that are checkouts."""
-    places = {}
-    for name in options.against:
-        if name in options.known_peers:
-            continue
-        path = Path(name).resolve()
-        if not (path / "captioning").is_dir():
-            known = "".join(f"{peer}, " for peer in options.known_peers)
-            sys.exit(
-                f"benchmark: --against {name} is not known. Use {known}or the path of a checkout "
-                "of this project, which has a folder 'captioning'."
-            )
-        python = options.against_python or sys.executable
-        places[path.name] = Place(path, python, options.threads)
-    return places
-
-
-def task_settings(
-    options: Options, *, without: Sequence[str] = (), **others: Any
-) -> dict[str, Any]:
-    """Return the options, and other settings of a task, as JSON data."""
-    values = {**vars(options), **others}
-    left_out = {"known_peers", *without}
-    return {
-        name: [str(each) for each in value] if name in ("images", "against") and
-        isinstance(value, list) else str(value) if isinstance(value, Path) else value
-        for name, value in values.items()
-        if name not in left_out
-    }  # fmt: skip
-
-
-def caption_flags(options: Options, *, without: Sequence[str] = ()) -> list[str]:
-    """Return the flags of ``captioning caption``."""
-    names = ("model", "batch_size", "workers", *MACHINE_FLAGS)
-    values = {name: getattr(options, name) for name in names if name not in without}
-    flags = []
-    for name, value in {**values, **options.search}.items():
-        if value is not None:
-            flags += [f"--{name.replace('_', '-')}", str(value)]
-    return flags
-
-
-class SearchSettings(argparse.Action):
-    """Reads ``width=3 rerank_weight=0`` into a dict."""
-
-    def __call__(self, parser: Any, options: Options, values: Any, flag: str | None = None) -> None:
-        """Store the settings."""
-        search = {}
-        for text in values:
-            name, _, value = text.partition("=")
-            try:
-                search[name] = json.loads(value)
-            except ValueError:
-                parser.error(f"{text!r} is not a setting such as width=3 or n=1")
-        setattr(options, self.dest, search)
-
-
-def add_command(
-    commands: Any, run: Callable[..., Any], peers: Sequence[str], limit: int, unit: str = "images"
-) -> Callable[..., Any]:
-    """Add a command with the options that all commands share; return how to add more."""
-    text = (run.__doc__ or "").splitlines()[0]
-    parser = commands.add_parser(run.__name__, help=text, description=text)
-    parser.set_defaults(run=run, known_peers=tuple(peers))
-    add = parser.add_argument
-    add("--repeats", type=int, default=3, help="measured rounds (default: 3)")
-    add("--warmups", type=int, default=1, help="rounds before them (default: 1)")
-    add("--threads", type=int, help="processors to use (default: all)")
-    add("--limit", type=int, default=limit, help=f"number of {unit} (default: {limit})")
-    known = "".join(f"{peer}, " for peer in peers)
-    add("--against", nargs="+", default=[], metavar="PEER",
-        help=f"peers: {known}or the path of another checkout")  # fmt: skip
-    add("--against-python", metavar="PYTHON", help="Python interpreter of the other checkouts")
-    return add
-
-
-def add_image_options(add: Callable[..., Any]) -> None:
-    add("--images", type=Path, metavar="FOLDER",
-        help="images, repeated if fewer than the limit (default: drawn ones)")  # fmt: skip
-    add("--peer-limit", type=int, default=64,
-        help="number of images for textbook and vit-gpt2 (default: 64)")  # fmt: skip
-    add("--model", help="model directory (default: the packaged model)")
-    add("--backend", help="backend of this checkout (default: that of the command)")
-    add("--precision", help="precision of this checkout (default: that of the command)")
-    add("--batch-size", type=int, default=16, help="images per batch (default: 16)")
-    add("--workers", type=int, default=2, help="processes that read images (default: 2)")
-    add("--search", nargs="+", action=SearchSettings, default={}, metavar="NAME=VALUE",
-        help="settings of the search, such as width=3 rerank_weight=0")  # fmt: skip
-
-
 def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -268,6 +213,14 @@ def create_parser() -> argparse.ArgumentParser:
     add("--captions-per-image", type=int, default=1, help="in a batch (default: 1)")
     add = add_command(commands, score, tuple(SCORERS), 5000)
     add("--captions", type=Path, help="file with 5 captions per image (default: random words)")
+    add = add_command(commands, scaling, (), 64)
+    add_image_options(add)
+    add("--curves", nargs="*", choices=CURVES, default=list(CURVES), metavar="CURVE",
+        help=f"curves to measure: {', '.join(CURVES)} (default: all)")  # fmt: skip
+    add("--max-images", type=int, default=1000, help="end of the curve over images (default: 1000)")
+    add("--add", nargs="+", type=Path, default=[], metavar="JSON",
+        help="outputs of earlier runs, whose curves are added")  # fmt: skip
+    add("--figure", type=Path, metavar="PNG", help="draw the curves (needs matplotlib)")
     return parser
 
 
@@ -277,7 +230,10 @@ def main() -> None:
     del options.run
     with tempfile.TemporaryDirectory() as name:
         result = run(options, Path(name))
-    print_report(result)
+    if "curves" in result:
+        print_curves(result["curves"])
+    else:
+        print_report(result)
     print(json.dumps(result))
 
 

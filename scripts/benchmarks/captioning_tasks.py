@@ -124,6 +124,18 @@ def decode(settings: Settings) -> Prepared:
     return Prepared(run, len(subject.images), stages, subject.facts)
 
 
+def generate(settings: Settings) -> Prepared:
+    """Generate captions from images that are in memory: encoder and search."""
+    subject = Subject(settings)
+    batches = list(subject.batches())
+
+    def run() -> None:
+        for batch in batches:
+            subject.generate(batch)
+
+    return Prepared(run, len(subject.images), facts=subject.facts)
+
+
 def _time_reranking(subject: Subject, stages: dict[str, float]) -> None:
     reranker = subject.checkpoint.reranker
     prepare = reranker.prepare

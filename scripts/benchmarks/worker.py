@@ -19,7 +19,7 @@ from benchmarks.measure import Run
 from benchmarks.prepared import Prepared
 
 TASKS = {
-    **dict.fromkeys(("read", "encode", "decode", "products"), "captioning_tasks"),
+    **dict.fromkeys(("read", "encode", "decode", "generate", "products"), "captioning_tasks"),
     **dict.fromkeys(("train", "train_products"), "training_tasks"),
     **dict.fromkeys(("score", "reward", "pycocoevalcap"), "score_tasks"),
     **dict.fromkeys(("textbook", "vit_gpt2"), "peers"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_images import draw
+from PIL import Image
 from small_captioner import small_checkpoint
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captioning.checkpoint import save_checkpoint
 from captioning.nn.decoder import Decoder
@@ -30,7 +31,7 @@ def scripts_path(monkeypatch):
 def here(monkeypatch):
     """Run tasks in this process: starting another takes seconds."""
     import benchmark
-    from benchmarks import measure
+    from benchmarks import measure, scaling
     from benchmarks.worker import prepare, run_once
 
     class Here:
@@ -43,7 +44,8 @@ def here(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(benchmark, "Worker", Here)
+    for module in (benchmark, scaling):
+        monkeypatch.setattr(module, "Worker", Here)
     monkeypatch.setattr(measure, "PAUSE", 0)
 
 
@@ -204,6 +206,19 @@ def small_decoder(core, **options):
     return Decoder(config, vocabulary_size=11, feature_size=7)
 
 
+class ProductCounter(TorchDispatchMode):
+    """Counts the operations of matrix products; products with a vector do not count."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            a, b = args[-2:]
+            if min(*a.shape, *b.shape) > 1:
+                self.operations += 2 * len(a) * b.numel()
+        return function(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("core", ["stack", "attention"])
 @pytest.mark.parametrize("readout", ["linear", "deep"])
 def test_search_products_equal_counted_operations(core, readout):
@@ -212,15 +227,15 @@ def test_search_products_equal_counted_operations(core, readout):
     B, P, rows = 2, 3, [2, 6, 6]
     decoder = small_decoder(core, readout=readout).eval()
     features = Features(torch.rand(B, 7), torch.rand(B, P, 7))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), ProductCounter() as counter:
         state = decoder.start(features)
         for count in rows:
-            state = state.select(torch.arange(count) % len(state))
+            per_row = torch.arange(len(state)).repeat_interleave(count // len(state))
+            state = state.select(per_row)
             _, state = decoder.step(torch.ones(count, dtype=torch.long), state)
     words = 2 * 11 * 6 * (4 * 5 + (6 if readout == "deep" else 0))  # the table, computed once
-    attention = sum(2 * 2 * count * P * 4 for count in rows) if core == "attention" else 0
     own = Products(search_products(Weights.of(decoder), rows, [B], P), torch.float32)
-    assert own.operations == counter.get_total_flops() - words - attention
+    assert own.operations == counter.operations - words
     own.run()
 
 
@@ -230,18 +245,15 @@ def test_training_products_equal_counted_operations(core):
 
     B, P = 3, 2
     decoder = small_decoder(core, readout="deep")
-    tokens = [torch.tensor(words) for words in ([1, 4, 5, 6], [1, 4, 7], [1, 8])]
-    packed = pack_sequence(tokens)
-    with FlopCounterMode(display=False) as counter:
+    packed = pack_sequence([torch.tensor(words) for words in ([1, 4, 5], [1, 4, 7], [1, 8])])
+    with ProductCounter() as counter:
         features = Features(torch.rand(B, 7), torch.rand(B, P, 7))
         decoder.teacher_forcing(features, packed).logits.sum().backward()
-    sizes = packed.batch_sizes.tolist()
-    attention = 3 * 2 * sum(2 * count * P * 4 for count in sizes) if core == "attention" else 0
-    words = len(packed.data.unique())
+    sizes, words = packed.batch_sizes.tolist(), len(packed.data.unique())
     products = teacher_forcing_products(Weights.of(decoder), sizes, B, words, P)
     own = Products(products, torch.float32)
     first = 2 * B * 5 * (4 * 5 + (4 if core == "attention" else 0))  # h_0 needs no gradient
-    assert own.operations == counter.get_total_flops() - attention + first
+    assert own.operations == counter.operations + first
     own.run()
 
 
@@ -273,3 +285,45 @@ def test_decode_command_runs_a_vit_gpt2(run, attending, photos, monkeypatch):
     more = ("--against", "vit-gpt2", "--warmups", 0, "--repeats", 1, "--workers", 0)
     result = run("decode", *words, *more)
     check_ratio(result, "times faster than vit-gpt2", "vit-gpt2", "ours")
+
+
+@pytest.mark.usefixtures("here")
+def test_scaling_command_measures_and_draws_curves(run, attending, photos, tmp_path, monkeypatch):
+    from benchmarks import scaling
+
+    monkeypatch.setattr(scaling, "WIDTHS", (1, 4))
+    monkeypatch.setattr(scaling, "BATCHES", (1, 2))
+    monkeypatch.setattr(scaling, "VOCABULARIES", (30, 60))
+    monkeypatch.setattr(scaling.os, "cpu_count", lambda: 2)
+    words = ("--model", attending, "--images", photos, "--limit", 4, "--workers", 0)
+    more = ("--repeats", 1, "--warmups", 0, "--figure", tmp_path / "curves.png")
+    first = run("scaling", *words, "--curves", "width", "--repeats", 1)
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    curves = ("batch", "vocabulary", "threads")
+    result = run("scaling", *words, *more, "--curves", *curves, "--add", tmp_path / "first.json")
+    assert list(result["curves"]) == ["width", *curves]
+    assert list(result["curves"]["threads"]["lines"]) == ["read", "encode", "decode"]
+    assert result["curves"]["threads"]["slopes"]["encode"]["theory"] == -1
+    assert result["curves"]["batch"]["slopes"]["generate"]["theory"] == 0
+    assert 0 < result["curves"]["width"]["slopes"]["decode"]["theory"] < 1
+    assert 0 < result["curves"]["vocabulary"]["slopes"]["decode"]["theory"] < 1
+    with Image.open(tmp_path / "curves.png") as figure:
+        assert figure.width > figure.height
+
+
+def test_images_curve_reports_memory_of_each_run(run, model, photos, monkeypatch):
+    from benchmarks import scaling
+
+    monkeypatch.setattr(scaling, "FIRST_IMAGES", 1)
+    words = ("--model", model, "--images", photos, "--max-images", 10, "--warmups", 0)
+    result = run("scaling", *words, "--curves", "images", "--repeats", 1, "--workers", 0)
+    curve = result["curves"]["images"]
+    assert curve["x"] == [1, 10]
+    assert curve["slopes"]["ours"]["theory"] == 1
+    assert curve["memory_mb"]["10"]["peak_mb"] >= curve["memory_mb"]["10"]["mb_at_end"] > 0
+
+
+def test_slope_of_a_power_law_is_its_exponent():
+    from benchmarks.scaling import slope
+
+    assert slope([1, 2, 4, 8], [9, 8, 32, 128]) == 2
