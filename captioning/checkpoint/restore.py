@@ -1,7 +1,7 @@
 """A model from its configs and stored weights, without memory for shapes that do not match."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 
+_RANDOM_FILLS = {Tensor.normal_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 _DIFFERENT_MODELS = "The files belong to different models."
 
 
@@ -56,6 +57,21 @@ class _CountOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _SkipRandomValues(TorchFunctionMode):
+    """Draw no initial values within the meta device, where they have no effect.
+
+    torch implements some of these functions in Python there, and imports its compiler for it.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_empty(
     encoder: EncoderConfig,
     decoder: DecoderConfig,
@@ -74,7 +90,7 @@ def build_empty(
             return CaptionModel(empty, Decoder(decoder, **asdict(sizes)))
 
     try:
-        model = build(nullcontext())
+        model = build(_SkipRandomValues())
     except NotImplementedError:  # RegNet of torchvision computes its widths with tensors
         model = build(_CountOnCPU())
     model.encoder.config = encoder
@@ -154,7 +170,7 @@ def _build_network(encoder: Encoder, path: Path) -> nn.Module:
     if config.family == "torchvision" and config.image_size is not None:
         # The size decides which feature map is selected, but from 512 on it is the same map.
         size = min(config.image_size, 512)
-    with name_file(path):
+    with name_file(path), torch.random.fork_rng(devices=[]):  # its initial values are random
         network: nn.Module = Encoder(replace(config, weights=None, image_size=size)).network
     if set(network.state_dict()) != set(encoder.network.state_dict()):
         raise CheckpointError(

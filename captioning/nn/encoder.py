@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
 from captioning.messages import suggest
+from captioning.nn.efficientnet_lite import LITE_SHAPES, EfficientNetLite
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.pretrained import PACKAGED, build_pretrained
@@ -35,21 +36,17 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
-        if config.family == "timm":
+        if config.name in PACKAGED:
+            self.network, self.preprocessing = _lite_network(config)
+        elif config.family == "timm":
             self.network, self.preprocessing = _timm_network(config)
         else:
             self.network, self.preprocessing = _torchvision_network(config)
         self.preprocessing = preprocessing or self.preprocessing
         self.network.to(memory_format=torch.channels_last)
         self.eval()
-        with torch.inference_mode():
-            size = self.preprocessing.size
-            grid = self.forward(torch.zeros(1, 3, size, size, dtype=torch.uint8)).grid
-        assert grid is not None
-        self.positions: int = grid.shape[1]
-        """P, number of grid positions."""
-        self.feature_size: int = grid.shape[2]
-        """D, size of v and of each grid position."""
+        self.positions, self.feature_size = self._grid_shape()
+        """P, number of grid positions; D, size of v and of each grid position."""
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode, but keep the network in evaluation mode."""
@@ -62,6 +59,15 @@ class Encoder(nn.Module):
         normal = self.preprocessing.normalize(pixels).to(memory_format=torch.channels_last)
         grid = self._grid(normal)
         return Features(grid.mean(1), grid)
+
+    def _grid_shape(self) -> tuple[int, int]:
+        size = self.preprocessing.size
+        if isinstance(self.network, EfficientNetLite):
+            return self.network.count_positions(size), self.network.num_features
+        with torch.inference_mode():
+            grid = self.forward(torch.zeros(1, 3, size, size, dtype=torch.uint8)).grid
+        assert grid is not None
+        return grid.shape[1], grid.shape[2]
 
     def _grid(self, normal: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P D"]:
         if self.config.family == "torchvision":
@@ -84,6 +90,28 @@ def _check_model(config: EncoderConfig, known: Iterable[str]) -> None:
         )
 
 
+def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
+    shape = LITE_SHAPES[config.model]
+
+    def build(pretrained: bool) -> nn.Module:
+        network = EfficientNetLite(shape)
+        if pretrained:
+            import timm
+
+            network.load_state_dict(timm.create_model(config.model, pretrained=True).state_dict())
+        return network
+
+    network = build_pretrained(config.name, config.weights, build)
+    del network.classifier
+    return network, Preprocessing(
+        size=config.image_size or shape.image_size,
+        mean=(127 / 255,) * 3,  # TensorFlow's (x - 127) / 128
+        std=(128 / 255,) * 3,
+        interpolation="bicubic",
+        fit=config.fit,
+    )
+
+
 def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
     import timm
     from timm.data.config import resolve_model_data_config
@@ -92,19 +120,16 @@ def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
     _check_model(config, [config.model] if tag and timm.is_model(name) else timm.list_models())
 
     def build(pretrained: bool) -> nn.Module:
-        # Not num_classes=0: the weights of a package contain the classifier.
+        # Not num_classes=0: files of weights contain the classifier.
         return timm.create_model(config.model, pretrained=pretrained)
 
     network = build_pretrained(config.name, config.weights, build)
     network.reset_classifier(0)  # type: ignore[operator]
     settings: dict[str, Any] = resolve_model_data_config(network)
-    mean, std = tuple(settings["mean"]), tuple(settings["std"])
-    if config.name in PACKAGED:
-        mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # TensorFlow's (x - 127) / 128
     return network, Preprocessing(
         size=config.image_size or settings["input_size"][-1],
-        mean=mean,
-        std=std,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
         interpolation="bicubic" if settings["interpolation"] == "bicubic" else "bilinear",
         fit=config.fit,
     )

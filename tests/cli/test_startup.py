@@ -1,9 +1,10 @@
-"""Commands that do not caption start without the packages that are slow to import."""
+"""Commands start without the packages that are slow to import and that they do not need."""
 
 import subprocess
 import sys
 
 import pytest
+from drawn_images import draw
 
 from captioning.cli.main import COMMANDS
 
@@ -27,7 +28,8 @@ def run_command(*words: str) -> tuple[int, set[str]]:
     """Return the exit code of a command, and the modules that it imported."""
     command = [sys.executable, "-c", RUN, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, {line.partition(".")[0] for line in done.stderr.splitlines()}
+    names = set(done.stderr.splitlines())
+    return done.returncode, {name.partition(".")[0] for name in names} | names
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -49,3 +51,12 @@ def test_wrong_usage_imports_no_torch(words):
     code, imported = run_command(*words)
     assert code == 2
     assert not imported & {"torch", "pandas", "numpy"}
+
+
+def test_caption_with_default_model_imports_no_compiler(tmp_path):
+    draw(1).save(tmp_path / "image.png")
+    code, imported = run_command("caption", str(tmp_path / "image.png"))
+    assert code == 0
+    assert "torch" in imported
+    slow = {"timm", "torchvision", "torch._dynamo", "sympy", "pandas", "fsspec", "huggingface_hub"}
+    assert not imported & slow

@@ -11,6 +11,7 @@ from PIL import Image
 from captioning.errors import ConfigError, WeightsError
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn import pretrained
+from captioning.nn.efficientnet_lite import LITE_SHAPES, EfficientNetLite
 from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.pretrained import PACKAGED, build_pretrained, load_by_order, weights_hash
@@ -40,7 +41,7 @@ def test_packaged_weights_give_logits_of_their_package(variant, size, astronaut)
     path = PACKAGED[f"timm:{name}"].path()
     oracle = EfficientNet.from_pretrained(f"efficientnet-lite{variant}", weights_path=str(path))
     network = build_pretrained(
-        f"timm:{name}", "package", lambda fetch: timm.create_model(name, pretrained=False)
+        f"timm:{name}", "package", lambda fetch: EfficientNetLite(LITE_SHAPES[name])
     )
     pixels = preprocess_as_package(astronaut, size)
     with torch.inference_mode():
@@ -169,6 +170,19 @@ def test_default_weights_without_package_are_downloaded(monkeypatch):
     monkeypatch.setattr("timm.create_model", record_call)
     Encoder(EncoderConfig("timm:resnet18", image_size=64))
     assert calls == [("resnet18", True)]
+
+
+def test_lite_weights_of_hub_are_those_of_timm(monkeypatch):
+    network = timm.create_model("tf_efficientnet_lite0")
+
+    def download(name, *, pretrained):
+        assert (name, pretrained) == ("tf_efficientnet_lite0", True)
+        return network
+
+    monkeypatch.setattr("timm.create_model", download)
+    encoder = Encoder(EncoderConfig(LITE0, "hub", image_size=32))
+    for name, weight in encoder.network.state_dict().items():
+        assert torch.equal(weight, network.state_dict()[name])
 
 
 def test_weights_file_of_network_is_loaded(tmp_path):
