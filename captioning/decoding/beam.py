@@ -44,10 +44,9 @@ def beam_search(
         end_scores = scores[:, :, -1, :, mask.eos].clone()
         scores[..., mask.eos] = IMPOSSIBLE
         extended, parents = _extend(scores, log_probs, active, mask, config, t=t)
-        # A hypothesis ends only if its extension by <eos> is among the best ``width`` of its group.
-        candidates = torch.cat([end_scores, extended.log_prob[:, :, -1]], 2)
-        worst = candidates.topk(config.width, 2).values[..., -1:]
-        end_scores = end_scores.masked_fill((end_scores < worst) | done.unsqueeze(2), IMPOSSIBLE)
+        end_scores = _keep_best(end_scores, extended, config).masked_fill(
+            done[..., None], IMPOSSIBLE
+        )
         eos_log_prob = log_probs[:, :, -1, :, mask.eos]
         finished = finished.merge(
             FinishedHypotheses.from_active(end_scores, active, config, t, eos_log_prob)
@@ -57,8 +56,7 @@ def beam_search(
         leaving = find_leaving(done.all(1), t)
         if t == limit or (leaving is not None and leaving.all()):
             break
-        active = extended
-        kept = None
+        active, kept = extended, None
         if leaving is not None and leaving.any():
             left, kept = leaving.nonzero().flatten(), (~leaving).nonzero().flatten()
             results |= _collect(batch[left], finished.select(left), None, mask)
@@ -67,7 +65,7 @@ def beam_search(
         tokens = active.tokens[..., t].flatten()
         if t == 0 or kept is not None or len(tokens) > len(batch):
             state = state.select(parents, kept)
-    cut = active.log_prob[:, :, -1].masked_fill(done.unsqueeze(2), IMPOSSIBLE)
+    cut = active.log_prob[:, :, -1].masked_fill(done[..., None], IMPOSSIBLE)
     unfinished = FinishedHypotheses.from_active(cut, active, config, t)
     results |= _collect(batch, finished, unfinished, mask)
     return [results[image] for image in range(images)]
@@ -104,6 +102,18 @@ def _extend(
         token_log_probs.view(B, G, K, W, -1),
     )
     return extended, rows.flatten()
+
+
+def _keep_best(
+    end_scores: Float[Tensor, "B G W"], extended: ActiveHypotheses, config: BeamConfig
+) -> Float[Tensor, "B G W"]:
+    """Return the scores of hypotheses that end now; minus infinity if they may not.
+
+    A hypothesis ends only if its extension by <eos> is among the best ``width`` of its group.
+    """
+    candidates = torch.cat([end_scores, extended.log_prob[:, :, -1]], 2)
+    worst = candidates.topk(config.width, 2).values[..., -1:]
+    return end_scores.masked_fill(end_scores < worst, IMPOSSIBLE)
 
 
 def _choose_groups(

@@ -1,5 +1,6 @@
 """Backends: the library and the precision that run a model at inference."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 from captioning.errors import ConfigError
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
+from captioning.nn.device import has_fast_bfloat16
 from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features
 from captioning.nn.model import CaptionModel
@@ -110,8 +112,18 @@ def _load(resolved: ResolvedBackend, models: Sequence[CaptionModel]) -> LoadedBa
     build = {"torch": _torch_encode, "openvino": _openvino_encode}[resolved.backend]
     return LoadedBackend(
         resolved,
-        tuple(BackendModel(build(model.encoder, resolved), model.decoder) for model in models),
+        tuple(
+            BackendModel(build(model.encoder, resolved), _load_decoder(model.decoder, resolved))
+            for model in models
+        ),
     )
+
+
+def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> Decoder:
+    """Return a copy of the decoder in bfloat16 if that is faster and float32 is not asked for."""
+    if resolved.precision == "float32" or not has_fast_bfloat16(decoder.embedding.weight.device):
+        return decoder
+    return copy.deepcopy(decoder).to(torch.bfloat16).eval()
 
 
 def _openvino_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:

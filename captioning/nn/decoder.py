@@ -157,7 +157,8 @@ class Decoder(nn.Module):
 
     def start(self, features: Features) -> DecoderState:
         """Return the state before the first word, with one row per image."""
-        state, context = self._start(features)
+        weight = self.embedding.weight
+        state, context = self._start(features.to(weight.device, weight.dtype))
         if not torch.is_grad_enabled():
             context = self.core.prepare_search(context)
         return DecoderState(tuple(state), context)

@@ -1,5 +1,6 @@
 """Selection of the device that runs the model."""
 
+import platform
 import re
 
 import torch
@@ -31,6 +32,29 @@ def resolve_device(name: str = "auto") -> torch.device:
             f"device {name!r} is not available: {reason}. Use {_list_devices()}."
         ) from error
     return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16 (on x86: AVX-512).
+
+    Without them, torch emulates bfloat16 on a CPU: a product of two matrices of 1,024 rows took
+    sixty times as long as in float32 on an AMD EPYC with AVX2.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return True
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether products are faster in bfloat16 than in float32 (on x86: AVX512-BF16)."""
+    if device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() and has_bfloat16(device)
+    return has_bfloat16(device)
 
 
 def _list_devices() -> str:

@@ -33,7 +33,7 @@ class Features:
         grid = None if self.grid is None else self.grid * mask.unsqueeze(1)
         return Features(self.vector * mask, grid)
 
-    def to(self, device: torch.device | str) -> "Features":
-        """Return the features as float32 on ``device``."""
-        grid = None if self.grid is None else self.grid.to(device, torch.float32)
-        return Features(self.vector.to(device, torch.float32), grid)
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Features":
+        """Return the features on ``device``, as float32 unless ``dtype`` says otherwise."""
+        grid = None if self.grid is None else self.grid.to(device, dtype)
+        return Features(self.vector.to(device, dtype), grid)

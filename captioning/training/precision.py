@@ -2,23 +2,8 @@
 
 import torch
 
+from captioning.nn.device import has_bfloat16
 from captioning.nn.encoder_config import Precision
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bfloat16 (on x86: AVX-512).
-
-    Without them, torch emulates bfloat16 on a CPU: a product of two matrices of 1,024 rows took
-    sixty times as long as in float32 on an AMD EPYC with AVX2.
-    """
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return True
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def select_precision(device: torch.device) -> Precision:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioning.nn.device import has_bfloat16
 from captioning.training import precision
-from captioning.training.precision import has_bfloat16, warn_slow_precision
+from captioning.training.precision import warn_slow_precision
 
 CPU = Path("/proc/cpuinfo")
 FLAGS = CPU.read_text(encoding="utf-8").split() if CPU.is_file() else []
