@@ -124,8 +124,8 @@ def _open_journal(
 ) -> "Journal | None":
     from captioning.bulk.resume import open_journal, run_settings
 
-    if config.per_image:
-        return None
+    if config.per_image or config.output is None:
+        return None  # the settings would be a hash of all weights for nothing
     settings = run_settings(captioner, loader, search, config.share)
     return open_journal(config.output, settings, overwrite=config.overwrite)
 
