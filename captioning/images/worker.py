@@ -6,9 +6,6 @@ come on standard input: a name, the content of a file for kind ``CONTENT`` (for 
 name is a path), and the stamp of the file if its digest is wanted. Responses go to standard output:
 ``PIXELS`` with the pixels, an optional thumbnail (JPEG) and the digest; or ``ERROR`` with the
 reason.
-
-The network has priority: the process has a lower one, so that it uses the time in which a core is
-idle. Otherwise each image would stop the threads of the network, which wait for each other.
 """
 
 import json
@@ -26,7 +23,6 @@ from captioning.images.resizing import make_thumbnail, resize_image
 
 HEADER = struct.Struct("<B3Q")
 PATH, CONTENT, PIXELS, ERROR, READY = range(5)
-_NICENESS = 10  # 0 to 19
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,6 @@ def main(config_json: str) -> None:
     Args:
         config_json: A :class:`WorkerConfig` as JSON.
     """
-    with suppress(AttributeError, OSError):  # Windows has priority classes instead
-        os.nice(_NICENESS)
     config = WorkerConfig(**json.loads(config_json))
     requests = sys.stdin.buffer
     responses = os.fdopen(os.dup(1), "wb")

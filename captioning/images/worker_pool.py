@@ -190,7 +190,6 @@ def _start_process(config: WorkerConfig) -> "subprocess.Popen[bytes]":
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             process_group=0 if os.name == "posix" else None,  # Ctrl-C must not reach the workers
-            creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows
             env={**os.environ, **_ONE_THREAD},
         )
     except OSError as error:

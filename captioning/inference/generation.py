@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from captioning.checkpoint import Checkpoint
-from captioning.decoding import BeamSearch, SearchMethod
+from captioning.decoding import BeamSearch, Sampling, SearchMethod
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.ensemble import EnsembleState, ensemble
 from captioning.decoding.hypothesis import Hypothesis
@@ -152,7 +152,7 @@ class CaptionGenerator:
             method if self._consensus is None else self._consensus.widen_search(method),
             TokenConstraints.resolve(method, vocabulary),
             generator=torch.Generator().manual_seed(self._seed),
-            keys=torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels]),
+            keys=_image_keys(pixels) if isinstance(method, Sampling) else None,
             rerank=None if reranker is None else reranker.prepare(features[0].vector),
         )
         if self._consensus is not None:
@@ -173,6 +173,11 @@ class CaptionGenerator:
             finished=hypothesis.finished,
             word_log_probs=hypothesis.token_log_probs[: len(words)],
         )
+
+
+def _image_keys(pixels: UInt8[Tensor, "B 3 S S"]) -> Int[Tensor, " B"]:
+    """Return a number for each image, so that its samples do not depend on its batch."""
+    return torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels])
 
 
 def _check_ensemble_member(first: Checkpoint, other: Checkpoint, number: int) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import time
@@ -245,14 +244,6 @@ def test_loader_returns_digests_of_unchanged_files(images, workers):
     list(ImageLoader(PREPROCESSING, 9, workers).batches(requests))
     expected = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in images[:3]]
     assert digests == {images[0]: expected[0], images[1]: None, images[2]: expected[2]}
-
-
-@pytest.mark.skipif(os.name != "posix", reason="only POSIX has niceness")
-def test_workers_have_lower_priority_than_the_network(images, monkeypatch):
-    act = "raise RuntimeError(f'niceness {os.nice(0)}')"
-    monkeypatch.setattr(pool, "WORKER_CODE", worker_where(images[0], act))
-    found = load_rows(ImageLoader(PREPROCESSING, 1, 1), images[:1])
-    assert f"niceness {min(19, os.nice(0) + 10)}." in found[0][2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
