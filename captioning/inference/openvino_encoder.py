@@ -1,7 +1,9 @@
 """Encoder in OpenVINO, which runs a CNN on a CPU several times as fast as torch."""
 
+import hashlib
 import threading
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,14 @@ from openvino.frontend import FrontEndManager
 from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
+from captioning import __version__
+from captioning.inference.graph_cache import cached_graph
 from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features
+from captioning.nn.pretrained import weights_hash
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_PACKAGES = ("openvino", "torch", "torchvision", "timm")
 _MAX_STREAMS = 16  # each has its own memory for feature maps
 
 
@@ -40,7 +46,8 @@ class OpenVINOEncoder:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": min(threads, _MAX_STREAMS),
         }
-        compiled = ov.Core().compile_model(convert_encoder(encoder), "CPU", settings)
+        graph = cached_graph(_cache_key(encoder), lambda: convert_encoder(encoder))
+        compiled = ov.Core().compile_model(graph, "CPU", settings)
         self._shape = (encoder.positions, encoder.feature_size)
         self._queue = ov.AsyncInferQueue(compiled)
         self._queue.set_callback(_keep_output)
@@ -60,6 +67,13 @@ class OpenVINOEncoder:
 
 def _keep_output(request: Any, grid: np.ndarray) -> None:
     grid[:] = request.get_output_tensor().data[0]
+
+
+def _cache_key(encoder: Encoder) -> str:
+    """Return a hash of everything that the graph of an encoder depends on."""
+    facts = [weights_hash(encoder), encoder.config, encoder.preprocessing, __version__]
+    facts += [(name, version(name)) for name in _PACKAGES]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 class _GridOnly(nn.Module):

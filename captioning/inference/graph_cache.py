@@ -1,0 +1,71 @@
+"""Converted graphs on disk: a conversion takes a second, reading takes 20 milliseconds.
+
+A file holds the SHA-256 of the rest, the length of the XML, the XML, and the weights. A damaged
+file is converted again. A folder that cannot be written makes every start slower and changes
+nothing else.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import openvino as ov
+
+from captioning.files import replace_atomic
+
+_MAX_FILES = 8  # of about 20 MB; the least recently used are removed
+_DIGEST_BYTES, _LENGTH_BYTES = 32, 8
+
+
+def cache_directory() -> Path:
+    """Return the folder of the cache: ``$CAPTIONING_CACHE``, or one in the user's cache folder."""
+    own = os.environ.get("CAPTIONING_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own) if own else Path(base).expanduser() / "captioning"
+
+
+def cached_graph(key: str, convert: Callable[[], ov.Model]) -> ov.Model:
+    """Return the graph with a key, from the cache if possible.
+
+    Args:
+        key: Identifies the graph: a hash of everything that it depends on.
+        convert: Returns the graph.
+    """
+    path = cache_directory() / f"{key}.graph"
+    with suppress(OSError, RuntimeError):  # unreadable, or of an incompatible version
+        if (graph := _parse(path.read_bytes())) is not None:
+            os.utime(path)
+            return graph
+    graph = convert()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomic(path, _format(graph), sync=False)
+        _remove_oldest(path.parent)
+    return graph
+
+
+def _format(graph: ov.Model) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+        ov.serialize(graph, xml, weights)
+        text = xml.read_bytes()
+        content = len(text).to_bytes(_LENGTH_BYTES, "little") + text + weights.read_bytes()
+    return hashlib.sha256(content).digest() + content
+
+
+def _parse(file: bytes) -> ov.Model | None:
+    """Return the graph in a file, or None if the file is damaged."""
+    digest, content = file[:_DIGEST_BYTES], file[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    return ov.Core().read_model(content[_LENGTH_BYTES:end], content[end:])
+
+
+def _remove_oldest(directory: Path) -> None:
+    files = sorted(directory.glob("*.graph"), key=lambda path: path.stat().st_mtime)
+    for path in files[:-_MAX_FILES]:
+        path.unlink()
