@@ -35,12 +35,13 @@ def run_settings(
 
 
 def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
-    """Return a hash of preprocessing, vocabulary, all weights and n-gram reranking of models."""
+    """Return a hash of all that decides the captions of models, except search and precision."""
     digest = hashlib.sha256()
     for checkpoint in checkpoints:
         digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
         digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
-        for name, weight in checkpoint.model.state_dict().items():
+        tensors = {**checkpoint.model.state_dict(), **(checkpoint.ranges or {})}
+        for name, weight in tensors.items():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
         if checkpoint.reranker is not None:

@@ -8,6 +8,7 @@ A model directory contains neither pickles nor URLs of files to load:
     preprocessor_config.json  image preprocessing
     generation_config.json    the model's own search
     rerank.safetensors        n-gram reranker (optional)
+    int8.safetensors          ranges of the encoder's activations (optional)
     README.md                 model card
 
 All settings are written, defaults included, so that a version of this package with other defaults
@@ -20,6 +21,7 @@ from typing import Literal
 from captioning.checkpoint.model_info import ModelInfo
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError
+from captioning.nn.activation_ranges import ActivationRanges
 from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
@@ -34,10 +36,11 @@ VOCABULARY_FILE = "vocabulary.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 GENERATION_FILE = "generation_config.json"
 RERANKER_FILE = "rerank.safetensors"
+INT8_FILE = "int8.safetensors"
 CARD_FILE = "README.md"
 MODEL_FILES = frozenset(
     {CONFIG_FILE, WEIGHTS_FILE, VOCABULARY_FILE, PREPROCESSOR_FILE, GENERATION_FILE}
-    | {RERANKER_FILE, CARD_FILE}
+    | {RERANKER_FILE, INT8_FILE, CARD_FILE}
 )
 TIED_WEIGHT = "decoder.W_rw.weight"
 """Output weights; not stored if they are the word vectors (``tie_weights``)."""
@@ -53,6 +56,7 @@ class Checkpoint(ShortRepr):
         search: Search that is used unless the caller gives another.
         info: How the model was trained and what it scored.
         reranker: N-gram reranker, needed by searches with a ``rerank_weight``.
+        ranges: Ranges of the encoder's activations, needed by the precision int8.
     """
 
     model: CaptionModel
@@ -60,6 +64,7 @@ class Checkpoint(ShortRepr):
     search: SearchMethod
     info: ModelInfo = field(default_factory=ModelInfo)
     reranker: NgramReranker | None = None
+    ranges: ActivationRanges | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import torch
 from captioning.checkpoint.checkpoint import (
     CONFIG_FILE,
     GENERATION_FILE,
+    INT8_FILE,
     PREPROCESSOR_FILE,
     RERANKER_FILE,
     VOCABULARY_FILE,
@@ -28,9 +29,13 @@ from captioning.decoding.constraints import TokenConstraints
 from captioning.errors import CheckpointError
 from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import read_json
+from captioning.nn.activation_ranges import ActivationRanges, check_ranges
 from captioning.nn.decoder_config import DecoderSizes
+from captioning.nn.encoder import Encoder
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.vocabulary import Vocabulary
+
+_MAX_RANGES_BYTES = 16 * 2**20
 
 
 def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu") -> Checkpoint:
@@ -67,7 +72,8 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
         check_tensors(model, weights)
         restore(model, weights)
     reranker = _read_reranker(directory / RERANKER_FILE, search, config.sizes)
-    return Checkpoint(model.to(device).eval(), vocabulary, search, config.info, reranker)
+    ranges = _read_ranges(directory / INT8_FILE, model.encoder)
+    return Checkpoint(model.to(device).eval(), vocabulary, search, config.info, reranker, ranges)
 
 
 def _check_directory(directory: Path) -> None:
@@ -106,3 +112,12 @@ def _read_reranker(path: Path, search: SearchMethod, sizes: DecoderSizes) -> Ngr
         tensors = {name: weights.read(name) for name in weights.tensors}
     with name_file(path):
         return NgramReranker.from_tensors(tensors, **asdict(sizes))
+
+
+def _read_ranges(path: Path, encoder: Encoder) -> ActivationRanges | None:
+    if not os.path.lexists(path):
+        return None
+    with open_weights(path, _MAX_RANGES_BYTES) as file, name_file(path):
+        ranges = {name: file.read(name) for name in file.tensors}
+        check_ranges(encoder, ranges)
+    return ranges

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from captioning.checkpoint.checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
+    INT8_FILE,
     MODEL_FILES,
     PREPROCESSOR_FILE,
     RERANKER_FILE,
@@ -29,6 +30,9 @@ from captioning.checkpoint.checkpoint import (
 from captioning.checkpoint.model_card import format_card
 from captioning.decoding import search_to_json
 from captioning.errors import ConfigError, OutputError
+from captioning.files import replace_atomic
+from captioning.messages import explain_error
+from captioning.nn.activation_ranges import ActivationRanges
 from captioning.nn.model import CaptionModel
 
 _IGNORED_FILES = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
@@ -73,6 +77,22 @@ def save_checkpoint(
         ) from error
 
 
+def save_ranges(ranges: ActivationRanges, directory: Path) -> Path:
+    """Add ranges of activations to a model directory, or replace them, and return their file.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    path = directory / INT8_FILE
+    try:
+        replace_atomic(path, save(dict(ranges)))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write '{path}': {explain_error(error)}. Copy the model to another directory."
+        ) from error
+    return path
+
+
 def _write_files(checkpoint: Checkpoint, directory: Path, dtype: torch.dtype) -> None:
     model = checkpoint.model
     config = ModelConfig(
@@ -88,6 +108,8 @@ def _write_files(checkpoint: Checkpoint, directory: Path, dtype: torch.dtype) ->
     _write_json(directory / GENERATION_FILE, search_to_json(checkpoint.search))
     if checkpoint.reranker is not None:
         save_file(checkpoint.reranker.to_tensors(), directory / RERANKER_FILE)
+    if checkpoint.ranges is not None:
+        save_file(dict(checkpoint.ranges), directory / INT8_FILE)
     (directory / CARD_FILE).write_text(format_card(checkpoint), encoding="utf-8")
 
 

@@ -44,6 +44,9 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     from captioning.nn.device import resolve_device
 
     checkpoint = load_checkpoint(model_directory(DEFAULT_MODEL if model is None else model))
+    auto = resolve_backend(
+        BackendConfig(), resolve_device(), has_ranges=checkpoint.ranges is not None
+    )
     encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
     info = checkpoint.info
     return {
@@ -56,7 +59,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         "preprocessing": asdict(encoder.preprocessing),
         "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
         "search": search_to_json(checkpoint.search),
-        "backend": {"auto": str(resolve_backend(BackendConfig(), resolve_device()))},
+        "backend": {"auto": str(auto), "int8": checkpoint.ranges is not None},
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),

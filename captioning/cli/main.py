@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "convert captions to another file format",
     "samples": "copy sample images into a folder",
     "train": "train a model on captioned images",
+    "calibrate": "prepare a model for int8",
     "evaluate": "caption a data set split and score the captions",
     "score": "score a file of captions",
     "compare": "compare the captions of two systems",

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from captioning.checkpoint import Checkpoint
 from captioning.errors import ConfigError
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import has_fast_bfloat16
-from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features
-from captioning.nn.model import CaptionModel
 
 Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
 """Function from pixels on any device to features on the device of the model."""
@@ -48,7 +47,7 @@ class LoadedBackend:
     models: tuple[BackendModel, ...]
 
 
-def load_backend(config: BackendConfig, models: Sequence[CaptionModel]) -> LoadedBackend:
+def load_backend(config: BackendConfig, checkpoints: Sequence[Checkpoint]) -> LoadedBackend:
     """Prepare models for inference. All of them get the same backend.
 
     Later changes of the encoder's weights have no effect, except in torch and float32.
@@ -56,29 +55,34 @@ def load_backend(config: BackendConfig, models: Sequence[CaptionModel]) -> Loade
     Args:
         config: The backend and the precision, or ``auto``. If OpenVINO does not support an
             encoder, ``auto`` falls back to torch with a warning in the log.
-        models: The models, on one device.
+        checkpoints: The models, on one device.
 
     Raises:
         ConfigError: The backend is not available here or does not support the precision or an
             encoder.
     """
-    resolved = resolve_backend(config, models[0].decoder.embedding.weight.device)
+    device = checkpoints[0].model.decoder.embedding.weight.device
+    has_ranges = all(checkpoint.ranges is not None for checkpoint in checkpoints)
+    resolved = resolve_backend(config, device, has_ranges=has_ranges)
     try:
-        return _load(resolved, models)
+        return _load(resolved, checkpoints)
     except _UnsupportedEncoderError as error:
         if config.backend == "openvino":
             raise ConfigError(f"{error} Use --backend torch.") from error
         fallback = BackendConfig("torch", config.precision)
         logging.getLogger(__name__).warning("%s torch is used instead.", str(error))
-        return _load(resolve_backend(fallback, torch.device("cpu")), models)
+        return _load(resolve_backend(fallback, device), checkpoints)
 
 
-def resolve_backend(config: BackendConfig, device: torch.device) -> ResolvedBackend:
+def resolve_backend(
+    config: BackendConfig, device: torch.device, *, has_ranges: bool = False
+) -> ResolvedBackend:
     """Decide what ``auto`` stands for.
 
     Args:
         config: The backend and the precision.
         device: Device of the model.
+        has_ranges: Whether the model has the ranges of activations that int8 needs.
 
     Raises:
         ConfigError: The backend is not available here or does not support the precision.
@@ -99,8 +103,15 @@ def resolve_backend(config: BackendConfig, device: torch.device) -> ResolvedBack
         )
     if precision == "auto":
         precision = "float32"
-    if precision == "int8":
-        raise ConfigError("precision 'int8' is not available. Use float32 or bfloat16.")
+    if precision == "int8" and backend == "torch":
+        raise ConfigError(
+            "precision 'int8' needs the backend openvino on a CPU. Use --precision bfloat16."
+        )
+    if precision == "int8" and not has_ranges:
+        raise ConfigError(
+            "precision 'int8' needs the ranges of the model's activations, which this model does "
+            "not have. Run captioning calibrate MODEL IMAGES, or use --precision bfloat16."
+        )
     return ResolvedBackend(backend, precision)
 
 
@@ -108,13 +119,15 @@ class _UnsupportedEncoderError(Exception):
     """OpenVINO cannot run an encoder."""
 
 
-def _load(resolved: ResolvedBackend, models: Sequence[CaptionModel]) -> LoadedBackend:
+def _load(resolved: ResolvedBackend, checkpoints: Sequence[Checkpoint]) -> LoadedBackend:
     build = {"torch": _torch_encode, "openvino": _openvino_encode}[resolved.backend]
     return LoadedBackend(
         resolved,
         tuple(
-            BackendModel(build(model.encoder, resolved), _load_decoder(model.decoder, resolved))
-            for model in models
+            BackendModel(
+                build(checkpoint, resolved), _load_decoder(checkpoint.model.decoder, resolved)
+            )
+            for checkpoint in checkpoints
         ),
     )
 
@@ -126,11 +139,13 @@ def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> Decoder:
     return copy.deepcopy(decoder).to(torch.bfloat16).eval()
 
 
-def _openvino_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:
+def _openvino_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
     from captioning.inference.openvino_encoder import OpenVINOEncoder  # imports openvino
 
+    encoder = checkpoint.model.encoder
+    ranges = checkpoint.ranges if resolved.precision == "int8" else None
     try:
-        return OpenVINOEncoder(encoder, resolved.precision)
+        return OpenVINOEncoder(encoder, resolved.precision, ranges)
     except Exception as error:  # OpenVINO raises many kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise _UnsupportedEncoderError(
@@ -138,7 +153,9 @@ def _openvino_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:
         ) from error
 
 
-def _torch_encode(encoder: Encoder, resolved: ResolvedBackend) -> Encode:
+def _torch_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
+    encoder = checkpoint.model.encoder
+
     def encode(pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
         device = next(encoder.parameters()).device
         with torch.autocast(device.type, torch.bfloat16, enabled=resolved.precision == "bfloat16"):

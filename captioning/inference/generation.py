@@ -54,7 +54,7 @@ class CaptionGenerator:
         for number, checkpoint in enumerate(checkpoints[1:], 2):
             _check_ensemble_member(checkpoints[0], checkpoint, number)
         self._first = checkpoints[0]
-        self._backend = load_backend(backend, [checkpoint.model for checkpoint in checkpoints])
+        self._backend = load_backend(backend, checkpoints)
         self._step = ensemble([model.decoder.step for model in self._backend.models])
         self._seed = seed
         self._consensus = consensus

@@ -39,11 +39,13 @@ def cached_graph(key: str, convert: Callable[[], ov.Model]) -> ov.Model:
         if (graph := _parse(path.read_bytes())) is not None:
             os.utime(path)
             return graph
-    graph = convert()
+    file = _format(convert())
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomic(path, _format(graph), sync=False)
+        replace_atomic(path, file, sync=False)
         _remove_oldest(path.parent)
+    graph = _parse(file)  # a converted graph that was never written rounds differently
+    assert graph is not None
     return graph
 
 

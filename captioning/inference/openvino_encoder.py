@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from captioning import __version__
 from captioning.inference.graph_cache import cached_graph
+from captioning.inference.int8_graph import quantize_graph
+from captioning.nn.activation_ranges import ActivationRanges
 from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features
 from captioning.nn.pretrained import weights_hash
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: of the other operations
 _PACKAGES = ("openvino", "torch", "torchvision", "timm")
 _MAX_STREAMS = 16  # each has its own memory for feature maps
 
@@ -33,13 +35,16 @@ class OpenVINOEncoder:
 
     Args:
         encoder: Encoder on the CPU.
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16`` or ``int8``.
+        ranges: Ranges of the activations, for int8.
 
     Raises:
         Exception: OpenVINO does not support the network; it raises many kinds of errors.
     """
 
-    def __init__(self, encoder: Encoder, precision: str) -> None:
+    def __init__(
+        self, encoder: Encoder, precision: str, ranges: ActivationRanges | None = None
+    ) -> None:
         threads = torch.get_num_threads()
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -47,6 +52,8 @@ class OpenVINOEncoder:
             "NUM_STREAMS": min(threads, _MAX_STREAMS),
         }
         graph = cached_graph(_cache_key(encoder), lambda: convert_encoder(encoder))
+        if ranges is not None:
+            quantize_graph(graph, ranges)
         compiled = ov.Core().compile_model(graph, "CPU", settings)
         self._shape = (encoder.positions, encoder.feature_size)
         self._queue = ov.AsyncInferQueue(compiled)
