@@ -57,7 +57,7 @@ def beam_search(
         if t == limit or (leaving is not None and leaving.all()):
             break
         active, kept = extended, None
-        if leaving is not None and leaving.any():
+        if leaving is not None:
             left, kept = leaving.nonzero().flatten(), (~leaving).nonzero().flatten()
             results |= _collect(batch[left], finished.select(left), None, mask)
             active, finished, done = active.select(kept), finished.select(kept), done[kept]

@@ -177,7 +177,7 @@ def find_leaving(done: Bool[Tensor, " B"], t: int) -> Bool[Tensor, " B"] | None:
     Removing images copies the states of the others, which is worth it if a quarter is done. On a
     GPU, reading ``done`` waits for the device, so it is read only every few steps.
     """
-    if done.device.type != "cpu" and t % _STEPS_BETWEEN_CHECKS:
+    if done.device.type != "cpu" and (t + 1) % _STEPS_BETWEEN_CHECKS:
         return None
     return done if 4 * int(done.sum()) >= len(done) else None
 

@@ -1,9 +1,12 @@
 """Sampling: every image draws from its own stream of random numbers."""
 
+from dataclasses import dataclass, replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from captioning.decoding.beam_state import find_leaving
 from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
 from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
 from captioning.decoding.methods import Sampling
@@ -25,38 +28,78 @@ def sample(
     """
     images, n, limit = len(state), method.n, method.max_length
     device = mask.required.device
-    if keys is None:
-        keys = torch.arange(images, device=device)
-    streams = _seed_streams(keys.to(device), n, generator)
-    rows = torch.arange(images, device=device).repeat_interleave(n)
+    keys = torch.arange(images) if keys is None else keys
+    rows = _Rows.initial(_seed_streams(keys.to(device), n, generator), mask)
+    history = torch.full((len(rows.index), limit + 1), mask.eos, device=device)
+    token_log_probs = torch.zeros(len(rows.index), limit + 1, device=device)
+    impossible = torch.zeros_like(rows.ended)
     tokens = torch.full((images,), mask.bos, device=device)
-    history = torch.full((len(rows), limit + 1), mask.eos, device=device)
-    token_log_probs = torch.zeros(len(rows), limit + 1, device=device)
-    met = torch.zeros(len(rows), len(mask.required), dtype=torch.bool, device=device)
-    ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
     for t in range(limit + 1):
         log_probs, state = step(tokens, state)
         if t == 0:
-            log_probs = mask.check_log_probs(log_probs, images).index_select(0, rows)
-            state = state.select(rows) if n > 1 else state
+            first = torch.arange(images, device=device).repeat_interleave(n)
+            log_probs = mask.check_log_probs(log_probs, images).index_select(0, first)
+            state = state.select(first) if n > 1 else state
         log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
-        allowed = mask.apply_(log_probs.clone(), history[:, :t])
-        if len(mask.required):
-            allowed = _require(allowed, met, mask, t)
-        impossible = (allowed.amax(1) == IMPOSSIBLE) & ~ended
-        if impossible.any():
-            raise mask.no_caption_error(int(impossible.nonzero()[0, 0]) // n)
-        # An ended row draws a word that is not used; its scores must still be a distribution.
-        allowed.masked_fill_(ended.unsqueeze(1), 0.0)
-        tokens = _draw(allowed, method, _draw_uniform(streams, t))
-        tokens = torch.where(ended, mask.eos, tokens)
-        history[:, t] = tokens
-        token_log_probs[:, t] = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        met |= tokens.unsqueeze(1) == mask.required
-        ended = ended | (tokens == mask.eos)
-        if ended.all():
-            break
+        allowed, stuck = _constrain(log_probs, history[rows.index, :t], rows, mask)
+        impossible[rows.index] |= stuck
+        ended = rows.ended | stuck
+        drawn = _draw(allowed, method, _draw_uniform(rows.streams, t))
+        tokens = torch.where(ended, mask.eos, drawn)
+        history[rows.index, t] = tokens
+        token_log_probs[rows.index, t] = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        met = rows.met | (tokens.unsqueeze(1) == mask.required)
+        rows = replace(rows, met=met, ended=ended | (tokens == mask.eos))
+        leaving = find_leaving(rows.ended.view(-1, n).all(1), t)
+        if leaving is not None:
+            kept = (~leaving).repeat_interleave(n).nonzero().flatten()
+            if not len(kept):
+                break
+            state = state.select(kept, (~leaving).nonzero().flatten())
+            rows, tokens = rows.select(kept), tokens[kept]
+    if impossible.any():
+        raise mask.no_caption_error(int(impossible.nonzero()[0, 0]) // n)
     return _collect(history, token_log_probs, mask.eos, n)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows whose images are still in the batch.
+
+    Attributes:
+        index: Number of the row among those of all images.
+        streams: Seed of the row's random numbers.
+        met: Which required words the row contains.
+        ended: Whether its caption is complete.
+    """
+
+    index: Int[Tensor, " N"]
+    streams: Int[Tensor, " N"]
+    met: Bool[Tensor, "N C"]
+    ended: Bool[Tensor, " N"]
+
+    @classmethod
+    def initial(cls, streams: Int[Tensor, " N"], mask: TokenMask) -> "_Rows":
+        """Return the rows before the first word."""
+        met = torch.zeros(len(streams), len(mask.required), dtype=torch.bool, device=streams.device)
+        ended = torch.zeros(len(streams), dtype=torch.bool, device=streams.device)
+        return cls(torch.arange(len(streams), device=streams.device), streams, met, ended)
+
+    def select(self, kept: Int[Tensor, " M"]) -> "_Rows":
+        """Return some of the rows."""
+        return _Rows(self.index[kept], self.streams[kept], self.met[kept], self.ended[kept])
+
+
+def _constrain(
+    log_probs: Float[Tensor, "N V"], history: Int[Tensor, "N t"], rows: _Rows, mask: TokenMask
+) -> tuple[Float[Tensor, "N V"], Bool[Tensor, " N"]]:
+    """Return the log-probabilities of allowed words, and which rows no word may continue."""
+    allowed = mask.apply_(log_probs.clone(), history)
+    if len(mask.required):
+        allowed = _require(allowed, rows.met, mask, history.shape[1])
+    stuck = (allowed.amax(1) == IMPOSSIBLE) & ~rows.ended
+    # An ended row draws a word that is not used; its scores must still be a distribution.
+    return allowed.masked_fill((rows.ended | stuck).unsqueeze(1), 0.0), stuck
 
 
 def _require(

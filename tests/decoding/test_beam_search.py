@@ -6,7 +6,7 @@ import pytest
 import torch
 from tree_decoder import BOS, EOS, TreeDecoder
 
-from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy
+from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
 
@@ -185,3 +185,28 @@ def test_diverse_search_pays_penalty_per_repeated_word(diversity_penalty, words)
     state = TreeDecoder(seed=0).start((0,))
     (found,) = search(step, state, method, TokenConstraints(BOS, EOS))
     assert [h.tokens[0] for h in found] == words
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Greedy(max_length=9),
+        BeamSearch(width=3, n=2, max_length=9),
+        DiverseBeamSearch(groups=2, width=2, max_length=9),
+        Sampling(n=3, max_length=9),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_search_finished_images_leave_the_batch(method):
+    images = tuple(range(12))
+    tree = TreeDecoder(seed=4)
+    rows = []
+    step = tree.step
+    tree.step = lambda tokens, state: rows.append(len(tokens)) or step(tokens, state)
+    generator = torch.Generator()
+    found = tree.search(method, images, generator=generator.manual_seed(1))
+    assert rows[-1] < rows[1], "no image left before the last step"
+    for image in images:
+        keys = torch.tensor([image])
+        alone = tree.search(method, (image,), generator=generator.manual_seed(1), keys=keys)
+        assert found[image] == alone[0]

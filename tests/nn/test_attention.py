@@ -1,6 +1,7 @@
 """Soft attention against its equations in NumPy."""
 
 import numpy as np
+import pytest
 import torch
 
 from captioning.nn.attention import SoftAttention
@@ -52,3 +53,29 @@ def test_attention_ignores_order_of_positions():
     permuted, permuted_alpha = attend(grid[:, order], attend.project_keys(grid[:, order]), h)
     torch.testing.assert_close(permuted, context, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(permuted_alpha, alpha[:, order])
+
+
+@pytest.mark.parametrize("scale", [1.0, 15.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_search_equals_forward_for_grouped_rows(dtype, scale):
+    attend = random_attention().to(dtype)
+    images, rows = 5, 4
+    grid = torch.randn(images, P, A, dtype=dtype)
+    h = scale * torch.randn(images * rows, H, dtype=dtype)
+    with torch.no_grad():
+        keys = attend.project_keys(grid)
+        each = torch.arange(images).repeat_interleave(rows)
+        expected = attend(grid[each], keys[each], h)
+        for actual in (attend(grid, keys, h), attend.search(grid, attend.exponentiate(keys), h)):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_search_blocks_do_not_change_result(monkeypatch):
+    attend = random_attention()
+    grid = torch.randn(7, P, A, dtype=torch.float64)
+    h = torch.randn(14, H, dtype=torch.float64)
+    with torch.no_grad():
+        exp_keys = attend.exponentiate(attend.project_keys(grid))
+        whole = attend.search(grid, exp_keys, h)
+        monkeypatch.setattr("captioning.nn.attention._BLOCK", 3 * 2 * P * A)  # 3, 3 and 1 images
+        torch.testing.assert_close(attend.search(grid, exp_keys, h), whole, rtol=1e-12, atol=1e-12)

@@ -265,3 +265,18 @@ def test_features_select_and_move():
     assert torch.equal(selected.grid, features.grid[[3, 3, 0]])
     assert features.to("cpu").vector.dtype == torch.float32
     assert Features(features.vector).select(torch.tensor([1])).grid is None
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_state_select_images_keeps_terms_of_their_rows(core):
+    decoder, features = build_decoder(f"lstm, recurrent, {core}").eval(), random_features()
+    with torch.no_grad():
+        _, state = decoder.step(torch.tensor([1, 3, 4, 5]), decoder.start(features))
+        state = state.select(torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
+        rows, images = torch.tensor([7, 6, 3, 3]), torch.tensor([3, 1])
+        tokens = torch.tensor([6, 7, 8, 5])
+        log_probs, _ = decoder.step(tokens, state.select(rows, images))
+        for n, (row, image) in enumerate(zip(rows, (3, 3, 1, 1), strict=True)):
+            alone = state.select(row.view(1), torch.tensor([image]))
+            expected, _ = decoder.step(tokens[n : n + 1], alone)
+            torch.testing.assert_close(log_probs[n : n + 1], expected, rtol=0, atol=1e-6)
