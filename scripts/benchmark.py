@@ -44,7 +44,7 @@ from benchmarks.options import (
     task_settings,
 )
 from benchmarks.scaling import CURVES, draw_curves, print_curves
-from benchmarks.systems import CaptionCommand, Place, Worker
+from benchmarks.systems import CaptionCommand, ImportTorch, Place, Worker
 
 STAGES = {"reading": "read", "encoder": "encode", "decoder": "decode"}
 NETWORKS = {"textbook": "textbook", "vit-gpt2": "vit_gpt2"}
@@ -61,6 +61,7 @@ def caption(options: Options, workspace: Path) -> dict[str, Any]:
     systems: list[System] = [
         CaptionCommand("ours", folder, len(images), flags, place),
         CaptionCommand("start-up", first, 1, flags, place),
+        ImportTorch(place),
         *(Worker(name, task, settings, place) for name, task in STAGES.items()),
     ]
     if options.journal:
@@ -74,6 +75,9 @@ def caption(options: Options, workspace: Path) -> dict[str, Any]:
         "sum of the stages / ours": lambda runs: stage_cost(runs) / runs["ours"].cost,
         "sum of the stages / ours without start-up": (
             lambda runs: stage_cost(runs) / running_cost(runs)
+        ),
+        "start-up without import torch, in seconds": (
+            lambda runs: runs["start-up"].seconds - runs["import torch"].seconds
         ),
     }
     return finish("caption", options, systems, peers, ratios)

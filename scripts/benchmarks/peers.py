@@ -32,7 +32,7 @@ class Textbook:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.subject = Subject({**settings, "backend": None, "precision": None})
+        self.subject = Subject({**settings, "backend": "torch", "precision": "float32"})
         checkpoint = self.subject.checkpoint
         config = checkpoint.model.decoder.config
         if (config.core, config.cell, config.injection) != ("attention", "lstm", "recurrent"):

@@ -136,6 +136,30 @@ class CaptionCommand:
         """Do nothing: each run ends its process."""
 
 
+class ImportTorch:
+    """``import torch`` in a new process: the part of the start-up that is not ours.
+
+    Args:
+        place: Where it runs.
+    """
+
+    name = "import torch"
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def run(self) -> Run:
+        """Start Python and import torch."""
+        start = time.perf_counter()
+        code = self.place.start("-c", "import torch").wait()
+        if code:
+            sys.exit(f"benchmark: 'import torch' failed with exit code {code}.")
+        return Run(time.perf_counter() - start, 1)
+
+    def close(self) -> None:
+        """Do nothing: each run ends its process."""
+
+
 def _watch_memory(process: "subprocess.Popen[str]", output: Path) -> dict[str, float]:
     """Wait for the end of a process; return its resident memory over time, in MB."""
     memory: dict[str, float] = {}

@@ -124,6 +124,8 @@ def test_caption_command_measures_stages_and_memory(run, attending, photos):
     ratios = {name: ratio["median"] for name, ratio in result["ratios"].items()}
     assert ratios["sum of the stages / ours"] == pytest.approx(stages / ms["ours"], rel=1e-3)
     running = (6 * ms["ours"] - ms["start-up"]) / 5
+    beyond = ratios["start-up without import torch, in seconds"]
+    assert 1000 * beyond == pytest.approx(ms["start-up"] - ms["import torch"], rel=1e-2)
     other = "sum of the stages / ours without start-up"
     assert ratios[other] == pytest.approx(stages / running, rel=1e-2)
 
