@@ -7,11 +7,12 @@ that the readout sees.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError
 from captioning.nn.attention import SoftAttention
+from captioning.nn.attention_training import GridRows
 from captioning.nn.cells import CellState, RecurrentCell, build_cell
 from captioning.nn.decoder_config import CoreName, DecoderConfig
 from captioning.nn.dropout import Dropout
@@ -117,6 +118,10 @@ class StackCore(nn.Module):
         """Return the initial state of all cells, given that of the stack."""
         return stack_state
 
+    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
+        """Return the image terms of each caption, for teacher forcing."""
+        return context.select(image)
+
     # --- every step ---------------------------------------------------------------------------
 
     def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
@@ -184,6 +189,10 @@ class AttentionCore(StackCore):
         """Return the context with the exponentials of the keys."""
         return _prepare_search(self.attention, context)
 
+    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
+        """Return the image terms of each caption, for teacher forcing."""
+        return _select_rows(self.attention, context, image)
+
     def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Attend to the grid, then read one word."""
         z, alpha = _attend(self.attention, context, state[0])
@@ -219,6 +228,10 @@ class TopDownCore(StackCore):
     def prepare_search(self, context: ImageContext) -> ImageContext:
         """Return the context with the exponentials of the keys."""
         return _prepare_search(self.attention, context)
+
+    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
+        """Return the image terms of each caption, for teacher forcing."""
+        return _select_rows(self.attention, context, image)
 
     def complete_state(self, stack_state: CellState) -> CellState:
         """Return the initial state with an all-zero language cell."""
@@ -296,9 +309,18 @@ def _prepare_search(attention: SoftAttention, context: ImageContext) -> ImageCon
     return replace(context, keys=None, exp_keys=attention.exponentiate(context.keys))
 
 
+def _select_rows(
+    attention: SoftAttention, context: ImageContext, image: Int[Tensor, " N"]
+) -> ImageContext:
+    rows = GridRows(attention, context.grid, context.keys, image)
+    return replace(replace(context, grid=None, keys=None).select(image), grid_rows=rows)
+
+
 def _attend(
     attention: SoftAttention, context: ImageContext, h: Float[Tensor, "N H"]
 ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
+    if context.grid_rows is not None:
+        return context.grid_rows.attend(h)
     assert context.grid is not None
     if context.exp_keys is not None:
         return attention.search(context.grid, context.exp_keys, h)

@@ -123,7 +123,7 @@ class Decoder(nn.Module):
         rows = rows if image is None else image
         rows = rows if tokens.sorted_indices is None else rows[tokens.sorted_indices]
         state = tuple(part.index_select(0, rows) for part in state)
-        context = context.select(rows)
+        context = self.core.select_rows(context, rows)
         # Each distinct word is projected once, so dropout drops the same values of a word
         # wherever it occurs in the batch (Gal & Ghahramani 2016, section 4.2).
         words, index = tokens.data.unique(return_inverse=True)

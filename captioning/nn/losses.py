@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+_BLOCK = 1 << 18
+"""Number of values of a temporary that stays in the cache of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,45 @@ def cross_entropy(
         targets: Ids of the correct words.
         label_smoothing: s.
     """
-    log_probs = torch.log_softmax(logits.float(), 1)
-    nll = -log_probs.gather(1, targets.unsqueeze(1)).mean()
-    loss = nll
-    if label_smoothing:
-        loss = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean()
-    return CaptionLoss(loss, nll.detach(), len(targets))
+    loss, nll = _SmoothedCrossEntropy.apply(logits, targets, label_smoothing)
+    return CaptionLoss(loss, nll, len(targets))
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """Mean smoothed cross-entropy, and mean negative log-likelihood.
+
+    The gradient of a row, ``p - (1 - s) onehot(w) - s / V``, is computed with its loss, in blocks
+    that stay in the cache of a CPU. So each exponential is computed once, and only the gradient is
+    stored, in the precision of the logits.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        M, V = logits.shape
+        gradient = torch.empty_like(logits)
+        log_p, mean = torch.empty(2, M, device=logits.device)
+        size = max(1, _BLOCK // V) if logits.device.type == "cpu" else M
+        for start in range(0, M, size):
+            rows = slice(start, start + size)
+            block, words = logits[rows].float(), targets[rows].unsqueeze(1)
+            p = torch.softmax(block, 1)
+            log_sum = block.amax(1) - p.amax(1).log()  # log of the sum of the exponentials
+            log_p[rows] = block.gather(1, words).squeeze(1) - log_sum
+            mean[rows] = block.mean(1) - log_sum
+            p.sub_(smoothing / V).scatter_add_(1, words, p.new_full(words.shape, smoothing - 1))
+            gradient[rows] = p
+        ctx.save_for_backward(gradient)
+        nll = -log_p.mean()
+        ctx.mark_non_differentiable(nll)
+        ctx.set_materialize_grads(False)
+        return torch.lerp(nll, -mean.mean(), smoothing), nll
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (None if scale is None else gradient * (scale / len(gradient))), None, None
 
 
 def reconstruction_error(

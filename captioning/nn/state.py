@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from captioning.nn.attention_training import GridRows
 from captioning.nn.cells import CellState
 
 
@@ -20,6 +21,7 @@ class ImageContext:
         keys: Attention keys ``W_ae a``.
         exp_keys: In a search instead of ``keys``: their exponentials
             (:meth:`captioning.nn.attention.SoftAttention.exponentiate`).
+        grid_rows: In teacher forcing instead of ``grid`` and ``keys``.
     """
 
     gates: Float[Tensor, "B kH"] | None = None
@@ -27,6 +29,7 @@ class ImageContext:
     grid: Float[Tensor, "B P A"] | None = None
     keys: Float[Tensor, "B P A"] | None = None
     exp_keys: Float[Tensor, "B P A"] | None = None
+    grid_rows: GridRows | None = None
 
     def select(self, images: Int[Tensor, " N"]) -> "ImageContext":
         """Return the terms of ``images``, which may repeat."""
@@ -36,7 +39,8 @@ class ImageContext:
 
     def truncate(self, count: int) -> "ImageContext":
         """Return the terms of the first ``count`` images as views."""
-        return ImageContext(*(None if term is None else term[:count] for term in self._terms))
+        terms = (None if term is None else term[:count] for term in self._terms)
+        return ImageContext(*terms, self.grid_rows)
 
     @property
     def _terms(self) -> tuple[Tensor | None, ...]:
