@@ -312,6 +312,8 @@ def _prepare_search(attention: SoftAttention, context: ImageContext) -> ImageCon
 def _select_rows(
     attention: SoftAttention, context: ImageContext, image: Int[Tensor, " N"]
 ) -> ImageContext:
+    assert context.grid is not None
+    assert context.keys is not None
     rows = GridRows(attention, context.grid, context.keys, image)
     return replace(replace(context, grid=None, keys=None).select(image), grid_rows=rows)
 

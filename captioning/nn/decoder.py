@@ -17,6 +17,7 @@ from captioning.nn.features import Features
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.readouts import READOUTS
 from captioning.nn.state import DecoderState, ImageContext
+from captioning.nn.step_linear import StepLinear
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,17 @@ class Decoder(nn.Module):
         core_words, readout_words = self._split_words(nn.functional.embedding(index, table))
         masks = self._recurrent_masks(state)
         outputs, image_readouts = [], []
-        for step_words in core_words.split(tokens.batch_sizes.tolist()):
-            count = len(step_words)  # rows are sorted by length: the longest captions remain
-            state = _apply_masks(tuple(part[:count] for part in state), masks)
-            context = context.truncate(count)
-            output = self.core.step(step_words, state, context)
-            context = self.injection.after_step(context)
-            state = output.state
-            outputs.append(output)
-            image_readouts.append(context.readout)
+        sizes = tokens.batch_sizes.tolist()
+        with StepLinear(sizes):
+            for step_words in core_words.split(sizes):
+                count = len(step_words)  # rows are sorted by length: the longest captions remain
+                state = _apply_masks(tuple(part[:count] for part in state), masks)
+                context = context.truncate(count)
+                output = self.core.step(step_words, state, context)
+                context = self.injection.after_step(context)
+                state = output.state
+                outputs.append(output)
+                image_readouts.append(context.readout)
         h = torch.cat([output.state[0] for output in outputs])
         z = _concatenate([output.z for output in outputs])
         logits = self._predict(h, z, readout_words, _concatenate(image_readouts))
