@@ -70,6 +70,7 @@ class StackCore(nn.Module):
             build_cell(config.cell, H, H, D if config.factored and layer == config.layers else None)
             for layer in range(2, config.layers + 1)
         )
+        self.attention: SoftAttention | None = None
         self.dropout = Dropout(config.dropout)
 
     # --- once per word or image ---------------------------------------------------------------
@@ -98,12 +99,32 @@ class StackCore(nn.Module):
         return cell.project_image(v)
 
     def add_grid(self, context: ImageContext, features: Features) -> ImageContext:
-        """Return the context with the grid's terms, if the core attends to it."""
-        return context
+        """Return the context with grid and keys, if the core attends to the grid."""
+        if self.attention is None:
+            return context
+        if features.grid is None:
+            raise ConfigError(
+                "the decoder attends to the grid, but the features hold only vectors. Extract the "
+                "features again with the grid."
+            )
+        a = self.attention.project_grid(features.grid)
+        return replace(context, grid=a, keys=self.attention.project_keys(a))
 
     def prepare_search(self, context: ImageContext) -> ImageContext:
         """Return the context in the form for many steps without gradients."""
-        return context
+        if self.attention is None:
+            return context
+        assert context.keys is not None
+        return replace(context, keys=None, exp_keys=self.attention.exponentiate(context.keys))
+
+    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
+        """Return the image terms of each caption, for teacher forcing."""
+        if self.attention is None:
+            return context.select(image)
+        assert context.grid is not None
+        assert context.keys is not None
+        rows = GridRows(self.attention, context.grid, context.keys, image)
+        return replace(replace(context, grid=None, keys=None).select(image), grid_rows=rows)
 
     @property
     def stack_size(self) -> int:
@@ -117,10 +138,6 @@ class StackCore(nn.Module):
     def complete_state(self, stack_state: CellState) -> CellState:
         """Return the initial state of all cells, given that of the stack."""
         return stack_state
-
-    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
-        """Return the image terms of each caption, for teacher forcing."""
-        return context.select(image)
 
     # --- every step ---------------------------------------------------------------------------
 
@@ -160,6 +177,19 @@ class StackCore(nn.Module):
             new = (*cell.step(gates, state[end - count : end]), *new)
         return new
 
+    def attend(
+        self, context: ImageContext, h: Float[Tensor, "N H"]
+    ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
+        """Return z and alpha of the attention, in the form that the context has."""
+        assert self.attention is not None
+        if context.grid_rows is not None:
+            return context.grid_rows.attend(h)
+        assert context.grid is not None
+        if context.exp_keys is not None:
+            return self.attention.search(context.grid, context.exp_keys, h)
+        assert context.keys is not None
+        return self.attention(context.grid, context.keys, h)  # type: ignore[no-any-return]
+
     def reconstruct(self, z: Float[Tensor, "M Z"] | None) -> Float[Tensor, "M D"] | None:
         """Return the image vectors reconstructed from z; None for a core without memory."""
         return None
@@ -181,21 +211,9 @@ class AttentionCore(StackCore):
         self.W_zh = nn.Linear(A, self.cell.gate_count * H, bias=False)
         self.z_size = A
 
-    def add_grid(self, context: ImageContext, features: Features) -> ImageContext:
-        """Return the context with grid and keys."""
-        return _add_grid(self.attention, context, features)
-
-    def prepare_search(self, context: ImageContext) -> ImageContext:
-        """Return the context with the exponentials of the keys."""
-        return _prepare_search(self.attention, context)
-
-    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
-        """Return the image terms of each caption, for teacher forcing."""
-        return _select_rows(self.attention, context, image)
-
     def step(self, word_gates: _Word, state: CellState, context: ImageContext) -> CoreOutput:
         """Attend to the grid, then read one word."""
-        z, alpha = _attend(self.attention, context, state[0])
+        z, alpha = self.attend(context, state[0])
         return CoreOutput(
             self.step_stack(word_gates + self.W_zh(z), state, context.gates), z, alpha
         )
@@ -221,18 +239,6 @@ class TopDownCore(StackCore):
         self.second = build_cell(config.cell, A + H, H)
         self.W_sh = nn.Linear(H, self.cell.gate_count * H, bias=False)
 
-    def add_grid(self, context: ImageContext, features: Features) -> ImageContext:
-        """Return the context with grid and keys."""
-        return _add_grid(self.attention, context, features)
-
-    def prepare_search(self, context: ImageContext) -> ImageContext:
-        """Return the context with the exponentials of the keys."""
-        return _prepare_search(self.attention, context)
-
-    def select_rows(self, context: ImageContext, image: Int[Tensor, " N"]) -> ImageContext:
-        """Return the image terms of each caption, for teacher forcing."""
-        return _select_rows(self.attention, context, image)
-
     def complete_state(self, stack_state: CellState) -> CellState:
         """Return the initial state with an all-zero language cell."""
         return (*self.second.initial_state(len(stack_state[0])), *stack_state)
@@ -241,7 +247,7 @@ class TopDownCore(StackCore):
         """Step the attention cell, attend to the grid, and step the language cell."""
         second, first = state[: self.cell.state_count], state[self.cell.state_count :]
         first = self.step_stack(word_gates + self.W_sh(second[0]), first, context.gates)
-        z, alpha = _attend(self.attention, context, first[0])
+        z, alpha = self.attend(context, first[0])
         gates = self.second.project_input(torch.cat([z.to(first[0].dtype), first[0]], 1))
         return CoreOutput((*self.second.step(gates, second), *first), attention=alpha)
 
@@ -292,42 +298,6 @@ class MemoryCore(StackCore):
     def reconstruct(self, z: Float[Tensor, "M Z"] | None) -> Float[Tensor, "M D"] | None:
         """Return v~ for each u."""
         return None if z is None else self.W_uv(self.dropout(z))
-
-
-def _add_grid(attention: SoftAttention, context: ImageContext, features: Features) -> ImageContext:
-    if features.grid is None:
-        raise ConfigError(
-            "the decoder attends to the grid, but the features hold only vectors. Extract the "
-            "features again with the grid."
-        )
-    a = attention.project_grid(features.grid)
-    return replace(context, grid=a, keys=attention.project_keys(a))
-
-
-def _prepare_search(attention: SoftAttention, context: ImageContext) -> ImageContext:
-    assert context.keys is not None
-    return replace(context, keys=None, exp_keys=attention.exponentiate(context.keys))
-
-
-def _select_rows(
-    attention: SoftAttention, context: ImageContext, image: Int[Tensor, " N"]
-) -> ImageContext:
-    assert context.grid is not None
-    assert context.keys is not None
-    rows = GridRows(attention, context.grid, context.keys, image)
-    return replace(replace(context, grid=None, keys=None).select(image), grid_rows=rows)
-
-
-def _attend(
-    attention: SoftAttention, context: ImageContext, h: Float[Tensor, "N H"]
-) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
-    if context.grid_rows is not None:
-        return context.grid_rows.attend(h)
-    assert context.grid is not None
-    if context.exp_keys is not None:
-        return attention.search(context.grid, context.exp_keys, h)
-    assert context.keys is not None
-    return attention(context.grid, context.keys, h)  # type: ignore[no-any-return]
 
 
 CORES: dict[CoreName, type[StackCore]] = {
