@@ -32,13 +32,14 @@ class StepLinear(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Replace ``linear``; call every other function."""
-        if func is not nn.functional.linear or not torch.is_grad_enabled():
-            return func(*args, **(kwargs or {}))
-        x, weight, bias = (*args, None)[:3]
-        steps = self._weights.get(id(weight))
-        if steps is None:
-            steps = self._weights[id(weight)] = _Steps(weight, self._sizes)
-        y = steps.multiply(x)
+        if func is nn.functional.linear and torch.is_grad_enabled():
+            return self._multiply(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if id(weight) not in self._weights:
+            self._weights[id(weight)] = _Steps(weight, self._sizes)
+        y = self._weights[id(weight)].multiply(x)
         return y if bias is None else y + bias
 
 
@@ -49,6 +50,7 @@ class _Steps:
         device = weight.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
+        self._parameter = weight  # keeps its id
         self._weight = weight.detach().to(dtype)
         self._inputs: list[Tensor] = []
         self._outputs = _WeightGradient.apply(weight, self._inputs, sum(sizes), dtype).split(sizes)

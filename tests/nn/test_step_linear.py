@@ -11,15 +11,15 @@ SIZES = (4, 3, 3, 1)
 def run_steps(context, dtype=torch.float64):
     """Gradients of two layers in a loop whose state is the input of the next step."""
     torch.manual_seed(0)
-    first, second = nn.Linear(5, 5).to(dtype), nn.Linear(5, 5, bias=False).to(dtype)
+    first, second = nn.Linear(5, 5).to(dtype), nn.Linear(5, 5).to(dtype)
     words = torch.randn(sum(SIZES), 5, dtype=dtype, requires_grad=True)
     h, outputs = torch.ones(SIZES[0], 5, dtype=dtype), []
     with context:
         for x in words.split(SIZES):
             h = torch.tanh(x + first(h[: len(x)]))
-            outputs.append(second(h))
+            outputs.append(nn.functional.linear(h, second.weight, bias=second.bias))
     loss = torch.cat(outputs).sin().sum()
-    weights = [words, first.weight, first.bias, second.weight]
+    weights = [words, *first.parameters(), *second.parameters()]
     return [loss, *torch.autograd.grad(loss, weights)]
 
 
