@@ -40,7 +40,7 @@ class StepLinear(TorchFunctionMode):
         if id(weight) not in self._weights:
             self._weights[id(weight)] = _Steps(weight, self._sizes)
         y = self._weights[id(weight)].multiply(x)
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias.to(y.dtype)
 
 
 class _Steps:
