@@ -7,7 +7,8 @@ was read, 1 if some images failed, 2 for wrong usage.
 For example:
 
     captioning calibrate runs/first/model --images photos
-    captioning caption photos --model runs/first/model --precision int8
+    captioning calibrate runs/first/model --images photos/2024 photos/2025
+    captioning calibrate runs/first/model --images 'photos/*.jpg' --limit 100
 """
 
 from collections.abc import Iterator
