@@ -110,7 +110,7 @@ def resolve_backend(
     if precision == "int8" and not has_ranges:
         raise ConfigError(
             "precision 'int8' needs the ranges of the model's activations, which this model does "
-            "not have. Run captioning calibrate MODEL IMAGES, or use --precision bfloat16."
+            "not have. Run captioning calibrate MODEL --images PATH, or use --precision bfloat16."
         )
     return ResolvedBackend(backend, precision)
 

@@ -75,7 +75,7 @@ def test_saved_ranges_equal_the_loaded_ones(checkpoint, tmp_path):
 
 
 def test_int8_without_ranges_names_the_command(model):
-    with pytest.raises(ConfigError, match=r"Run captioning calibrate MODEL IMAGES"):
+    with pytest.raises(ConfigError, match=r"Run captioning calibrate MODEL --images"):
         Captioner.from_pretrained(model, device="cpu", precision="int8")
     with pytest.raises(ConfigError, match=r"int8' needs the backend openvino"):
         Captioner.from_pretrained(model, device="cpu", precision="int8", backend="torch")
