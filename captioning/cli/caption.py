@@ -40,7 +40,6 @@ if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.images.loader import ImageLoader
     from captioning.inference.captioner import Captioner
 
-_CPU_BATCH_SIZE, _GPU_BATCH_SIZE = 16, 64
 # Settings that decide which images a partition has and what its rows hold.
 _INPUT_FIELDS = (
     *("paths", "recursive", "exclude", "follow_links", "limit"),
@@ -106,13 +105,15 @@ def _load_model(
     captioner.check_search(search)
     captioner = add_consensus(captioner, config.consensus, config.workers, console)
     captioner.check_search(search)  # again: consensus reranking needs several captions per image
-    batch_size = config.batch_size
-    if batch_size == "auto":
-        batch_size = _CPU_BATCH_SIZE if captioner.device.type == "cpu" else _GPU_BATCH_SIZE
     preprocessing = captioner.checkpoint.model.encoder.preprocessing
     size = THUMBNAIL_SIZE if config.format_name == "html" else 0
     loader = ImageLoader(
-        preprocessing, batch_size, config.workers, config.allow_truncated, config.time_limit, size
+        preprocessing,
+        config.batch_size,
+        config.workers,
+        config.allow_truncated,
+        config.time_limit,
+        size,
     )
     for sentence in describe_unused_flags(config, is_random=isinstance(search, Sampling)):
         console.print(sentence)

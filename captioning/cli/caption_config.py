@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -93,9 +93,8 @@ class CaptionConfig(OutputConfig):
     seed: int = 0
     """Random seed of sampling (0 or more)."""
 
-    batch_size: Literal["auto"] | int = "auto"
-    """Number of images per batch (1 or more); halved if the device runs out of memory. auto: 16 on
-    a CPU, 64 on a GPU."""
+    batch_size: int = 64
+    """Number of images per batch (1 or more); halved if the device runs out of memory."""
     workers: int = 2
     """Number of processes that read image files (0: read in the main process)."""
     time_limit: float = 60.0
@@ -124,9 +123,7 @@ def check_config(config: CaptionConfig) -> None:
     Raises:
         ConfigError: A value is out of range, or two flags cannot be used together.
     """
-    check_minimum(config, workers=0)
-    if config.batch_size != "auto":
-        check_minimum(config, batch_size=1)
+    check_minimum(config, batch_size=1, workers=0)
     if config.limit is not None:
         check_minimum(config, limit=1)
     _check_order(config)

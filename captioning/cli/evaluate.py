@@ -85,7 +85,7 @@ class EvaluateConfig:
     search: Annotated[SearchFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=SearchFlags
     )
-    batch_size: int = 16
+    batch_size: int = 64
     """Number of images per batch (1 or more)."""
     workers: int = 2
     """Number of processes that read image files (0: read in the main process)."""

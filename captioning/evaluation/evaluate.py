@@ -25,7 +25,7 @@ class EvaluationConfig:
     """File for the captions in the COCO results format, written before they are scored."""
     java: tuple[str, ...] = ()
     """Further metrics, ``meteor`` and ``spice``, which need Java."""
-    batch_size: int = 16
+    batch_size: int = 64
     """Images per batch (1 or more)."""
     workers: int = 2
     """Processes that read images; 0 reads them in this process."""

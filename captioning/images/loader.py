@@ -53,7 +53,7 @@ class ImageLoader:
 
     preprocessing: Preprocessing
     """Preprocessing of the encoder."""
-    batch_size: int = 16
+    batch_size: int = 64
     """Images per batch."""
     workers: int = 2
     """Worker processes; 0 decodes in this process, without time limit."""

@@ -196,7 +196,7 @@ class Captioner:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, images: ImageSource, *, search: SearchMethod | None = None, batch_size: int = 16
+        self, images: ImageSource, *, search: SearchMethod | None = None, batch_size: int = 64
     ) -> CaptionResult: ...
     @overload
     def __call__(
@@ -204,14 +204,14 @@ class Captioner:
         images: Iterable[ImageSource],
         *,
         search: SearchMethod | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
     ) -> list[CaptionResult]: ...
     def __call__(
         self,
         images: ImageSource | Iterable[ImageSource],
         *,
         search: SearchMethod | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
     ) -> CaptionResult | list[CaptionResult]:
         """Caption one image, or a list of images.
 
@@ -244,7 +244,7 @@ class Captioner:
         follow_links: bool = False,
         exclude: str | Sequence[str] = (),
         search: SearchMethod | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
         workers: int = 2,
     ) -> Iterator[CaptionResult]:
         """Caption the images of a folder, in natural order of their names.
@@ -273,7 +273,7 @@ class Captioner:
         paths: Iterable[str | Path | ImageRef],
         *,
         search: SearchMethod | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
         workers: int = 2,
     ) -> Iterator[CaptionResult]:
         """Caption image files, in order; paths and images are read as they are needed.
