@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_EXPONENT_MAX = 20.0
-"""exp(2 * 20) squared is below the largest float32."""
+_EXPONENT_MAX = 43.0
+"""exp(2 * 43) and exp(-2 * 43) are normal numbers in float32."""
 _BLOCK = 1_500_000  # values; 6 MB in float32
 
 
@@ -65,7 +65,8 @@ class SoftAttention(nn.Module):
     def exponentiate(self, x: Float[Tensor, "*rows A"]) -> Float[Tensor, "*rows A"]:
         """Return exp(2x), for keys and queries, in at least float32.
 
-        Beyond the limits tanh is flat, and the product of two results could overflow.
+        x is limited to -43 to 43, so that no result is 0 or infinite. The product of two results
+        may be: then tanh is 1 or -1.
         """
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return x.clamp(-_EXPONENT_MAX, _EXPONENT_MAX).mul_(2).exp_()
