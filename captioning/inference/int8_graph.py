@@ -1,8 +1,8 @@
 """Graphs of encoders with convolutions in 8-bit integers (int8).
 
-The input of a convolution is divided by its range in each channel, so that every channel uses all
-8 bits, and the weights are multiplied by that range. Weights have a scale for each output channel.
-The rest of the graph keeps floating point.
+The input of a convolution has one scale, its weights have one for each output channel. A scale for
+each channel of the input costs the weights more bits than it saves: measured on EfficientNet-Lite2,
+the error of the grid is 0.17 instead of 0.14. The rest of the graph keeps floating point.
 """
 
 import numpy as np
@@ -11,7 +11,6 @@ from openvino import opset8 as ops
 
 from captioning.nn.activation_ranges import ActivationRanges
 
-_MIN_SHARE = 1e-3  # of the largest channel: a smaller range would amplify the weights' rounding
 _TINY = 1e-8
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
@@ -36,31 +35,36 @@ def quantize_graph(graph: ov.Model, ranges: ActivationRanges) -> None:
             and weights is not None
             and weights.get_type_name() == "Constant"
         ):
-            _quantize(node, weights.data, ranges[name].numpy())
+            _quantize(node, weights.data, *ranges[name].tolist())
     graph.validate_nodes_and_infer_types()
 
 
-def _quantize(node: ov.Node, weights: np.ndarray, ranges: np.ndarray) -> None:
-    signed = ranges[0].min() < 0
-    scale = np.abs(ranges).max(0)
-    scale = np.maximum(scale, max(scale.max() * _MIN_SHARE, _TINY))
+def _quantize(node: ov.Node, weights: np.ndarray, low: float, high: float) -> None:
     target = node.input(0)
     before = target.get_source_output()
     if before.get_node().get_type_name() == "Pad":  # OpenVINO merges it into the convolution
         target = before.get_node().input(0)
         before = target.get_source_output()
-    low = -128 / 127 if signed else 0.0
-    channels = scale.reshape(1, -1, 1, 1)
-    rounded = ops.fake_quantize(before, *_constants(low * channels, channels, low, 1.0), 256)
+    interval = _constants(*_align_zero(low, high))
+    rounded = ops.fake_quantize(before, *interval, *interval, 256)
     target.replace_source_output(rounded.output(0))
 
-    grouped = node.get_type_name() == "GroupConvolution"
-    scaled = weights * scale.reshape((len(weights), 1, -1, 1, 1) if grouped else (1, -1, 1, 1))
-    inner = tuple(range(2 if grouped else 1, weights.ndim))  # all dimensions but the outputs'
-    limit = np.maximum(np.abs(scaled).max(inner, keepdims=True), _TINY)
-    (values,) = _constants(scaled)
-    rounded = ops.fake_quantize(values, *_constants(-limit, limit, -limit, limit), 255)
+    outputs = 2 if node.get_type_name() == "GroupConvolution" else 1  # dimensions of them
+    inner = tuple(range(outputs, weights.ndim))
+    limit = np.maximum(np.abs(weights).max(inner, keepdims=True), _TINY)
+    interval = _constants(-limit, limit)
+    rounded = ops.fake_quantize(node.input_value(1), *interval, *interval, 255)
     node.input(1).replace_source_output(rounded.output(0))
+
+
+def _align_zero(low: float, high: float) -> tuple[float, float]:
+    """Widen a range to one that contains 0 exactly, as one of its 256 levels."""
+    low, high = min(low, 0.0), max(high, _TINY)
+    below = round(-low / (high - low) * 255)
+    if low < 0:
+        below = min(max(below, 1), 254)
+    step = max(-low / below if below else 0.0, high / (255 - below))
+    return -step * below, step * (255 - below)
 
 
 def _constants(*values: np.ndarray | float) -> list[ov.Node]:

@@ -37,7 +37,7 @@ def checkpoint(pixels):
 def test_ranges_are_those_of_the_first_convolutions_input(checkpoint, pixels):
     encoder = checkpoint.model.encoder
     normal = (pixels.numpy() / 255 - 0.5) / 0.2
-    expected = np.stack([normal.min((0, 2, 3)), normal.max((0, 2, 3))])
+    expected = np.array([normal.min(), normal.max()])
     name = min(checkpoint.ranges, key=list(checkpoint.ranges).index)
     np.testing.assert_allclose(checkpoint.ranges[name], expected, atol=1e-5)
     convolutions = {n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Conv2d)}
@@ -89,10 +89,10 @@ BAD_RANGES = [
     (lambda r: r.update(other=r[_first(r)].clone()), "no convolution 'other'"),
     (
         lambda r: r.update({_first(r): torch.zeros(2, 7)}),
-        r"has shape \(2, 7\) .* expected \(2, 3\)",
+        r"has shape \(2, 7\) .* expected \(2,\)",
     ),
-    (lambda r: r.update({_first(r): torch.zeros(2, 3, dtype=torch.int64)}), "int64, expected"),
-    (lambda r: r.update({_first(r): torch.full((2, 3), torch.nan)}), "not finite"),
+    (lambda r: r.update({_first(r): torch.zeros(2, dtype=torch.int64)}), "int64, expected"),
+    (lambda r: r.update({_first(r): torch.full((2,), torch.nan)}), "not finite"),
     (lambda r: r.update({_first(r): r[_first(r)].flip(0)}), "minimum above its maximum"),
 ]
 
