@@ -23,7 +23,6 @@ from captioning.nn.features import Features
 from captioning.nn.pretrained import weights_hash
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: of the other operations
-_KEEP_PRECISION = "precise_0"  # OpenVINO's name for operations that must not be rounded
 _PACKAGES = ("openvino", "torch", "torchvision", "timm")
 _MAX_STREAMS = 16  # each has its own memory for feature maps
 
@@ -55,8 +54,6 @@ class OpenVINOEncoder:
         graph = cached_graph(_cache_key(encoder), lambda: convert_encoder(encoder))
         if ranges is not None:
             quantize_graph(graph, ranges)
-        if precision == "bfloat16":
-            _keep_first_layers(graph)
         compiled = ov.Core().compile_model(graph, "CPU", settings)
         self._shape = (encoder.positions, encoder.feature_size)
         self._queue = ov.AsyncInferQueue(compiled)
@@ -77,20 +74,6 @@ class OpenVINOEncoder:
 
 def _keep_output(request: Any, grid: np.ndarray) -> None:
     grid[:] = request.get_output_tensor().data[0]
-
-
-def _keep_first_layers(graph: ov.Model) -> None:
-    """Keep the layers with the largest feature maps in float32.
-
-    In bfloat16 they cause a third of the error of EfficientNet-Lite2, and are not faster.
-    """
-    largest = graph.input(0).shape[-1] // 4
-    for node in graph.get_ordered_ops():
-        shape = (
-            node.output(0).partial_shape if node.get_output_size() else ov.PartialShape.dynamic()
-        )
-        if shape.is_static and len(shape) == 4 and shape[-1].get_length() > largest:
-            node.get_rt_info()[_KEEP_PRECISION] = True
 
 
 def _cache_key(encoder: Encoder) -> str:

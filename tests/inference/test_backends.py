@@ -213,3 +213,19 @@ def test_cache_keeps_the_most_recently_used_graphs(encoder, cache, monkeypatch):
     for key in ("a", "b", "a", "c"):
         graph_cache.cached_graph(key, lambda: graph)
     assert {path.name for path in cache.iterdir()} == {"a.graph", "c.graph"}
+
+
+def test_first_layers_in_float32_reduce_the_error(cache, monkeypatch):
+    encoder = Encoder(EncoderConfig("timm:test_efficientnet", weights=None))
+    size = encoder.preprocessing.size
+    pixels = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
+    expected = plain_grid(encoder, pixels)
+
+    def error_of(grid):
+        return float((grid - expected).norm())
+
+    kept = error_of(OpenVINOEncoder(encoder, "bfloat16")(pixels).grid)
+    monkeypatch.setenv("CAPTIONING_CACHE", str(cache / "other"))
+    monkeypatch.setattr(graph_cache, "_keep_first_layers", lambda xml: xml)
+    rounded = error_of(OpenVINOEncoder(encoder, "bfloat16")(pixels).grid)
+    assert kept < rounded or kept == rounded == pytest.approx(0, abs=1e-4)  # no bfloat16 here
