@@ -72,7 +72,7 @@ def _keep_first_layers(xml: bytes) -> bytes:
     }
     image = next(shapes[layer] for layer in shapes if layer.get("type") == "Parameter")
     for layer, shape in shapes.items():
-        if len(shape) == 4 and shape[-1] > image[-1] // 4:
+        if len(shape) == 4 and shape[-1] >= image[-1] // 4:
             info = layer.find("rt_info")
             info = ElementTree.SubElement(layer, "rt_info") if info is None else info
             ElementTree.SubElement(info, "attribute", name="precise", version="0")
