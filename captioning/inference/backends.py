@@ -102,7 +102,8 @@ def resolve_backend(
             "pip install openvino, or --backend torch."
         )
     if precision == "auto":
-        precision = "float32"
+        fast = backend == "openvino" and has_fast_bfloat16(device)
+        precision = "bfloat16" if fast else "float32"
     if precision == "int8" and backend == "torch":
         raise ConfigError(
             "precision 'int8' needs the backend openvino on a CPU. Use --precision bfloat16."
@@ -113,6 +114,9 @@ def resolve_backend(
             "not have. Run captioning calibrate MODEL --images PATH, or use --precision bfloat16."
         )
     return ResolvedBackend(backend, precision)
+
+
+_CPU_BATCH = 16  # images; their feature maps stay in the cache
 
 
 class _UnsupportedEncoderError(Exception):
@@ -158,7 +162,10 @@ def _torch_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
 
     def encode(pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
         device = next(encoder.parameters()).device
+        parts = pixels.split(_CPU_BATCH if device.type == "cpu" else len(pixels))
         with torch.autocast(device.type, torch.bfloat16, enabled=resolved.precision == "bfloat16"):
-            return encoder(pixels.to(device)).to(device)
+            grids = [encoder(part.to(device)).to(device).grid for part in parts]
+        grid = torch.cat(grids)
+        return Features(grid.mean(1), grid)
 
     return encode

@@ -20,16 +20,12 @@ from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.images.preprocessing import Preprocessing
 from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
-from captioning.inference.backends import Encode, load_backend
+from captioning.inference.backends import load_backend
 from captioning.inference.results import Caption
-from captioning.nn.features import Features
 from captioning.text.vocabulary import join_words
 
 if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
     from captioning.reranking.consensus import Consensus
-
-
-_CPU_ENCODER_BATCH = 16  # images; the search is fastest with several times as many
 
 
 class CaptionGenerator:
@@ -148,7 +144,7 @@ class CaptionGenerator:
         self.check_search(method)
         vocabulary, reranker = self._first.vocabulary, self._first.reranker
         models = self._backend.models
-        features = [self._encode(model.encode, pixels) for model in models]
+        features = [model.encode(pixels) for model in models]
         states = [model.decoder.start(seen) for model, seen in zip(models, features, strict=True)]
         beams = search(
             self._step,
@@ -167,16 +163,6 @@ class CaptionGenerator:
             if isinstance(method, BeamSearch):
                 beams = [beam[: method.n] for beam in beams]
         return [tuple(self._caption_from(hypothesis) for hypothesis in beam) for beam in beams]
-
-    def _encode(self, encode: Encode, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
-        """Return the features of a batch; a CPU encodes parts that fit its cache."""
-        if self.device.type != "cpu" or len(pixels) <= _CPU_ENCODER_BATCH:
-            return encode(pixels)
-        parts = [encode(part) for part in pixels.split(_CPU_ENCODER_BATCH)]
-        grids = [part.grid for part in parts if part.grid is not None]
-        return Features(
-            torch.cat([part.vector for part in parts]), torch.cat(grids) if grids else None
-        )
 
     def _caption_from(self, hypothesis: Hypothesis) -> Caption:
         words = self._first.vocabulary.decode(hypothesis.tokens)

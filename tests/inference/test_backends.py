@@ -221,7 +221,8 @@ def test_layers_with_large_maps_are_marked_to_keep_float32(encoder, cache):
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "Convolution":
             height = node.output(0).shape[2]
-            marked.setdefault(height, set()).add("precise_0" in node.get_rt_info())
+            names = " ".join(node.get_rt_info()).lower()  # the name depends on the version
+            marked.setdefault(height, set()).add("precis" in names)
     assert marked == {height: {height >= 32 // 4} for height in marked}
     assert {True} in marked.values()
     assert {False} in marked.values()
