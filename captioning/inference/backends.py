@@ -144,13 +144,13 @@ def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> Decoder:
 
 
 def _openvino_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
-    from captioning.inference.openvino_encoder import OpenVINOEncoder  # imports openvino
-
     encoder = checkpoint.model.encoder
     ranges = checkpoint.ranges if resolved.precision == "int8" else None
     try:
+        from captioning.inference.openvino_encoder import OpenVINOEncoder  # imports openvino
+
         return OpenVINOEncoder(encoder, resolved.precision, ranges)
-    except Exception as error:  # OpenVINO raises many kinds
+    except Exception as error:  # OpenVINO raises many kinds, also if it is not installed correctly
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise _UnsupportedEncoderError(
             f"OpenVINO cannot run the encoder {encoder.config.name} ({reason:.200})."

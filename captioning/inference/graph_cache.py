@@ -35,19 +35,30 @@ def cached_graph(key: str, convert: Callable[[], ov.Model]) -> ov.Model:
         key: Identifies the graph: a hash of everything that it depends on.
         convert: Returns the graph.
     """
-    path = cache_directory() / f"{key}.graph"
     with suppress(OSError, RuntimeError):  # unreadable, or of an incompatible version
+        path = _path(key)
         if (graph := _parse(path.read_bytes())) is not None:
-            os.utime(path)
+            with suppress(OSError):  # the folder may be read-only
+                os.utime(path)
             return graph
     file = _format(convert())
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_atomic(path, file, sync=False)
         _remove_oldest(path.parent)
     graph = _parse(file)  # a converted graph that was never written rounds differently
     assert graph is not None
     return graph
+
+
+def _path(key: str) -> Path:
+    """Return the path of a graph.
+
+    Raises:
+        RuntimeError: The user has no home folder.
+    """
+    return cache_directory() / f"{key}.graph"
 
 
 def _format(graph: ov.Model) -> bytes:

@@ -24,6 +24,7 @@ from captioning.nn.pretrained import weights_hash
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: of the other operations
 _PACKAGES = ("openvino", "torch", "torchvision", "timm")
+_FORMAT = 2  # of graphs; increase it when the conversion or the code of an encoder changes
 _MAX_STREAMS = 16  # each has its own memory for feature maps
 
 
@@ -78,7 +79,7 @@ def _keep_output(request: Any, grid: np.ndarray) -> None:
 
 def _cache_key(encoder: Encoder) -> str:
     """Return a hash of everything that the graph of an encoder depends on."""
-    facts = [weights_hash(encoder), encoder.config, encoder.preprocessing, __version__]
+    facts = [_FORMAT, weights_hash(encoder), encoder.config, encoder.preprocessing, __version__]
     facts += [(name, version(name)) for name in _PACKAGES]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
@@ -106,9 +107,7 @@ def convert_encoder(encoder: Encoder) -> ov.Model:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the shapes are constant here
         traced = torch.jit.trace(_GridOnly(encoder), pixels, check_trace=False)
-        decoder = TorchScriptPythonDecoder(
-            traced
-        )  # a name, because the frontend keeps no reference
+        decoder = TorchScriptPythonDecoder(traced)  # named: the frontend keeps no reference
         frontend = FrontEndManager().load_by_framework("pytorch")
         # Not openvino.convert_model, which reports every use to its vendor.
         graph = frontend.convert(frontend.load(decoder))

@@ -53,7 +53,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether products are faster in bfloat16 than in float32 (on x86: AVX512-BF16)."""
     if device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
-        return torch.cpu._is_avx512_bf16_supported() and has_bfloat16(device)
+        # torch has no public function for it, and may rename this one.
+        is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return is_supported() and has_bfloat16(device)
     return has_bfloat16(device)
 
 
