@@ -14,6 +14,7 @@ from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import ConfigError
 from captioning.files import resolve_link
 from captioning.images.loader import ImageLoader
+from captioning.inference.backend_config import ResolvedBackend
 from captioning.inference.captioner import Captioner
 
 
@@ -22,7 +23,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return everything that decides the captions of a run, as values that JSON can store."""
     settings: dict[str, Any] = {
-        "model": fingerprint([captioner.checkpoint, *captioner.others]),
+        "model": fingerprint([captioner.checkpoint, *captioner.others], captioner.backend),
         "search": search_to_json(search),
         "seed": captioner.seed,
         "precision": captioner.backend.rounding,
@@ -34,13 +35,15 @@ def run_settings(
     return settings
 
 
-def fingerprint(checkpoints: Iterable[Checkpoint]) -> str:
+def fingerprint(checkpoints: Iterable[Checkpoint], backend: ResolvedBackend) -> str:
     """Return a hash of all that decides the captions of models, except search and precision."""
+    is_int8 = backend.precision == "int8"  # otherwise the ranges have no effect
     digest = hashlib.sha256()
     for checkpoint in checkpoints:
         digest.update(repr(checkpoint.model.encoder.preprocessing).encode())
         digest.update("\n".join(checkpoint.vocabulary.words).encode("utf-8", "surrogatepass"))
-        tensors = {**checkpoint.model.state_dict(), **(checkpoint.ranges or {})}
+        ranges = checkpoint.ranges if is_int8 else None
+        tensors = {**checkpoint.model.state_dict(), **(ranges or {})}
         for name, weight in tensors.items():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -55,7 +55,8 @@ def run(config: CalibrateConfig) -> int:
 
     encoder = load_checkpoint(config.model).model.encoder
     images = list(find_images(config.images, SourceConfig(recursive=True)))
-    images = images[:: max(1, len(images) // config.limit)][: config.limit]
+    count = min(len(images), config.limit)
+    images = [images[number * len(images) // count] for number in range(count)]
     loader = ImageLoader(encoder.preprocessing, _BATCH_SIZE, config.workers)
     errors: list[str] = []
 

@@ -1,6 +1,7 @@
 """Encoders in 8-bit integers: against the plain network, and the file of ranges."""
 
 import json
+import re
 import struct
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ from drawn_images import draw
 from safetensors.torch import load_file, save_file
 from small_captioner import small_checkpoint
 
+from captioning.bulk.resume import fingerprint
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
 from captioning.errors import CheckpointError, ConfigError
-from captioning.inference.backend_config import BackendConfig
+from captioning.images.loader import ImageLoader
+from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.inference.captioner import Captioner
 from captioning.inference.openvino_encoder import OpenVINOEncoder
 from captioning.nn.activation_ranges import check_ranges, measure_ranges
@@ -151,12 +154,10 @@ def test_info_names_int8_and_the_automatic_backend(checkpoint, tmp_path, capsys)
         main(["info", str(tmp_path / "model"), "--json"])
     backend = json.loads(capsys.readouterr().out)["backend"]
     assert backend["int8"] is True
-    assert (
-        "float32" in backend["auto"] or "bfloat16" in backend["auto"] or "int8" in backend["auto"]
-    )
+    assert re.fullmatch(r"(openvino|torch) \((float32|bfloat16)\)", backend["auto"])
 
 
-def test_captions_of_int8_come_from_the_ranges(checkpoint, images):
+def test_captions_of_int8_do_not_depend_on_the_batch(checkpoint, images):
     config = BackendConfig("openvino", "int8")
     readable = [name for number, name in enumerate(images) if number not in (3, 6, 7)]
     found = Captioner(checkpoint, backend=config)(readable)
@@ -164,3 +165,26 @@ def test_captions_of_int8_come_from_the_ranges(checkpoint, images):
     assert [r.text for r in found] == [
         Captioner(checkpoint, backend=config)(name).text for name in readable
     ]
+
+
+def test_ranges_decide_about_resuming_in_int8_only(checkpoint):
+    plain = replace(checkpoint, ranges=None)
+    float32, int8 = ResolvedBackend("torch", "float32"), ResolvedBackend("openvino", "int8")
+    assert fingerprint([plain], float32) == fingerprint([checkpoint], float32)
+    assert fingerprint([plain], int8) != fingerprint([checkpoint], int8)
+
+
+def test_calibrate_spreads_the_images_over_all(images, tmp_path, monkeypatch):
+    save_checkpoint(small_checkpoint(), tmp_path / "model")
+    read = []
+
+    def batches(loader, refs):
+        read.extend(ref.name for ref in refs)
+        yield from original(loader, refs)
+
+    original = ImageLoader.batches
+    monkeypatch.setattr(ImageLoader, "batches", batches)
+    words = ["calibrate", str(tmp_path / "model"), "--workers", "0", "--limit", "8"]
+    with pytest.raises(SystemExit):
+        main([*words, "--images", *images])
+    assert read == [images[number] for number in (0, 1, 3, 4, 6, 7, 9, 10)]

@@ -427,7 +427,8 @@ def test_save_search_needing_reranker_is_refused(model, tmp_path):
 def test_fingerprint_depends_on_reranker(model):
     plain = replace(model, reranker=None)
     other = replace(model.reranker, unseen=1.0)
-    found = {fingerprint([each]) for each in (model, plain, replace(model, reranker=other))}
+    models, backend = (model, plain, replace(model, reranker=other)), Captioner(model).backend
+    found = {fingerprint([each], backend) for each in models}
     assert len(found) == 3
 
 
