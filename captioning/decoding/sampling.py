@@ -152,9 +152,10 @@ def _sort_by_probability(
 
     The first 128 words nearly always do, and finding them is much faster than sorting all.
     """
-    top, words = probs.topk(min(128, probs.shape[1]), 1)
-    if (top.sum(1) > share + 1e-4).all():
-        return top, words
+    if probs.device.type == "cpu":  # on a GPU, reading the condition would wait for the device
+        top, words = probs.topk(min(128, probs.shape[1]), 1)
+        if (top.sum(1) > share + 1e-4).all():
+            return top, words
     return probs.sort(dim=1, descending=True, stable=True)
 
 
