@@ -7,9 +7,9 @@ from captioning.nn import attention_training
 from captioning.nn.attention import SoftAttention
 from captioning.nn.attention_training import GridRows
 
-B, P, D, H, A = 3, 5, 4, 6, 7
-IMAGE = torch.tensor([2, 0, 2, 2, 0])  # image 1 has no caption
-SIZES = (5, 4, 4, 1)  # captions at each step
+B, P, D, H, A = 4, 5, 4, 6, 7
+IMAGE = torch.tensor([2, 0, 3, 2, 0, 3, 3])  # image 1 has no caption
+SIZES = (7, 5, 4, 1)  # captions at each step
 
 
 def random_inputs(scale=1.0):
