@@ -199,9 +199,9 @@ class LSTMCell(RecurrentCell):
         """Return the state after one step."""
         h, c = state
         gates = inputs + nn.functional.linear(h, self.W_hh)
-        f, i, o = torch.sigmoid(gates[:, : 3 * self.hidden_size]).chunk(3, 1)
-        g = torch.tanh(gates[:, 3 * self.hidden_size :])
-        c = f * c + i * g
+        fio, g = gates.split([3 * self.hidden_size, self.hidden_size], 1)
+        f, i, o = torch.sigmoid(fio).chunk(3, 1)
+        c = f * c + i * torch.tanh(g)
         return o * torch.tanh(c), c
 
 
