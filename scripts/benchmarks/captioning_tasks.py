@@ -32,10 +32,10 @@ class Subject:
         self.checkpoint = self.captioner.checkpoint
         self.search = replace(self.checkpoint.search, **settings.get("search", {}))
         self.images = settings.get("images", [])
+        names = ("batch_size", "workers")
         self.loader = ImageLoader(
             self.checkpoint.model.encoder.preprocessing,
-            settings.get("batch_size", 16),
-            settings.get("workers", 2),
+            **{name: settings[name] for name in names if settings.get(name)},
         )
         self.generator = self.captioner._generator
         # Checkouts from before there were backends call the encoder of the model.

@@ -102,7 +102,7 @@ def add_image_options(add: Callable[..., Any]) -> None:
     add("--model", help="model directory (default: the packaged model)")
     add("--backend", help="backend of this checkout (default: that of the command)")
     add("--precision", help="precision of this checkout (default: that of the command)")
-    add("--batch-size", type=int, default=16, help="images per batch (default: 16)")
+    add("--batch-size", type=int, help="images per batch (default: that of each checkout)")
     add("--workers", type=int, default=2, help="processes that read images (default: 2)")
     add("--search", nargs="+", action=SearchSettings, default={}, metavar="NAME=VALUE",
         help="settings of the search, such as width=3 rerank_weight=0")  # fmt: skip

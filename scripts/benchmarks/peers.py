@@ -15,6 +15,7 @@ VIT: dict[str, int] = {}
 """Sizes of the ViT; the default is google/vit-base-patch16-224."""
 GPT2: dict[str, int] = {}
 """Sizes of the GPT-2; the default is gpt2, the small one."""
+_BATCH_SIZE = 16
 _NEW_TOKENS, _BEAMS = 16, 3
 
 
@@ -173,7 +174,7 @@ def vit_gpt2(settings: Settings) -> Prepared:
     stages: dict[str, float] = {}
     parts = {"reading": read, "encoder": model.encoder, "decoder": search}
     timed_parts = [timed(part, stages, name) for name, part in parts.items()]
-    paths, step = settings["images"], settings["batch_size"]
+    paths, step = settings["images"], settings.get("batch_size") or _BATCH_SIZE
     batches = [paths[start : start + step] for start in range(0, len(paths), step)]
     with torch.inference_mode():
         if task == "encode":
