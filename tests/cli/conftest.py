@@ -32,10 +32,15 @@ def photos(tmp_path):
 
 @pytest.fixture
 def caption(model, capsys):
-    """Run the command in this process; return its exit code and what it wrote."""
+    """Run the command in this process; return its exit code and what it wrote.
+
+    It computes in float32, because in lower precision the captions of an image depend on the
+    others of its batch.
+    """
 
     def run(*words):
-        code = run_command("caption", *words, "--model", model, "--workers", "0")
+        flags = ("--model", model, "--workers", "0", "--precision", "float32")
+        code = run_command("caption", *words, *flags)
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     return run

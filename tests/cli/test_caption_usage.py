@@ -194,7 +194,6 @@ def test_caption_on_terminal_names_output_location(
     words, location, caption, photos, tmp_path, monkeypatch
 ):
     words = [word.format(tmp_path) for word in words] + ["--backend", "torch"]
-    words += ["--precision", "float32"]
     line = (
         f"Captioned 3 images with torch (float32). The captions are {location.format(tmp_path)}.\n"
     )

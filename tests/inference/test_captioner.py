@@ -326,7 +326,7 @@ def test_samples_depend_on_seed_and_image_only(readable):
 
 
 def test_saved_model_captions_as_before(captioner, model, images):
-    loaded = Captioner.from_pretrained(str(model), device="cpu")
+    loaded = Captioner.from_pretrained(str(model), device="cpu", precision="float32")
     assert loaded.device == torch.device("cpu")
     assert_same(loaded.caption(images[0]).captions, captioner.caption(images[0]).captions)
 
@@ -344,7 +344,7 @@ def test_push_to_hub_uploads_a_whole_model(captioner, images, tmp_path, monkeypa
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert captioner.push_to_hub("me/model", private=True) == "https://hub/me/model"
-    loaded = Captioner.from_pretrained(tmp_path / "uploaded", device="cpu")
+    loaded = Captioner.from_pretrained(tmp_path / "uploaded", precision="float32")
     assert loaded(images[0]).text == captioner(images[0]).text
 
 
@@ -391,7 +391,7 @@ def test_unavailable_device_raises(model, device):
 
 
 def test_ensemble_of_equal_models_equals_one_model(captioner, model, readable):
-    twice = Captioner.from_pretrained(model, model, device="cpu")
+    twice = Captioner.from_pretrained(model, model, precision="float32")
     for path in readable[:3]:
         assert_same(twice.caption(path).captions, captioner.caption(path).captions)
 

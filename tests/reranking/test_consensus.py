@@ -249,7 +249,7 @@ def test_consensus_bad_data_or_config_is_refused(captioner, tmp_path):
 
 def caption(*words):
     with pytest.raises(SystemExit) as caught:
-        main(["caption", *map(str, words), "--workers", "0"])
+        main(["caption", *map(str, words), "--workers", "0", "--precision", "float32"])
     return caught.value.code
 
 

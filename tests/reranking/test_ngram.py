@@ -452,6 +452,7 @@ def test_caption_command_rerank_weight_needs_reranker(model, photos, tmp_path, c
 def test_caption_command_rerank_weight_reaches_search(model, photos, tmp_path, capsys):
     save_checkpoint(model, tmp_path / "model")
     arguments = ["caption", *map(str, photos), "--model", str(tmp_path / "model")]
+    arguments += ["--precision", "float32"]
     captioner = Captioner(model)
     for weight in (0.0, 20.0, 1000.0):
         assert run(*arguments, "--rerank-weight", weight) == 0
