@@ -87,6 +87,6 @@ class _Product(torch.autograd.Function):
         return nn.functional.linear(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
         (weight,) = ctx.saved_tensors
-        return gradient @ weight, gradient, None
+        return gradient @ weight if ctx.needs_input_grad[0] else None, gradient, None
