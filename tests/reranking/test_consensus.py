@@ -259,11 +259,11 @@ def test_caption_command_resumes_with_same_consensus_data(captioner, tmp_path, c
     where = ("-o", tmp_path / "out.jsonl", "--model", tmp_path / "model")
     asked = ("--consensus-data", f"coco:{TINY}", "--cache", tmp_path / "features")
     assert caption(photos[0].parent, *where, *asked, "--limit", 2) == 0
-    assert "Extracting features of 32 images" in capsys.readouterr().err
+    assert "Encoding 32 images" in capsys.readouterr().err
     assert caption(photos[0].parent, *where) == 2
     assert "was 'consensus:coco:tiny:train,images=32,k=10" in capsys.readouterr().err
     assert caption(photos[0].parent, *where, *asked) == 0
-    assert "Extracting" not in capsys.readouterr().err
+    assert "Encoding" not in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [captioner.caption(photo).text for photo in photos]
     alone = Captioner(captioner.checkpoint)
