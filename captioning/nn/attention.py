@@ -7,6 +7,7 @@ from torch import Tensor, nn
 _EXPONENT_MAX = 43.0
 """exp(2 * 43) and exp(-2 * 43) are normal numbers in float32."""
 _BLOCK = 1_500_000  # values; 6 MB in float32
+_ROWS = 64  # BLAS computes the last rows in another order if their number is not a multiple
 
 
 class SoftAttention(nn.Module):
@@ -99,13 +100,22 @@ class SoftAttention(nn.Module):
         one = exp_keys.new_ones(())
         energies = exp_keys.new_empty(B, W, P)
         images = min(B, max(1, (_BLOCK if a.device.type == "cpu" else 32 * _BLOCK) // (W * P * A)))
-        buffer = exp_keys.new_empty(images, W, P, A)
+        buffer = exp_keys.new_zeros(_pad(images * W * P), A)
+        sums = exp_keys.new_empty(len(buffer))
         for start in range(0, B, images):
             block = slice(start, min(start + images, B))
-            out = buffer[: block.stop - start]
+            count = (block.stop - start) * W * P
+            out = buffer[:count].view(-1, W, P, A)
             torch.addcmul(one, exp_keys[block], exp_queries[block], out=out).reciprocal_()
-            torch.mv(out.view(-1, A), weights, out=energies[block].view(-1))
+            padded = _pad(count)  # so that energies do not depend on the batch
+            torch.mv(buffer[:padded], weights, out=sums[:padded])
+            energies[block] = sums[:count].view(-1, W, P)
         return _average(a, energies)
+
+
+def _pad(rows: int) -> int:
+    """Return the next multiple of ``_ROWS``."""
+    return -(-rows // _ROWS) * _ROWS
 
 
 def _average(

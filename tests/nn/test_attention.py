@@ -79,3 +79,19 @@ def test_attention_search_blocks_do_not_change_result(monkeypatch):
         whole = attend.search(grid, exp_keys, h)
         monkeypatch.setattr("captioning.nn.attention._BLOCK", 3 * 2 * P * A)  # 3, 3 and 1 images
         torch.testing.assert_close(attend.search(grid, exp_keys, h), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_attention_search_weights_do_not_depend_on_the_batch(rows):
+    """bfloat16 enlarges a difference in the last bit of an energy to one in the third digit."""
+    positions, size = 81, 128
+    attend = SoftAttention(D, H, size)
+    torch.nn.init.zeros_(attend.W_he.weight)  # its product may depend on the number of rows
+    a = attend.project_grid(torch.randn(6, positions, D))
+    with torch.no_grad():
+        exp_keys = attend.exponentiate(torch.randn(6, positions, size))
+        weights = attend.search(a, exp_keys, torch.zeros(6 * rows, H))[1].view(6, rows, -1)
+        for image in range(6):
+            one = slice(image, image + 1)
+            alone = attend.search(a[one], exp_keys[one], torch.zeros(rows, H))[1]
+            assert torch.equal(alone, weights[image])
