@@ -14,8 +14,8 @@ class BackendConfig:
     """Which library runs a model, and how precisely it computes."""
 
     backend: BackendName = "auto"
-    """Library that runs the model: torch, openvino (CPU only), or auto (openvino on a CPU if it is
-    installed and supports the encoder, else torch)."""
+    """Library that runs the encoder: torch, openvino (CPU only), or auto (openvino on a CPU if it
+    is installed and supports the encoder, else torch)."""
     precision: Precision = "auto"
     """Precision: float32, bfloat16, int8, or auto (the fastest on this machine that keeps the
     quality of the captions). With float32, captions do not depend on the machine."""

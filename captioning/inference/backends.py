@@ -14,7 +14,7 @@ from captioning.checkpoint import Checkpoint
 from captioning.errors import ConfigError
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
-from captioning.nn.device import has_fast_bfloat16
+from captioning.nn.device import has_bfloat16, has_fast_bfloat16
 from captioning.nn.features import Features
 
 Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
@@ -162,8 +162,10 @@ def _torch_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
 
     def encode(pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
         device = next(encoder.parameters()).device
+        # Emulated bfloat16 is many times slower than float32; OpenVINO does not emulate it either.
+        rounds = resolved.precision == "bfloat16" and has_bfloat16(device)
         parts = pixels.split(_CPU_BATCH if device.type == "cpu" else len(pixels))
-        with torch.autocast(device.type, torch.bfloat16, enabled=resolved.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=rounds):
             grids = [encoder(part.to(device)).to(device).grid for part in parts]
         grid = torch.cat(grids)
         return Features(grid.mean(1), grid)
