@@ -244,6 +244,7 @@ def make_folder(folder: Path, copies: int) -> tuple[set[str], set[str]]:
 def caption(paths: list[str], output: Path, model: str | None, limit: float) -> tuple[int, str]:
     """Run the command with a list on standard input; return its exit code and messages."""
     words = [sys.executable, "-m", "captioning", "caption", "-", "-o", str(output), "--recursive"]
+    words += ["--precision", "float32"]  # captions do not depend on the batch
     words += ["--model", model] if model else []
     listed = b"\0".join(os.fsencode(path) for path in paths) + b"\0"
     done = subprocess.run(words, input=listed, capture_output=True, timeout=limit, check=False)

@@ -68,6 +68,7 @@ class RepeatedRun:
         self.count_file = output.parent.parent / f"count of {output.parent.name}"
         self.words = [sys.executable, "-c", RUN_AND_COUNT, str(self.count_file)]
         self.words += ["caption", str(folder), "-o", str(output), "--batch-size", str(BATCH)]
+        self.words += ["--precision", "float32"]  # captions do not depend on the batch
         self.words += ["--model", model] if model else []
 
     def start(self, max_file_size: int | None = None) -> "subprocess.Popen[bytes]":
