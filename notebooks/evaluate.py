@@ -77,12 +77,12 @@ def train_small_model(name, core):
         min_count=1,
         workers=0,
     )
-    return Captioner.from_pretrained(train(config).model_dir)
+    return Captioner.from_pretrained(train(config).model_dir, precision="float32")
 
 
 if FLICKR8K:
     DATA = f"flickr8k:{FLICKR8K}"
-    model = Captioner.from_pretrained()
+    model = Captioner.from_pretrained(precision="float32")
     names, models = ("beam search", "greedy"), (model, model)
     searches = (model.checkpoint.search, Greedy())
 else:

@@ -1125,7 +1125,7 @@ plt.show()
 
 
 # %%
-@torch.inference_mode()
+@torch.no_grad()
 def encode(images):
     return torch.cat(
         [model.encoder(captioner.read_pixels(image.path)[None]).vector for image in images]
