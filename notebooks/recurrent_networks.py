@@ -810,7 +810,7 @@ D, H = decoder.sizes.feature_size, decoder.config.hidden_size
 NO_IMAGE = Features(torch.zeros(1, D), torch.zeros(1, 1, D))  # a vector and a grid of zeros
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read(words, state):
     """Feed words to the decoder; return the log-probabilities after each, and the last state."""
     found = []
@@ -1202,7 +1202,7 @@ photos = {path.stem: path for path in write_samples(WORK / "photos")}
 chosen = [photos[name] for name in ("cat", "temple", "cameraman") if name in photos]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def features_of(photo, *, v=True, grid=True):
     found = model.encoder(captioner.read_pixels(photo)[None])
     return Features(found.vector * v, None if found.grid is None else found.grid * grid)
