@@ -16,6 +16,7 @@ from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import has_bfloat16, has_fast_bfloat16
 from captioning.nn.features import Features
+from captioning.nn.state import DecoderState
 
 Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
 """Function from pixels on any device to features on the device of the model."""
@@ -31,7 +32,7 @@ class BackendModel:
     """
 
     encode: Encode
-    decoder: Decoder
+    decoder: "Decoder | LowPrecisionDecoder"
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,41 @@ def _load(resolved: ResolvedBackend, checkpoints: Sequence[Checkpoint]) -> Loade
     )
 
 
-def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> Decoder:
+@dataclass(frozen=True)
+class LowPrecisionDecoder:
+    """A decoder in 16 bits whose results do not depend on the number of rows.
+
+    The product of a matrix with a single row is computed by other instructions than that with
+    several rows, and rounds differently. So a single row is computed twice.
+
+    Attributes:
+        decoder: The decoder.
+    """
+
+    decoder: Decoder
+
+    def start(self, features: Features) -> DecoderState:
+        """Return the state before the first word, with one row per image."""
+        if len(features) > 1:
+            return self.decoder.start(features)
+        first = torch.zeros(1, dtype=torch.long, device=features.vector.device)
+        return self.decoder.start(features.select(first.expand(2))).select(first, first)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read one word per row; return the log-probabilities of the next word and the state."""
+        if len(tokens) > 1:
+            return self.decoder.step(tokens, state)
+        first = torch.zeros(1, dtype=torch.long, device=tokens.device)
+        twice = state.select(first.expand(2), first.expand(2))
+        log_probs, twice = self.decoder.step(tokens.expand(2), twice)
+        return log_probs[:1], twice.select(first, first)
+
+
+def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> "Decoder | LowPrecisionDecoder":
     """Return a copy of the decoder in bfloat16 if that is faster and float32 is not asked for."""
     if resolved.precision == "float32" or not has_fast_bfloat16(decoder.embedding.weight.device):
         return decoder
-    return copy.deepcopy(decoder).to(torch.bfloat16).eval()
+    return LowPrecisionDecoder(copy.deepcopy(decoder).to(torch.bfloat16).eval())
 
 
 def _openvino_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:

@@ -190,7 +190,7 @@ class Decoder(nn.Module):
 
     def _start(self, features: Features) -> tuple[CellState, ImageContext]:
         """Return the initial state and the image terms, one row per image."""
-        if self.config.uses_image and self.training:
+        if self.config.uses_image and (self.training or torch.is_grad_enabled()):
             # The same mask for v and all grid positions: separate masks are slow to draw, and a
             # value dropped at one position would still be visible at the others.
             features = features.masked(self.dropout(torch.ones_like(features.vector)))

@@ -11,16 +11,22 @@ import torch
 from small_captioner import small_checkpoint
 
 from captioning.bulk.resume import run_settings
+from captioning.decoding import BeamSearch, Greedy
+from captioning.decoding.constraints import TokenConstraints
+from captioning.decoding.search import search
 from captioning.errors import ConfigError
 from captioning.images.loader import ImageLoader
 from captioning.inference import backends, graph_cache, openvino_encoder
 from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
-from captioning.inference.backends import load_backend, resolve_backend
+from captioning.inference.backends import LowPrecisionDecoder, load_backend, resolve_backend
 from captioning.inference.captioner import Captioner
 from captioning.inference.openvino_encoder import OpenVINOEncoder
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.device import has_bfloat16
 from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
+from captioning.nn.features import Features
 
 CPU = torch.device("cpu")
 OPENVINO = BackendConfig("openvino", "float32")
@@ -270,3 +276,20 @@ def test_layers_with_large_maps_are_marked_to_keep_float32(encoder, cache):
     assert marked == {height: {height >= 32 // 4} for height in marked}
     assert {True} in marked.values()
     assert {False} in marked.values()
+
+
+@pytest.mark.parametrize("method", [Greedy(), BeamSearch(width=8)])
+def test_low_precision_search_does_not_depend_on_the_batch(method):
+    config = DecoderConfig(core="attention", hidden_size=256, embedding_size=256)
+    torch.manual_seed(0)
+    decoder = Decoder(config, vocabulary_size=300, feature_size=128).to(torch.bfloat16).eval()
+    low = LowPrecisionDecoder(decoder)
+    grid = 8 * torch.randn(5, 9, 128)
+
+    def run(images):
+        with torch.inference_mode():
+            state = low.start(Features(grid[images].mean(1), grid[images]))
+            return search(low.step, state, method, TokenConstraints(1, 2))
+
+    together = run(slice(0, 5))
+    assert together == [run(slice(image, image + 1))[0] for image in range(5)]
