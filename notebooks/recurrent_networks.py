@@ -803,7 +803,7 @@ plt.show()
 # docstring of `LSTMCell`. The check: the cell state from these gates equals that of the decoder.
 
 # %%
-captioner = Captioner.from_pretrained()
+captioner = Captioner.from_pretrained(precision="float32")
 model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
 decoder = model.decoder
 D, H = decoder.sizes.feature_size, decoder.config.hidden_size
