@@ -185,7 +185,7 @@ def _collect(
         mask: Makes the error of an image without hypotheses.
     """
     ended, n = finished.to_lists(finished=True), finished.score.shape[2]
-    cut = [[[] for _ in groups] for groups in ended]
+    cut: list[list[list[Hypothesis]]] = [[[] for _ in groups] for groups in ended]
     if unfinished is not None:
         cut = unfinished.to_lists(finished=False)
     collected = {}

@@ -9,6 +9,7 @@ from captioning.datasets.coco_results import write_results
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError
 from captioning.files import check_writable, find_copies
+from captioning.inference.backend_config import Precision
 from captioning.inference.captioner import Captioner
 from captioning.messages import check_minimum, format_count
 from captioning.metrics import Scores, score
@@ -31,7 +32,7 @@ class EvaluationConfig:
     """Processes that read images; 0 reads them in this process."""
     device: str = "auto"
     """Device of a model that is loaded: ``cpu``, ``cuda``, ``mps``, or ``auto``."""
-    precision: str = "float32"
+    precision: Precision = "float32"
     """Precision of a model that is loaded: ``float32``, ``bfloat16``, ``int8``, or ``auto``. Scores
     of ``float32`` do not depend on the machine."""
 

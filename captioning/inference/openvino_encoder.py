@@ -69,8 +69,8 @@ class OpenVINOEncoder:
             for image, grid in zip(images, grids, strict=True):
                 self._queue.start_async({0: image[None]}, grid)
             self._queue.wait_all()
-        grid = torch.from_numpy(grids)
-        return Features(grid.mean(1), grid)
+        features = torch.from_numpy(grids)
+        return Features(features.mean(1), features)
 
 
 def _keep_output(request: Any, grid: np.ndarray) -> None:

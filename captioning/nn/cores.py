@@ -188,7 +188,7 @@ class StackCore(nn.Module):
         if context.exp_keys is not None:
             return self.attention.search(context.grid, context.exp_keys, h)
         assert context.keys is not None
-        return self.attention(context.grid, context.keys, h)  # type: ignore[no-any-return]
+        return self.attention(context.grid, context.keys, h)
 
     def reconstruct(self, z: Float[Tensor, "M Z"] | None) -> Float[Tensor, "M D"] | None:
         """Return the image vectors reconstructed from z; None for a core without memory."""

@@ -1,6 +1,8 @@
 """State of a decoder between two words."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -33,18 +35,17 @@ class ImageContext:
 
     def select(self, images: Int[Tensor, " N"]) -> "ImageContext":
         """Return the terms of ``images``, which may repeat."""
-        return ImageContext(
-            *(None if term is None else term.index_select(0, images) for term in self._terms)
-        )
+        return self._map(lambda term: term.index_select(0, images))
 
     def truncate(self, count: int) -> "ImageContext":
         """Return the terms of the first ``count`` images as views."""
-        terms = (None if term is None else term[:count] for term in self._terms)
-        return ImageContext(*terms, self.grid_rows)
+        return replace(self._map(lambda term: term[:count]), grid_rows=self.grid_rows)
 
-    @property
-    def _terms(self) -> tuple[Tensor | None, ...]:
-        return self.gates, self.readout, self.grid, self.keys, self.exp_keys
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageContext":
+        names = ("gates", "readout", "grid", "keys", "exp_keys")
+        terms = ((name, getattr(self, name)) for name in names)
+        found: dict[str, Any] = {name: function(term) for name, term in terms if term is not None}
+        return ImageContext(**found)
 
 
 @dataclass(frozen=True)
