@@ -17,14 +17,8 @@ from captioning.errors import ConfigError
 from captioning.images.image_inputs import ImageSource
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
-from captioning.inference import image_batches
-from captioning.inference.backend_config import (
-    PLAIN,
-    BackendConfig,
-    BackendName,
-    Precision,
-    ResolvedBackend,
-)
+from captioning.inference import backend_config, image_batches
+from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
 from captioning.inference.display import name_source, table_html
 from captioning.inference.generation import CaptionGenerator
 from captioning.inference.results import CaptionResult
@@ -80,8 +74,8 @@ class Captioner:
         *others: str | Path,
         device: str = "auto",
         seed: int = 0,
-        backend: BackendName = "auto",
-        precision: Precision = "auto",
+        backend: backend_config.BackendName = "auto",
+        precision: backend_config.Precision = "auto",
     ) -> "Captioner":
         """Load a model, or the models of an ensemble.
 
