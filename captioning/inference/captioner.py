@@ -17,7 +17,7 @@ from captioning.errors import ConfigError
 from captioning.images.image_inputs import ImageSource
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
-from captioning.inference import backend_config, image_batches
+from captioning.inference import image_batches
 from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
 from captioning.inference.display import name_source, table_html
 from captioning.inference.generation import CaptionGenerator
@@ -74,8 +74,8 @@ class Captioner:
         *others: str | Path,
         device: str = "auto",
         seed: int = 0,
-        backend: backend_config.BackendName = "auto",
-        precision: backend_config.Precision = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> "Captioner":
         """Load a model, or the models of an ensemble.
 
@@ -84,8 +84,7 @@ class Captioner:
             others: Further models of an ensemble, with the same vocabulary and preprocessing.
             device: ``cpu``, ``cuda``, ``mps``, or ``auto`` (CUDA, then MPS, then the CPU).
             seed: Seed of sampling.
-            backend: ``torch``, ``openvino`` or ``auto``; see :class:`BackendConfig`.
-            precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``, likewise.
+            backend, precision: See :class:`captioning.inference.backend_config.BackendConfig`.
 
         Raises:
             CheckpointError: A model does not exist or is damaged.
@@ -96,7 +95,8 @@ class Captioner:
             load_checkpoint(model_directory(name), device=torch_device)
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
-        return cls(first, others=rest, seed=seed, backend=BackendConfig(backend, precision))
+        config = BackendConfig(backend, precision)  # type: ignore[arg-type]  # it checks them
+        return cls(first, others=rest, seed=seed, backend=config)
 
     def with_consensus(
         self,
