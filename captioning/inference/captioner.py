@@ -84,7 +84,8 @@ class Captioner:
             others: Further models of an ensemble, with the same vocabulary and preprocessing.
             device: ``cpu``, ``cuda``, ``mps``, or ``auto`` (CUDA, then MPS, then the CPU).
             seed: Seed of sampling.
-            backend, precision: See :class:`captioning.inference.backend_config.BackendConfig`.
+            backend: ``torch``, ``openvino`` or ``auto``; see :class:`BackendConfig`.
+            precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``, likewise.
 
         Raises:
             CheckpointError: A model does not exist or is damaged.
@@ -95,7 +96,7 @@ class Captioner:
             load_checkpoint(model_directory(name), device=torch_device)
             for name in (DEFAULT_MODEL if model is None else model, *others)
         )
-        config = BackendConfig(backend, precision)  # type: ignore[arg-type]  # it checks them
+        config = BackendConfig(backend, precision)  # type: ignore[arg-type]
         return cls(first, others=rest, seed=seed, backend=config)
 
     def with_consensus(
@@ -149,8 +150,7 @@ class Captioner:
         """
         if self.others:
             raise ConfigError(
-                f"cannot save an ensemble of {1 + len(self.others)} models as one directory. Save "
-                "each model separately."
+                f"cannot save {1 + len(self.others)} models as one directory. Save each separately."
             )
         save_checkpoint(self.checkpoint, directory)
 
@@ -312,9 +312,9 @@ class Captioner:
         return image_batches.read_pixels(image, self._generator.preprocessing)[0]
 
     def __repr__(self) -> str:
-        facts = self._generator.describe().items()
-        return f"Captioner({', '.join(f'{name}: {fact}' for name, fact in facts)})"
+        facts = (f"{name}: {fact}" for name, fact in self._generator.describe().items())
+        return f"Captioner({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
-        """Return the parts of the model as an HTML table for notebooks."""
+        """Return the parts of the model as an HTML table."""
         return table_html("Captioner", self._generator.describe())
