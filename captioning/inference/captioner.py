@@ -150,7 +150,7 @@ class Captioner:
         """
         if self.others:
             raise ConfigError(
-                f"cannot save {1 + len(self.others)} models as one directory. Save each separately."
+                f"cannot save an ensemble of {1 + len(self.others)} models. Save each separately."
             )
         save_checkpoint(self.checkpoint, directory)
 
