@@ -18,6 +18,8 @@ from captioning.nn.device import has_bfloat16, has_fast_bfloat16
 from captioning.nn.features import Features
 from captioning.nn.state import DecoderState
 
+_CPU_BATCH = 16  # images that torch encodes at once; their feature maps stay in the cache
+
 Encode = Callable[[UInt8[Tensor, "B 3 S S"]], Features]
 """Function from pixels on any device to features on the device of the model."""
 
@@ -117,9 +119,6 @@ def resolve_backend(
     return ResolvedBackend(backend, precision)
 
 
-_CPU_BATCH = 16  # images; their feature maps stay in the cache
-
-
 class _UnsupportedEncoderError(Exception):
     """OpenVINO cannot run an encoder."""
 
@@ -197,8 +196,9 @@ def _torch_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
         rounds = resolved.precision == "bfloat16" and has_bfloat16(device)
         parts = pixels.split(_CPU_BATCH if device.type == "cpu" else len(pixels))
         with torch.autocast(device.type, torch.bfloat16, enabled=rounds):
-            grids = [encoder(part.to(device)).to(device).grid for part in parts]
-        grid = torch.cat(grids)
-        return Features(grid.mean(1), grid)
+            found = [encoder(part.to(device)).to(device) for part in parts]
+        if len(found) == 1:
+            return found[0]
+        return Features(torch.cat([x.vector for x in found]), torch.cat([x.grid for x in found]))
 
     return encode

@@ -103,7 +103,11 @@ class CaptionGenerator:
                 ``rerank_weight``, and the model has no n-gram reranker. Or it finds only one
                 hypothesis, and consensus reranking needs several.
         """
-        TokenConstraints.resolve(method, self._first.vocabulary)
+        self._resolve(method)
+
+    def _resolve(self, method: SearchMethod) -> TokenConstraints:
+        """Check a search as :meth:`check_search` does, and return its constraints."""
+        constraints = TokenConstraints.resolve(method, self._first.vocabulary)
         if method.reranks and self._first.reranker is None:
             raise ConfigError(
                 "the search has a rerank_weight, but this model has no n-gram reranker. Set "
@@ -111,6 +115,7 @@ class CaptionGenerator:
             )
         if self._consensus is not None:
             self._consensus.widen_search(method)
+        return constraints
 
     def generate(
         self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod | None = None
@@ -141,7 +146,7 @@ class CaptionGenerator:
     def _generate_chunk(
         self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod
     ) -> list[tuple[Caption, ...]]:
-        self.check_search(method)
+        constraints = self._resolve(method)
         vocabulary, reranker = self._first.vocabulary, self._first.reranker
         models = self._backend.models
         features = [model.encode(pixels) for model in models]
@@ -150,7 +155,7 @@ class CaptionGenerator:
             self._step,
             EnsembleState(tuple(states)),
             method if self._consensus is None else self._consensus.widen_search(method),
-            TokenConstraints.resolve(method, vocabulary),
+            constraints,
             generator=torch.Generator().manual_seed(self._seed),
             keys=_image_keys(pixels) if isinstance(method, Sampling) else None,
             rerank=None if reranker is None else reranker.prepare(features[0].vector),
