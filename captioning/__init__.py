@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
     from captioning.training.callback import TrainingCallback
-    from captioning.training.config import RunConfig, TrainingConfig
+    from captioning.training.config import RunConfig
     from captioning.training.run import TrainResult, train
+    from captioning.training.training_config import TrainingConfig
 
     __version__: str
 
@@ -72,7 +73,7 @@ _LAZY = {
     "Scores": "metrics",
     "TrainResult": "training.run",
     "TrainingCallback": "training.callback",
-    "TrainingConfig": "training.config",
+    "TrainingConfig": "training.training_config",
     "Vocabulary": "text.vocabulary",
     "attention_maps": "inference.attention_maps",
     "compare": "metrics",

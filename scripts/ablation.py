@@ -36,7 +36,8 @@ from captioning.evaluation.search_sweep import sweep
 from captioning.inference.captioner import Captioner
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
-from captioning.training.config import RunConfig, SelfCriticalConfig
+from captioning.training.config import RunConfig
+from captioning.training.training_config import SelfCriticalConfig
 
 BASE = "lstm, recurrent"
 WIDTHS = (1, 3, 5)

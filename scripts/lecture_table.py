@@ -44,8 +44,9 @@ from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
 from captioning.text.tokenizer import tokenize
-from captioning.training.config import RunConfig, TrainingConfig
+from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
+from captioning.training.training_config import TrainingConfig
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 TRAINING = TrainingConfig(

@@ -48,9 +48,10 @@ from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.device import resolve_device
 from captioning.nn.encoder_config import EncoderConfig, Precision
 from captioning.nn.weight_average import average_weights
-from captioning.training.config import RunConfig, SelfCriticalConfig, TrainingConfig
+from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
 from captioning.training.run_directory import check_run_directory, read_settings
+from captioning.training.training_config import SelfCriticalConfig, TrainingConfig
 
 ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
 DECODER = DecoderConfig(core="attention", readout="deep", dropout=0.3)

@@ -9,7 +9,8 @@ from captioning.checkpoint import load_checkpoint
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.training.callback import TrainingCallback
-from captioning.training.config import RunConfig, TrainingConfig
+from captioning.training.config import RunConfig
+from captioning.training.training_config import TrainingConfig
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 

@@ -2,7 +2,8 @@
 
 from captioning.datasets import shorten_spec
 from captioning.training.callback import EpochSummary
-from captioning.training.config import RunConfig, TrainingConfig
+from captioning.training.config import RunConfig
+from captioning.training.training_config import TrainingConfig
 
 
 def describe_run(config: RunConfig, summary: EpochSummary) -> str:

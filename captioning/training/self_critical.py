@@ -21,7 +21,7 @@ from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
 from captioning.text.ngrams import count_ngrams
 from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
-from captioning.training.config import SelfCriticalConfig
+from captioning.training.training_config import SelfCriticalConfig
 
 _BLEU_4 = 3
 

@@ -28,10 +28,10 @@ from captioning.nn.losses import (
 from captioning.nn.split_encoder import EncoderTail
 from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
 from captioning.training.callback import EpochSummary, Progress
-from captioning.training.config import TrainingConfig
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
+from captioning.training.training_config import TrainingConfig
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
 _MAX_EXPONENT = 700.0  # exp of more overflows a float

@@ -16,9 +16,9 @@ from captioning.datasets.batches import CaptionDataset
 from captioning.features.cache import FeatureCache
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.training.config import TrainingConfig
 from captioning.training.memory import disable_malloc_trim
 from captioning.training.trainer import Trainer
+from captioning.training.training_config import TrainingConfig
 
 Settings = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ from captioning.images.augmentation import fixed_view
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
-from captioning.training.config import TrainingConfig
+from captioning.training.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.split_encoder import split_encoder
 from captioning.training.augmented_images import AugmentedImages
-from captioning.training.config import TrainingConfig
+from captioning.training.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")

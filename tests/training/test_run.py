@@ -25,8 +25,9 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.inference.captioner import Captioner
 from captioning.training.callback import TrainingCallback
-from captioning.training.config import RunConfig, TrainingConfig
+from captioning.training.config import RunConfig
 from captioning.training.run import train
+from captioning.training.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize("run", ["fine_tuned", "augmented"])

@@ -15,9 +15,9 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
 from captioning.text.vocabulary import Vocabulary
-from captioning.training.config import SelfCriticalConfig, TrainingConfig
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.trainer import Trainer
+from captioning.training.training_config import SelfCriticalConfig, TrainingConfig
 
 SIZE, IMAGES = 6, 6
 WORDS = [

@@ -12,8 +12,8 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
 from captioning.nn.losses import doubly_stochastic, reconstruction_error
-from captioning.training.config import TrainingConfig
 from captioning.training.trainer import Trainer
+from captioning.training.training_config import TrainingConfig
 
 WORDS, SIZE, IMAGES = 12, 6, 8
 
