@@ -9,10 +9,11 @@ from captioning.training.training_config import TrainingConfig
 def describe_run(config: RunConfig, summary: EpochSummary) -> str:
     """Return a line about objective, epochs, and trained parts of a run."""
     training = config.training
+    tunes = training.fine_tune_stages and summary.epoch >= training.encoder_start_epoch
     stages = f"the last {training.fine_tune_stages} encoder stages and the decoder"
     return (
         f"{_describe_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
-        f"{stages if training.fine_tune_stages else 'decoder only'}"
+        f"{stages if tunes else 'decoder only'}"
         f"{', online augmentation' if training.online_augmentation else ''}"
     )
 

@@ -204,6 +204,7 @@ class _Run:
     def _keep_if_best(self, summary: EpochSummary, scores: dict[str, float]) -> None:
         value = scores[self.config.training.select_by]
         better = value > self.best.value
+        self.trainer.schedule.report_epoch(better=better)
         self.callback.on_message(
             f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
             f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"

@@ -2,9 +2,11 @@
 
 import copy
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from captioning.nn.split_encoder import EncoderTail
 from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
 from captioning.training.callback import EpochSummary, Progress
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
+from captioning.training.optimizer import Schedule, create_optimizer
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.training_config import TrainingConfig
@@ -47,6 +50,7 @@ class _EpochSums:
     reward: float = 0.0
     gradient_norm: float = 0.0
     batches: int = 0
+    steps: int = 0
     captions: int = 0
     seconds: float = 0.0
 
@@ -93,19 +97,21 @@ class Trainer:
         self.cache = cache
         self.config = config
         self.self_critical = self_critical
-        fused = self.cached_model.device.type in ("cpu", "cuda")
-        groups = _parameter_groups(self.cached_model, config)
-        self.optimizer = torch.optim.AdamW(groups, fused=fused)
+        self.optimizer = create_optimizer(self.cached_model, config)
         self.ema = copy.deepcopy(self.cached_model) if config.ema_decay else None
         self.position = _Position()
-        per_epoch = dataset.batch_count(config.batch_size, config.captions_per_image)
-        self.steps = per_epoch * config.epochs
+        batches = dataset.batch_count(config.batch_size, config.captions_per_image)
+        per_epoch = math.ceil(batches / config.accumulation_steps)
+        self.steps = min(per_epoch * config.epochs, config.max_steps or sys.maxsize)
+        self.schedule = Schedule(config, steps=self.steps, steps_per_epoch=per_epoch)
         self._random = RandomState.from_seed(config.seed, self.cached_model.device)
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.position.epoch >= self.config.epochs
+        """Whether all epochs or the maximum number of steps are done."""
+        position = self.position
+        out_of_steps = position.step >= self.steps and position.batch == 0
+        return out_of_steps or position.epoch >= self.config.epochs
 
     @property
     def model_to_save(self) -> CachedModel:
@@ -118,7 +124,7 @@ class Trainer:
         on_step: Callable[[Progress], None] = lambda progress: None,
         save_state: Callable[[], None] = lambda: None,
     ) -> EpochSummary:
-        """Train to the end of the current epoch.
+        """Train to the end of the current epoch, or to the last step of the run.
 
         Args:
             on_step: Called after each step.
@@ -136,11 +142,13 @@ class Trainer:
             epoch=position.epoch,
         )
         self.cached_model.train()
+        if self.cached_model.tail is not None:
+            self.cached_model.tail.requires_grad_(position.epoch + 1 >= config.encoder_start_epoch)
         self._random.restore()
-        for number, batch in enumerate(batches):
-            if number < position.batch:
-                continue  # done before the interruption
-            self._train_batch(batch)
+        remaining = islice(batches, position.batch, None)  # after an interruption
+        groups = _group(remaining, config.accumulation_steps)
+        for group in islice(groups, self.steps - position.step):
+            self._train_step(group)
             self._random.capture()
             sums = position.sums
             speed = sums.captions / max(sums.seconds, 1e-9)
@@ -151,18 +159,16 @@ class Trainer:
         self.position = _Position(epoch=position.epoch + 1, step=position.step)
         return summary
 
-    def _train_batch(self, batch: Batch) -> None:
+    def _train_step(self, batches: Sequence[Batch]) -> None:
         start = time.perf_counter()
-        position, config = self.position, self.config
-        learning_rate = config.learning_rate_at(position.step, self.steps)
+        position, config, sums = self.position, self.config, self.position.sums
+        learning_rate = self.schedule.rate_at(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        result = self._loss(batch)
         self.optimizer.zero_grad()
-        result.loss.backward()
+        loss = self._add_gradients(batches)
         max_norm = config.clip_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), max_norm))
-        loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
                 f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
@@ -172,16 +178,34 @@ class Trainer:
         self.optimizer.step()
         self._update_ema(position.step)
         position.step += 1
-        position.batch += 1
-        sums = position.sums
-        sums.loss += loss * result.words
-        sums.nll += result.nll.item() * result.words
-        sums.words += result.words
-        sums.reward += result.reward or 0.0
+        position.batch += len(batches)
+        sums.steps += 1
         sums.gradient_norm += norm
-        sums.batches += 1
-        sums.captions += len(batch)
         sums.seconds += time.perf_counter() - start
+
+    def _add_gradients(self, batches: Sequence[Batch]) -> float:
+        """Compute the gradient of the mean loss per word of all batches, and return that loss.
+
+        The gradient of a batch is weighted by its words, so that the sum is the gradient of one
+        large batch.
+        """
+        sums = self.position.sums
+        loss_before, words_before = sums.loss, sums.words
+        for batch in batches:
+            result = self._loss(batch)
+            (result.loss if len(batches) == 1 else result.loss * result.words).backward()
+            sums.loss += result.loss.item() * result.words
+            sums.nll += result.nll.item() * result.words
+            sums.words += result.words
+            sums.reward += result.reward or 0.0
+            sums.batches += 1
+            sums.captions += len(batch)
+        words = sums.words - words_before
+        if len(batches) > 1:
+            for weight in self.cached_model.parameters():
+                if weight.grad is not None:
+                    weight.grad /= words
+        return (sums.loss - loss_before) / words
 
     def _loss(self, batch: Batch) -> CaptionLoss:
         bfloat16 = self.config.precision == "bfloat16"
@@ -252,7 +276,7 @@ class Trainer:
             perplexity=math.exp(min(sums.nll / sums.words, _MAX_EXPONENT)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             reward=None if self.self_critical is None else sums.reward / sums.batches,
-            gradient_norm=sums.gradient_norm / sums.batches,
+            gradient_norm=sums.gradient_norm / sums.steps,
             captions_per_second=sums.captions / max(sums.seconds, 1e-9),
         )
 
@@ -264,6 +288,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self._random.states,
+            "schedule": self.schedule.state_dict(),
             "position": [position.epoch, position.batch, position.step],
             "sums": vars(position.sums),
         }
@@ -274,24 +299,13 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
         self._random.states = state["random"]
         epoch, batch, step = state["position"]
         self.position = _Position(epoch, batch, step, _EpochSums(**state["sums"]))
 
 
-def _parameter_groups(cached_model: CachedModel, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Return optimizer groups with weight decay for matrices only.
-
-    Biases and word vectors have none: decay would shrink the vectors of rare words.
-    """
-    undecayed = {id(cached_model.decoder.embedding.weight)}
-    parts = ((cached_model.decoder, 1.0), (cached_model.tail, config.encoder_lr_scale))
-    groups = []
-    for part, scale in parts:
-        weights = [] if part is None else list(part.parameters())
-        matrices = [p for p in weights if p.ndim > 1 and id(p) not in undecayed]
-        others = [p for p in weights if p.ndim <= 1 or id(p) in undecayed]
-        for params, decay in ((matrices, config.weight_decay), (others, 0.0)):
-            if params:
-                groups.append({"params": params, "weight_decay": decay, "scale": scale})
-    return groups
+def _group(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
+    """Yield lists of ``count`` consecutive batches; the last list may be shorter."""
+    while group := list(islice(batches, count)):
+        yield group

@@ -1,6 +1,5 @@
 """Config of the training loop. The text under each field is the help of its command-line flag."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,11 +58,21 @@ class TrainingConfig:
     encoder_lr_scale: float = 0.1
     """Learning rate of the fine-tuned encoder stages, as a multiple of the decoder's (above
     0)."""
+    encoder_start_epoch: int = 1
+    """First epoch in which the fine-tuned encoder stages are trained (1 or more). Before it the
+    whole encoder is frozen, and only the decoder learns."""
 
     epochs: int = 20
     """Maximum number of epochs (1 or more). The cosine schedule ends with the last one."""
+    max_steps: int = 0
+    """Maximum number of steps of the run (0: no limit). The cosine schedule ends with the last one.
+    An epoch that ends early is validated and saved like the others."""
     batch_size: int = 128
     """Captions per batch (1 or more)."""
+    accumulation_steps: int = 1
+    """Batches per optimizer step (1 or more). Their gradients are added, so a step needs the memory
+    of one batch, and learns as much as from one large batch. All other numbers of steps are
+    numbers of optimizer steps."""
     captions_per_image: int = 1
     """Captions of the same image that share a batch (1 or more). Larger values save encoder and
     attention work. With ``self_critical`` and five captions per image, set 5, so that each image
@@ -72,8 +81,16 @@ class TrainingConfig:
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
     """Steps of linear warm-up (0 or more), limited to a tenth of all steps."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up (Loshchilov & Hutter 2017)."""
+    schedule: Literal["cosine", "constant", "step", "plateau"] = "cosine"
+    """Learning rate after the warm-up. ``cosine``: falls to almost 0 in the course of the run
+    (Loshchilov & Hutter 2017). ``constant``: unchanged. ``step``: multiplied by ``decay_factor``
+    every ``decay_epochs`` epochs. ``plateau``: multiplied by ``decay_factor`` after
+    ``decay_epochs`` epochs without a better validation score."""
+    decay_factor: float = 0.5
+    """Factor of the schedules ``step`` and ``plateau`` (above 0 and below 1)."""
+    decay_epochs: float = 3.0
+    """Epochs between two decays with the schedule ``step``; epochs without a better validation
+    score before a decay with ``plateau`` (above 0). With ``step``, fractions of an epoch count."""
     weight_decay: float = 0.01
     """Weight decay of AdamW (0 or more; Loshchilov & Hutter 2019)."""
     clip_norm: float = 5.0
@@ -121,17 +138,43 @@ class TrainingConfig:
             self,
             "[1, inf)",
             *("epochs", "batch_size", "captions_per_image", "save_every"),
+            *("accumulation_steps", "encoder_start_epoch"),
         )
-        check_ranges(self, "(0, inf)", "learning_rate", "encoder_lr_scale")
+        check_ranges(self, "(0, inf)", "learning_rate", "encoder_lr_scale", "decay_epochs")
+        check_ranges(self, "(0, 1)", "decay_factor")
         check_ranges(
             self,
             "[0, inf)",
             *("warmup_steps", "weight_decay", "patience", "fine_tune_stages", "cached_crops"),
-            *("doubly_stochastic_weight", "reconstruction_weight", "clip_norm"),
+            *("doubly_stochastic_weight", "reconstruction_weight", "clip_norm", "max_steps"),
         )
         shares = ("label_smoothing", "ema_decay", "word_dropout", "scheduled_sampling")
         check_ranges(self, "[0, 1)", *shares)
         check_ranges(self, f"[0, {2**32})", "seed")
+        self._check_conflicts()
+
+    def _check_conflicts(self) -> None:
+        """Check combinations of fields.
+
+        Raises:
+            ConfigError: A field would have no effect, or contradicts another.
+        """
+        if self.encoder_start_epoch > 1 and not self.fine_tune_stages:
+            raise ConfigError(
+                f"encoder_start_epoch is {self.encoder_start_epoch}, and fine_tune_stages is 0: no "
+                "encoder stage is trained. Set fine_tune_stages too."
+            )
+        if self.encoder_start_epoch > self.epochs:
+            raise ConfigError(
+                f"encoder_start_epoch is {self.encoder_start_epoch}, and the run has {self.epochs} "
+                "epochs. Use a smaller encoder_start_epoch or more epochs."
+            )
+        if self.schedule == "plateau" and 0 < self.patience <= self.decay_epochs:
+            raise ConfigError(
+                f"patience is {self.patience}, so the run stops before the schedule plateau, which "
+                f"waits {self.decay_epochs:g} epochs, lowers the rate. Use a larger patience, 0 "
+                "(never stop early), or fewer decay_epochs."
+            )
         if self.cached_crops and not self.hflip:
             raise ConfigError(
                 "cached_crops flips every second crop, and hflip is off. Turn hflip on, or set "
@@ -141,12 +184,3 @@ class TrainingConfig:
             raise ConfigError(
                 "online_augmentation draws its own crops. Set cached_crops to 0 with it."
             )
-
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of ``step`` (from 0) of ``steps``."""
-        warmup = min(self.warmup_steps, steps // 10)
-        ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        if self.schedule == "constant":
-            return self.learning_rate * ramp
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-        return self.learning_rate * ramp * (0.02 + 0.98 * cosine)

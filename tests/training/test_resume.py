@@ -59,6 +59,31 @@ def test_resumed_fine_tuning_ends_with_the_same_weights(
     assert_same_weights(request.getfixturevalue(expected), train(run).model_dir)
 
 
+def load_tail(run):
+    """Return the weights of the fine-tuned stages after the last step of a run."""
+    state = torch.load(run.output / "state.pt", weights_only=True)["trainer"]["cached_model"]
+    return {name: weight for name, weight in state.items() if name.startswith("tail.")}
+
+
+def test_encoder_is_unchanged_before_its_start_epoch(trained, tmp_path):
+    """A run that is interrupted in each epoch ends like one that is not."""
+    settings = {"encoder_start_epoch": 2, "accumulation_steps": 2, "save_every": 1}
+    first = fine_tuning(trained, tmp_path / "first", **settings, max_steps=5)  # one epoch
+    before, frozen = load_weights(trained), load_weights(train(first).model_dir)
+    changed = {name for name in before if not torch.equal(before[name], frozen[name])}
+    assert changed
+    assert all(name.startswith("decoder.") for name in changed)
+    runs = [fine_tuning(trained, tmp_path / name, **settings) for name in ("whole", "killed")]
+    for steps in (3, 8):
+        with pytest.raises(Killed):
+            train(runs[1], kill_after(steps))
+    models = [train(run).model_dir for run in runs]
+    assert_same_weights(*models)
+    assert read_log(models[0]) == read_log(models[1])
+    tails = [load_tail(run) for run in (first, runs[0])]
+    assert any(not torch.equal(tails[1][name], weight) for name, weight in tails[0].items())
+
+
 @pytest.mark.parametrize("change", ["other words", "fewer captions"])
 def test_resume_on_other_captions_is_refused(change, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")

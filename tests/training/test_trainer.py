@@ -57,10 +57,24 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("core", ["stack", "attention"])
-@pytest.mark.parametrize("batches", [1, 4, 5, 7, 9])
-def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, batches, core):
+def train_epoch(trainer, **callbacks):
+    summary = trainer.train_epoch(**callbacks)
+    trainer.schedule.report_epoch(better=False)
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("core", "changes"),
+    [
+        ("stack", {}),
+        ("attention", {"schedule": "plateau", "decay_epochs": 1.0}),
+        ("stack", {"accumulation_steps": 2, "max_steps": 8, "schedule": "step"}),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 4, 5, 7, 8])
+def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, steps, core, changes):
     settings = config(
+        **changes,
         ema_decay=0.9,
         save_every=1,
         word_dropout=0.2,
@@ -68,20 +82,20 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, batches, cor
         doubly_stochastic_weight=0.1,
     )
     whole = Trainer(decoder(core=core), dataset, cache, settings)
-    summaries = [whole.train_epoch() for _ in range(3)]
+    summaries = [train_epoch(whole) for _ in range(3)]
 
     killed = Trainer(decoder(core=core), dataset, cache, settings)
     saved = []
 
     def save():
         saved.append({**killed.state_dict()})
-        if len(saved) == batches:
+        if len(saved) == steps:
             torch.save(saved[-1], cache.directory / "state.pt")
             raise KilledError
 
     def train_on():
         while True:
-            killed.train_epoch(save_state=save)
+            train_epoch(killed, save_state=save)
 
     with pytest.raises(KilledError):
         train_on()
@@ -91,7 +105,7 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, batches, cor
     state = torch.load(cache.directory / "state.pt", weights_only=True)
     resumed.load_state_dict(state)
     while not resumed.finished:
-        last = resumed.train_epoch()
+        last = train_epoch(resumed)
     assert last.loss == summaries[-1].loss
     for name, expected in weights(whole).items():
         assert torch.equal(weights(resumed)[name], expected), name
@@ -188,22 +202,27 @@ def test_ema_follows_its_equation(dataset, cache):
         torch.testing.assert_close(weight.detach(), expected[name])
 
 
-def test_learning_rate_warms_up_then_decays():
-    rates = [
-        config(warmup_steps=10, learning_rate=2.0).learning_rate_at(step, 100)
-        for step in range(100)
-    ]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) < 2.0
-    assert rates.index(max(rates)) == 9
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[-1] < 0.05
-    short = [
-        config(warmup_steps=200, learning_rate=2.0).learning_rate_at(step, 40) for step in range(40)
-    ]
-    assert short.index(max(short)) == 3  # warm-up is at most a tenth of the steps
-    constant = config(schedule="constant", warmup_steps=0, learning_rate=2.0)
-    assert {constant.learning_rate_at(step, 100) for step in range(100)} == {2.0}
+def test_accumulated_gradient_equals_that_of_one_batch(dataset, cache):
+    gradients, summaries = [], []
+    for size, count in ((25, 1), (5, 5)):
+        settings = config(hflip=False, clip_norm=0.0, batch_size=size, accumulation_steps=count)
+        trainer = Trainer(decoder(dropout=0.0), dataset, cache, settings)
+        summaries.append(trainer.train_epoch())
+        gradients.append([weight.grad for weight in trainer.cached_model.parameters()])
+    assert [summary.step for summary in summaries] == [1, 1]
+    assert summaries[0].loss == pytest.approx(summaries[1].loss)
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.norm()))
+
+
+def test_max_steps_ends_the_run_and_its_schedule(dataset, cache):
+    trainer = Trainer(decoder(), dataset, cache, config(max_steps=7))
+    steps = []
+    while not trainer.finished:
+        summary = trainer.train_epoch(on_step=steps.append)
+    assert [progress.step for progress in steps] == list(range(1, 8))
+    assert (summary.epoch, summary.step, steps[-1].steps) == (2, 7, 7)
+    assert trainer.schedule.rate_at(7) == pytest.approx(0.02 * trainer.config.learning_rate)
 
 
 def test_divergence_error_advises_lower_learning_rate(dataset, cache):
