@@ -53,7 +53,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the slope of a line through the logarithms of the larger half of the points."""
     start = (len(x) - 1) // 2
     fit = np.polyfit(np.log(x[start:]), np.log(y[start:]), 1)
-    return round(float(fit[0]), 3)
+    return round(float(fit[0]), 3) + 0.0  # no negative zero
 
 
 def images_curve(options: Options, found: list[Path], workspace: Path) -> Curve:
@@ -217,9 +217,15 @@ def draw_curves(curves: Mapping[str, Curve], path: Path) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
-    figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3.6), squeeze=False)
-    for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    size = (4.2 * columns, 3.4 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(curves) :]:
+        axis.axis("off")
+    for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
         for line, points in curve["lines"].items():
             middle = [point["median"] for point in points]
             low = [point["median"] - point["min"] for point in points]
@@ -232,6 +238,12 @@ def draw_curves(curves: Mapping[str, Curve], path: Path) -> None:
             axis.plot(curve["x"], curve["theory"][line], "--", color=drawn.get_color())
         axis.set(title=name, xlabel=curve["x_label"], ylabel=curve["y_label"])
         axis.set(xscale="log", yscale="log")
+        axis.set_xticks(curve["x"], [f"{x:,}" for x in curve["x"]], fontsize=8)
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatter("{x:g}")
+        axis.tick_params(axis="y", which="both", labelsize=8)
         axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
