@@ -30,6 +30,8 @@ _REPR = _Repr()
 class ShortRepr:
     """Base of dataclasses with ``repr=False``, whose long fields are cut."""
 
+    __slots__ = ()
+
     def __repr__(self) -> str:
         parts = (f"{f.name}={_shorten(getattr(self, f.name))}" for f in fields(self) if f.repr)  # type: ignore[arg-type]
         return f"{type(self).__name__}({', '.join(parts)})"

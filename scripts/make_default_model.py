@@ -115,7 +115,7 @@ def fit_default_reranker(
     splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
     caches = [
-        cache_features(encoder, [image.path for image in split.images], cache, ExtractionConfig())
+        cache_features(encoder, [image.ref for image in split.images], cache, ExtractionConfig())
         for split in splits
     ]
     words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]

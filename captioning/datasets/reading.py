@@ -135,7 +135,7 @@ class SplitBuilder:
         if not kept:
             self.report(UNCAPTIONED_IMAGES, path.name)
             return
-        self._images[image_id] = CaptionedImage(path, kept, image_id)
+        self._images[image_id] = CaptionedImage(str(path), kept, image_id)
 
     def build(self) -> CaptionSplit:
         """Return the split.

@@ -1,30 +1,43 @@
 """One split of a captioned data set, as every reader returns it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from captioning.images.image_ref import ImageRef
 from captioning.short_repr import ShortDict, ShortRepr, ShortTuple
 
 _ROWS_SHOWN, _TEXT_SHOWN = 5, 200  # images, and characters of a caption, in a notebook
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, slots=True)
 class CaptionedImage(ShortRepr):
-    """An image file with its reference captions.
+    """An image with its reference captions.
 
     Attributes:
-        path: Image file.
+        name: Path of the image file. An image in an archive is named ``archive.tar/member``.
         captions: Reference captions, stripped of surrounding white space.
         image_id: Id from the data set (COCO, Karpathy). For other formats, the position of the
             file name among all sorted file names of the data set, so that an image has the same
             id in every split.
+        content: Content of an image that is not a file of its own, or a function that reads it.
     """
 
-    path: Path
+    name: str
     captions: tuple[str, ...]
     image_id: int
+    content: bytes | Callable[[], bytes] | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The name as a path."""
+        return Path(self.name)
+
+    @property
+    def ref(self) -> ImageRef:
+        """Reference for :class:`captioning.images.loader.ImageLoader`."""
+        return ImageRef(self.name, self.content)
 
 
 @dataclass(frozen=True, repr=False)

@@ -168,7 +168,7 @@ def _caption_split(
     """Return the caption of each image that can be read, and the errors of the others."""
     captions, errors = {}, {}
     results = captioner.caption_files(
-        [image.path for image in split.images],
+        [image.ref for image in split.images],
         search=search,
         batch_size=config.batch_size,
         workers=config.workers,

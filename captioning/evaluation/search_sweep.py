@@ -108,7 +108,7 @@ def sweep(
     checkpoint = captioner.checkpoint
     features = cache_features(
         checkpoint.model.encoder,
-        [image.path for image in images],
+        [image.ref for image in images],
         Path(cache),
         ExtractionConfig(grid=checkpoint.model.decoder.config.uses_grid, workers=workers),
     )

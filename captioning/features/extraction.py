@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from captioning.features.cache import (
     open_complete_rows,
 )
 from captioning.images.augmentation import fixed_view
+from captioning.images.image_ref import ImageRef, as_ref
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.encoder import Encoder
@@ -67,7 +67,7 @@ class ExtractionConfig:
 
 def cache_features(
     encoder: Encoder | EncoderFront,
-    paths: Sequence[Path],
+    images: Sequence[ImageRef | Path],
     directory: Path,
     config: ExtractionConfig,
     *,
@@ -80,7 +80,7 @@ def cache_features(
 
     Args:
         encoder: A frozen encoder, or its frozen first stages.
-        paths: The images, in the order of the rows.
+        images: Image files or references to images, in the order of the rows.
         directory: Directory of all caches. Each set of images, encoder, weights and config has
             its own folder in it.
         config: What is extracted.
@@ -95,10 +95,10 @@ def cache_features(
         key += [asdict(encoder.preprocessing), config.grid, config.hflip]
         key += [] if config.precision == "float32" else [config.precision]
         key += [f"{config.crops} crops"] if config.crops else []
-        return directory / _digest(key, paths)
+        return directory / _digest(key, images)
 
     positions = encoder.positions if config.grid else 1
-    shape = (len(paths), config.views, positions, encoder.feature_size)
+    shape = (len(images), config.views, positions, encoder.feature_size)
     loader = ImageLoader(encoder.preprocessing, config.batch_size, config.workers)
 
     def encode(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
@@ -110,14 +110,14 @@ def cache_features(
         if not config.grid and (grids := open_complete_rows(grid_directory, grid_shape)):
             _fill_from_grids(cache, *grids, config.precision, on_progress)
         else:
-            _fill(cache, paths, loader, encode, on_progress)
+            _fill(cache, images, loader, encode, on_progress)
 
     return _fill_once(FeatureCache, own_directory(config), shape, fill, on_progress)
 
 
 def cache_pixels(
     preprocessing: Preprocessing,
-    paths: Sequence[Path],
+    images: Sequence[ImageRef | Path],
     directory: Path,
     *,
     batch_size: int = 64,
@@ -128,35 +128,38 @@ def cache_pixels(
 
     Args:
         preprocessing: Size and interpolation of the images.
-        paths: As in :func:`cache_features`.
+        images: As in :func:`cache_features`.
         directory: As in :func:`cache_features`.
         batch_size: Images per batch.
         workers: Number of processes that read images (0: the main process reads them).
         on_progress: As in :func:`cache_features`.
     """
-    shape = (len(paths), 1, preprocessing.size**2, 3)
+    shape = (len(images), 1, preprocessing.size**2, 3)
     loader = ImageLoader(preprocessing, batch_size, workers)
 
     def to_rows(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
         return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
 
     def fill(cache: PixelCache) -> None:
-        _fill(cache, paths, loader, to_rows, on_progress)
+        _fill(cache, images, loader, to_rows, on_progress)
 
     resizing = [preprocessing.size, preprocessing.interpolation, preprocessing.fit]
-    own = directory / _digest(["pixels", _VERSION, *resizing], paths)
+    own = directory / _digest(["pixels", _VERSION, *resizing], images)
     return _fill_once(PixelCache, own, shape, fill, on_progress)
 
 
-def _digest(key: Sequence[object], paths: Sequence[Path]) -> str:
+def _digest(key: Sequence[object], images: Sequence[ImageRef | Path]) -> str:
     """Return a name for what depends on ``key`` and on files with their current size and time."""
-    files = [[str(path), *_fingerprint(path)] for path in paths]
+    files = [[ref.name, *_fingerprint(ref)] for ref in map(as_ref, images)]
     return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
 
 
-def _fingerprint(path: Path) -> tuple[int, int]:
+def _fingerprint(ref: ImageRef) -> tuple[int, int]:
+    if ref.content is not None:
+        content = ref.content if isinstance(ref.content, bytes) else ref.content()
+        return (len(content), int.from_bytes(hashlib.sha256(content).digest()[:8]))
     try:
-        stat = path.stat()
+        stat = Path(ref.name).stat()
     except OSError:
         return (-1, -1)  # reported when the image is read
     return (stat.st_size, stat.st_mtime_ns)
@@ -212,14 +215,14 @@ def _lock(directory: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
 
 def _fill(
     cache: RowCache,
-    paths: Sequence[Path],
+    images: Sequence[ImageRef | Path],
     loader: ImageLoader,
     encode: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
     on_progress: OnProgress,
 ) -> None:
     """Append the missing rows, which ``encode`` computes from pixels."""
-    missing = [os.fspath(path) for path in paths[cache.done :]]
-    for number, batch in enumerate(loader.batches(missing), 1):
+    missing = images[cache.done :]
+    for number, batch in enumerate(loader.batches(map(as_ref, missing)), 1):
         readable = [row for row, error in enumerate(batch.errors) if not error]
         rows = torch.zeros(len(batch.images), *cache.rows.shape[1:], dtype=cache.torch_dtype)
         if readable:
@@ -228,7 +231,7 @@ def _fill(
         cache.append(rows, {row: error for row, error in enumerate(batch.errors) if error})
         if number % _FLUSH_INTERVAL == 0:
             cache.flush()
-        on_progress(cache.done, len(paths))
+        on_progress(cache.done, len(images))
     cache.flush()
 
 

@@ -121,7 +121,7 @@ class Consensus:
             files = [image.path for image in found.images]
             rows = cache_features(
                 encoder,
-                files,
+                [image.ref for image in found.images],
                 Path(cache),
                 ExtractionConfig(workers=workers),
                 on_progress=on_progress,

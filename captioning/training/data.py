@@ -106,20 +106,20 @@ def _encode_split(
     extraction: ExtractionConfig,
     callback: TrainingCallback,
 ) -> RowCache:
-    paths = [image.path for image in split.images]
+    images = [image.ref for image in split.images]
     directory = config.cache or config.output.parent / "features"
     cache: RowCache
     if config.training.online_augmentation:
         cache = cache_pixels(
             encoder.preprocessing,
-            paths,
+            images,
             directory,
             workers=extraction.workers,
             on_progress=callback.on_encode,
         )
     else:
         cache = cache_features(
-            encoder, paths, directory, extraction, on_progress=callback.on_encode
+            encoder, images, directory, extraction, on_progress=callback.on_encode
         )
     _report_unreadable(cache.unreadable, split, callback)
     return cache
@@ -129,7 +129,7 @@ def _report_unreadable(
     unreadable: Mapping[int, str], split: CaptionSplit, callback: TrainingCallback
 ) -> None:
     for row, reason in list(unreadable.items())[:_LISTED_IMAGES]:
-        callback.on_message(f"Skipping {split.images[row].path}: {reason}")
+        callback.on_message(f"Skipping {split.images[row].name}: {reason}")
     if (more := len(unreadable) - _LISTED_IMAGES) > 0:
         callback.on_message(f"Skipping {format_count(more, 'more unreadable image')}.")
     if len(unreadable) == len(split.images):
