@@ -25,7 +25,7 @@ PUNCTUATION = frozenset(
 _WORDS = r"[A-Za-z]+(?:[-'][A-Za-z]+)*"
 _CHUNKS = rf"(?:{_WORDS}'?,?|[-,:;&\"']|[0-9]+(?= [A-Za-z]))"
 _CHUNK = re.compile(rf"{_CHUNKS}(?= )")
-_PLAIN = re.compile(rf"(?:{_CHUNKS} +)*(?:{_WORDS})? *\.? *")
+_LAST_CHUNK = re.compile(rf"(?:{_WORDS})?\.?")
 
 # All other chunks of letters are one word.
 _SPLIT_WORDS = frozenset(["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"])
@@ -90,13 +90,16 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
 
 
 def _tokenize(line: str, following: str) -> list[str]:
-    if _PLAIN.fullmatch(line):
-        *chunks, last = line.rstrip(" ").split(" ")
-        if not _DEPENDS_ON_NEXT_LINE.fullmatch(last):
-            plain: list[str] = []
-            for chunk in chunks:
-                plain += _split_chunk(chunk)
-            plain += _split_last_chunk(last)
+    *chunks, last = line.rstrip(" ").split(" ")
+    if (end := _split_last_chunk(last)) is not None:
+        plain: list[str] = []
+        for chunk in chunks:
+            words = _split_free_chunk(chunk)
+            if words is None:
+                break
+            plain += words
+        else:
+            plain += end
             return plain
     text = f"{line}\n{following[:_LOOKAHEAD]}\n"
     if line.isascii() or max(line) <= "\uffff":
@@ -114,6 +117,15 @@ def _remove_punctuation(words: list[str]) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 16)
+def _split_free_chunk(chunk: str) -> tuple[str, ...] | None:
+    """Return the words of text between two spaces. None: they depend on more text."""
+    match = _CHUNK.match(f"{chunk} ")
+    if chunk and (match is None or match.end() < len(chunk)):
+        return None
+    return _split_chunk(chunk)
+
+
+@lru_cache(maxsize=1 << 16)
 def _split_chunk(chunk: str) -> tuple[str, ...]:
     """Return the words of a chunk that is followed by a space."""
     if chunk.isalpha() and chunk.lower() not in _SPLIT_WORDS:
@@ -122,8 +134,10 @@ def _split_chunk(chunk: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _split_last_chunk(chunk: str) -> tuple[str, ...]:
-    """Return the words of a chunk at the end of its line."""
+def _split_last_chunk(chunk: str) -> tuple[str, ...] | None:
+    """Return the words of text between a space and the end of a line, or None as above."""
+    if not _LAST_CHUNK.fullmatch(chunk) or _DEPENDS_ON_NEXT_LINE.fullmatch(chunk):
+        return None
     return tuple(_remove_punctuation(_split_words(chunk + "\n", len(chunk))))
 
 
@@ -132,13 +146,15 @@ def _split_words(text: str, stop: int) -> list[str]:
     words: list[str] = []
     start, after_space = 0, False
     while start < stop:
+        if text[start] == " ":
+            start, after_space = start + 1, True
+            continue
         if after_space and (chunk := _CHUNK.match(text, start)):
             words += _split_chunk(chunk[0])
             start = chunk.end()
             continue
-        end, word = _find_longest_match(text, start)
-        after_space = text[start] == " "
-        start = end
+        start, word = _find_longest_match(text, start)
+        after_space = False
         if word:
             words.append(word.lower())
     return words
