@@ -1,16 +1,17 @@
 """Entry point of the command line.
 
-Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``. The
-type of ``config`` is a frozen dataclass, whose fields become the flags. Only the module of the
-requested command is imported. A module may define ``apply_preset(words)``, which returns the config
-class, or a ``functools.partial`` of it with other default values.
+Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``; that
+of ``data check`` is ``data_check``. The type of ``config`` is a frozen dataclass, whose fields
+become the flags. Only the module of the requested command is imported. A module may define
+``apply_preset(words)``, which returns the config class, or a ``functools.partial`` of it with other
+default values.
 """
 
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from captioning.errors import CaptioningError, ConfigError
 from captioning.messages import suggest
@@ -20,6 +21,7 @@ COMMANDS = {
     "merge": "merge the partitions of a run",
     "convert": "convert captions to another file format",
     "samples": "copy sample images into a folder",
+    "data check": "find problems in captioned data",
     "train": "train a model on captioned images",
     "calibrate": "prepare a model for int8",
     "evaluate": "caption a data set split and score the captions",
@@ -87,13 +89,13 @@ def _run(words: list[str]) -> int:
 
         print(f"captioning {__version__}")  # noqa: T201
         return DONE
-    name = words[0]
-    if name not in COMMANDS:
-        raise ConfigError(f"unknown command {name!r}.{suggest(name, COMMANDS)}\n\n{_overview()}")
+    name = next((name for name in COMMANDS if words[: name.count(" ") + 1] == name.split()), "")
+    if not name:
+        return _refuse_command(words)
     from captioning.cli.help_texts import name_flags, parse_config
 
-    module = importlib.import_module(f"captioning.cli.{name}")
-    words, config_class = words[1:], module.run.__annotations__["config"]
+    module = importlib.import_module(f"captioning.cli.{name.replace(' ', '_')}")
+    words, config_class = words[name.count(" ") + 1 :], module.run.__annotations__["config"]
     if hasattr(module, "apply_preset"):
         config_class = module.apply_preset(words)
     try:
@@ -102,13 +104,24 @@ def _run(words: list[str]) -> int:
         raise type(error)(name_flags(str(error), config_class)) from error
 
 
-def _overview() -> str:
-    lines = "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+def _refuse_command(words: list[str]) -> int:
+    """Print the commands of a group such as ``data``, or raise ConfigError."""
+    group = {name: text for name, text in COMMANDS.items() if name.split()[0] == words[0]}
+    if group and words[1:] in ([], ["-h"], ["--help"]):
+        print(_overview(f"{words[0]} ", group))  # noqa: T201
+        return DONE if words[1:] else WRONG_USAGE
+    known, name = (group, " ".join(words[:2])) if group else (COMMANDS, words[0])
+    overview = _overview(f"{words[0]} " if group else "", known)
+    raise ConfigError(f"unknown command {name!r}.{suggest(name, known)}\n\n{overview}")
+
+
+def _overview(group: str = "", commands: Mapping[str, str] = COMMANDS) -> str:
+    lines = "\n".join(f"  {name:14} {summary}" for name, summary in commands.items())
     return (
-        "usage: captioning COMMAND ...\n\n"
+        f"usage: captioning {group}COMMAND ...\n\n"
         "Caption images with a CNN encoder and a recurrent decoder.\n\n"
         f"{lines}\n\n"
         "  -h, --help     show this help and exit\n"
         "  -V, --version  show the version and exit\n\n"
-        "captioning COMMAND --help lists the options of a command."
+        f"captioning {group}COMMAND --help lists the options of a command."
     )

@@ -1,8 +1,10 @@
 """Messages and progress bars on standard error."""
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
@@ -60,6 +62,39 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
         refresh_per_second=2,  # drawing takes time from the network
         redirect_stdout=False,  # otherwise results for a redirected stdout are printed as messages
     )
+
+
+@contextmanager
+def show_progress(
+    console: "Console", line: str, *, unit: str, interval: float = 30.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many items of how many are done.
+
+    On a terminal it is a bar. Otherwise a line is printed now and then.
+
+    Args:
+        console: Console of standard error.
+        line: The line, with two places for the numbers.
+        unit: Unit of the rate.
+        interval: Seconds between two lines.
+    """
+    printed = started = time.monotonic()
+    with progress_bar(console, unit=unit) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(done: int, total: int) -> None:
+            nonlocal printed
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not console.is_terminal and done and now - printed >= interval:
+                printed = now
+                rate = done / (now - started)
+                left = timedelta(seconds=round((total - done) / rate))
+                console.print(
+                    f"{line.format(f'{done:,}', f'{total:,}')}, {rate:.0f} {unit}, {left} left."
+                )
+
+        yield show
 
 
 def count_in_background(

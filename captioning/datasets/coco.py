@@ -4,6 +4,7 @@ Chen et al. (2015), Microsoft COCO Captions: Data Collection and Evaluation Serv
 https://arxiv.org/abs/1504.00325.
 """
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ def read_coco(spec: DatasetSpec) -> CaptionSplit:
     for image in images.values():
         builder.add(folder / image.file_name, captions[image.id], image.id)
     return builder.build()
+
+
+def find_splits(path: Path) -> list[str]:
+    """Return the splits of a folder in the official layout; none for a file."""
+    return [
+        re.sub(r"\d{4}$", "", file.stem.removeprefix("captions_"))
+        for folder in (path / "annotations", path)
+        for file in sorted(folder.glob("captions_*.json"))
+    ]
 
 
 def _find_annotations(spec: DatasetSpec) -> Path:

@@ -69,6 +69,12 @@ def read_flickr8k(spec: DatasetSpec) -> CaptionSplit:
     return builder.build()
 
 
+def find_splits(path: Path) -> list[str]:
+    """Return the splits whose list of images exists."""
+    folder = _find_text_folder(path)
+    return [split for split, name in _LISTS.items() if (folder / name).is_file()]
+
+
 def _find_text_folder(directory: Path) -> Path:
     for name in _TEXT_FOLDERS:
         if (directory / name / _CAPTIONS).is_file():

@@ -69,6 +69,16 @@ def read_csv(spec: DatasetSpec) -> CaptionSplit:
     return _build_split(spec, spec.find_images(*candidates), rows)
 
 
+def find_jsonl_splits(path: Path) -> set[str]:
+    """Return the names of the splits in a JSON Lines file; none if rows do not name theirs."""
+    return {row.split for row in _read_jsonl_rows(path) if row.split}
+
+
+def find_csv_splits(path: Path) -> set[str]:
+    """Return the names of the splits in a CSV file; none if rows do not name theirs."""
+    return {row.split for row in _read_csv_rows(path) if row.split}
+
+
 def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSplit:
     ids = number_names(row.image for row in rows)
     names = {row.split if row.split is None else normalize_split(row.split) for row in rows}

@@ -13,11 +13,12 @@ from captioning.training.config import RunConfig
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_and_flags_instead_of_fields(command, capsys):
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     text = capsys.readouterr().out
     examples = re.findall(rf"^    captioning {command}\b", text, re.MULTILINE)
     assert len(examples) >= 3
-    config = importlib.import_module(f"captioning.cli.{command}").run.__annotations__["config"]
+    module = importlib.import_module(f"captioning.cli.{command.replace(' ', '_')}")
+    config = module.run.__annotations__["config"]
     for name, flag in map_flags(config).items():
         assert flag in text
         if "_" in name:

@@ -1,0 +1,103 @@
+"""Checks of images before training: damaged ones, copies, and images in two splits."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from captioning.datasets.findings import Findings
+from captioning.datasets.split import CaptionedImage, CaptionSplit
+from captioning.images.file_digest import stat_file
+from captioning.images.image_ref import ImageRef
+from captioning.images.loader import ImageLoader
+from captioning.images.preprocessing import Preprocessing
+
+_CHECKED_SIZE = 8  # pixels; a JPEG is decoded at 1/8, which reads all of its data
+_BATCH_SIZE = 256
+
+
+def check_images(
+    splits: Sequence[tuple[str, CaptionSplit]],
+    findings: Findings,
+    *,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Decode all images, and report damaged ones and those with equal content.
+
+    Args:
+        splits: Splits and their names in examples.
+        findings: Receives the problems.
+        workers: Processes that decode images.
+        on_progress: Called with the number of decoded images and the number of all.
+    """
+    entries = [(name, image) for name, split in splits for image in split.images]
+    digests = [b""] * len(entries)
+    refs = (
+        _digest_when_read(image, partial(digests.__setitem__, number))
+        for number, (_, image) in enumerate(entries)
+    )
+    loader = ImageLoader(Preprocessing(_CHECKED_SIZE), _BATCH_SIZE, workers)
+    done = 0
+    for batch in loader.batches(refs):
+        for (name, _), error in zip(entries[done:], batch.errors, strict=False):
+            if error:
+                findings.add("damaged images", f"{name}: {error}", loses_data=True)
+        done += len(batch.images)
+        on_progress(done, len(entries))
+    first: dict[bytes, tuple[str, CaptionedImage]] = {}
+    for digest, (name, image) in zip(digests, entries, strict=True):
+        other_name, other = first.setdefault(digest, (name, image)) if digest else (name, image)
+        if other.name != image.name:
+            where = "one split" if name == other_name else "two splits"
+            example = f"{other_name}, {_base(other)} = {name}, {_base(image)}"
+            findings.add(f"images with equal content in {where}", example)
+
+
+def _digest_when_read(image: CaptionedImage, keep: Callable[[bytes], None]) -> ImageRef:
+    """Return a reference to an image that passes the digest of its content to ``keep``."""
+    if image.content is None:
+        return ImageRef(
+            image.name,
+            stamp=stat_file(image.name)[1],
+            on_digest=lambda digest: keep(bytes.fromhex(digest or "")),
+        )
+
+    def read(content: bytes | Callable[[], bytes] = image.content) -> bytes:
+        content = content if isinstance(content, bytes) else content()
+        keep(hashlib.sha256(content).digest())
+        return content
+
+    return ImageRef(image.name, read)
+
+
+def _base(image: CaptionedImage) -> str:
+    return os.path.basename(image.name)  # noqa: PTH119  (a path would be slow)
+
+
+def check_overlap(splits: Sequence[tuple[str, CaptionSplit]], findings: Findings) -> None:
+    """Report images that are in two splits, by their file or by their id.
+
+    Ids are compared within a data set, and only where the data set itself contains them.
+    """
+    for kind, key in (("files", _file_key), ("image ids", _id_key)):
+        first: dict[object, str] = {}
+        for name, split in splits:
+            for image, value in key(split):
+                if (other := first.setdefault(value, name)) != name:
+                    example = f"{_base(image)} in {other} and {name}"
+                    findings.add(f"{kind} in two splits", example, loses_data=True)
+
+
+def _file_key(split: CaptionSplit) -> Iterator[tuple[CaptionedImage, object]]:
+    folders: dict[str, str] = {}
+    for image in split.images:
+        folder, name = os.path.split(image.name)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        yield image, (folders[folder], name)
+
+
+def _id_key(split: CaptionSplit) -> Iterator[tuple[CaptionedImage, object]]:
+    if split.source.startswith(("coco:", "karpathy:")):
+        yield from ((image, (split.source, image.image_id)) for image in split.images)
