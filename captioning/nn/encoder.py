@@ -13,7 +13,7 @@ from captioning.messages import suggest
 from captioning.nn.efficientnet_lite import LITE_SHAPES, EfficientNetLite
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.features import Features
-from captioning.nn.pretrained import PACKAGED, build_pretrained
+from captioning.nn.pretrained import PACKAGED, build_pretrained, load_file
 
 
 class Encoder(nn.Module):
@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         else:
             self.network, self.preprocessing = _torchvision_network(config)
         self.preprocessing = preprocessing or self.preprocessing
+        self.ignored_weights: tuple[str, ...] = ()
+        """Names in a file of weights that the network does not have."""
+        if config.weights_file:
+            self.ignored_weights = load_file(self.network, config.weights_file)
         self.network.to(memory_format=torch.channels_last)
         self.eval()
         self.positions, self.feature_size = self._grid_shape()
@@ -145,8 +149,11 @@ def _torchvision_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessin
     def build(pretrained: bool) -> nn.Module:
         if pretrained:
             return zoo.get_model(config.model, weights=best)
-        slow_init = config.model in ("googlenet", "inception_v3")  # truncated normal by SciPy
-        return zoo.get_model(config.model, **({"init_weights": False} if slow_init else {}))
+        # Without weights, torchvision would omit the input transform of their pretraining, and
+        # draw initial weights slowly (truncated normal by SciPy).
+        inception = config.model in ("googlenet", "inception_v3")
+        options = {"init_weights": False, "transform_input": True} if inception else {}
+        return zoo.get_model(config.model, **options)
 
     network = build_pretrained(config.name, config.weights, build).eval()
     transforms = best.transforms()

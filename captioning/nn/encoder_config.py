@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from captioning.errors import ConfigError
@@ -18,8 +19,9 @@ class EncoderConfig:
     """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
     weights: str | None = "default"
     """Source of the ImageNet weights: ``package`` (an installed package that contains them),
-    ``hub`` (download), ``default`` (package if installed, else hub), the path of a state dict, or
-    None for random weights."""
+    ``hub`` (download), ``default`` (package if installed, else hub), None for random weights, or
+    the path of a file with weights of your own (.pt, .pth, .safetensors). A classifier in the file
+    is ignored."""
     image_size: int | None = None
     """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"
@@ -43,6 +45,13 @@ class EncoderConfig:
             raise ConfigError(f"image_size is {self.image_size}. Use 1 to 4096 pixels.")
         if self.fit not in ("squeeze", "crop"):
             raise ConfigError(f"fit is {self.fit!r}. Use 'squeeze' or 'crop'.")
+
+    @property
+    def weights_file(self) -> Path | None:
+        """File of the weights; None if they come from elsewhere."""
+        if self.weights is None or self.weights in ("default", "hub", "package"):
+            return None
+        return Path(self.weights)
 
     @property
     def family(self) -> str:

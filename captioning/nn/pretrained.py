@@ -6,10 +6,13 @@ have the same order but other names. They serve machines without access to a mod
 weights are an error; the encoder never keeps random weights instead.
 """
 
+import argparse
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import WeightsError
+from captioning.messages import format_count
 
 
 @dataclass(frozen=True)
@@ -69,38 +73,101 @@ def load_by_order(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(renamed)
 
 
-def load_file(network: nn.Module, path: Path) -> None:
-    """Load a ``.safetensors`` or ``.pt`` state dict with the network's own names.
+def load_file(network: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load the weights of a network from a file, which may contain more than these.
+
+    The state dict may lie in a dictionary under another name, and all names in it may have a prefix
+    (``module.`` of DataParallel, ``backbone.``). Tensors that the network lacks, such as those of
+    a classifier, are ignored.
+
+    Args:
+        network: The network without its classifier.
+        path: File of safetensors, or a file that torch.save wrote.
+
+    Returns:
+        Names of the ignored tensors.
 
     Raises:
-        WeightsError: The file cannot be read or belongs to another network.
+        WeightsError: The file cannot be read, or a tensor of the network is missing or has another
+            shape.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as read_safetensors
+    weights = _find_state_dict(_read_file(path))
+    own = network.state_dict()
+    prefix = _find_prefix(own, weights)
+    found = {name: weights[prefix + name] for name in own if prefix + name in weights}
+    # Files of torch 0.4 and earlier have no such counts, and a frozen network does not use them.
+    missing = [name for name in own.keys() - found if not name.endswith("num_batches_tracked")]
+    ignored = tuple(sorted(weights.keys() - {prefix + name for name in found}))
+    other = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    if not missing and not other:
+        network.load_state_dict(found, strict=False)
+        return ignored
+    shapes = [
+        f"{name} (file: {tuple(found[name].shape)}, network: {tuple(own[name].shape)})"
+        for name in other
+    ]
+    raise WeightsError(
+        f"'{path}' does not fit the network, which has {format_count(len(own), 'tensor')}. "
+        f"{_list_names('Missing', sorted(missing))}{_list_names('Other shape', shapes)}"
+        f"{_list_names('Not in the network', ignored)}"
+        f"{_explain_mismatch(len(found), len(other), len(ignored))}"
+    )
 
-            weights = read_safetensors(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+
+def _read_file(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file as read_safetensors
+
+        reader: Callable[[], Any] = partial(read_safetensors, path)
+    else:
+        reader = partial(torch.load, path, map_location="cpu", weights_only=True)
+    try:
+        # Training scripts often save their options, which are no code, with the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return reader()
+    except Exception as error:  # the libraries raise many types
+        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"cannot read '{path}' as a state dict: {error} "
-            "Use a .safetensors file, or a state dict written by torch.save."
+            f"cannot read '{path}' as a state dict: {reason[:300]} Use a .safetensors file, or "
+            "save the weights with torch.save(network.state_dict(), FILE)."
         ) from error
-    extra = set(weights) - set(network.state_dict())
-    missing = set(network.state_dict()) - set(weights)
-    if missing:
-        raise WeightsError(
-            f"'{path}' lacks {len(missing)} tensors of the network, such as {min(missing)}, "
-            f"and has {len(extra)} others. Use the weights of this network."
-        )
-    for name, target in network.state_dict().items():
-        if weights[name].shape != target.shape:
-            raise WeightsError(
-                f"'{path}': {name} has the shape {tuple(weights[name].shape)}, the network has "
-                f"{tuple(target.shape)}. Use the weights of this network."
-            )
-    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+
+
+def _find_state_dict(content: Any) -> dict[str, Tensor]:
+    """Return the tensors of a mapping, or of the mapping inside it that has most of them."""
+    if not isinstance(content, Mapping):
+        return {}
+    own = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, Tensor) and isinstance(name, str)
+    }
+    return max([own, *map(_find_state_dict, content.values())], key=len)
+
+
+def _find_prefix(own: Iterable[str], weights: Iterable[str]) -> str:
+    """Return the prefix under which the file has most of the network's names."""
+    names = set(own)
+    ends = [(name[:cut], name[cut:]) for name in weights for cut in _name_starts(name)]
+    counts = Counter(start for start, end in ends if end in names)
+    return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
+
+
+def _name_starts(name: str) -> list[int]:
+    return [0, *(index + 1 for index, character in enumerate(name) if character == ".")]
+
+
+def _list_names(title: str, names: Sequence[str], limit: int = 3) -> str:
+    listed = ", ".join(names[:limit])
+    return f"{title}: {len(names)}, such as {listed}. " if names else ""
+
+
+def _explain_mismatch(found: int, other: int, ignored: int) -> str:
+    if not found:
+        return "No name is the same: choose the network and the library of the file as encoder."
+    if other or ignored:
+        return "The file is probably of another architecture: choose that one as encoder."
+    return "The file is incomplete: save all weights of the network."
 
 
 def build_pretrained(
@@ -113,7 +180,7 @@ def build_pretrained(
         weights: ``"default"``: an installed package that contains them, else a download from
             torchvision's server or the Hugging Face hub, which those libraries cache.
             ``"hub"`` or ``"package"``: only that source. None: random weights. Any other string:
-            path of a file.
+            path of a file, which :func:`load_file` reads later.
         build: Function that returns the network. Its argument says whether to download weights.
 
     Raises:
@@ -131,15 +198,12 @@ def build_pretrained(
         return network
     if weights in ("default", "hub"):
         return _fetch(name, build)
-    path = Path(weights)
-    if not path.is_file():
+    if not Path(weights).is_file():
         raise WeightsError(
             f"weights is {weights!r}, which is not a file. Use a path, 'default', 'hub' or "
             "'package'."
         )
-    network = build(False)
-    load_file(network, path)
-    return network
+    return build(False)
 
 
 def _fetch(name: str, build: Callable[[bool], nn.Module]) -> nn.Module:

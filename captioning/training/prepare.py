@@ -75,6 +75,11 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     torch.manual_seed(config.training.seed)  # of an encoder with random weights
     initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
     encoder = initial.model.encoder if initial else Encoder(config.encoder).to(device)
+    if ignored := encoder.ignored_weights:
+        callback.on_message(
+            f"Ignored {format_count(len(ignored), 'tensor')} of '{config.encoder.weights}', such "
+            f"as {', '.join(ignored[:3])}."
+        )
     stages = config.training.fine_tune_stages
     front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
     attention = _uses_attention(config, initial)

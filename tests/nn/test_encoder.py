@@ -1,5 +1,7 @@
 """Encoder and its pretrained weights, against the packages of the weights."""
 
+import argparse
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 from captioning.errors import ConfigError, WeightsError
 from captioning.images.preprocessing import Preprocessing
@@ -185,27 +188,106 @@ def test_lite_weights_of_hub_are_those_of_timm(monkeypatch):
         assert torch.equal(weight, network.state_dict()[name])
 
 
-def test_weights_file_of_network_is_loaded(tmp_path):
-    network = timm.create_model("resnet18", pretrained=False)
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    config = EncoderConfig("timm:resnet18", str(tmp_path / "weights.pt"), image_size=64)
-    encoder = Encoder(config)
-    torch.testing.assert_close(encoder.network.conv1.weight, network.conv1.weight)
+def save_weights(path, content):
+    if path.suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path)
+    return EncoderConfig("torchvision:resnet18", str(path), image_size=64)
+
+
+def add_prefix(prefix, weights):
+    return {f"{prefix}{name}": weight for name, weight in weights.items()}
+
+
+WEIGHTS_FILES = {
+    "as_saved.pt": lambda body, head: body | head,
+    "headless.pth": lambda body, head: body,
+    "ten_classes.safetensors": lambda body, head: (
+        body | {name: weight[:10].clone() for name, weight in head.items()}
+    ),
+    "parallel.pt": lambda body, head: {
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1),
+        "state_dict": add_prefix("module.", body | head),
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
+    },
+    "detector.pt": lambda body, head: {
+        "model": add_prefix("backbone.", body) | {"box.weight": torch.zeros(1)}
+    },
+    "nested.pt": lambda body, head: {"checkpoint": {"model_state": add_prefix("net.0.", body)}},
+    "without_counts.pt": lambda body, head: {
+        name: weight for name, weight in body.items() if not name.endswith("num_batches_tracked")
+    },
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS_FILES)
+def test_weights_file_of_common_form_is_loaded(name, tmp_path):
+    torch.manual_seed(5)
+    network = torchvision.models.resnet18()
+    weights = network.state_dict()
+    head = {name: weights.pop(name) for name in ("fc.weight", "fc.bias")}
+    encoder = Encoder(save_weights(tmp_path / name, WEIGHTS_FILES[name](weights, head)))
+    for each, weight in encoder.network.state_dict().items():
+        assert torch.equal(weight, weights[each])
+    ignored = {
+        "as_saved.pt": ("fc.bias", "fc.weight"),
+        "ten_classes.safetensors": ("fc.bias", "fc.weight"),
+        "parallel.pt": ("module.fc.bias", "module.fc.weight"),
+        "detector.pt": ("box.weight",),
+    }
+    assert encoder.ignored_weights == ignored.get(name, ())
+
+
+def remove_layer(weights):
+    return {name: weight for name, weight in weights.items() if not name.startswith("layer4.1.")}
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("content", "message"),
     [
-        ("other.pt", "Use the weights of this network"),
-        ("absent.pt", "not a file"),
-        ("text.pt", "as a state dict"),
+        (
+            lambda: torchvision.models.resnet50().state_dict(),
+            r"network, which has 120 tensors\. Other shape: \d+, such as "
+            r"layer1\.0\.conv1\.weight \(file: \(64, 64, 1, 1\), network: \(64, 64, 3, 3\)\), .*"
+            r"Not in the network: \d+, such as fc\.bias, .*another architecture",
+        ),
+        (
+            lambda: remove_layer(timm.create_model("resnet18", num_classes=0).state_dict()),
+            r"Missing: 10, such as layer4\.1\.bn1\.bias, .*The file is incomplete",
+        ),
+        (lambda: torch.nn.Linear(2, 2).state_dict(), "Missing: 100, .*No name is the same"),
+        (lambda: {"lr": 0.1, "optimizer": {"state": {0: torch.zeros(2)}}}, "No name is the same"),
+        (lambda: [1, 2], "Missing: 100"),
+        (lambda: torch.nn.Linear(2, 2), "as a state dict: .*save the weights with torch.save"),
     ],
 )
+def test_weights_file_of_other_network_names_tensors(content, message, tmp_path):
+    with pytest.raises(WeightsError, match=message):
+        Encoder(save_weights(tmp_path / "weights.pt", content()))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("absent.pt", "not a file"), ("text.pt", "as a state dict")]
+)
 def test_weights_file_unusable_raises(name, message, tmp_path):
-    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(WeightsError, match=message):
         Encoder(EncoderConfig("timm:resnet18", str(tmp_path / name)))
+
+
+def test_weights_file_of_inception_network_keeps_its_input_transform(tmp_path):
+    torch.manual_seed(5)
+    network = torchvision.models.googlenet(transform_input=True, init_weights=False).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    config = EncoderConfig("torchvision:googlenet", str(tmp_path / "weights.pt"), image_size=64)
+    encoder = Encoder(config)
+    network.fc = torch.nn.Identity()
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network(encoder.preprocessing.normalize(pixels))
+        torch.testing.assert_close(encoder(pixels).vector, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_load_by_order_mismatch_raises():
