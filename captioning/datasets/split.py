@@ -1,12 +1,15 @@
 """One split of a captioned data set, as every reader returns it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import TypeVar
 
 from captioning.images.image_ref import ImageRef
 from captioning.short_repr import ShortDict, ShortRepr, ShortTuple
+
+T = TypeVar("T")
 
 _ROWS_SHOWN, _TEXT_SHOWN = 5, 200  # images, and characters of a caption, in a notebook
 
@@ -109,3 +112,9 @@ class CaptionSplit:
         )
         head = "<tr><th>image</th><th>first caption</th></tr>"
         return f"<table><caption>{escape(repr(self))}</caption>{head}{rows}</table>"
+
+
+def pick_evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """Return ``count`` evenly spaced items, or all if there are no more."""
+    count = min(count, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))

@@ -24,6 +24,7 @@ class RunConfig:
         "extend_vocabulary": "model",
         "train_split": "input",
         "encoder": "model",
+        "word_vectors": "model",
         "search_images": "search",
         "cache": "speed",
     }
@@ -54,15 +55,25 @@ class RunConfig:
     """Split to train on."""
     validation_split: str = "val"
     """Split that selects the best epoch."""
+    validation_limit: int = 5000
+    """Number of images of the validation split to use, evenly spaced (0: all). They are encoded
+    once, and captioned after each epoch."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The image encoder (a CNN)."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The recurrent decoder."""
+    word_vectors: Path | None = None
+    """File of pretrained word vectors in GloVe's text format (also ``.gz`` and ``.zip``), with
+    ``embedding_size`` numbers each. They replace the random initial vectors of the words that the
+    file has, and are trained like the others."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Objective, optimizer, regularization, and augmentation."""
     min_count: int = 5
     """Minimum number of occurrences of a word in the training captions (1 or more). Rarer words
     become <unk>."""
+    max_caption_words: int = 0
+    """Maximum number of words that are learned from a training caption (0: no limit). A longer
+    caption is cut, and its cut end is not learned as an end."""
     search_images: int = 1000
     """Number of validation images for choosing the search settings after training (0: no choice;
     the model gets beam search of width 3)."""
@@ -79,9 +90,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_ranges(self, "[1, inf)", "min_count")
         check_ranges(self, "[0, inf)", "search_images", "rerank_ngrams", "workers")
-        for name in ("output", "init_from", "text_data", "cache"):
+        check_ranges(self, "[0, inf)", "validation_limit", "max_caption_words")
+        for name in ("output", "init_from", "text_data", "cache", "word_vectors"):
             if isinstance(path := getattr(self, name), str):  # as notebooks pass them
                 object.__setattr__(self, name, Path(path))
+        if self.word_vectors is not None and self.init_from is not None:
+            raise ConfigError(
+                "word_vectors are for a new decoder, and that of init_from has trained vectors. "
+                "Remove word_vectors or init_from."
+            )
         self._check_data()
         if self.training.objective == "self_critical":
             self._check_self_critical()

@@ -1,9 +1,10 @@
 """Reading the splits of a run, and caching the features of their images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.datasets.split import pick_evenly
 from captioning.errors import DataError
 from captioning.features.cache import CacheRows, JoinedCaches, RowCache
 from captioning.features.extraction import ExtractionConfig, cache_features, cache_pixels
@@ -76,6 +77,27 @@ def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) ->
             "add a split column to the table, or use {split} in the name of a file that holds one "
             "split."
         )
+
+
+def limit_validation(
+    splits: list[CaptionSplit], limit: int, callback: TrainingCallback
+) -> list[CaptionSplit]:
+    """Return splits with at most ``limit`` images in all (0: no limit), and report their number.
+
+    The images of each split are evenly spaced, and each split keeps its share, rounded up.
+    """
+    total = sum(len(split.images) for split in splits)
+    if not limit or total <= limit:
+        return splits
+    limited = [
+        replace(split, images=pick_evenly(split.images, -(-len(split.images) * limit // total)))
+        for split in splits
+    ]
+    count = sum(len(split.images) for split in limited)
+    callback.on_message(
+        f"Validating on {count:,} of {total:,} images (validation_limit is {limit:,})."
+    )
+    return limited
 
 
 def encode_splits(

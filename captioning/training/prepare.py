@@ -18,9 +18,17 @@ from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.split_encoder import EncoderTail, split_encoder
 from captioning.text.tokenizer import tokenize
 from captioning.text.vocabulary import Vocabulary
+from captioning.text.word_vectors import check_word_vectors
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
-from captioning.training.data import EncodedSplit, encode_splits, read_splits, refuse_overlap
+from captioning.training.data import (
+    EncodedSplit,
+    encode_splits,
+    limit_validation,
+    read_splits,
+    refuse_overlap,
+)
+from captioning.training.initial_embedding import load_embedding
 from captioning.training.precision import warn_slow_precision
 
 _Words = list[list[list[str]]]
@@ -62,9 +70,12 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         CheckpointError: The initial model cannot be loaded.
         ConfigError: The config does not fit the encoder, the decoder, or this machine.
     """
+    if config.word_vectors is not None:
+        check_word_vectors(config.word_vectors, config.decoder.embedding_size)
     train_splits = read_splits(config, config.train_split, callback)
     validation_splits = read_splits(config, config.validation_split, callback)
     refuse_overlap(train_splits, validation_splits)
+    validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
     text = _tokenize(
         list(read_text_captions(config.text_data).values()) if config.text_data else []
     )
@@ -93,7 +104,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     words = _tokenize(train.captions)
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
     vocabulary, decoder = _build_decoder(config, initial, encoder, words + text, callback)
-    dataset = _build_dataset(words, text, train, vocabulary, config)
+    dataset = _build_dataset(words, text, train, vocabulary, config, callback)
     history = _read_history(initial)
     return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
 
@@ -146,9 +157,12 @@ def _build_decoder(
         vocabulary = Vocabulary.build(captions, min_count=config.min_count)
         size = format_count(len(vocabulary), "word")
         callback.on_message(f"Vocabulary: {size} (found at least {times}).")
-        return vocabulary, Decoder(
+        decoder = Decoder(
             config.decoder, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
-        ).to(next(encoder.parameters()).device)
+        )
+        if config.word_vectors is not None:
+            load_embedding(decoder, vocabulary, config.word_vectors, callback)
+        return vocabulary, decoder.to(next(encoder.parameters()).device)
     vocabulary, decoder = initial.vocabulary, initial.model.decoder
     callback.on_message(f"Initial model: {config.init_from} ({len(vocabulary)} words).")
     if config.extend_vocabulary:
@@ -161,7 +175,12 @@ def _build_decoder(
 
 
 def _build_dataset(
-    words: _Words, text: _Words, train: EncodedSplit, vocabulary: Vocabulary, config: RunConfig
+    words: _Words,
+    text: _Words,
+    train: EncodedSplit,
+    vocabulary: Vocabulary,
+    config: RunConfig,
+    callback: TrainingCallback,
 ) -> CaptionDataset:
     unreadable = train.cache.unreadable
     tokens = [
@@ -170,6 +189,8 @@ def _build_dataset(
         else []
         for row, image in enumerate(words + text)
     ]
+    if limit := config.max_caption_words:
+        _cut_captions(tokens, limit, callback)
     weights: list[float] | None = None
     if config.data_weights or config.text_data is not None:
         data_weights = config.data_weights or (1.0,) * len(config.data)
@@ -177,6 +198,21 @@ def _build_dataset(
         weights = [weight for weight, (_, images) in pairs for _ in range(images)]
         weights += [config.text_weight] * len(text)
     return CaptionDataset(tokens, hflip_tokens=find_hflip_tokens(vocabulary), weights=weights)
+
+
+def _cut_captions(tokens: list[list[list[int]]], limit: int, callback: TrainingCallback) -> None:
+    """Cut captions to ``<bos>`` and ``limit`` words, and report their number.
+
+    A cut caption has no ``<eos>``: a model must not learn to end in the middle of a sentence.
+    """
+    captions = [caption for image in tokens for caption in image]
+    long = [caption for caption in captions if len(caption) > limit + 2]
+    for caption in long:
+        del caption[limit + 1 :]
+    callback.on_message(
+        f"Cut {len(long):,} of {format_count(len(captions), 'caption')} after "
+        f"{format_count(limit, 'word')} (max_caption_words)."
+    )
 
 
 def _read_history(initial: Checkpoint | None) -> tuple[str, ...]:

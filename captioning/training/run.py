@@ -218,6 +218,7 @@ class _Run:
     def _checkpoint(self, summary: EpochSummary, scores: dict[str, float]) -> Checkpoint:
         config, prepared = self.config, self.prepared
         images, captions = len(prepared.train.readable), len(prepared.dataset)
+        validated = format_count(len(prepared.validation.readable), "image")
         info = ModelInfo(
             training=TrainingInfo(
                 data=describe_data(config, images, captions),
@@ -227,7 +228,7 @@ class _Run:
                 runs=(*prepared.history, describe_run(config, summary)),
             ),
             scores={
-                f"{name} (greedy, {config.validation_split})": round(value, 4)
+                f"{name} (greedy, {config.validation_split}, {validated})": round(value, 4)
                 for name, value in scores.items()
             },
         )

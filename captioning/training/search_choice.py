@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.datasets.split import pick_evenly
 from captioning.errors import DataError
 from captioning.evaluation.search_sweep import select_search
 from captioning.features.cache import CacheRows
@@ -57,7 +58,7 @@ def choose_search(
         if reranker is not None:
             callback.on_message(f"Learned {format_count(len(reranker), 'n-gram')}.")
         checkpoint = replace(checkpoint, reranker=reranker)
-    rows = [readable[i * len(readable) // count] for i in range(count)]  # evenly spaced
+    rows = pick_evenly(readable, count)
     chosen = select_search(
         checkpoint,
         cached_model,

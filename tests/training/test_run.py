@@ -26,6 +26,7 @@ from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.inference.captioner import Captioner
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
+from captioning.training.prepare import prepare
 from captioning.training.run import train
 from captioning.training.training_config import TrainingConfig
 
@@ -99,7 +100,9 @@ def test_result_of_finished_run_names_best_epoch(trained):
     assert "CIDEr" in result._repr_html_()
     info = load_checkpoint(trained).info
     assert info.training.epochs == result.best_epoch
-    assert info.scores["CIDEr (greedy, val)"] == pytest.approx(result.best_value, abs=1e-4)
+    assert info.scores["CIDEr (greedy, val, 8 images)"] == pytest.approx(
+        result.best_value, abs=1e-4
+    )
     assert str(TINY.parent) not in str(info)  # models do not contain paths of this machine
     after = load_weights(trained)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -111,6 +114,54 @@ def test_patience_stops_a_run_that_does_not_improve(tmp_path):
     model = train(run, TrainingCallback(messages.append)).model_dir
     assert "Stopping early: no better CIDEr for 2 epochs." in messages
     assert len(read_log(model)) == 2 * 3
+
+
+def test_validation_limit_captions_evenly_spaced_images(trained, tmp_path):
+    """The scores equal those of the whole split cut down to every second image."""
+    messages, counts = [], []
+    half = shutil.copytree(TINY, tmp_path / "half")
+    path = half / "annotations" / "captions_val.json"
+    content = json.loads(path.read_text())
+    kept = {image["id"] for image in content["images"][::2]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    path.write_text(json.dumps(content))
+    callback = TrainingCallback(messages.append, on_validate=lambda done, _: counts.append(done))
+    limited = config(tmp_path / "limited", epochs=1)
+    models = [
+        train(replace(limited, validation_limit=4), callback).model_dir,
+        train(replace(limited, data=(f"coco:{half}",), output=tmp_path / "run")).model_dir,
+    ]
+    assert counts == [4]
+    assert "Validating on 4 of 8 images (validation_limit is 4)." in messages
+    assert read_log(models[0]) == read_log(models[1])
+    scores = load_checkpoint(models[0]).info.scores
+    assert scores == load_checkpoint(models[1]).info.scores
+    assert "CIDEr (greedy, val, 4 images)" in scores
+
+
+def test_validation_limit_keeps_images_of_each_data_set(mixture):
+    messages = []
+    run = replace(mixture, validation_limit=1, training=replace(mixture.training, epochs=1))
+    train(run, TrainingCallback(messages.append))
+    assert "Validating on 2 of 14 images (validation_limit is 1)." in messages
+    assert sum(line.startswith("  jsonl:{split}.jsonl: BLEU-4") for line in messages) == 1
+
+
+def test_max_caption_words_cuts_without_end(tmp_path):
+    messages = []
+    run = replace(config(tmp_path / "run"), max_caption_words=9)
+    callback = TrainingCallback(messages.append)
+    whole, cut = prepare(replace(run, max_caption_words=0), callback), prepare(run, callback)
+    pairs = [
+        (expected.tolist(), found.tolist())
+        for images in zip(whole.dataset.captions, cut.dataset.captions, strict=True)
+        for expected, found in zip(*images, strict=True)
+    ]
+    long = [(expected, found) for expected, found in pairs if len(expected) > 11]
+    assert 0 < len(long) < len(pairs)
+    assert all(found == expected[:10] for expected, found in long)
+    assert all(found == expected for expected, found in pairs if len(expected) <= 11)
+    assert f"Cut {len(long)} of 160 captions after 9 words (max_caption_words)." in messages
 
 
 def test_damaged_image_is_reported_and_skipped(tmp_path):
