@@ -165,6 +165,7 @@ def select_search(
     *,
     split_name: str,
     on_message: Callable[[str], None],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checkpoint:
     """Return a model with the best of the candidate searches, and its scores in the model card.
 
@@ -177,9 +178,12 @@ def select_search(
         references: Reference captions of each row of the cache that is scored.
         split_name: Name of these images in the model card.
         on_message: Called with one line for each search, and one for the result.
+        on_progress: Called with the number of searches scored and the number of all.
     """
+    searches = candidate_searches(checkpoint)
 
     def report(method: SearchMethod, scores: Scores) -> None:
+        on_progress(searches.index(method) + 1, len(searches))
         bleu, cider = 100 * scores.bleu_4, 100 * (scores.cider or 0.0)
         on_message(f"{summarize_search(method)}: BLEU-4 {bleu:.2f}, CIDEr {cider:.2f}")
 
@@ -188,7 +192,7 @@ def select_search(
         cache,
         references,
         checkpoint.vocabulary,
-        candidate_searches(checkpoint),
+        searches,
         reranker=checkpoint.reranker,
         on_scores=report,
     )

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+ENCODING = "Encoding images"
+"""Name of the phase that computes the features that are not cached."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -53,16 +56,15 @@ class TrainingCallback:
 
     Attributes:
         on_message: Called with a line of text for the log.
-        on_encode: Called with the number of images encoded so far, and the number of all images.
-            With online augmentation, images are counted when their pixels are read.
+        on_phase: Called at the start of each phase, with its name, such as ``Encoding images``.
+        on_progress: Called with the number of finished items of the phase, such as images, and the
+            number of all items. Some phases do not call it.
         on_step: Called after each step.
-        on_validate: Called with the number of validation images captioned so far, and the number
-            of all, after each batch.
         on_resume: Called with the number of steps done before, and the number of all steps.
     """
 
     on_message: Callable[[str], None] = lambda text: None
-    on_encode: Callable[[int, int], None] = lambda done, total: None
+    on_phase: Callable[[str], None] = lambda name: None
+    on_progress: Callable[[int, int], None] = lambda done, total: None
     on_step: Callable[[Progress], None] = lambda progress: None
-    on_validate: Callable[[int, int], None] = lambda done, total: None
     on_resume: Callable[[int, int], None] = lambda done, total: None

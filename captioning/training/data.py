@@ -12,7 +12,7 @@ from captioning.messages import format_count
 from captioning.nn.encoder import Encoder
 from captioning.nn.split_encoder import EncoderFront
 from captioning.training.augmented_images import AugmentedImages
-from captioning.training.callback import TrainingCallback
+from captioning.training.callback import ENCODING, TrainingCallback
 from captioning.training.config import RunConfig
 
 _LISTED_IMAGES = 5  # unreadable images that are listed by name
@@ -42,6 +42,7 @@ def read_splits(config: RunConfig, split: str, callback: TrainingCallback) -> li
     """Read a split of each data set, and report its size and its problems."""
     splits = []
     for data in config.data:
+        callback.on_phase(f"Reading {shorten_spec(data)}, {split}")
         read = read_captions(data, split=split)
         captions = sum(len(image.captions) for image in read.images)
         callback.on_message(
@@ -130,6 +131,7 @@ def _encode_split(
 ) -> RowCache:
     images = [image.ref for image in split.images]
     directory = config.cache or config.output.parent / "features"
+    callback.on_phase(ENCODING)
     cache: RowCache
     if config.training.online_augmentation:
         cache = cache_pixels(
@@ -137,11 +139,11 @@ def _encode_split(
             images,
             directory,
             workers=extraction.workers,
-            on_progress=callback.on_encode,
+            on_progress=callback.on_progress,
         )
     else:
         cache = cache_features(
-            encoder, images, directory, extraction, on_progress=callback.on_encode
+            encoder, images, directory, extraction, on_progress=callback.on_progress
         )
     _report_unreadable(cache.unreadable, split, callback)
     return cache

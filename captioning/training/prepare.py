@@ -79,6 +79,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     text = _tokenize(
         list(read_text_captions(config.text_data).values()) if config.text_data else []
     )
+    callback.on_phase("Loading the encoder")
     device = resolve_device(config.device)
     if warning := warn_slow_precision(config.training.precision, device):
         callback.on_message(warning)
@@ -101,7 +102,9 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     validation = encode_splits(front, validation_splits, config, extraction, callback)
     _check_validation(config, validation)
 
+    callback.on_phase("Tokenizing captions")
     words = _tokenize(train.captions)
+    callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
     vocabulary, decoder = _build_decoder(config, initial, encoder, words + text, callback)
     dataset = _build_dataset(words, text, train, vocabulary, config, callback)

@@ -100,7 +100,7 @@ class _Run:
         self.config = config
         self.prepared = prepared
         self.callback = callback
-        self.trainer = _create_trainer(config, prepared)
+        self.trainer = _create_trainer(config, prepared, callback)
         self.captions = CaptionsId.create(len(prepared.dataset), prepared.vocabulary)
         self.model_dir = config.output / _MODEL
         self.best = BestEpoch()
@@ -132,6 +132,7 @@ class _Run:
         """Train, validate, and keep the model of the best epoch, until the last epoch."""
         with TrainingLog(self.config.output, step=self.trainer.position.step) as log:
             while not (self.trainer.finished or self._out_of_patience()):
+                self.callback.on_phase("Training")
                 summary = self.trainer.train_epoch(
                     on_step=self.callback.on_step, save_state=self._save
                 )
@@ -168,6 +169,7 @@ class _Run:
 
     def _caption_validation(self) -> dict[int, str]:
         """Return the greedy captions of the validation images by their rows."""
+        self.callback.on_phase("Captioning validation images")
         split = self.prepared.validation
         rows = split.readable
         texts = caption_features(
@@ -176,7 +178,7 @@ class _Run:
             rows,
             self.prepared.vocabulary,
             Greedy(),
-            on_progress=self.callback.on_validate,
+            on_progress=self.callback.on_progress,
         )
         return dict(zip(rows, texts, strict=True))
 
@@ -190,6 +192,7 @@ class _Run:
             start += count
 
     def _score(self, captions: dict[int, str]) -> dict[str, float]:
+        self.callback.on_phase("Scoring captions")
         references = {row: list(self.prepared.validation.captions[row]) for row in captions}
         scores = score(captions, references)
         return {SCORE_NAMES[name]: value for name, value in scores.values.items()}
@@ -242,9 +245,10 @@ class _Run:
         return Checkpoint(model, prepared.vocabulary, BeamSearch(width=3), info)
 
 
-def _create_trainer(config: RunConfig, prepared: Prepared) -> Trainer:
+def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCallback) -> Trainer:
     objective = None
     if config.training.objective == "self_critical":
+        callback.on_phase("Preparing rewards")
         objective = SelfCriticalObjective(
             prepared.words, prepared.vocabulary, config.training.self_critical
         )

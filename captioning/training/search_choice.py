@@ -1,10 +1,11 @@
 """Choice of the model's search and fit of its n-gram reranker, after the last epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.datasets.split import pick_evenly
@@ -47,6 +48,7 @@ def choose_search(
     callback.on_message(f"Choosing the search ({images}).")
     if config.rerank_ngrams:
         images_read = format_count(len(prepared.train.readable), "image")
+        callback.on_phase("Learning n-grams")
         callback.on_message(f"Learning n-grams for reranking ({images_read}).")
         reranker = fit_reranker(
             cached_model,
@@ -54,11 +56,13 @@ def choose_search(
             prepared.words,
             checkpoint.vocabulary,
             max_ngrams=config.rerank_ngrams,
+            on_progress=callback.on_progress,
         )
         if reranker is not None:
             callback.on_message(f"Learned {format_count(len(reranker), 'n-gram')}.")
         checkpoint = replace(checkpoint, reranker=reranker)
     rows = pick_evenly(readable, count)
+    callback.on_phase("Choosing the search")
     chosen = select_search(
         checkpoint,
         cached_model,
@@ -66,6 +70,7 @@ def choose_search(
         {row: split.captions[row] for row in rows},
         split_name=images,
         on_message=callback.on_message,
+        on_progress=callback.on_progress,
     )
     save_checkpoint(chosen, model)
 
@@ -79,6 +84,7 @@ def fit_reranker(
     *,
     max_ngrams: int,
     batch_size: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NgramReranker | None:
     """Fit n-gram reranking to the training images, without augmentation.
 
@@ -90,6 +96,7 @@ def fit_reranker(
         vocabulary: Vocabulary of the decoder.
         max_ngrams: Number of n-grams to keep.
         batch_size: Images per batch.
+        on_progress: Called with the number of images read and the number of all, after each batch.
 
     Returns:
         The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
@@ -98,15 +105,14 @@ def fit_reranker(
     rows = [row for row in cache.readable if any(captions[row])]
     if not rows or cached_model.decoder.config.injection == "none":
         return None
-    vectors = torch.cat(
-        [
-            cached_model.encode(cache, batch).vector.cpu()
-            for batch in torch.tensor(rows).split(batch_size)
-        ]
-    )
+    vectors: list[Tensor] = []
+    for start in range(0, len(rows), batch_size):
+        batch = torch.tensor(rows[start : start + batch_size])
+        vectors.append(cached_model.encode(cache, batch).vector.cpu())
+        on_progress(start + len(batch), len(rows))
     try:
         return NgramReranker.fit(
-            vectors, [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
+            torch.cat(vectors), [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
         )
     except DataError:  # a finished training run does not fail because of its reranker
         return None

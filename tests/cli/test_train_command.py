@@ -1,17 +1,12 @@
 """The command ``captioning train``: flags, presets, log lines, and exit codes."""
 
-import io
-import re
 import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from captioning.checkpoint import load_checkpoint
 from captioning.cli.main import main
-from captioning.cli.train import TrainingProgressReport
-from captioning.training.callback import Progress
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 
@@ -61,38 +56,6 @@ def test_train_without_terminal_logs_encoding_and_warning(tmp_path, capsys, monk
     log = capsys.readouterr().err
     assert "Encoding" not in log
     assert "bfloat16" not in log
-
-
-class Clock:
-    seconds = 0.0
-
-    def __call__(self):
-        return self.seconds
-
-
-def test_train_log_without_terminal_has_lines_in_long_epochs():
-    clock, log = Clock(), io.StringIO()
-    report = TrainingProgressReport(Console(file=log, soft_wrap=True), clock).callback
-    for done in range(0, 1001, 10):  # 100 s
-        report.on_encode(done, 1000)
-        clock.seconds += 1
-    for step in range(1, 10_001):  # three hours, after those 101 s
-        clock.seconds += 1
-        report.on_step(Progress(step, 10_000, 80.0, 2.5))
-        if step == 5_000:
-            for done in range(0, 101, 2):
-                report.on_validate(done, 100)
-                clock.seconds += 30
-    lines = log.getvalue().splitlines()
-    assert lines[:4] == [
-        "Encoding 1,000 images; later runs use the cache.",
-        "Encoded 300 of 1,000 images, 0:01:10 left.",
-        "Encoded 600 of 1,000 images, 0:00:40 left.",
-        "Encoded 900 of 1,000 images, 0:00:10 left.",
-    ]
-    assert lines[4] == "Step 19 of 10,000, 80 captions/s, loss 2.500, 2:46:21 left."
-    assert any(re.match(r"Captioned \d+ of 100 validation images, ", line) for line in lines)
-    assert len(lines) < 100  # the intervals grow
 
 
 @pytest.mark.parametrize("preset", [["--preset", "lrcn"], ["--preset=lrcn"]])

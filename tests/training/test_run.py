@@ -24,7 +24,7 @@ from captioning.decoding import Greedy
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation.evaluate import EvaluationConfig, evaluate
 from captioning.inference.captioner import Captioner
-from captioning.training.callback import TrainingCallback
+from captioning.training.callback import ENCODING, TrainingCallback
 from captioning.training.config import RunConfig
 from captioning.training.prepare import prepare
 from captioning.training.run import train
@@ -76,6 +76,17 @@ def test_self_critical_run_logs_reward_and_history(trained, tmp_path):
     assert first.startswith("teacher forcing, epoch")
     assert second == "self-critical training with CIDEr-D, epoch 1 of 1, decoder only"
     assert load_checkpoint(model).vocabulary == load_checkpoint(trained).vocabulary
+
+
+def test_every_phase_of_a_run_is_named(trained, tmp_path):
+    phases = []
+    run = with_rewards(initialize(config(tmp_path / "run", epochs=1), trained))
+    train(run, TrainingCallback(on_phase=phases.append))
+    assert [name for name in phases if not name.startswith("Reading coco:tiny, ")] == [
+        *("Loading the encoder", ENCODING, ENCODING, "Tokenizing captions"),
+        *("Building the vocabulary", "Preparing rewards", "Training"),
+        *("Captioning validation images", "Scoring captions"),
+    ]
 
 
 def test_log_has_two_rows_per_epoch(trained):
