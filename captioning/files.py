@@ -9,8 +9,8 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioning.errors import CaptioningError, OutputError
@@ -187,6 +187,33 @@ def _read_attributes(path: Path) -> dict[str, bytes]:
         names = [name for name in os.listxattr(path) if name.startswith(_REQUIRED_ATTRIBUTES)]
         return {name: os.getxattr(path, name) for name in names}
     return {}
+
+
+@contextmanager
+def lock_output(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that no other process writes the same output.
+
+    Without file locks, as on some network disks, there is no lock.
+
+    Raises:
+        OutputError: Another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"another process is writing to '{path.parent}'. Wait until it has finished, or use "
+            "another folder."
+        ) from None
+    except (NotImplementedError, OSError):
+        pass  # a folder that cannot be written is reported by the first write
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_text(path: Path, *, error: type[CaptioningError]) -> str:

@@ -31,7 +31,7 @@ CAPTION_FAULTS: Mapping[str, Callable[[str, Sequence[str]], object]] = {
     "captions with control characters, line breaks or �": lambda text, words: _CONTROL.search(text),
     f"captions of more than {MAX_WORDS} words": lambda text, words: len(words) > MAX_WORDS,
 }
-"""Kinds of suspicious captions, and whether a caption with these words is one."""
+"""Kinds of suspicious captions: for a caption and its words, a match or True if it is one."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,14 @@ class CaptionCheck:
         self._texts.update(set(image.captions))
         seen: set[tuple[str, ...]] = set()
         for caption, caption_words in zip(image.captions, words, strict=True):
-            kinds = [kind for kind, has in CAPTION_FAULTS.items() if has(caption, caption_words)]
-            if (key := tuple(caption_words)) in seen:
-                kinds.append("captions that their image has twice")
+            found = {kind: find(caption, caption_words) for kind, find in CAPTION_FAULTS.items()}
+            found["captions that their image has twice"] = (key := tuple(caption_words)) in seen
             seen.add(key)
-            for kind in kinds:
-                example = f"{name}, {image.path.name}: {_cut(caption)!r}"
-                self.findings.add(kind, example)
+            for kind, match in found.items():
+                if match:
+                    start = match.start() if isinstance(match, re.Match) else 0
+                    example = f"{name}, {image.path.name}: {_cut(caption, start)!r}"
+                    self.findings.add(kind, example)
 
     def find_shared(self) -> Finding | None:
         """Return the captions that several images have, the most frequent ones first."""
@@ -172,5 +173,8 @@ def _share(counts: Counter[str], kept: set[str]) -> float | None:
     return covered / total if total else None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_SHOWN else f"{text[: _TEXT_SHOWN - 1]}…"
+def _cut(text: str, start: int = 0) -> str:
+    """Return a text cut to a readable length, with the part that begins at ``start``."""
+    start = 0 if start < _TEXT_SHOWN // 2 else start - _TEXT_SHOWN // 4
+    shown = text[start : start + _TEXT_SHOWN]
+    return f"{'…' if start else ''}{shown}{'…' if start + _TEXT_SHOWN < len(text) else ''}"
