@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from captioning.errors import CaptioningError, OutputError
 from captioning.messages import explain_error
@@ -20,6 +22,8 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 _REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
 _CONTENT_HASHES = ("security.ima", "security.evm")  # they would not fit the new content
 _PROBE_BYTES = 1 << 12  # enough to need space on the disk
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([a-z])\.\.([a-z])", re.IGNORECASE)
 
 
 def resolve_link(path: Path) -> Path:
@@ -226,20 +230,76 @@ def read_text(path: Path, *, error: type[CaptioningError]) -> str:
     Raises:
         CaptioningError: The file is missing, unreadable or not UTF-8. The class is ``error``.
     """
+    return "\n".join(read_lines(path, error=error))
+
+
+def read_lines(path: Path, *, error: type[CaptioningError]) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their line ends. Memory holds one line at a time.
+
+    Arguments and errors are those of :func:`read_text`. After a final line end, the last line is
+    empty.
+    """
+    with _open_bytes(path, error) as file:
+        end = b"\n"
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as reason:
+                raise error(
+                    f"{path}, line {number}: not UTF-8 text ({reason.reason}). Convert the file, "
+                    "for example with iconv -f latin1 -t utf-8."
+                ) from reason
+            end = line[-1:]
+            yield from text.removesuffix("\n").removesuffix("\r").split("\r")
+        if end in (b"\n", b"\r"):
+            yield ""
+
+
+def read_bytes(path: Path, *, error: type[CaptioningError]) -> bytes:
+    """Read a file. Arguments and errors are those of :func:`read_text`."""
+    with _open_bytes(path, error) as file:
+        return file.read()
+
+
+@contextmanager
+def _open_bytes(path: Path, error: type[CaptioningError]) -> Iterator[IO[bytes]]:
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as reason:
-        line = reason.object[: reason.start].count(b"\n") + 1
-        raise error(
-            f"{path}, line {line}: not UTF-8 text ({reason.reason}). Convert the file, for "
-            "example with iconv -f latin1 -t utf-8."
-        ) from reason
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
     except (OSError, EOFError, zlib.error) as reason:
         text = "no such file" if isinstance(reason, FileNotFoundError) else explain_error(reason)
         raise error(f"cannot read '{path}': {text}. Check the path.") from reason
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Yield the names of a brace pattern, as bash does; without braces, the pattern itself.
+
+    ``part-{000..002}.tar`` and ``{a,b}.jpg`` are brace patterns.
+    """
+    seen = set()
+    for match in _BRACES.finditer(pattern):
+        if choices := _brace_choices(match[1]):
+            for choice in choices:
+                rest = f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}"
+                for name in expand_braces(rest):
+                    if name not in seen:  # inner braces repeat the choices of the outer ones
+                        seen.add(name)
+                        yield name
+            return
+    yield pattern
+
+
+def _brace_choices(body: str) -> Iterator[str] | list[str] | None:
+    if found := _RANGE.fullmatch(body):
+        first, last, step, *letters = found.groups()
+        texts = letters if first is None else [first, last]
+        start, stop = (ord(text) if first is None else int(text) for text in texts)
+        sign = 1 if start <= stop else -1
+        is_padded = any(re.match(r"-?0\d", text) for text in texts)
+        width = max(map(len, texts)) if is_padded else 0
+        numbers = range(start, stop + sign, sign * max(1, int(step or 1)))
+        return (chr(number) if first is None else f"{number:0{width}d}" for number in numbers)
+    return body.split(",") if "," in body else None
 
 
 def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:

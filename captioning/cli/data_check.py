@@ -136,16 +136,16 @@ def check_data(config: DataCheckConfig) -> DataReport:
 
 def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, CaptionSplit]]":
     """Return all splits with their names, and report what the readers could not use."""
-    from captioning.datasets import read_captions, shorten_spec
-    from captioning.datasets.split_names import list_splits
+    from captioning.datasets import CaptionData, shorten_spec
 
     splits, seen = [], set()
     for spec in data:
         prefix = f"{shorten_spec(spec)} " if len(data) > 1 else ""
-        for split in list_splits(spec) or ("all",):
+        data_set = CaptionData(spec)
+        for split in data_set.splits or ("all",):
             name = f"{prefix}{split}"
             try:
-                read = read_captions(spec, split=split)
+                read = data_set.read(split)
             except DataError as error:
                 findings.add("splits that cannot be read", f"{name}: {error}", loses_data=True)
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captioning.cli.progress import stderr_console
-from captioning.datasets import READERS, read_captions
+from captioning.datasets import FORMS, read_captions
 from captioning.datasets.coco_results import ImageId, read_annotations
 from captioning.datasets.result_files import ResultRow, read_result_rows, refuse_repeats
 from captioning.errors import ScoreError
@@ -60,7 +60,7 @@ def load_references(name: str, split: str | None = None) -> References:
         DataError: The data set cannot be used.
     """
     name = _find_dataset(Path(name)) or name
-    if name.partition(":")[0] not in READERS or Path(name).exists():
+    if name.partition(":")[0] not in FORMS or Path(name).exists():
         if split is not None:
             stderr_console().print(f"--split has no effect on the COCO annotations '{name}'.")
         annotations = read_annotations(name)
@@ -103,7 +103,7 @@ def load_candidates(path: Path, references: References) -> dict[ImageId, str]:
         ScoreError: The results cannot be used, match none of the references, or have ids and file
             names that contradict each other.
     """
-    if str(path).partition(":")[0] in READERS and not path.exists():
+    if str(path).partition(":")[0] in FORMS and not path.exists():
         raise ScoreError(f"'{path}' is a data set, not results. Pass the references last.")
     rows = [row for row in read_result_rows(path) if row.captions]
     by_id = _match_ids(rows, references)

@@ -17,25 +17,21 @@ string is replaced by the name of the split: ``coco:captions_{split}.json@{split
 JSONL or CSV file without splits is used as a whole, whichever split is requested.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-from captioning.datasets.coco import read_coco
+from captioning.datasets.caption_data import FORMS, CaptionData
 from captioning.datasets.coco_results import read_references, write_results
-from captioning.datasets.flickr8k import read_flickr8k
-from captioning.datasets.karpathy import read_karpathy
-from captioning.datasets.reading import DatasetSpec, normalize_split
+from captioning.datasets.hold_out import HoldOutConfig
 from captioning.datasets.result_files import read_results
 from captioning.datasets.split import CaptionedImage, CaptionSplit, Problems
-from captioning.datasets.table import read_csv, read_jsonl
 from captioning.datasets.text_captions import read_text_captions
-from captioning.errors import DataError
-from captioning.messages import suggest
 
 __all__ = [
-    "READERS",
+    "FORMS",
+    "CaptionData",
     "CaptionSplit",
     "CaptionedImage",
+    "HoldOutConfig",
     "Problems",
     "read_captions",
     "read_references",
@@ -45,24 +41,26 @@ __all__ = [
     "write_results",
 ]
 
-READERS: dict[str, Callable[[DatasetSpec], CaptionSplit]] = {
-    "flickr8k": read_flickr8k,
-    "coco": read_coco,
-    "karpathy": read_karpathy,
-    "jsonl": read_jsonl,
-    "csv": read_csv,
-}
-"""Reader of each format."""
 
-
-def read_captions(spec: str, *, split: str, require_images: bool = True) -> CaptionSplit:
+def read_captions(
+    data: str,
+    *,
+    split: str,
+    require_images: bool = True,
+    val_fraction: float = 0.0,
+    split_seed: int = 0,
+) -> CaptionSplit:
     """Read one split of a captioned data set.
 
     Args:
-        spec: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
-        split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``. Karpathy's files also
-            have ``restval`` and ``train+restval``, and JSONL and CSV files may define others.
+        data: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
+        split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``; ``train+restval`` for
+            both. Tables may define others.
         require_images: Leave out images whose files do not exist. Scoring needs captions only.
+        val_fraction: Share of the training images that is held out for validation, if the data set
+            has no split ``val`` (0 to below 1; 0: none). ``split="val"`` returns these images,
+            ``split="train"`` the others.
+        split_seed: Seed of the held-out images.
 
     Returns:
         The images with captions, in the order of the data set, and the problems found.
@@ -71,16 +69,10 @@ def read_captions(spec: str, *, split: str, require_images: bool = True) -> Capt
     Raises:
         DataError: The format or the split is unknown, a file is missing or malformed, or no image
             is usable.
+        ConfigError: ``val_fraction`` is out of its range.
     """
-    name, colon, path = spec.partition(":")
-    if not colon or not path or name not in READERS:
-        # A format without a path may be meant as the name of a folder.
-        hint = f" Did you mean {f'{name}:{name}'!r}?" if name in READERS else suggest(name, READERS)
-        raise DataError(
-            f"{spec!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
-            f"{', '.join(READERS)}.{hint} Example: coco:data/tiny"
-        )
-    return READERS[name](DatasetSpec.parse(spec, path, normalize_split(split), require_images))
+    hold_out = HoldOutConfig(val_fraction, split_seed)
+    return CaptionData(data, hold_out, require_images=require_images).read(split)
 
 
 def shorten_spec(spec: str) -> str:

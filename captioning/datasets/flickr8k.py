@@ -8,17 +8,17 @@ also be in the folder itself, and the images in ``images/``.
 from collections import defaultdict
 from pathlib import Path
 
-from captioning.datasets.reading import (
+from captioning.datasets.source import (
     REPEATED_CAPTIONS,
     UNKNOWN_CAPTIONS,
-    DatasetSpec,
-    SplitBuilder,
+    CaptionSource,
+    Entry,
+    list_files,
     number_names,
 )
-from captioning.datasets.split import CaptionSplit
+from captioning.datasets.spec import DatasetSpec
 from captioning.errors import DataError
-from captioning.files import read_text
-from captioning.messages import suggest
+from captioning.files import read_lines
 
 _CAPTIONS = "Flickr8k.token.txt"
 _LISTS = {
@@ -26,6 +26,10 @@ _LISTS = {
     "val": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+_MISSING_LIST = (
+    " Each split has a list, such as Flickr_8k.devImages.txt. Copy it from Flickr8k_text.zip, or "
+    "use another split."
+)
 _TEXT_FOLDERS = (".", "Flickr8k_text")
 _IMAGE_FOLDERS = (
     "images",
@@ -36,43 +40,31 @@ _IMAGE_FOLDERS = (
 )
 
 
-def read_flickr8k(spec: DatasetSpec) -> CaptionSplit:
-    """Read one split of Flickr8k from its folder, ``spec.path``.
+def load_flickr8k(spec: DatasetSpec) -> CaptionSource:
+    """Load Flickr8k from its folder, ``spec.path``.
 
     A caption is reported as a problem if no split lists its image and the image file does not
     exist. The official data has 92 image files that no split lists; they are not reported.
 
     Raises:
-        DataError: A file is missing or malformed, or the split does not exist.
+        DataError: A file is missing or malformed.
     """
-    if spec.split not in _LISTS:
-        raise DataError(
-            f"Flickr8k has no split {spec.split!r}; available: train, val (or dev) and test."
-            f"{suggest(spec.split, _LISTS)}"
-        )
     text = _find_text_folder(spec.path)
     folder = spec.find_images(*(spec.path / name for name in _IMAGE_FOLDERS))
-    builder = SplitBuilder(spec)
-    captions = _read_captions(text / _CAPTIONS, builder)
-    lists = {
-        split: _read_list(text / name, required=split == spec.split)
-        for split, name in _LISTS.items()
-    }
+    captions, problems = read_numbered_captions(text / _CAPTIONS, "Flickr8k_text.zip")
+    lists = {split: _read_list(text / name) for split, name in _LISTS.items()}
     listed = {name for names in lists.values() for name in names}
-    for name, numbered_captions in captions.items():
-        if name not in listed and not builder.exists(folder / name):
-            for number in numbered_captions:
-                builder.report(UNKNOWN_CAPTIONS, f"{name}#{number}")
+    files = list_files(folder)
+    unknown = [name for name in captions if name not in listed and name not in files]
+    if labels := [f"{name}#{number}" for name in unknown for number in captions[name]]:
+        problems[UNKNOWN_CAPTIONS] = labels
     ids = number_names([*captions, *listed])
-    for name in lists[spec.split]:
-        builder.add(folder / name, captions.get(name, {}).values(), ids[name])
-    return builder.build()
-
-
-def find_splits(path: Path) -> list[str]:
-    """Return the splits whose list of images exists."""
-    folder = _find_text_folder(path)
-    return [split for split, name in _LISTS.items() if (folder / name).is_file()]
+    entries = [
+        Entry(name, list(captions.get(name, {}).values()), split, ids[name])
+        for split, names in lists.items()
+        for name in names
+    ]
+    return CaptionSource(entries, folder, problems, _MISSING_LIST)
 
 
 def _find_text_folder(directory: Path) -> Path:
@@ -85,10 +77,24 @@ def _find_text_folder(directory: Path) -> Path:
     )
 
 
-def _read_captions(path: Path, builder: SplitBuilder) -> dict[str, dict[str, str]]:
-    """Return the captions of each image name, keyed by their number."""
+def read_numbered_captions(
+    path: Path, origin: str
+) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
+    """Read lines ``NAME#NUMBER<TAB>caption``.
+
+    Args:
+        path: The file.
+        origin: Where the user finds the file, for messages.
+
+    Returns:
+        The captions of each image name, keyed by their number, and the problems by kind.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
     captions: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for line_number, line in enumerate(read_text(path, error=DataError).split("\n"), 1):
+    repeated = []
+    for line_number, line in enumerate(read_lines(path, error=DataError), 1):
         if not line.strip():
             continue
         label, tab, caption = line.partition("\t")
@@ -96,22 +102,15 @@ def _read_captions(path: Path, builder: SplitBuilder) -> dict[str, dict[str, str
         if not (tab and sharp and name and number.isdecimal()):
             raise DataError(
                 f"{path}, line {line_number}: expected NAME.jpg#NUMBER<TAB>caption, found "
-                f"{line.strip()!r:.80}. Restore the line from Flickr8k_text.zip."
+                f"{line.strip()!r:.80}. Restore the line from {origin}."
             )
         if number in captions[name]:
-            builder.report(REPEATED_CAPTIONS, label)
+            repeated.append(label)
         captions[name].setdefault(number, caption)
-    return captions
+    return captions, {REPEATED_CAPTIONS: repeated} if repeated else {}
 
 
-def _read_list(path: Path, *, required: bool) -> list[str]:
+def _read_list(path: Path) -> list[str]:
     if not path.is_file():
-        if not required:
-            return []
-        raise DataError(
-            f"cannot find {path.name} in {path.parent}, which lists the images of this split. "
-            "Copy it from Flickr8k_text.zip, or use another split."
-        )
-    return [
-        name for line in read_text(path, error=DataError).splitlines() if (name := line.strip())
-    ]
+        return []
+    return [name for line in read_lines(path, error=DataError) if (name := line.strip())]

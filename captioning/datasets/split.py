@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TypeVar
 
+from captioning.datasets.hold_out import HoldOutConfig
 from captioning.images.image_ref import ImageRef
 from captioning.short_repr import ShortDict, ShortRepr, ShortTuple
 
@@ -85,12 +86,15 @@ class CaptionSplit:
         problems: Images and captions that were left out.
         source: Data set as the user named it, such as ``coco:data/tiny``.
         split: Name of the split.
+        hold_out: The images that were held out of the training split for validation; None if the
+            data set has its own splits, or is used as a whole.
     """
 
     images: tuple[CaptionedImage, ...]
     problems: Problems
     source: str
     split: str
+    hold_out: HoldOutConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", ShortTuple(self.images))

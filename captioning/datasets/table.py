@@ -1,146 +1,173 @@
-"""Readers of JSON Lines and CSV files with one image or caption per row."""
+"""Readers of tables and of JSON files with one image or caption per row."""
 
 import csv
-import io
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
-from captioning.datasets.reading import (
-    DatasetSpec,
-    SplitBuilder,
-    describe_split,
-    load_json,
-    normalize_split,
-    number_names,
-)
-from captioning.datasets.split import CaptionSplit
-from captioning.errors import DataError
-from captioning.files import read_text
-from captioning.json_data import convert_json
+import msgspec
 
-_OTHER_NAMES = {"file_name": "image", "text": "caption"}  # of Hugging Face's imagefolder
-_JSONL_ADVICE = (
-    'Write each line as {"image": "a.jpg", "captions": ["...", "..."]} or '
+from captioning.datasets.reading import load_json
+from captioning.datasets.rows import CAPTION_FIELDS, IMAGE_FIELDS, RowCollector
+from captioning.datasets.source import CaptionSource, Entry, file_name
+from captioning.datasets.spec import DatasetSpec
+from captioning.errors import DataError
+from captioning.files import read_bytes, read_lines
+
+_ADVICE = (
+    'Write each row as {"image": "a.jpg", "captions": ["...", "..."]} or '
     '{"image": "a.jpg", "caption": "..."}.'
 )
+_IMAGE_NAME = re.compile(r"^\S+://|\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
+_IMAGE_FOLDERS = ("images", "Images", "flickr30k_images", "flickr30k-images")
+_PROBED = 100  # entries that show in which folder the images are
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of the file; ``split`` is None if the row does not name its split."""
+def load_jsonl(spec: DatasetSpec) -> CaptionSource:
+    """Load JSON Lines: ``{"image": path, "captions": [...], "split": name}``.
 
-    line_number: int
-    image: str
-    captions: tuple[str, ...]
-    split: str | None = None
-
-
-def read_jsonl(spec: DatasetSpec) -> CaptionSplit:
-    """Read JSON Lines: ``{"image": path, "captions": [...], "split": name}``.
-
-    Image paths are relative to ``@IMAGES`` if given, else to the folder of the file. A row may have
-    ``"caption"`` with one string instead of ``"captions"``. The captions of several rows with the
-    same image are joined. Every row has a split, or none. ``"file_name"`` and ``"text"`` are other
-    names of ``"image"`` and ``"caption"``.
+    The captions of several rows with the same image are joined. Every row has a split, or none.
+    For other names of the fields see :mod:`captioning.datasets.rows`.
 
     Raises:
-        DataError: The file is missing or malformed, or the split does not exist.
+        DataError: The file is missing or malformed.
     """
-    folder = spec.image_folder or spec.path.parent
-    return _build_split(spec, folder, list(_read_jsonl_rows(spec.path)))
+    collector = RowCollector(spec.path, _ADVICE)
+    for number, line in enumerate(read_lines(spec.path, error=DataError), 1):
+        if line and not line.isspace():
+            where = f"line {number}"
+            collector.add_mapping(_decode(line, f"{spec.path}, {where}"), where)
+    return _build_source(spec, collector)
 
 
-def read_csv(spec: DatasetSpec) -> CaptionSplit:
-    """Read a CSV file with the columns ``image``, ``caption`` and optionally ``split``.
-
-    ``file_name`` and ``text`` are other names of ``image`` and ``caption``. Image paths are
-    relative to ``@IMAGES`` if given. Else they are relative to the folder of the file if the first
-    image is there, else to the folder ``Images`` or ``images`` next to the file.
+def load_json_list(spec: DatasetSpec) -> CaptionSource:
+    """Load a JSON list of rows, as LAVIS and BLIP have it. The rows are those of JSON Lines.
 
     Raises:
-        DataError: The file is missing or malformed, or the split does not exist.
+        DataError: The file is missing or malformed.
     """
-    base = spec.path.parent
-    rows = list(_read_csv_rows(spec.path))
-    candidates = [base / "Images", base / "images", base]
-    if rows and (base / rows[0].image.replace("\\", "/")).is_file():
-        candidates = [base]
-    return _build_split(spec, spec.find_images(*candidates), rows)
-
-
-def find_jsonl_splits(path: Path) -> set[str]:
-    """Return the names of the splits in a JSON Lines file; none if rows do not name theirs."""
-    return {row.split for row in _read_jsonl_rows(path) if row.split}
-
-
-def find_csv_splits(path: Path) -> set[str]:
-    """Return the names of the splits in a CSV file; none if rows do not name theirs."""
-    return {row.split for row in _read_csv_rows(path) if row.split}
-
-
-def _build_split(spec: DatasetSpec, folder: Path, rows: list[_Row]) -> CaptionSplit:
-    ids = number_names(row.image for row in rows)
-    names = {row.split if row.split is None else normalize_split(row.split) for row in rows}
-    captions: dict[str, list[str]] = {}
-    for row in rows:
-        if row.split is None and names != {None}:
-            raise DataError(
-                f"{spec.path}, line {row.line_number}: the split is missing, but other lines have "
-                "one. Give every line its split, or none."
-            )
-        if row.split is None or normalize_split(row.split) == spec.split:
-            captions.setdefault(row.image, []).extend(row.captions)
-    if rows and not captions:
-        known = ", ".join(sorted(filter(None, names)))
-        raise DataError(
-            f"'{spec.path}' has no split {describe_split(spec.split)}; available: {known}."
-        )
-    builder = SplitBuilder(spec)
-    for image, texts in captions.items():
-        builder.add(folder / image, texts, ids[image])
-    return builder.build()
-
-
-def _read_jsonl_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(read_text(path, error=DataError).split("\n"), 1):
-        if not line.strip():
-            continue
-        source = f"{path}, line {number}"
-        row = load_json(line, source)
-        if isinstance(row, dict):
-            row = {_rename(name, row): value for name, value in row.items()}
-            if "caption" in row:
-                row.setdefault("captions", [row["caption"]])
-            row["line_number"] = number
-        yield convert_json(row, _Row, source=source, error=DataError, advice=_JSONL_ADVICE)
-
-
-def _rename(name: str, available: Container[str]) -> str:
-    """Return our name for a name of Hugging Face, unless our name is also available."""
-    ours = _OTHER_NAMES.get(name, name)
-    return name if ours in available else ours
-
-
-def _read_csv_rows(path: Path) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(read_text(path, error=DataError), newline=""), strict=True)
+    content = read_bytes(spec.path, error=DataError)
+    rows: Sequence[object]
     try:
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = [_rename(name, columns) for name in columns]
-        if not {"image", "caption"} <= set(reader.fieldnames):
+        rows = msgspec.json.decode(content, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError):
+        rows = load_json(content.decode("utf-8-sig", "replace"), str(spec.path))
+        if not isinstance(rows, list):
             raise DataError(
-                f"{path}, line 1: expected a header with the columns image and caption (or "
-                f"file_name and text), found {columns[:8]}."
-            )
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{path}, line {reader.line_num}: expected {len(columns)} columns as in the "
-                    "header. Put captions with commas in double quotes."
-                )
-            split = row["split"].strip() if "split" in row else None
-            yield _Row(reader.line_num, row["image"].strip(), (row["caption"],), split)
+                f"{spec.path}: expected a list of rows, found {rows!r:.80}. {_ADVICE}"
+            ) from None
+    collector = RowCollector(spec.path, _ADVICE)
+    for number, row in enumerate(rows, 1):
+        where = f"row {number}"
+        if isinstance(row, msgspec.Raw):
+            row = _decode(bytes(row), f"{spec.path}, {where}")  # noqa: PLW2901
+        collector.add_mapping(row, where)
+    return _build_source(spec, collector)
+
+
+def _decode(text: str | bytes, source: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        # The module of Python accepts NaN and lone surrogates, and its messages are clearer.
+        return load_json(text if isinstance(text, str) else text.decode(), source)
+
+
+def load_csv(spec: DatasetSpec) -> CaptionSource:
+    """Load a table with a header. The delimiter is a comma, a semicolon, a tab or ``|``.
+
+    Quotes are those of CSV. For the names of the columns see :mod:`captioning.datasets.rows`.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    lines = read_lines(spec.path, error=DataError)
+    header = next(lines)
+    delimiter = max(",;\t|", key=header.count)
+    reader = csv.reader(
+        (f"{line}\n" for line in chain([header], lines)),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=delimiter == "|",
+    )
+    try:
+        return _load_rows(spec, [name.strip() for name in next(reader, [])], _number_rows(reader))
     except csv.Error as error:
         raise DataError(
-            f"{path}, near line {reader.line_num}: {error}. Check for a missing double quote."
+            f"{spec.path}, near line {reader.line_num}: {error}. Check for a missing double quote."
         ) from error
+
+
+def load_tsv(spec: DatasetSpec) -> CaptionSource:
+    """Load a table whose cells are divided by tabs; quotes have no special meaning.
+
+    Without a header, each row is ``caption<TAB>image`` or ``image<TAB>caption``. The image is a
+    URL, as in Conceptual Captions, or a file name.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    lines = read_lines(spec.path, error=DataError)
+    rows = (line.split("\t") for line in lines)
+    first = next(rows)
+    names = [cell.strip() for cell in first]
+    if {*names} & {*IMAGE_FIELDS} and {*names} & {*CAPTION_FIELDS}:
+        return _load_rows(spec, names, enumerate(rows, 2))
+    is_image = [bool(_IMAGE_NAME.search(cell.strip())) for cell in first[:2]]
+    if sum(is_image) != 1:
+        raise DataError(
+            f"{spec.path}, line 1: expected a header with the columns image and caption, or a "
+            f"caption and a file name or URL of an image with a tab between them, found "
+            f"{first[:8]!r:.80}."
+        )
+    names = ["image", "caption"] if is_image[0] else ["caption", "image"]
+    names += [f"column {number}" for number in range(3, len(first) + 1)]
+    return _load_rows(spec, names, enumerate(chain([first], rows), 1))
+
+
+def _number_rows(reader: "csv._reader") -> Iterator[tuple[int, list[str]]]:
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _load_rows(
+    spec: DatasetSpec, names: list[str], rows: Iterable[tuple[int, list[str]]]
+) -> CaptionSource:
+    collector = RowCollector(spec.path)
+    fields = collector.find_fields(tuple(names), "line 1")
+    image, captions = names.index(fields.image), names.index(fields.captions)
+    split = names.index(fields.split) if fields.split else None
+    for number, row in rows:
+        if not any(row):
+            continue
+        if len(row) != len(names):
+            raise DataError(
+                f"{spec.path}, line {number}: expected {len(names)} columns as in the first line, "
+                f"found {len(row)}. Put captions with the delimiter in double quotes."
+            )
+        where = f"line {number}"
+        cells = row[image].strip(), row[captions], None if split is None else row[split]
+        collector.add(where, *cells)
+    return _build_source(spec, collector)
+
+
+def _build_source(spec: DatasetSpec, collector: RowCollector) -> CaptionSource:
+    entries = collector.entries
+    return CaptionSource(entries, find_folder(spec, entries))
+
+
+def find_folder(spec: DatasetSpec, entries: list[Entry]) -> Path:
+    """Return the folder of the images: the named one, or the first that has any of them.
+
+    Searched are the folder of the captions and its usual subfolders.
+    """
+    base = spec.path.parent
+    if spec.image_folder is not None:
+        return spec.image_folder
+    names = [file_name(entry.name).replace("\\", "/") for entry in islice(entries, _PROBED)]
+    candidates = [base, *(base / name for name in _IMAGE_FOLDERS)]
+    return next(
+        (folder for folder in candidates if any((folder / name).is_file() for name in names)),
+        base,
+    )

@@ -14,11 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from captioning.files import expand_braces
 from captioning.images.image_ref import ImageRef
 from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images
 from captioning.sources.given_names import (
     ReadableBytes,
-    expand_braces,
     explain_missing,
     is_file_content,
     is_url,

@@ -10,8 +10,6 @@ from captioning.images.file_kinds import find_kind
 from captioning.sources.image_names import is_image_name
 
 _CHUNK = 1 << 16  # bytes
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([a-z])\.\.([a-z])", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -64,37 +62,6 @@ def resolve_name(name: str) -> str:
     if found is None and _is_file_url(name):
         return paths[1]
     return name if found is None else found
-
-
-def expand_braces(pattern: str) -> Iterator[str]:
-    """Yield the names of a brace pattern, as bash does; without braces, the pattern itself.
-
-    ``part-{000..002}.tar`` and ``{a,b}.jpg`` are brace patterns.
-    """
-    seen = set()
-    for match in _BRACES.finditer(pattern):
-        if choices := _brace_choices(match[1]):
-            for choice in choices:
-                rest = f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}"
-                for name in expand_braces(rest):
-                    if name not in seen:  # inner braces repeat the choices of the outer ones
-                        seen.add(name)
-                        yield name
-            return
-    yield pattern
-
-
-def _brace_choices(body: str) -> Iterator[str] | list[str] | None:
-    if found := _RANGE.fullmatch(body):
-        first, last, step, *letters = found.groups()
-        texts = letters if first is None else [first, last]
-        start, stop = (ord(text) if first is None else int(text) for text in texts)
-        sign = 1 if start <= stop else -1
-        is_padded = any(re.match(r"-?0\d", text) for text in texts)
-        width = max(map(len, texts)) if is_padded else 0
-        numbers = range(start, stop + sign, sign * max(1, int(step or 1)))
-        return (chr(number) if first is None else f"{number:0{width}d}" for number in numbers)
-    return body.split(",") if "," in body else None
 
 
 def explain_missing(name: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from drawn_images import draw
 
 from captioning.cli.main import main
-from captioning.datasets.split_names import list_splits
+from captioning.datasets import CaptionData
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 ENCODER = ("--encoder", "timm:test_resnet", "--image-size", "64")
@@ -149,24 +149,26 @@ def test_data_without_command_lists_its_commands(words, code, capsys):
 
 
 def test_splits_of_coco_folder_are_those_of_its_files(tmp_path):
-    assert list_splits(f"coco:{TINY}") == ("train", "val", "test")
-    assert list_splits(f"coco:{TINY}/annotations/captions_val.json") == ()
+    assert CaptionData(f"coco:{TINY}").splits == ("train", "val", "test")
+    assert CaptionData(f"coco:{TINY}/annotations/captions_val.json").splits == ()
     for name in ("captions_val2017.json", "captions_train2017.json", "captions_val2014.json"):
         (tmp_path / name).write_text("{}")
-    assert list_splits(f"coco:{tmp_path}") == ("train", "val")
+    assert CaptionData(f"coco:{tmp_path}").splits == ("train", "val")
 
 
 def test_splits_of_karpathy_file_put_restval_second(tmp_path):
-    images = [{"split": split} for split in ("val", "restval", "test", "train", "val")]
+    splits = ("val", "restval", "test", "train", "val")
+    image = {"filename": "a.jpg", "imgid": 1, "sentences": []}
+    images = [{**image, "split": split} for split in splits]
     (tmp_path / "d.json").write_text(json.dumps({"images": images}))
-    assert list_splits(f"karpathy:{tmp_path}/d.json") == ("train", "restval", "val", "test")
+    assert CaptionData(f"karpathy:{tmp_path}/d.json").splits == ("train", "restval", "val", "test")
 
 
 def test_splits_of_tables_are_normalized(tmp_path):
     (tmp_path / "a.csv").write_text("image,caption,split\na,b,extra\na,b,dev\na,b,train\n")
-    assert list_splits(f"csv:{tmp_path}/a.csv@{tmp_path}") == ("train", "val", "extra")
+    assert CaptionData(f"csv:{tmp_path}/a.csv@{tmp_path}").splits == ("train", "val", "extra")
     (tmp_path / "b.csv").write_text("image,caption\na,b\n")
-    assert list_splits(f"csv:{tmp_path}/b.csv") == ()
+    assert CaptionData(f"csv:{tmp_path}/b.csv").splits == ()
 
 
 def test_splits_of_placeholder_are_the_files_that_exist(tmp_path):
@@ -174,11 +176,12 @@ def test_splits_of_placeholder_are_the_files_that_exist(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.jsonl").write_text("")
     (tmp_path / "other").mkdir()
-    found = list_splits(f"jsonl:{tmp_path}/{{split}}/{{split}}.jsonl@{tmp_path}/{{split}}")
+    found = CaptionData(f"jsonl:{tmp_path}/{{split}}/{{split}}.jsonl@{tmp_path}/{{split}}").splits
     assert found == ("train", "val", "x[1]")
 
 
 def test_splits_of_flickr8k_are_its_lists(tmp_path):
+    (tmp_path / "images").mkdir()
     for name in ("Flickr8k.token.txt", "Flickr_8k.devImages.txt", "Flickr_8k.trainImages.txt"):
-        (tmp_path / name).write_text("")
-    assert list_splits(f"flickr8k:{tmp_path}") == ("train", "val")
+        (tmp_path / name).write_text("a.jpg\n" if "Images" in name else "")
+    assert CaptionData(f"flickr8k:{tmp_path}").splits == ("train", "val")

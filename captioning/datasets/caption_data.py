@@ -1,0 +1,141 @@
+"""A data set by its name, and the forms of data that are read."""
+
+import glob
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captioning.datasets.coco import find_annotations, list_coco_splits, load_coco
+from captioning.datasets.flickr8k import load_flickr8k
+from captioning.datasets.flickr30k import load_flickr30k
+from captioning.datasets.hold_out import HoldOutConfig
+from captioning.datasets.karpathy import load_karpathy
+from captioning.datasets.source import CaptionSource, select_split
+from captioning.datasets.spec import PLACEHOLDER, TRAIN_SPLIT, DatasetSpec, normalize_split
+from captioning.datasets.split import CaptionSplit
+from captioning.datasets.table import load_csv, load_json_list, load_jsonl, load_tsv
+from captioning.errors import DataError
+from captioning.messages import suggest
+
+_ORDER = ("train", "restval", "val", "test")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of captioned data.
+
+    Attributes:
+        load: Loads all splits of a file.
+        find_file: Returns the file of a split, if a folder has one for each.
+        list_splits: Returns the splits of such a folder; None if one file has all splits.
+    """
+
+    load: Callable[[DatasetSpec], CaptionSource]
+    find_file: Callable[[DatasetSpec], Path] = lambda spec: spec.path
+    list_splits: Callable[[Path], list[str] | None] = lambda path: None
+
+
+FORMS: dict[str, Form] = {
+    "flickr8k": Form(load_flickr8k),
+    "flickr30k": Form(load_flickr30k),
+    "coco": Form(load_coco, find_annotations, list_coco_splits),
+    "karpathy": Form(load_karpathy),
+    "json": Form(load_json_list),
+    "jsonl": Form(load_jsonl),
+    "csv": Form(load_csv),
+    "tsv": Form(load_tsv),
+}
+"""Form of each name."""
+
+
+class CaptionData:
+    """A captioned data set. Each of its files is read once, when a split first needs it.
+
+    Args:
+        name: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
+        hold_out: Images to hold out if the data set has no split ``val``.
+        require_images: Leave out images whose files do not exist.
+
+    Raises:
+        DataError: The name has no known format.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hold_out: HoldOutConfig | None = None,
+        *,
+        require_images: bool = True,
+    ) -> None:
+        form, colon, location = name.partition(":")
+        if not colon or not location or form not in FORMS:
+            raise _unknown_form(name)
+        self.name = name
+        self.hold_out = hold_out
+        self.require_images = require_images
+        self._form, self._location = FORMS[form], location
+        self._sources: dict[tuple[Path, Path | None], CaptionSource] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: train, restval, val, test, then others.
+
+        Empty for a data set without splits, which is used as a whole.
+
+        Raises:
+            DataError: A file is missing or malformed.
+        """
+        names = self._file_splits()
+        if names is None:
+            names = self._load(self._parse("train")).splits
+        found = dict.fromkeys(map(normalize_split, names))
+        return tuple(sorted(found, key=lambda name: (*_ORDER, name).index(name)))
+
+    def read(self, split: str) -> CaptionSplit:
+        """Read a split. Arguments and errors are those of :func:`captioning.read_captions`."""
+        hold_out = self.hold_out if self.hold_out and self.hold_out.val_fraction else None
+        file_split = split
+        if hold_out and (files := self._file_splits()) is not None:
+            own = normalize_split(split)
+            if "val" in map(normalize_split, files) or own not in ("val", "train", TRAIN_SPLIT):
+                hold_out = None
+            elif own == "val":
+                file_split = "train"
+        spec = self._parse(file_split)
+        return select_split(self._load(spec), replace(spec, split=split), hold_out)
+
+    def _parse(self, split: str) -> DatasetSpec:
+        return DatasetSpec.parse(self.name, self._location, split, self.require_images)
+
+    def _file_splits(self) -> list[str] | None:
+        """Return the names of the splits that have a file each; None if one file has all."""
+        if PLACEHOLDER in self._location:
+            return _match_placeholder(self._location)
+        return self._form.list_splits(self._parse("train").path)
+
+    def _load(self, spec: DatasetSpec) -> CaptionSource:
+        spec = replace(spec, path=self._form.find_file(spec))
+        key = spec.path, spec.image_folder
+        if key not in self._sources:
+            self._sources[key] = self._form.load(spec)
+        return self._sources[key]
+
+
+def _match_placeholder(location: str) -> list[str]:
+    """Return the names for which a path with ``{split}`` exists."""
+    path = str(Path(location.rpartition("@")[0] or location).expanduser())
+    first, *rest = map(re.escape, path.split(PLACEHOLDER))
+    pattern = re.compile(first + r"([^/\\]+)" + r"\1".join(rest))
+    found = sorted(glob.glob(glob.escape(path).replace(PLACEHOLDER, "*")))  # noqa: PTH207
+    return [match[1] for match in map(pattern.fullmatch, found) if match]
+
+
+def _unknown_form(name: str) -> DataError:
+    form = name.partition(":")[0]
+    # A format without a path may be meant as the name of a folder.
+    hint = f" Did you mean {f'{form}:{form}'!r}?" if form in FORMS else suggest(form, FORMS)
+    return DataError(
+        f"{name!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
+        f"{', '.join(FORMS)}.{hint} Example: coco:data/tiny"
+    )
