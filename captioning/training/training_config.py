@@ -70,8 +70,8 @@ class TrainingConfig:
     batch_size: int = 128
     """Captions per batch (1 or more)."""
     accumulation_steps: int = 1
-    """Batches per optimizer step (1 or more). Their gradients are added, so a step needs the memory
-    of one batch, and learns as much as from one large batch. All other numbers of steps are
+    """Batches per optimizer step (1 or more). Their gradients are added, weighted by their words:
+    the gradient of one large batch in the memory of a small one. All other numbers of steps are
     numbers of optimizer steps."""
     captions_per_image: int = 1
     """Captions of the same image that share a batch (1 or more). Larger values save encoder and

@@ -254,6 +254,21 @@ def test_cross_entropy_weight_adds_to_the_loss(cache):
     assert mixed.loss - plain.loss == pytest.approx(0.5 * 2.9, rel=0.2)
 
 
+def test_accumulated_self_critical_gradient_weights_words(cache):
+    run = trainer(cache, accumulation_steps=2, clip_norm=0.0)
+    model, total, words = copy.deepcopy(run.cached_model), 0.0, 0
+    assert run.train_epoch().step == 1
+    torch.manual_seed(run.config.seed)  # draws the same samples
+    for batch in run.dataset.batches(6, per_image=2):
+        features = model.encode(cache, batch.images, batch.views)
+        result = run.self_critical.loss(model.decoder, features, batch.images, batch.flipped)
+        total = total + result.loss * result.words
+        words += result.words
+    (total / words).backward()
+    for expected, found in zip(model.parameters(), run.cached_model.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
 @pytest.mark.parametrize("batches", [1, 3, 4])
 def test_self_critical_resumed_ends_with_the_same_weights(cache, batches):
     whole = trainer(cache, ema_decay=0.9)
