@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -22,8 +21,6 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
 _REQUIRED_ATTRIBUTES = ("user.", "system.posix_acl_")
 _CONTENT_HASHES = ("security.ima", "security.evm")  # they would not fit the new content
 _PROBE_BYTES = 1 << 12  # enough to need space on the disk
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([a-z])\.\.([a-z])", re.IGNORECASE)
 
 
 def resolve_link(path: Path) -> Path:
@@ -269,37 +266,6 @@ def _open_bytes(path: Path, error: type[CaptioningError]) -> Iterator[IO[bytes]]
     except (OSError, EOFError, zlib.error) as reason:
         text = "no such file" if isinstance(reason, FileNotFoundError) else explain_error(reason)
         raise error(f"cannot read '{path}': {text}. Check the path.") from reason
-
-
-def expand_braces(pattern: str) -> Iterator[str]:
-    """Yield the names of a brace pattern, as bash does; without braces, the pattern itself.
-
-    ``part-{000..002}.tar`` and ``{a,b}.jpg`` are brace patterns.
-    """
-    seen = set()
-    for match in _BRACES.finditer(pattern):
-        if choices := _brace_choices(match[1]):
-            for choice in choices:
-                rest = f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}"
-                for name in expand_braces(rest):
-                    if name not in seen:  # inner braces repeat the choices of the outer ones
-                        seen.add(name)
-                        yield name
-            return
-    yield pattern
-
-
-def _brace_choices(body: str) -> Iterator[str] | list[str] | None:
-    if found := _RANGE.fullmatch(body):
-        first, last, step, *letters = found.groups()
-        texts = letters if first is None else [first, last]
-        start, stop = (ord(text) if first is None else int(text) for text in texts)
-        sign = 1 if start <= stop else -1
-        is_padded = any(re.match(r"-?0\d", text) for text in texts)
-        width = max(map(len, texts)) if is_padded else 0
-        numbers = range(start, stop + sign, sign * max(1, int(step or 1)))
-        return (chr(number) if first is None else f"{number:0{width}d}" for number in numbers)
-    return body.split(",") if "," in body else None
 
 
 def find_copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:

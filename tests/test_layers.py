@@ -16,6 +16,7 @@ ROOMS = (
     "messages",
     "short_repr",
     "files",
+    "file_patterns",
     "json_data",
     "text",
     "images",

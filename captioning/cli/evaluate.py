@@ -21,7 +21,7 @@ from captioning.cli.progress import progress_bar, stderr_console
 from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.inference.backend_config import BackendConfig
-from captioning.messages import check_minimum
+from captioning.messages import check_minimum, check_ranges
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from rich.console import Console
@@ -44,7 +44,7 @@ class EvaluateConfig:
     }
 
     data: str
-    """Data set: flickr8k:DIR, coco:DIR, karpathy:FILE, jsonl:FILE, or csv:FILE."""
+    """Data set, named as for ``captioning train``."""
     model: Annotated[
         str | None,
         tyro.conf.Positional,
@@ -53,6 +53,10 @@ class EvaluateConfig:
     """Model directory, or id on the Hugging Face Hub."""
     split: str = "val"
     """Data set split: train, val or test."""
+    val_fraction: float = 0.0
+    """Share of the training images that was held out for validation (0: none), as in training."""
+    split_seed: int = 0
+    """Seed of the held-out images, as in training."""
     output: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -92,6 +96,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_minimum(self, batch_size=1, workers=0)
+        check_ranges(self, "[0, 1)", "val_fraction")
 
 
 def run(config: EvaluateConfig) -> int:
@@ -120,7 +125,14 @@ def run(config: EvaluateConfig) -> int:
             config.data,
             split=config.split,
             search=search,
-            config=EvaluationConfig(output, config.java, config.batch_size, config.workers),
+            config=EvaluationConfig(
+                output,
+                config.java,
+                config.batch_size,
+                config.workers,
+                val_fraction=config.val_fraction,
+                split_seed=config.split_seed,
+            ),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     console.print(f"Captions written to {output}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.errors import DataError
+from captioning.file_patterns import find_matches
 
 PLACEHOLDER = "{split}"
 TRAIN_SPLIT = "train+restval"
@@ -109,7 +110,7 @@ def _fill(template: str, split: str) -> Path:
     own = normalize_split(split)
     names = (split, own, *_NAMES.get(own, ()))
     return next(
-        (path for name in names if (path := _replace(template, name)).exists()),
+        (path for name in names if find_matches(path := _replace(template, name))),
         _replace(template, split),
     )
 
@@ -119,4 +120,4 @@ def _replace(template: str, split: str) -> Path:
 
 
 def _exists(template: str, split: str) -> bool:
-    return PLACEHOLDER in template and _replace(template, split).exists()
+    return PLACEHOLDER in template and bool(find_matches(_replace(template, split)))

@@ -1,6 +1,7 @@
 """One split of a captioned data set, as every reader returns it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -122,3 +123,19 @@ def pick_evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
     """Return ``count`` evenly spaced items, or all if there are no more."""
     count = min(count, len(items))
     return tuple(items[i * len(items) // count] for i in range(count))
+
+
+def find_files(splits: Iterable[CaptionSplit]) -> set[str]:
+    """Return the files of the images with links resolved, and the names of images in archives."""
+    folders: dict[str, str] = {}
+    files = set()
+    for image in (image for split in splits for image in split.images):
+        if image.content is not None:
+            files.add(image.name)
+            continue
+        folder, name = os.path.split(image.name)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.join(folders[folder], name)  # noqa: PTH118
+        files.add(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114
+    return files

@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.datasets import CaptionData, CaptionSplit, HoldOutConfig, shorten_spec
 from captioning.datasets.coco_results import write_results
+from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError
 from captioning.files import check_writable, find_copies
 from captioning.inference.backend_config import Precision
 from captioning.inference.captioner import Captioner
-from captioning.messages import check_minimum, format_count
+from captioning.messages import check_minimum, check_ranges, format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
 from captioning.reranking.consensus import Consensus
@@ -20,7 +21,7 @@ from captioning.short_repr import ShortDict, ShortTuple
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Settings of :func:`evaluate` that do not change the captions."""
+    """Settings of :func:`evaluate` that do not change the caption of an image."""
 
     output: Path | str | None = None
     """File for the captions in the COCO results format, written before they are scored."""
@@ -35,8 +36,13 @@ class EvaluationConfig:
     precision: Precision = "float32"
     """Precision of a model that is loaded: ``float32``, ``bfloat16``, ``int8``, or ``auto``. Scores
     of ``float32`` do not depend on the machine."""
+    val_fraction: float = 0.0
+    """Share of the training images that was held out for validation (0: none), as in training."""
+    split_seed: int = 0
+    """Seed of the held-out images, as in training."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "[0, 1)", "val_fraction")
         check_minimum(self, batch_size=1, workers=0)
 
 
@@ -84,6 +90,8 @@ class EvaluationResult:
         consensus = f"{self.consensus}|" if self.consensus else ""
         precision = "" if self.rounding == "float32" else f"precision:{self.rounding}|"
         data = f"data:{shorten_spec(self.split.source)}|split:{self.split.split}"
+        if held_out := self.split.hold_out:
+            data += f"(val_fraction={held_out.val_fraction:g},seed={held_out.split_seed})"
         return f"{data}|search:{search}|{consensus}{precision}{self.scores.signature}"
 
     def __repr__(self) -> str:
@@ -125,12 +133,12 @@ def evaluate(
         check_java(config.java)
     if config.output is not None:
         check_writable(Path(config.output))
-    captioner = (
-        model
-        if isinstance(model, Captioner)
-        else Captioner.from_pretrained(model, device=config.device, precision=config.precision)
-    )
-    caption_split = read_captions(data, split=split)
+    captioner = model
+    if not isinstance(captioner, Captioner):
+        options = {"device": config.device, "precision": config.precision}
+        captioner = Captioner.from_pretrained(captioner, **options)
+    data_set = CaptionData(data, HoldOutConfig(config.val_fraction, config.split_seed))
+    caption_split = data_set.read(split)
     search = captioner.checkpoint.search if search is None else search
     captioner.check_search(search)
     if captioner.consensus is not None:
@@ -152,7 +160,7 @@ def evaluate(
         errors=errors,
         split=caption_split,
         search=search,
-        train_captions=_read_train_captions(data, caption_split),
+        train_captions=_read_train_captions(data_set, caption_split),
         consensus=captioner.consensus.signature if captioner.consensus else "",
         rounding=captioner.backend.rounding,
     )
@@ -202,11 +210,11 @@ def no_readable_image(data: str, errors: Mapping[int, str]) -> DataError:
     )
 
 
-def _read_train_captions(data: str, evaluated: CaptionSplit) -> tuple[str, ...] | None:
+def _read_train_captions(data: CaptionData, evaluated: CaptionSplit) -> tuple[str, ...] | None:
     try:
-        train = read_captions(data, split="train")
+        train = data.read(TRAIN_SPLIT)
     except DataError:
         return None  # the data set has no train split here
-    if {image.path for image in train.images} & {image.path for image in evaluated.images}:
+    if {image.name for image in train.images} & {image.name for image in evaluated.images}:
         return None  # one file serves every split
     return tuple(caption for image in train.images for caption in image.captions)

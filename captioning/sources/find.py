@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from captioning.files import expand_braces
+from captioning.file_patterns import expand_braces
 from captioning.images.image_ref import ImageRef
 from captioning.sources.archives import MAX_IMAGE_BYTES, find_archive_images
 from captioning.sources.given_names import (

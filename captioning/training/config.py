@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.errors import ConfigError
 from captioning.messages import check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
@@ -30,8 +31,9 @@ class RunConfig:
     }
 
     data: tuple[str, ...]
-    """Captioned images: ``flickr8k:DIR``, ``coco:DIR``, ``karpathy:FILE``, ``jsonl:FILE``, or
-    ``csv:FILE``. With several data sets, training and validation use all of them."""
+    """Captioned images: ``flickr8k:DIR``, ``flickr30k:DIR``, ``coco:DIR``, ``karpathy:FILE``, or a
+    file of your own: ``jsonl:``, ``json:``, ``csv:``, ``tsv:``, ``parquet:`` or ``tar:``. With
+    several data sets, training and validation use all of them."""
     output: Path
     """Directory of the run: the model, the log, and the state from which it resumes."""
     init_from: Path | None = None
@@ -51,10 +53,16 @@ class RunConfig:
     extend_vocabulary: bool = False
     """Extend the vocabulary of ``init_from`` with the words that occur at least ``min_count`` times
     in the training captions."""
-    train_split: str = "train"
-    """Split to train on."""
+    train_split: str = TRAIN_SPLIT
+    """Split to train on. ``restval`` exists in Karpathy's COCO split, whose usual training set has
+    both; use ``train`` to leave it out."""
     validation_split: str = "val"
     """Split that selects the best epoch."""
+    val_fraction: float = 0.0
+    """Share of the training images that is held out for validation in data sets without a split
+    ``val`` (0 to below 1; 0: none)."""
+    split_seed: int = 0
+    """Seed of the held-out images. They depend on the file names, not on the order of the data."""
     validation_limit: int = 5000
     """Number of images of the validation split to use, evenly spaced (0: all). They are encoded
     once, and captioned after each epoch."""
@@ -91,6 +99,7 @@ class RunConfig:
         check_ranges(self, "[1, inf)", "min_count")
         check_ranges(self, "[0, inf)", "search_images", "rerank_ngrams", "workers")
         check_ranges(self, "[0, inf)", "validation_limit", "max_caption_words")
+        check_ranges(self, "[0, 1)", "val_fraction")
         for name in ("output", "init_from", "text_data", "cache", "word_vectors"):
             if isinstance(path := getattr(self, name), str):  # as notebooks pass them
                 object.__setattr__(self, name, Path(path))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from captioning.datasets import CaptionSplit, read_captions, shorten_spec
-from captioning.datasets.split import pick_evenly
+from captioning.datasets import CaptionData, CaptionSplit, HoldOutConfig, shorten_spec
+from captioning.datasets.split import find_files, pick_evenly
 from captioning.errors import DataError
 from captioning.features.cache import CacheRows, JoinedCaches, RowCache
 from captioning.features.extraction import ExtractionConfig, cache_features, cache_pixels
@@ -38,34 +38,63 @@ class EncodedSplit:
         return self.cache.readable
 
 
-def read_splits(config: RunConfig, split: str, callback: TrainingCallback) -> list[CaptionSplit]:
-    """Read a split of each data set, and report its size and its problems."""
-    splits = []
-    for data in config.data:
-        callback.on_phase(f"Reading {shorten_spec(data)}, {split}")
-        read = read_captions(data, split=split)
-        captions = sum(len(image.captions) for image in read.images)
-        callback.on_message(
-            f"{shorten_spec(data)}, {split}: {format_count(len(read.images), 'image')}, "
-            f"{format_count(captions, 'caption')}"
+def read_splits(
+    config: RunConfig, callback: TrainingCallback
+) -> tuple[list[CaptionSplit], list[CaptionSplit]]:
+    """Return the training and the validation split of each data set, without a common image.
+
+    Their sizes and problems are reported. A file with both splits is read once.
+
+    Raises:
+        DataError: A split cannot be used, or an image is in both.
+    """
+    hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
+    train, validation = [], []
+    for name in config.data:
+        data = CaptionData(name, hold_out)
+        train.append(_read_split(data, config.train_split, callback))
+        validation.append(_read_split(data, config.validation_split, callback))
+    if config.val_fraction:
+        _check_hold_out(validation, callback)
+    _refuse_overlap(train, validation)
+    return train, validation
+
+
+def _read_split(data: CaptionData, split: str, callback: TrainingCallback) -> CaptionSplit:
+    callback.on_phase(f"Reading {shorten_spec(data.name)}, {split}")
+    read = data.read(split)
+    captions = sum(len(image.captions) for image in read.images)
+    held_out = ""
+    if read.hold_out is not None:
+        share, seed = f"{read.hold_out.val_fraction:.3g}", read.hold_out.split_seed
+        held_out = f" (val_fraction {share}, split_seed {seed})"
+    callback.on_message(
+        f"{shorten_spec(data.name)}, {read.split}: {format_count(len(read.images), 'image')}, "
+        f"{format_count(captions, 'caption')}{held_out}"
+    )
+    if report := read.problems.report():
+        callback.on_message(report)
+    return read
+
+
+def _check_hold_out(validation: list[CaptionSplit], callback: TrainingCallback) -> None:
+    own = [shorten_spec(split.source) for split in validation if split.hold_out is None]
+    if len(own) == len(validation):
+        raise DataError(
+            f"val_fraction has no effect: {', '.join(own)} has its own split "
+            f"{validation[0].split}. Remove val_fraction."
         )
-        if report := read.problems.report():
-            callback.on_message(report)
-        splits.append(read)
-    return splits
+    if own:
+        callback.on_message(f"val_fraction is not used for {', '.join(own)}: it has its own split.")
 
 
-def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
+def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -> None:
     """Check that no image is in both splits: validation would reward memorized captions.
 
     Raises:
         DataError: An image is in both.
     """
-    train_paths, validation_paths = (
-        {image.path.resolve() for split in splits for image in split.images}
-        for splits in (train, validation)
-    )
-    if shared := train_paths & validation_paths:
+    if shared := find_files(train) & find_files(validation):
         first, second = train[0].split, validation[0].split
         images = f"{format_count(len(shared), 'image')}, such as '{min(shared)}'"
         problem = (
@@ -75,8 +104,8 @@ def refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) ->
         )
         raise DataError(
             f"{problem}. Use splits without common images as train_split and validation_split: "
-            "add a split column to the table, or use {split} in the name of a file that holds one "
-            "split."
+            "hold images out with val_fraction (such as 0.1), add a split column to the table, or "
+            "use {split} in the name of a file that holds one split."
         )
 
 

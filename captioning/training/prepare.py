@@ -26,7 +26,6 @@ from captioning.training.data import (
     encode_splits,
     limit_validation,
     read_splits,
-    refuse_overlap,
 )
 from captioning.training.initial_embedding import load_embedding
 from captioning.training.precision import warn_slow_precision
@@ -72,9 +71,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     """
     if config.word_vectors is not None:
         check_word_vectors(config.word_vectors, config.decoder.embedding_size)
-    train_splits = read_splits(config, config.train_split, callback)
-    validation_splits = read_splits(config, config.validation_split, callback)
-    refuse_overlap(train_splits, validation_splits)
+    train_splits, validation_splits = read_splits(config, callback)
     validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
     text = _tokenize(
         list(read_text_captions(config.text_data).values()) if config.text_data else []

@@ -16,7 +16,7 @@ import pytest
 from drawn_images import draw
 
 from captioning.errors import ConfigError
-from captioning.files import expand_braces
+from captioning.file_patterns import expand_braces
 from captioning.sources.find import SourceConfig, find_images, find_stream_images
 from captioning.sources.given_names import read_name_list
 from captioning.sources.skipped import SkippedCounts
