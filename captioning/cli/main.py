@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "convert captions to another file format",
     "samples": "copy sample images into a folder",
     "data check": "find problems in captioned data",
+    "data download": "download a public data set",
     "data archive": "write captioned data as tar archives",
     "train": "train a model on captioned images",
     "calibrate": "prepare a model for int8",

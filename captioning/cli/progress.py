@@ -78,21 +78,24 @@ def show_progress(
         unit: Unit of the rate.
         interval: Seconds between two lines.
     """
+    first: int | None = None  # an earlier call may have done some
     printed = started = time.monotonic()
     with progress_bar(console, unit=unit) as bar:
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int) -> None:
-            nonlocal printed
-            bar.update(task, completed=done, total=total)
+            nonlocal first, printed, started
             now = time.monotonic()
-            if not console.is_terminal and done and now - printed >= interval:
+            if first is None:
+                first, started = done, now
+                bar.reset(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and done > first and now - printed >= interval:
                 printed = now
-                rate = done / (now - started)
+                rate = (done - first) / (now - started)
                 left = timedelta(seconds=round((total - done) / rate))
-                console.print(
-                    f"{line.format(f'{done:,}', f'{total:,}')}, {rate:.0f} {unit}, {left} left."
-                )
+                numbers = line.format(f"{done:,}", f"{total:,}")
+                console.print(f"{numbers}, {rate:.0f} {unit}, {left} left.")
 
         yield show
 

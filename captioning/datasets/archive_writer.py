@@ -24,9 +24,10 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
+from captioning.datasets.output_lock import lock_output
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.errors import OutputError
-from captioning.files import lock_output, write_atomic
+from captioning.files import write_atomic
 from captioning.images.file_digest import stat_file
 from captioning.images.image_ref import FileRange, ImageRef
 from captioning.images.loader import ImageLoader

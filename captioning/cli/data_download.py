@@ -1,0 +1,145 @@
+"""Download a public data set of captioned images, and unpack it.
+
+The command shows the sizes, the free space and the terms of use, and asks before it starts. An
+interrupted download continues when you repeat the command. Archives are checked, unpacked and
+deleted; those whose content exists are not downloaded. The last line is the name of the data set
+for `captioning train`. Exit code: 0 if the data set is complete, 1 if the command failed, 2 for
+wrong usage.
+
+    coco       COCO 2014 with Karpathy's split: 123,287 images, 20 GB
+    coco2017   COCO 2017 with the official split: 123,287 images, 20 GB
+    flickr8k   Flickr8k: 8,091 images, 1 GB
+
+For example:
+
+    captioning data download flickr8k -o data/flickr8k
+    captioning data download coco -o data/coco --yes
+    captioning data download coco2017 -o data/coco2017 --mirror https://mirror.example.org/coco
+"""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from captioning.cli.progress import show_progress, stderr_console
+from captioning.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:  # slow to import, and --help does not need it
+    from rich.console import Console
+
+    from captioning.datasets.download import OnProgress, PlannedArchive
+    from captioning.datasets.public_archives import PublicData
+
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class DataDownloadConfig:
+    """Download a public data set of captioned images."""
+
+    name: Annotated[Literal["coco", "coco2017", "flickr8k"], tyro.conf.Positional]
+    """Data set."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER", aliases=["-o"])]
+    """Folder of the data set."""
+    yes: bool = False
+    """Start without asking."""
+    keep_archives: bool = False
+    """Keep the archives after unpacking them."""
+    mirror: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+    """Folder on another server with copies of the archives (default: the publishers' servers)."""
+
+
+def run(config: DataDownloadConfig) -> int:
+    """Download the data set, and return the exit code."""
+    from captioning.datasets.download import download, plan_downloads
+    from captioning.datasets.public_archives import PUBLIC_DATA
+
+    console, data = stderr_console(), PUBLIC_DATA[config.name]
+    plan = plan_downloads(data.archives, config.output, mirror=config.mirror)
+    if plan:
+        _print_plan(console, data, plan, config)
+        if not _confirm(config):
+            console.print("Nothing was downloaded.")
+            return 1
+        with _report(console) as (on_download, on_unpack):
+            download(
+                plan,
+                config.output,
+                keep_archives=config.keep_archives,
+                on_download=on_download,
+                on_unpack=on_unpack,
+            )
+    console.print(f"{data.title} is complete. Check it or train on it with:")
+    folder = str(config.output)
+    print(f"--data {shlex.quote(data.spec.format(folder, folder))}")  # noqa: T201
+    return 0
+
+
+def _print_plan(
+    console: "Console",
+    data: "PublicData",
+    plan: "Sequence[PlannedArchive]",
+    config: DataDownloadConfig,
+) -> None:
+    """Show what will be downloaded, its terms, and the disk space.
+
+    Raises:
+        OutputError: There is not enough free space.
+    """
+    from rich.filesize import decimal
+
+    from captioning.datasets.download import measure_space
+
+    console.print(f"{data.title}. {data.terms}")
+    for each in plan:
+        present = f", {each.present / each.size:.0%} downloaded" if each.present else ""
+        console.print(f"  {decimal(each.size):>8}  {each.url}{present}")
+    if done := len(data.archives) - len(plan):
+        console.print(f"  Complete already: {done} of {len(data.archives)} archives.")
+    needed = measure_space(plan, keep_archives=config.keep_archives)
+    existing = config.output.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    console.print(f"Disk space: about {decimal(needed)} needed, {decimal(free)} free.")
+    if free < needed:
+        raise OutputError(
+            f"not enough free space in '{config.output}': about {needed:,} bytes are needed, and "
+            f"{free:,} are free. Make room, or use another folder."
+        )
+
+
+def _confirm(config: DataDownloadConfig) -> bool:
+    if config.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigError("the download needs a confirmation, and there is no terminal. Add --yes.")
+    print("Download? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _report(console: "Console") -> "Iterator[tuple[OnProgress, OnProgress]]":
+    """Yield functions that show the progress of downloading and of unpacking an archive."""
+    with ExitStack() as stack:
+        shown: dict[str, Callable[[int, int], None]] = {}
+
+        def report(line: str, unit: str, scale: int, name: str, done: int, total: int) -> None:
+            title = f"{name}: {line}"
+            if title not in shown:
+                stack.close()  # the bar of the step before
+                shown[title] = stack.enter_context(show_progress(console, title, unit=unit))
+            shown[title](done // scale, total // scale)
+
+        yield (
+            partial(report, "downloaded {} of {} MB", "MB/s", _MEGABYTE),
+            partial(report, "unpacked {} of {} files", "files/s", 1),
+        )
