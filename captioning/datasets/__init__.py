@@ -18,6 +18,7 @@ JSONL or CSV file without splits is used as a whole, whichever split is requeste
 """
 
 from pathlib import Path
+from typing import Any
 
 from captioning.datasets.caption_data import FORMS, CaptionData
 from captioning.datasets.coco_results import read_references, write_results
@@ -43,7 +44,7 @@ __all__ = [
 
 
 def read_captions(
-    data: str,
+    data: Any,
     *,
     split: str,
     require_images: bool = True,
@@ -53,7 +54,10 @@ def read_captions(
     """Read one split of a captioned data set.
 
     Args:
-        data: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
+        data: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``, see :mod:`captioning.datasets`. Or images
+            in memory: a list of ``{"image": ..., "captions": [...]}`` or of pairs ``(image,
+            captions)``, where an image is a path, the content of a file, a Pillow image or an
+            array; or a ``Dataset`` or ``DatasetDict`` of Hugging Face.
         split: ``train``, ``val`` (or ``dev``, ``validation``) or ``test``; ``train+restval`` for
             both. Tables may define others.
         require_images: Leave out images whose files do not exist. Scoring needs captions only.

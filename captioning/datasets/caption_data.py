@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from captioning.datasets.arrow import load_parquet
 from captioning.datasets.coco import find_annotations, list_coco_splits, load_coco
 from captioning.datasets.flickr8k import load_flickr8k
 from captioning.datasets.flickr30k import load_flickr30k
@@ -15,6 +17,7 @@ from captioning.datasets.source import CaptionSource, select_split
 from captioning.datasets.spec import PLACEHOLDER, TRAIN_SPLIT, DatasetSpec, normalize_split
 from captioning.datasets.split import CaptionSplit
 from captioning.datasets.table import load_csv, load_json_list, load_jsonl, load_tsv
+from captioning.datasets.tar_archives import load_tar
 from captioning.errors import DataError
 from captioning.messages import suggest
 
@@ -45,6 +48,9 @@ FORMS: dict[str, Form] = {
     "jsonl": Form(load_jsonl),
     "csv": Form(load_csv),
     "tsv": Form(load_tsv),
+    "parquet": Form(load_parquet),
+    "tar": Form(load_tar),
+    "webdataset": Form(load_tar),
 }
 """Form of each name."""
 
@@ -53,7 +59,8 @@ class CaptionData:
     """A captioned data set. Each of its files is read once, when a split first needs it.
 
     Args:
-        name: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``; see :mod:`captioning.datasets`.
+        data: ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``, see :mod:`captioning.datasets`; or
+            captioned images in memory, see :class:`captioning.datasets.memory.InMemoryData`.
         hold_out: Images to hold out if the data set has no split ``val``.
         require_images: Leave out images whose files do not exist.
 
@@ -63,18 +70,22 @@ class CaptionData:
 
     def __init__(
         self,
-        name: str,
+        data: Any,
         hold_out: HoldOutConfig | None = None,
         *,
         require_images: bool = True,
     ) -> None:
-        form, colon, location = name.partition(":")
-        if not colon or not location or form not in FORMS:
+        self.name = name = name_data(data)
+        form, _, self._location = name.partition(":")
+        if type(name) is not str:
+            source: CaptionSource = name.source  # type: ignore[attr-defined]
+            self._form = Form(lambda spec: source)
+        elif self._location and form in FORMS:
+            self._form = FORMS[form]
+        else:
             raise _unknown_form(name)
-        self.name = name
         self.hold_out = hold_out
         self.require_images = require_images
-        self._form, self._location = FORMS[form], location
         self._sources: dict[tuple[Path, Path | None], CaptionSource] = {}
 
     @property
@@ -120,6 +131,19 @@ class CaptionData:
         if key not in self._sources:
             self._sources[key] = self._form.load(spec)
         return self._sources[key]
+
+
+def name_data(data: Any) -> str:
+    """Return the name of a data set; of images in memory, a name that holds them.
+
+    Raises:
+        DataError: ``data`` is neither a name nor captioned images.
+    """
+    if isinstance(data, str):
+        return data
+    from captioning.datasets.memory import InMemoryData  # imports Pillow and NumPy
+
+    return InMemoryData(data)
 
 
 def _match_placeholder(location: str) -> list[str]:

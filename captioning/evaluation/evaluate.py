@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captioning.datasets import CaptionData, CaptionSplit, HoldOutConfig, shorten_spec
 from captioning.datasets.coco_results import write_results
@@ -104,7 +105,7 @@ class EvaluationResult:
 
 def evaluate(
     model: Captioner | str | Path | None,
-    data: str,
+    data: Any,
     *,
     split: str = "val",
     search: SearchMethod | None = None,
@@ -145,7 +146,7 @@ def evaluate(
         _refuse_overlap(caption_split, captioner.consensus)
     captions, errors = _caption_split(captioner, caption_split, search, config, on_progress)
     if not captions:
-        raise no_readable_image(data, errors)
+        raise no_readable_image(data_set.name, errors)
     if config.output is not None:
         write_results(captions, config.output)
     references = {

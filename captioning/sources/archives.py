@@ -6,29 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from captioning.images.image_ref import ImageRef
+from captioning.images.tar_member import CheckedMember
 from captioning.messages import explain_error, format_count
 from captioning.sources.name_filter import NameFilter
 
 MAX_IMAGE_BYTES = 256 << 20
 """Largest accepted image in an archive or behind a URL, in bytes."""
 _MAX_MEMBER_BYTES = 64 << 30  # only a damaged header states more, and skipping it takes hours
-
-
-class _Member(tarfile.TarInfo):
-    """An archive member whose damaged header raises an error.
-
-    ``tarfile`` takes such a header for the end of the archive and would drop the rest silently.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
-        try:
-            return super().fromtarfile(tarfile_)
-        except (
-            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
-            tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
-        ) as error:
-            raise tarfile.ReadError(str(error)) from error
 
 
 def find_archive_images(
@@ -48,7 +32,7 @@ def find_archive_images(
     try:
         with (
             open_archive() as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=CheckedMember) as archive,
         ):
             for member in archive:
                 if member.size > _MAX_MEMBER_BYTES:

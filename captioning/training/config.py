@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from captioning.datasets.caption_data import name_data
 from captioning.datasets.spec import TRAIN_SPLIT
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, DataError
 from captioning.messages import check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
@@ -109,14 +110,18 @@ class RunConfig:
                 "Remove word_vectors or init_from."
             )
         self._check_data()
+        try:
+            object.__setattr__(self, "data", tuple(map(name_data, self.data)))
+        except DataError as error:
+            raise ConfigError(f"data is a tuple of data sets, such as (rows,): {error}") from error
         if self.training.objective == "self_critical":
             self._check_self_critical()
 
     def _check_data(self) -> None:
         if isinstance(self.data, str):
             raise ConfigError(f"data is the string {self.data!r}. Pass a tuple: ({self.data!r},).")
-        if not self.data:
-            raise ConfigError("data is empty. Pass at least one data set.")
+        if not isinstance(self.data, tuple | list) or not self.data:
+            raise ConfigError("data is not a tuple of data sets. Pass at least one: (data,).")
         if self.data_weights and len(self.data_weights) != len(self.data):
             raise ConfigError(
                 f"data has {format_count(len(self.data), 'data set')} and data_weights has "
