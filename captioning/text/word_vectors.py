@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +39,7 @@ def read_word_vectors(
     Args:
         path: Text file with a word and its numbers per line, separated by spaces. A first line
             with the number of words and E, as in word2vec and fastText, is skipped. With ``.gz``
-            or ``.zip``, the file is decompressed; of the files in a zip archive, the first with
+            or ``.zip``, the file is decompressed; of the files in a zip archive, one with
             vectors of this size is read.
         words: Words to look up.
         size: E, numbers per vector.
@@ -78,13 +79,12 @@ def _open_vectors(path: Path, size: int) -> Iterator[BufferedIOBase]:
             with zipfile.ZipFile(path) as archive:
                 sizes = {}
                 for name in archive.namelist():
-                    with archive.open(name) as file:
-                        sizes[name] = _find_size(file)
-                name = next((name for name, found in sizes.items() if found == size), None)
-                if name is None:
-                    raise _wrong_size(path, sorted({*sizes.values()} - {0}), size)
-                with archive.open(name) as file:
-                    yield file
+                    with archive.open(name) as member:
+                        sizes[_find_size(cast(BufferedIOBase, member))] = name
+                if size not in sizes:
+                    raise _wrong_size(path, sorted({*sizes} - {0}), size)
+                with archive.open(sizes[size]) as member:
+                    yield cast(BufferedIOBase, member)
             return
         opener = gzip.open if path.suffix.lower() == ".gz" else open
         with opener(path, "rb") as file:

@@ -121,10 +121,13 @@ def test_result_of_finished_run_names_best_epoch(trained):
 
 def test_patience_stops_a_run_that_does_not_improve(tmp_path):
     messages = []
-    run = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9)
+    decay = {"schedule": "plateau", "decay_epochs": 1.0}
+    run = config(tmp_path / "run", epochs=30, patience=2, learning_rate=1e-9, **decay)
     model = train(run, TrainingCallback(messages.append)).model_dir
     assert "Stopping early: no better CIDEr for 2 epochs." in messages
-    assert len(read_log(model)) == 2 * 3
+    rows = read_log(model)
+    assert len(rows) == 2 * 3
+    assert [float(row["learning_rate"]) for row in rows[::2]] == [1e-9, 1e-9, 5e-10]
 
 
 def test_validation_limit_captions_evenly_spaced_images(trained, tmp_path):
