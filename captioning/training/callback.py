@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 ENCODING = "Encoding images"
 """Name of the phase that computes the features that are not cached."""
+_LONGEST_NUMBER = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class EpochSummary:
     gradient_norm: float
     captions_per_second: float
     reward: float | None = None
+
+
+def describe_epoch(summary: EpochSummary) -> str:
+    """Return one line about an epoch."""
+    perplexity = f"{summary.perplexity:.1f}"
+    if len(perplexity) > _LONGEST_NUMBER:
+        perplexity = f"{summary.perplexity:.1e}"
+    return (
+        f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {perplexity}, "
+        f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
+        f"{summary.captions_per_second:.0f} captions/s"
+    )
 
 
 @dataclass(frozen=True)

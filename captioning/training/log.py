@@ -1,16 +1,21 @@
 """The log of a run: a CSV table, and TensorBoard event files."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from captioning.files import write_atomic
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
     "captions_per_second", "reward", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr",
     "seconds",
 )  # fmt: skip
+
+_NUMBERS = ("step", "epoch")
 
 
 class TrainingLog:
@@ -20,18 +25,20 @@ class TrainingLog:
 
     Args:
         directory: Directory of the run.
-        step: Number of steps done. Rows of later steps are removed: an interrupted run wrote them
-            after its last saved state, and they are written again.
+        epoch: Number of epochs done; -1 for a new run. Rows of later epochs are removed: an
+            interrupted run wrote them after its last saved state, and they are written again.
+        step: Number of steps done; -1 for a new run.
     """
 
-    def __init__(self, directory: Path, *, step: int = 0) -> None:
+    def __init__(self, directory: Path, *, epoch: int = -1, step: int = -1) -> None:
         self.path = directory / "log.csv"
-        rows = [row for row in self._read_rows() if int(row["step"]) <= step]
-        self._file = self.path.open("w", newline="", encoding="utf-8")
+        kept = io.StringIO(newline="")
+        table = csv.DictWriter(kept, _COLUMNS)
+        table.writeheader()
+        table.writerows(row for row in self._read_rows() if int(row["epoch"]) <= epoch)
+        write_atomic(self.path, kept.getvalue())
+        self._file = self.path.open("a", newline="", encoding="utf-8")
         self._table = csv.DictWriter(self._file, _COLUMNS)
-        self._table.writeheader()
-        self._table.writerows(rows)
-        self._file.flush()
         self._board = _open_tensorboard(directory / "tensorboard", step)
 
     def _read_rows(self) -> list[dict[str, str]]:
@@ -41,8 +48,8 @@ class TrainingLog:
             table = csv.DictReader(file)
             # The last line of an interrupted run may be incomplete.
             rows = [row for row in table if None not in row and None not in row.values()]
-            valid = {"step"} <= set(table.fieldnames or ()) <= set(_COLUMNS)
-        if valid and all(row["step"].isdecimal() for row in rows):
+            valid = set(_NUMBERS) <= set(table.fieldnames or ()) <= set(_COLUMNS)
+        if valid and all(row[name].isdecimal() for row in rows for name in _NUMBERS):
             return rows
         self.path.replace(self.path.with_name("log.old.csv"))
         return []

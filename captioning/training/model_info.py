@@ -1,18 +1,56 @@
 """Description of a run in the info and the card of its model."""
 
+from collections.abc import Mapping
+
+import torch
+
+from captioning.checkpoint import ModelInfo, TrainingInfo
 from captioning.datasets import shorten_spec
-from captioning.training.callback import EpochSummary
+from captioning.messages import format_count
 from captioning.training.config import RunConfig
+from captioning.training.prepare import Prepared
 from captioning.training.training_config import TrainingConfig
 
 
-def describe_run(config: RunConfig, summary: EpochSummary) -> str:
+def describe_model(
+    config: RunConfig, prepared: Prepared, epoch: int, scores: Mapping[str, float]
+) -> ModelInfo:
+    """Return the info of the model after an epoch; 0 is the initial model.
+
+    Args:
+        config: The run.
+        prepared: Its data.
+        epoch: Number of the epoch.
+        scores: Scores of greedy captions of the validation images.
+    """
+    before = prepared.initial_training
+    training = before
+    if epoch:
+        captions = len(prepared.dataset)
+        training = TrainingInfo(
+            data=_describe_data(config, len(prepared.train.readable), captions),
+            epochs=epoch,
+            seed=config.training.seed,
+            torch=torch.__version__,
+            runs=(*(before.runs if before else ()), _describe_run(config, epoch)),
+        )
+    images = format_count(len(prepared.validation.readable), "image")
+    return ModelInfo(
+        training=training,
+        scores={
+            f"{name} (greedy, {config.validation_split}, {images})": round(value, 4)
+            for name, value in scores.items()
+        },
+    )
+
+
+def _describe_run(config: RunConfig, epoch: int) -> str:
     """Return a line about objective, epochs, and trained parts of a run."""
     training = config.training
-    tunes = training.fine_tune_stages and summary.epoch >= training.encoder_start_epoch
+    tunes = training.fine_tune_stages and epoch >= training.encoder_start_epoch
     stages = f"the last {training.fine_tune_stages} encoder stages and the decoder"
     return (
-        f"{_describe_objective(training)}, epoch {summary.epoch} of {training.epochs}, "
+        f"{_describe_objective(training)}, epoch {epoch} of {training.epochs}, "
         f"{stages if tunes else 'decoder only'}"
         f"{', online augmentation' if training.online_augmentation else ''}"
     )
@@ -28,7 +66,7 @@ def _describe_objective(training: TrainingConfig) -> str:
     return f"self-critical training with CIDEr-D{''.join(terms)}{dropout}"
 
 
-def describe_data(config: RunConfig, images: int, captions: int) -> str:
+def _describe_data(config: RunConfig, images: int, captions: int) -> str:
     """Return the names of the data sets, without directories, and the size of the split."""
     names = [shorten_spec(data) for data in config.data]
     names += [config.text_data.name] if config.text_data else []

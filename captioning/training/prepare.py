@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captioning.checkpoint import Checkpoint, load_checkpoint
+from captioning.checkpoint import Checkpoint, TrainingInfo, load_checkpoint
 from captioning.datasets import read_text_captions
 from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ class Prepared:
         dataset: Training captions as tokens: those of images first, then those without.
         train: The split to train on.
         validation: The split that selects the best epoch.
-        history: Description of each run that trained the initial model.
+        initial_training: How the initial model was trained; None if unknown.
     """
 
     encoder: Encoder
@@ -57,7 +57,7 @@ class Prepared:
     dataset: CaptionDataset
     train: EncodedSplit
     validation: EncodedSplit
-    history: tuple[str, ...]
+    initial_training: TrainingInfo | None
 
 
 def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
@@ -105,8 +105,17 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
     vocabulary, decoder = _build_decoder(config, initial, encoder, words + text, callback)
     dataset = _build_dataset(words, text, train, vocabulary, config, callback)
-    history = _read_history(initial)
-    return Prepared(encoder, tail, decoder, vocabulary, words, dataset, train, validation, history)
+    return Prepared(
+        encoder=encoder,
+        tail=tail,
+        decoder=decoder,
+        vocabulary=vocabulary,
+        words=words,
+        dataset=dataset,
+        train=train,
+        validation=validation,
+        initial_training=initial.info.training if initial else None,
+    )
 
 
 def _tokenize(captions: Iterable[Sequence[str]]) -> _Words:
@@ -213,8 +222,3 @@ def _cut_captions(tokens: list[list[list[int]]], limit: int, callback: TrainingC
         f"Cut {len(long):,} of {format_count(len(captions), 'caption')} after "
         f"{format_count(limit, 'word')} (max_caption_words)."
     )
-
-
-def _read_history(initial: Checkpoint | None) -> tuple[str, ...]:
-    training = initial.info.training if initial else None
-    return training.runs if training else ()

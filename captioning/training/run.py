@@ -1,26 +1,21 @@
 """A training run, from the config to a model directory. An interrupted run can be resumed."""
 
 import copy
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from captioning.checkpoint import Checkpoint, ModelInfo, TrainingInfo, save_checkpoint
-from captioning.decoding import BeamSearch, Greedy
+from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.decoding import BeamSearch
 from captioning.errors import TrainingError
-from captioning.evaluation.validation import caption_features
 from captioning.messages import format_count
-from captioning.metrics import score
-from captioning.metrics.scores import SCORE_NAMES
 from captioning.nn.model import CaptionModel
 from captioning.nn.split_encoder import split_encoder
-from captioning.training.callback import EpochSummary, TrainingCallback
+from captioning.training.callback import EpochSummary, TrainingCallback, describe_epoch
 from captioning.training.config import RunConfig
+from captioning.training.epoch_validation import format_scores, report_data_sets, validate
 from captioning.training.log import TrainingLog
-from captioning.training.model_info import describe_data, describe_run
+from captioning.training.model_info import describe_model
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.run_directory import (
     check_run_directory,
@@ -48,7 +43,7 @@ class TrainResult:
 
     Attributes:
         model_dir: Model directory of the best epoch.
-        best_epoch: Number of the best epoch, from 1.
+        best_epoch: Number of the best epoch, from 1. 0: no epoch is better than the initial model.
         best_value: The validation score that selected it.
         scores: All validation scores of its greedy captions, such as ``{"CIDEr": 0.5}``.
         resumed: Whether the run continued from a saved state.
@@ -130,23 +125,34 @@ class _Run:
 
     def train_epochs(self) -> None:
         """Train, validate, and keep the model of the best epoch, until the last epoch."""
-        with TrainingLog(self.config.output, step=self.trainer.position.step) as log:
+        position, fresh = self.trainer.position, not self.resumed
+        with TrainingLog(
+            self.config.output,
+            epoch=-1 if fresh else position.epoch,
+            step=-1 if fresh else position.step,
+        ) as log:
+            if fresh and self.config.init_from is not None:
+                self._keep_initial(log)
             while not (self.trainer.finished or self._out_of_patience()):
                 self.callback.on_phase("Training")
                 summary = self.trainer.train_epoch(
                     on_step=self.callback.on_step, save_state=self._save
                 )
-                captions = self._caption_validation()
-                scores = self._score(captions)
-                self._record(log, summary, scores)
-                self._keep_if_best(summary, scores)
-                self._report_data_sets(captions)
+                validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
+                self._record(log, summary, validated.scores)
+                self._keep_if_best(summary, validated.scores)
+                report_data_sets(validated, self.prepared, self.callback)
                 self._save()
         if self._out_of_patience():
             training = self.config.training
             self.callback.on_message(
                 f"Stopping early: no better {training.select_by} for "
                 f"{format_count(training.patience, 'epoch')}."
+            )
+        if self.config.init_from is not None and self.best.epoch == 0:
+            self.callback.on_message(
+                "Warning: no epoch is better than the initial model, so the initial model is the "
+                "result. Try another --training.learning-rate (mostly a lower one)."
             )
         if not self.model_dir.is_dir():
             raise TrainingError(
@@ -167,36 +173,6 @@ class _Run:
         patience = self.config.training.patience
         return bool(patience) and self.trainer.position.epoch - self.best.epoch >= patience
 
-    def _caption_validation(self) -> dict[int, str]:
-        """Return the greedy captions of the validation images by their rows."""
-        self.callback.on_phase("Captioning validation images")
-        split = self.prepared.validation
-        rows = split.readable
-        texts = caption_features(
-            self.trainer.model_to_save,
-            split.cache,
-            rows,
-            self.prepared.vocabulary,
-            Greedy(),
-            on_progress=self.callback.on_progress,
-        )
-        return dict(zip(rows, texts, strict=True))
-
-    def _report_data_sets(self, captions: dict[int, str]) -> None:
-        """Report the validation scores of each data set, if there are several."""
-        sources = self.prepared.validation.sources
-        start = 0
-        for name, count in sources if len(sources) > 1 else ():
-            own = {row: text for row, text in captions.items() if start <= row < start + count}
-            self.callback.on_message(f"  {name}: {_format_scores(self._score(own))}")
-            start += count
-
-    def _score(self, captions: dict[int, str]) -> dict[str, float]:
-        self.callback.on_phase("Scoring captions")
-        references = {row: list(self.prepared.validation.captions[row]) for row in captions}
-        scores = score(captions, references)
-        return {SCORE_NAMES[name]: value for name, value in scores.values.items()}
-
     def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
         known = {name: value for name, value in vars(summary).items() if value is not None}
         values = {**known, "seconds": self._seconds}
@@ -204,45 +180,40 @@ class _Run:
         log.write(summary.step, "train", values)
         log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
 
+    def _keep_initial(self, log: TrainingLog) -> None:
+        """Validate the initial model, and keep it until an epoch is better."""
+        scores = validate(self.trainer.model_to_save, self.prepared, self.callback).scores
+        log.write(0, "val", {"epoch": 0, **scores})
+        self.callback.on_message(f"Epoch 0 (initial model): greedy search: {format_scores(scores)}")
+        self._keep(0, scores)
+        self._save()
+
     def _keep_if_best(self, summary: EpochSummary, scores: dict[str, float]) -> None:
-        value = scores[self.config.training.select_by]
-        better = value > self.best.value
+        better = scores[self.config.training.select_by] > self.best.value
         self.trainer.schedule.report_epoch(better=better)
         self.callback.on_message(
-            f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {summary.perplexity:.1f}, "
-            f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
-            f"{summary.captions_per_second:.0f} captions/s; greedy search: {_format_scores(scores)}"
+            f"{describe_epoch(summary)}; greedy search: {format_scores(scores)}"
             f"{' (best so far)' if better else ''}"
         )
         if better:
-            self.best = BestEpoch(summary.epoch, value, scores)
-            save_checkpoint(self._checkpoint(summary, scores), self.model_dir)
+            self._keep(summary.epoch, scores)
 
-    def _checkpoint(self, summary: EpochSummary, scores: dict[str, float]) -> Checkpoint:
-        config, prepared = self.config, self.prepared
-        images, captions = len(prepared.train.readable), len(prepared.dataset)
-        validated = format_count(len(prepared.validation.readable), "image")
-        info = ModelInfo(
-            training=TrainingInfo(
-                data=describe_data(config, images, captions),
-                epochs=summary.epoch,
-                seed=config.training.seed,
-                torch=torch.__version__,
-                runs=(*prepared.history, describe_run(config, summary)),
-            ),
-            scores={
-                f"{name} (greedy, {config.validation_split}, {validated})": round(value, 4)
-                for name, value in scores.items()
-            },
-        )
-        trained = self.trainer.model_to_save
-        encoder = prepared.encoder
+    def _keep(self, epoch: int, scores: dict[str, float]) -> None:
+        """Save the current model as the result of the run."""
+        self.best = BestEpoch(epoch, scores[self.config.training.select_by], scores)
+        info = describe_model(self.config, self.prepared, epoch, scores)
+        model = self._whole_model()
+        checkpoint = Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
+        save_checkpoint(checkpoint, self.model_dir)
+
+    def _whole_model(self) -> CaptionModel:
+        """Return the current model with its whole encoder."""
+        trained, encoder = self.trainer.model_to_save, self.prepared.encoder
         if trained.tail is not None:
             encoder = copy.deepcopy(encoder)
-            tail = split_encoder(encoder, config.training.fine_tune_stages)[1]
+            tail = split_encoder(encoder, self.config.training.fine_tune_stages)[1]
             tail.load_state_dict(trained.tail.state_dict())
-        model = CaptionModel(encoder, trained.decoder)
-        return Checkpoint(model, prepared.vocabulary, BeamSearch(width=3), info)
+        return CaptionModel(encoder, trained.decoder)
 
 
 def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCallback) -> Trainer:
@@ -260,9 +231,3 @@ def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCal
         tail=prepared.tail,
         self_critical=objective,
     )
-
-
-def _format_scores(scores: dict[str, float]) -> str:
-    """Return BLEU-4 and CIDEr times 100, as the tables of scores show them."""
-    bleu, cider = scores["BLEU-4"], scores.get("CIDEr", math.nan)
-    return f"BLEU-4 {100 * bleu:.2f}, CIDEr {100 * cider:.2f}"

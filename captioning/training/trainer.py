@@ -37,7 +37,7 @@ from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.training_config import TrainingConfig
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
-_MAX_EXPONENT = 700.0  # exp of more overflows a float
+_MAX_EXPONENT = 80.0  # exp of more does not fit into the 32 bits of TensorBoard
 
 
 @dataclass

@@ -40,7 +40,7 @@ def test_word_vectors_that_do_not_fit_are_refused(tmp_path):
     run = replace(config(tmp_path / "run"), word_vectors=path)
     with pytest.raises(ConfigError, match="Remove word_vectors or init_from"):
         initialize(run, tmp_path)
-    callback = TrainingCallback(on_encode=pytest.fail)  # the file is checked first
+    callback = TrainingCallback(on_progress=pytest.fail)  # the file is checked first
     path.write_text("a 1 2 3\n")
     with pytest.raises(DataError, match="Set embedding_size to 3"):
         prepare(run, callback)

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from small_run import (
@@ -58,7 +59,9 @@ def with_rewards(run):
 
 
 def test_online_augmentation_with_rewards_trains_the_encoder(trained, tmp_path):
-    run = fine_tuning(trained, tmp_path / "run", online_augmentation=True, epochs=1)
+    run = fine_tuning(
+        trained, tmp_path / "run", online_augmentation=True, epochs=1, learning_rate=0.01
+    )
     model = train(with_rewards(run)).model_dir
     before, after = load_weights(trained), load_weights(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -67,11 +70,11 @@ def test_online_augmentation_with_rewards_trains_the_encoder(trained, tmp_path):
 
 
 def test_self_critical_run_logs_reward_and_history(trained, tmp_path):
-    run = initialize(config(tmp_path / "run", epochs=1), trained)
+    run = initialize(config(tmp_path / "run", epochs=1, learning_rate=0.01), trained)
     model = train(with_rewards(run)).model_dir
     rewards = [row["reward"] for row in read_log(model)]
-    assert float(rewards[0]) > 0
-    assert rewards[1] == ""
+    assert float(rewards[1]) > 0
+    assert (rewards[0], rewards[2]) == ("", "")
     first, second = load_checkpoint(model).info.training.runs
     assert first.startswith("teacher forcing, epoch")
     assert second == "self-critical training with CIDEr-D, epoch 1 of 1, decoder only"
@@ -84,9 +87,29 @@ def test_every_phase_of_a_run_is_named(trained, tmp_path):
     train(run, TrainingCallback(on_phase=phases.append))
     assert [name for name in phases if not name.startswith("Reading coco:tiny, ")] == [
         *("Loading the encoder", ENCODING, ENCODING, "Tokenizing captions"),
-        *("Building the vocabulary", "Preparing rewards", "Training"),
+        *("Building the vocabulary", "Preparing rewards"),
+        *("Captioning validation images", "Scoring captions", "Training"),
         *("Captioning validation images", "Scoring captions"),
     ]
+
+
+def test_run_worse_than_its_initial_model_returns_it(trained, tmp_path):
+    messages = []
+    run = config(tmp_path / "run", learning_rate=30.0, warmup_steps=0, epochs=2)
+    run = initialize(run, trained)
+    result = train(run, TrainingCallback(messages.append))
+    before, after = load_weights(trained), load_weights(result.model_dir)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert load_checkpoint(result.model_dir).info.training == load_checkpoint(trained).info.training
+    best = max(float(row["CIDEr"]) for row in read_log(trained) if row["split"] == "val")
+    first = read_log(result.model_dir)[0]
+    assert (first["epoch"], first["split"], float(first["CIDEr"])) == ("0", "val", best)
+    assert (result.best_epoch, result.best_value) == (0, pytest.approx(best, abs=1e-6))
+    assert any(line.startswith("Warning: no epoch is better") for line in messages)
+    perplexities = [float(row["perplexity"]) for row in read_log(result.model_dir)[1::2]]
+    assert max(perplexities) > 1e30  # as large as TensorBoard's numbers permit
+    assert np.isfinite(np.float32(perplexities)).all()
+    assert all(len(line) < 200 for line in messages)
 
 
 def test_log_has_two_rows_per_epoch(trained):
@@ -132,20 +155,24 @@ def test_patience_stops_a_run_that_does_not_improve(tmp_path):
 
 def test_validation_limit_captions_evenly_spaced_images(trained, tmp_path):
     """The scores equal those of the whole split cut down to every second image."""
-    messages, counts = [], []
+    messages, phases, counts = [], [], []
     half = shutil.copytree(TINY, tmp_path / "half")
     path = half / "annotations" / "captions_val.json"
     content = json.loads(path.read_text())
     kept = {image["id"] for image in content["images"][::2]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     path.write_text(json.dumps(content))
-    callback = TrainingCallback(messages.append, on_validate=lambda done, _: counts.append(done))
+    callback = TrainingCallback(
+        messages.append,
+        on_phase=phases.append,
+        on_progress=lambda done, _: counts.append((phases[-1], done)),
+    )
     limited = config(tmp_path / "limited", epochs=1)
     models = [
         train(replace(limited, validation_limit=4), callback).model_dir,
         train(replace(limited, data=(f"coco:{half}",), output=tmp_path / "run")).model_dir,
     ]
-    assert counts == [4]
+    assert counts[-1] == ("Captioning validation images", 4)
     assert "Validating on 4 of 8 images (validation_limit is 4)." in messages
     assert read_log(models[0]) == read_log(models[1])
     scores = load_checkpoint(models[0]).info.scores
