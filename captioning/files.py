@@ -235,7 +235,7 @@ def read_bytes(path: Path, *, error: type[CaptioningError]) -> bytes:
 def _open_bytes(path: Path, error: type[CaptioningError]) -> Iterator[IO[bytes]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield file
+            yield file  # type: ignore[misc]  # the two have no common type
     except (OSError, EOFError, zlib.error) as reason:
         text = "no such file" if isinstance(reason, FileNotFoundError) else explain_error(reason)
         raise error(f"cannot read '{path}': {text}. Check the path.") from reason

@@ -13,6 +13,7 @@ from captioning.datasets.flickr8k import load_flickr8k
 from captioning.datasets.flickr30k import load_flickr30k
 from captioning.datasets.hold_out import HoldOutConfig
 from captioning.datasets.karpathy import load_karpathy
+from captioning.datasets.recognition import recognize
 from captioning.datasets.source import CaptionSource, select_split
 from captioning.datasets.spec import PLACEHOLDER, TRAIN_SPLIT, DatasetSpec, normalize_split
 from captioning.datasets.split import CaptionSplit
@@ -97,9 +98,8 @@ class CaptionData:
         Raises:
             DataError: A file is missing or malformed.
         """
-        names = self._file_splits()
-        if names is None:
-            names = self._load(self._parse("train")).splits
+        files = self._file_splits()
+        names = self._load(self._parse("train")).splits if files is None else files
         found = dict.fromkeys(map(normalize_split, names))
         return tuple(sorted(found, key=lambda name: (*_ORDER, name).index(name)))
 
@@ -129,8 +129,21 @@ class CaptionData:
         spec = replace(spec, path=self._form.find_file(spec))
         key = spec.path, spec.image_folder
         if key not in self._sources:
-            self._sources[key] = self._form.load(spec)
+            try:
+                self._sources[key] = self._form.load(spec)
+            except DataError as error:
+                raise self._explain(error, spec.path) from error
         return self._sources[key]
+
+    def _explain(self, error: DataError, path: Path) -> DataError:
+        """Return an error that names the form of the data, if it is not the given one."""
+        likeness = recognize(path)
+        form = self.name.partition(":")[0]
+        if likeness is None or FORMS.get(likeness.form) == self._form:
+            return error
+        return DataError(
+            f"'{path}' cannot be read as {form}: it looks like {likeness.what}. {likeness.advice}"
+        )
 
 
 def name_data(data: Any) -> str:
@@ -159,7 +172,11 @@ def _unknown_form(name: str) -> DataError:
     form = name.partition(":")[0]
     # A format without a path may be meant as the name of a folder.
     hint = f" Did you mean {f'{form}:{form}'!r}?" if form in FORMS else suggest(form, FORMS)
+    path = Path(name.partition("@")[0]).expanduser()
+    if name and form not in FORMS and path.exists():
+        likeness = recognize(path)
+        hint = f" It looks like {likeness.what}. {likeness.advice}" if likeness else ""
     return DataError(
         f"{name!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
-        f"{', '.join(FORMS)}.{hint} Example: coco:data/tiny"
+        f"{', '.join(FORMS)}.{hint or ' Example: coco:data/tiny'}"
     )

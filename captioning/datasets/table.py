@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -126,7 +127,7 @@ def load_tsv(spec: DatasetSpec) -> CaptionSource:
     return _load_rows(spec, names, enumerate(chain([first], rows), 1))
 
 
-def _number_rows(reader: "csv._reader") -> Iterator[tuple[int, list[str]]]:
+def _number_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
     for row in reader:
         yield reader.line_num, row
 

@@ -92,10 +92,8 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                 elif kind == "json":
                     fields = json.loads(_read_member(archive, member))
                     sample.fields |= fields if isinstance(fields, dict) else {"captions": fields}
-    except tarfile.ReadError as error:
-        raise DataError(f"cannot read '{path}' as tar: {_explain(path, error)}") from error
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"cannot read '{path}': {explain_error(error)}. Check the path.") from error
+        raise DataError(f"cannot read '{path}': {explain_error(error)}. Copy it again.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: the captions of {member.name!r} are not UTF-8 text or JSON "
@@ -106,17 +104,9 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
 
 def _iterate_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
-        archive.members.clear()  # the module would keep every member
+        archive.members.clear()  # type: ignore[attr-defined]  # the module would keep every member
         yield member
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return cast(tarfile.ExFileObject, archive.extractfile(member)).read()
-
-
-def _explain(path: Path, error: tarfile.ReadError) -> str:
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")):
-        return "it is compressed, and its images are read at their places. Decompress it first."
-    return f"{error}. Copy the archive again."

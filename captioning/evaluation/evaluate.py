@@ -136,8 +136,8 @@ def evaluate(
         check_writable(Path(config.output))
     captioner = model
     if not isinstance(captioner, Captioner):
-        options = {"device": config.device, "precision": config.precision}
-        captioner = Captioner.from_pretrained(captioner, **options)
+        device, precision = config.device, config.precision
+        captioner = Captioner.from_pretrained(captioner, device=device, precision=precision)
     data_set = CaptionData(data, HoldOutConfig(config.val_fraction, config.split_seed))
     caption_split = data_set.read(split)
     search = captioner.checkpoint.search if search is None else search

@@ -212,12 +212,15 @@ def test_tar_captions_without_images_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.write_bytes(b"no archive" * 100), "cannot read .*t.tar' as tar"),
+        (
+            lambda path: path.write_bytes(b"no archive" * 100),
+            "t.tar': invalid header",
+        ),
         (lambda path: path.write_bytes(path.read_bytes()[:700]), "cannot read .*t.tar'"),
         (lambda path: path.unlink(), "no file matches"),
         (
             lambda path: tarfile.open(path, "w:gz").close(),
-            "it is compressed.*Decompress it first",
+            "looks like a compressed file. Decompress it first",
         ),
         (
             lambda path: write_tar(path, {"a.png": b"", "a.json": b"{"}),
