@@ -67,6 +67,7 @@ def parse_json(
     source: str,
     require_all: bool = False,
     error: type[CaptioningError] = ConfigError,
+    advice: str = ADVICE,
 ) -> T:
     """Parse JSON text as a value of type ``kind``.
 
@@ -76,6 +77,7 @@ def parse_json(
         source: File name or other origin, for error messages.
         require_all: As in :func:`read_json`.
         error: As in :func:`read_json`.
+        advice: Last sentence of an error.
 
     Raises:
         CaptioningError: The text is not JSON, or is not a ``kind``. The class is ``error``.
@@ -91,9 +93,9 @@ def parse_json(
         for problem in _name_problems(content, value, "", require_all):
             raise ValueError(problem)
     except msgspec.ValidationError as reason:
-        raise error(f"{source}: {_sentence(_describe(reason, text, kind))} {ADVICE}") from None
+        raise error(f"{source}: {_sentence(_describe(reason, text, kind))} {advice}") from None
     except (ValueError, RecursionError) as reason:  # msgspec.DecodeError is a ValueError
-        raise error(f"{source}: {_sentence(_in_words(shorten(reason)))} {ADVICE}") from None
+        raise error(f"{source}: {_sentence(_in_words(shorten(reason)))} {advice}") from None
     return value
 
 
@@ -104,13 +106,16 @@ def from_json(
     source: str,
     require_all: bool = False,
     error: type[CaptioningError] = ConfigError,
+    advice: str = ADVICE,
 ) -> T:
     """Return parsed JSON content as a value of type ``kind``.
 
     Args and errors are those of :func:`parse_json`.
     """
     text = json.dumps(content)
-    return parse_json(text, kind, source=source, require_all=require_all, error=error)
+    return parse_json(
+        text, kind, source=source, require_all=require_all, error=error, advice=advice
+    )
 
 
 def convert_json(

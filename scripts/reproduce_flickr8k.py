@@ -7,7 +7,8 @@
 The first command trains on Flickr8k only, so its scores can be compared with published ones. The
 second adds everyday photos and captions without images, which scripts/prepare_everyday.py writes,
 and saves its model into the package. The default model was trained this way, except that its n-gram
-reranking and search were chosen twice (docs/experiments.md explains why).
+reranking and search were chosen twice (docs/experiments.md explains why). The settings of the runs
+are those of the recipe ``default-model``.
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.
 2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
@@ -50,37 +51,16 @@ from captioning.nn.encoder_config import EncoderConfig, Precision
 from captioning.nn.weight_average import average_weights
 from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
+from captioning.training.recipes import read_run_file
 from captioning.training.run_directory import check_run_directory, read_settings
-from captioning.training.training_config import SelfCriticalConfig, TrainingConfig
 
-ENCODER = EncoderConfig("timm:tf_efficientnet_lite2")
-DECODER = DecoderConfig(core="attention", readout="deep", dropout=0.3)
-COMMON = TrainingConfig(patience=0, save_every=100)
-DECODER_TRAINING = replace(COMMON, epochs=10, captions_per_image=2, ema_decay=0.998)
-LIVE = replace(
-    COMMON,
-    online_augmentation=True,
-    fine_tune_stages=7,
-    epochs=7,
-    captions_per_image=5,
-    batch_size=320,
-    learning_rate=8e-4,
-    warmup_steps=100,
-    ema_decay=0.995,
-)
+STAGES = read_run_file("default-model").stages
+ENCODER = STAGES["teacher-forcing"]["encoder"]
+DECODER = STAGES["teacher-forcing"]["decoder"]
+DECODER_TRAINING = STAGES["teacher-forcing"]["training"]
+LIVE = STAGES["fine-tuning"]["training"]
+REWARD = STAGES["self-critical"]["training"]
 ENCODER_LR_SCALES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
-REWARD = replace(
-    COMMON,
-    objective="self_critical",
-    self_critical=SelfCriticalConfig(samples=5),
-    epochs=4,
-    cached_crops=4,
-    batch_size=160,
-    captions_per_image=5,
-    learning_rate=3e-4,
-    warmup_steps=50,
-    ema_decay=0.98,
-)
 BLEU_WEIGHTS = (0.5, 0.2)  # of reward_0 and reward_1
 SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in last
 

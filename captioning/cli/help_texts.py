@@ -88,7 +88,7 @@ def name_flags(message: str, config: Any) -> str:
     """
     flags = map_flags(config)
     long = "|".join(name for name in flags if "_" in name) or "(?!)"
-    unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\"-]|\.\w)"
+    unquoted = rf"(?<![\w./'\"-])(?:{long})(?!\w|[/'\":-]|\.\w)"
     any_name = "|".join(flags)
     subject = rf"(?:^|(?<=but )|(?<=and ))(?:{any_name})(?= (?:is|has|contains)\b)"
     advice = rf"(?:(?<=Raise )|(?<= or lower ))(?:{any_name})(?= or |\.)"

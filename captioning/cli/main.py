@@ -3,8 +3,7 @@
 Each command is a module of :mod:`captioning.cli` with a function ``run(config) -> exit code``; that
 of ``data check`` is ``data_check``. The type of ``config`` is a frozen dataclass, whose fields
 become the flags. Only the module of the requested command is imported. A module may define
-``apply_preset(words)``, which returns the config class, or a ``functools.partial`` of it with other
-default values.
+``parse(words)``, which returns the config, or a tuple of several.
 """
 
 import importlib
@@ -12,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from captioning.errors import CaptioningError, ConfigError
 from captioning.messages import suggest
@@ -25,6 +25,8 @@ COMMANDS = {
     "data download": "download a public data set",
     "data archive": "write captioned data as tar archives",
     "train": "train a model on captioned images",
+    "recipes": "list the recipes of published models",
+    "recipes show": "print the settings of a recipe",
     "calibrate": "prepare a model for int8",
     "evaluate": "caption a data set split and score the captions",
     "score": "score a file of captions",
@@ -91,16 +93,18 @@ def _run(words: list[str]) -> int:
 
         print(f"captioning {__version__}")  # noqa: T201
         return DONE
-    name = next((name for name in COMMANDS if words[: name.count(" ") + 1] == name.split()), "")
+    names = [name for name in COMMANDS if words[: name.count(" ") + 1] == name.split()]
+    name = max(names, key=len, default="")
     if not name:
         return _refuse_command(words)
     from captioning.cli.help_texts import name_flags, parse_config
 
     module = importlib.import_module(f"captioning.cli.{name.replace(' ', '_')}")
     words, config_class = words[name.count(" ") + 1 :], module.run.__annotations__["config"]
-    if hasattr(module, "apply_preset"):
-        config_class = module.apply_preset(words)
+    (config_class, *_) = get_args(config_class) or (config_class,)  # tuple[Config, ...]
     try:
+        if hasattr(module, "parse"):
+            return int(module.run(module.parse(words)))
         return int(module.run(parse_config(name, config_class, words, module.__doc__)))
     except CaptioningError as error:
         raise type(error)(name_flags(str(error), config_class)) from error

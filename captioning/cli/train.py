@@ -5,68 +5,89 @@ To resume a run that was stopped, run the same command again.
 For example:
 
     captioning train --data flickr8k:Flickr8k --output runs/first
-    captioning train --preset show-and-tell --data coco:COCO --output runs/nic
-    captioning train --data karpathy:dataset.json --output runs/gru --decoder.cell gru
+    captioning train --config up-down --data karpathy:dataset_coco.json --output runs/up-down
+    captioning train --config run.yaml training.epochs=30 --output runs/gru --decoder.cell gru
+
+Settings come from the file of --config, from KEY=VALUE words, and from flags. Words replace values
+of the file, and flags replace both. Paths in a file are relative to the current directory.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import tyro
-
+from captioning.cli.help_texts import parse_config
 from captioning.cli.progress import stderr_console
 from captioning.cli.train_progress import TrainingProgressReport
 from captioning.errors import ConfigError
-from captioning.nn.presets import PRESETS, preset
 from captioning.training.config import RunConfig
 from captioning.training.memory import disable_malloc_trim
+from captioning.training.recipes import read_run_file
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """A training run, and the preset that sets the default values of its decoder."""
+    """A training run, and the file that sets its default values."""
 
-    SECTIONS: ClassVar = {**RunConfig.SECTIONS, "preset": "model"}
+    SECTIONS: ClassVar = {**RunConfig.SECTIONS, "config": "input"}
 
-    preset: Annotated[str | None, tyro.conf.arg(metavar=f"{{{','.join(PRESETS)}}}")] = None
-    """Decoder of a published captioning model, or a language model. Decoder options override its
-    settings."""
+    config: str | None = None
+    """Recipe of a published model (``captioning recipes`` lists them), or YAML file of settings,
+    such as the settings.json of a run."""
 
     def run_config(self) -> RunConfig:
-        """Return the run, without the preset: the decoder has its settings already."""
+        """Return the run, without the name of the file: its settings are in the run already."""
         return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
 
 
-def apply_preset(arguments: Sequence[str]) -> Callable[..., TrainConfig]:
-    """Return TrainConfig, with the decoder of ``--preset NAME`` as default.
+def parse(words: Sequence[str]) -> tuple[TrainConfig, ...]:
+    """Return the stages of a run from the words of a command line.
+
+    Each stage trains in a directory of its own, and starts from the model of the one before.
 
     Raises:
-        ConfigError: The name is missing or unknown, or there are several presets.
+        ConfigError: The file or a setting is not valid.
     """
+    setting = re.compile(rf"(?:stages|{'|'.join(f.name for f in fields(RunConfig))})(?:\.\S+?)?=")
+    settings = [word for word in words if setting.match(word)]
+    flags = [word for word in words if not setting.match(word)]
+    file = read_run_file(_find_file(flags), settings)
+    stages: list[TrainConfig] = []
+    for name, values in file.stages.items():
+        initial = {"init_from": stages[-1].output / "model"} if stages else {}
+        defaults = partial(TrainConfig, **values, **initial)
+        config = parse_config("train", defaults, flags, __doc__)
+        output, cache = config.output / name, config.cache_directory
+        stages.append(replace(config, output=output, cache=cache, **initial) if name else config)
+    return tuple(stages)
+
+
+def _find_file(words: Sequence[str]) -> str:
+    """Return the value of ``--config``, or an empty string."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset", action="append", default=[])
+    parser.add_argument("--config", action="append", default=[])
     try:
-        found, _ = parser.parse_known_args(arguments)
+        names: list[str] = parser.parse_known_args(words)[0].config
     except argparse.ArgumentError:
-        found = argparse.Namespace(preset=[""])
-    if not found.preset:
-        return TrainConfig
-    if len(found.preset) > 1 or not found.preset[0]:
-        raise ConfigError(f"--preset needs one name, once. Presets: {', '.join(PRESETS)}.")
-    defaults = {
-        field.name: field.default_factory()
-        for field in fields(TrainConfig)
-        if field.default_factory is not MISSING
-    }
-    return partial(TrainConfig, **{**defaults, "decoder": preset(found.preset[0])})
+        names = [""]
+    if len(names) > 1 or names == [""]:
+        raise ConfigError(
+            "--config needs one name, once. Pass a file, or a recipe that captioning recipes lists."
+        )
+    return names[0] if names else ""
 
 
-def run(config: TrainConfig) -> int:
+def run(config: tuple[TrainConfig, ...]) -> int:
     """Run ``captioning train``, and return the exit code."""
-    return run_training(config.run_config())
+    for number, stage in enumerate(config, 1):
+        if len(config) > 1:
+            stderr_console().print(f"Stage {number} of {len(config)}: {stage.output}")
+        if code := run_training(stage.run_config()):
+            return code
+    return 0
 
 
 def run_training(config: RunConfig) -> int:

@@ -62,7 +62,8 @@ def reconstruct(decoder: Decoder, sentences: Sequence[Sequence[int]]) -> Float[T
     """
     if decoder.config.core != "memory":
         raise ConfigError(
-            "the decoder does not reconstruct the image. Train one with --preset minds-eye."
+            "the decoder does not reconstruct the image. Train one with captioning train --config "
+            "minds-eye."
         )
     if not all(sentences):
         raise DataError("a sentence has no tokens; a sentence begins with <bos>.")

@@ -117,6 +117,11 @@ class RunConfig:
         if self.training.objective == "self_critical":
             self._check_self_critical()
 
+    @property
+    def cache_directory(self) -> Path:
+        """Directory of the cached features."""
+        return self.cache or self.output.parent / "features"
+
     def _check_data(self) -> None:
         if isinstance(self.data, str):
             raise ConfigError(f"data is the string {self.data!r}. Pass a tuple: ({self.data!r},).")

@@ -159,7 +159,7 @@ def _encode_split(
     callback: TrainingCallback,
 ) -> RowCache:
     images = [image.ref for image in split.images]
-    directory = config.cache or config.output.parent / "features"
+    directory = config.cache_directory
     callback.on_phase(ENCODING)
     cache: RowCache
     if config.training.online_augmentation:

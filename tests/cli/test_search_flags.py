@@ -190,13 +190,13 @@ def test_help_lists_every_search_setting(command, capsys, monkeypatch):
 def test_help_of_train_has_one_default_and_plain_values(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
-        main(["train", "--preset", "show-and-tell", "--help"])
+        main(["train", "--config", "show-and-tell", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", "").replace("|", "").split())
     assert "--training.hflip {True,False} Flip each image" in text
-    assert "--decoder.tie-weights {True,False} Use" in text  # also with a preset that sets it
+    assert "--decoder.tie-weights {True,False} Use" in text  # also with a recipe that sets it
     assert "--cache PATH Directory" in text
     assert "(default: 1 each)" in text
-    assert "--preset {m-rnn,neuraltalk," in text
+    assert "--config TEXT Recipe" in text
     assert "``" not in text
     assert "captioning train --data" in text
 

@@ -1,4 +1,4 @@
-"""The command ``captioning train``: flags, presets, log lines, and exit codes."""
+"""The command ``captioning train``: flags, config files, log lines, and exit codes."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 
 from captioning.checkpoint import load_checkpoint
 from captioning.cli.main import main
+from captioning.cli.train import parse
+from captioning.training.run_directory import read_settings
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
 
@@ -58,24 +60,71 @@ def test_train_without_terminal_logs_encoding_and_warning(tmp_path, capsys, monk
     assert "bfloat16" not in log
 
 
-@pytest.mark.parametrize("preset", [["--preset", "lrcn"], ["--preset=lrcn"]])
-def test_train_preset_sets_decoder_and_flags_override_it(tmp_path, preset):
-    assert train(tmp_path / "run", *preset, "--decoder.cell", "rnn") == 0
+def test_train_flags_override_words_and_words_override_file(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        f"""
+        data: "coco:{TINY}"
+        encoder: {{name: "timm:test_resnet", weights: null, image_size: 64}}
+        decoder: {{layers: 2, cell: rnn, hidden_size: 12, embedding_size: 12}}
+        training: {{learning_rate: 1e-3, max_steps: 2, batch_size: 16}}
+        min_count: 2
+        search_images: 0
+        """
+    )
+    words = ("decoder.cell=gru", "decoder.hidden_size=14", "training.max_steps=3")
+    flags = ("--decoder.hidden-size", 16, "--output", tmp_path / "run")
+    assert run("train", "--config", tmp_path / "run.yaml", *words, *flags) == 0
     config = load_decoder_config(tmp_path / "run")
-    assert (config.layers, config.factored, config.tie_weights) == (2, True, False)
-    assert (config.cell, config.hidden_size) == ("rnn", 12)
+    assert (config.layers, config.cell, config.hidden_size) == (2, "gru", 16)
+    settings = read_settings(tmp_path / "run")
+    assert settings.data == (f"coco:{TINY}",)
+    assert (settings.training.learning_rate, settings.training.max_steps) == (1e-3, 3)
+
+
+def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
+    stages = parse(
+        [
+            *("--config", "default-model", "--data", "coco:x", "--output", "runs/new"),
+            *("training.seed=3", "stages.self-critical.training.epochs=9"),
+            *("--init-from", "old/model", "--training.batch-size", "40"),
+        ]
+    )
+    names = ["teacher-forcing", "fine-tuning", "self-critical"]
+    assert [stage.output for stage in stages] == [Path("runs/new") / name for name in names]
+    starts = [Path("old/model"), *(Path("runs/new") / name / "model" for name in names[:2])]
+    assert [stage.init_from for stage in stages] == starts
+    assert [stage.training.epochs for stage in stages] == [10, 7, 9]
+    for stage in stages:
+        assert (stage.training.seed, stage.training.batch_size) == (3, 40)
+        assert stage.cache == Path("runs/features")  # shared with other runs
+
+    short = ("--training.max-steps", 1, "--training.batch-size", 16, "--search-images", 0)
+    assert (
+        train(tmp_path / "run", "--config", "up-down", "--decoder.embedding-size", 12, *short) == 0
+    )
+    model = tmp_path / "run" / "self-critical" / "model" / "model.safetensors"
+    before = model.read_bytes()
+    capsys.readouterr()
+    assert (
+        train(tmp_path / "run", "--config", "up-down", "--decoder.embedding-size", 12, *short) == 0
+    )
+    assert capsys.readouterr().err.count("The run is already complete.") == 2
+    assert model.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--preset", "lrnc"], "Did you mean 'lrcn'"),
-        (["--preset"], "--preset needs one name, once. Presets: m-rnn"),
-        (["--preset", "--data", "coco:x"], "--preset needs one name"),
-        (["--preset", "lrcn", "--preset", "m-rnn"], "--preset needs one name"),
+        (["--config", "lrnc"], "Did you mean 'lrcn'"),
+        (["--config"], "--config needs one name, once"),
+        (["--config", "--data", "coco:x"], "--config needs one name"),
+        (["--config", "lrcn", "--config", "m-rnn"], "--config needs one name"),
+        (["--config", "lrcn", "training.epohs=3"], "training.epohs: unknown field. Did you mean"),
+        (["min_count=x"], 'KEY=VALUE: min_count: expected an integer, found "x". Correct it.'),
+        (["--config", "up-down", "stages.self-crit.seed=1"], "Did you mean 'self-critical'?"),
     ],
 )
-def test_train_with_invalid_preset_is_refused(words, message, capsys):
+def test_train_with_invalid_config_is_refused(words, message, capsys):
     assert run("train", *words) == 2
     assert message in capsys.readouterr().err
 

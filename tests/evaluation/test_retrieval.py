@@ -62,7 +62,7 @@ def test_recall_and_median_follow_from_the_ranks():
 
 
 def test_retrieval_refuses_unsuitable_input():
-    with pytest.raises(ConfigError, match="--preset minds-eye"):
+    with pytest.raises(ConfigError, match="--config minds-eye"):
         reconstruct(make_decoder(DecoderConfig()), [[1, 4]])
     with pytest.raises(DataError, match="begins with <bos>"):
         reconstruct(make_decoder(preset("minds-eye")), [[1, 4], []])
