@@ -2,17 +2,18 @@
 
 A few large files are faster than many small ones on network disks and in object stores, and other
 programs for training read them (webdataset, Hugging Face datasets). Images keep their bytes and
-their order. Damaged images are left out and listed. An interrupted command continues when you
-repeat it. Exit code: 0 if all images were written, 1 if images were left out or the command failed,
-2 for wrong usage.
+their order. Damaged images are left out and listed. Several splits may share a folder. An
+interrupted command continues when you repeat it. Exit code: 0 if all images were written, 1 if
+images were left out or the command failed, 2 for wrong usage.
 
 For example:
 
-    captioning data archive --data coco:COCO --split train -o archives
+    captioning data archive --data coco:COCO -o archives
     captioning data archive --data coco:COCO --split val -o archives
     captioning data archive --data jsonl:rows.jsonl -o archives --archive-size 100
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from typing import Annotated
 import tyro
 
 from captioning.cli.progress import show_progress, stderr_console
+from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.messages import check_minimum, escape_unprintable, format_count
 
 _LISTED = 20  # damaged images
@@ -33,8 +35,8 @@ class DataArchiveConfig:
     """Data set, named as for ``captioning train``."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER", aliases=["-o"])]
     """Folder of the archives, which are named SPLIT-000000.tar, SPLIT-000001.tar, ..."""
-    split: str = "train"
-    """Data set split: train, val or test."""
+    split: str = TRAIN_SPLIT
+    """Data set split: train, val or test (default: train, with restval if there is one)."""
     archive_size: int = 500
     """Maximum size of an archive in megabytes (1 or more)."""
     workers: int = 2
@@ -75,5 +77,6 @@ def run(config: DataArchiveConfig) -> int:
         console.print(f"Left out: {escape_unprintable(reason)}")
     if len(damaged) > _LISTED:
         console.print(f"and {format_count(len(damaged) - _LISTED, 'more damaged image')}.")
-    console.print(f"{config.output}: {describe_archives(archives)}.")
+    console.print(f"{config.output}: {describe_archives(archives)}. Train on them with:")
+    print(f"--data {shlex.quote(f'tar:{config.output}')}")  # noqa: T201
     return 1 if damaged or len(split.problems) else 0

@@ -3,7 +3,8 @@
 An archive holds, for each image in the order of the data set, ``KEY.jpg`` (or another extension)
 with the unchanged bytes of the image, and ``KEY.json``::
 
-    {"image": "train2014/COCO_train2014_000000000009.jpg", "image_id": 9, "captions": ["...", ...]}
+    {"image": "train2014/COCO_train2014_000000000009.jpg", "image_id": 9,
+     "captions": ["...", ...], "split": "train"}
 
 The key is the position of the image in the split, and ``image`` its path below the folder that all
 images share. So the bytes of an archive depend only on the images, their names, their captions and
@@ -25,6 +26,7 @@ from pathlib import Path, PurePath
 from PIL import Image
 
 from captioning.datasets.output_lock import lock_output
+from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.errors import OutputError
 from captioning.files import write_atomic
@@ -93,8 +95,8 @@ def write_archives(
     Raises:
         OutputError: The folder holds archives of other inputs, or it cannot be written.
     """
-    name = re.sub(r"[^\w.-]+", "-", split.split)
-    entries = _make_entries(split.images)
+    name = "train" if split.split == TRAIN_SPLIT else re.sub(r"[^\w.-]+", "-", split.split)
+    entries = _make_entries(split.images, name)
     plan = _plan_archives(entries, max_bytes)
     names = [f"{name}-{number:06}.tar" for number in range(len(plan))]
     journal_path = folder / f".{name}.captioning.json"
@@ -111,10 +113,15 @@ def write_archives(
             _check_space(folder, size)
             for archive_name, archive in missing:
                 part = entries[archive.start : archive.stop]
-                written = _write_archive(folder / archive_name, archive.start, part, loader)
+                written = _write_archive(
+                    folder / archive_name,
+                    archive.start,
+                    part,
+                    loader,
+                    lambda number: on_progress(number, len(entries)),
+                )
                 done.archives[archive_name] = written
                 write_atomic(journal_path, json.dumps(asdict(done), ensure_ascii=False))
-                on_progress(archive.stop, len(split.images))
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -133,13 +140,18 @@ class _Entry:
     text: bytes
 
 
-def _make_entries(images: Sequence[CaptionedImage]) -> list[_Entry]:
+def _make_entries(images: Sequence[CaptionedImage], split: str) -> list[_Entry]:
     names = [PurePath(image.name).as_posix() for image in images]
     folder = posixpath.commonpath({posixpath.dirname(name) for name in names})
     entries = []
     for image, name in zip(images, names, strict=True):
         below = posixpath.relpath(name, folder) if folder else name
-        content = {"image": below, "image_id": image.image_id, "captions": image.captions}
+        content = {
+            "image": below,
+            "image_id": image.image_id,
+            "captions": image.captions,
+            "split": split,
+        }
         text = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
         entries.append(_Entry(image, text))
     return entries
@@ -224,7 +236,11 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _write_archive(
-    path: Path, start: int, entries: Sequence[_Entry], loader: ImageLoader
+    path: Path,
+    start: int,
+    entries: Sequence[_Entry],
+    loader: ImageLoader,
+    on_image: Callable[[int], None],
 ) -> WrittenArchive:
     """Write one archive under another name, and rename it when it is complete."""
     part = path.with_name(f".{path.name}.part")
@@ -234,6 +250,7 @@ def _write_archive(
         with part.open("wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
                 for number, (entry, ref, error) in enumerate(_read_images(entries, loader), start):
+                    on_image(number + 1)
                     if error:
                         damaged.append(error)
                         continue

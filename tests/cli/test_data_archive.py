@@ -14,7 +14,9 @@ from drawn_images import draw
 from PIL import Image
 
 from captioning.cli.main import main
+from captioning.datasets import CaptionData, read_captions
 
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 SPLIT_BYTES = 1_000_000
 
 
@@ -59,7 +61,7 @@ def test_archives_hold_bytes_and_captions_in_order(data, tmp_path, capsys):
         key = f"{number:09}"
         expected.append((f"{key}.png", (data / f"images/{number}.PNG").read_bytes()))
         captions = [f"Noise {number}.", f"Grüße {number}"]
-        row = {"image": f"{number}.PNG", "image_id": number, "captions": captions}
+        row = {"image": f"{number}.PNG", "image_id": number, "captions": captions, "split": "train"}
         expected.append((f"{key}.json", json.dumps(row, ensure_ascii=False).encode()))
     assert members == expected
     assert len(read_contents(tmp_path / "out")) == 2
@@ -84,6 +86,25 @@ def test_archives_are_read_by_huggingface_datasets(data, tmp_path):
     sizes = [(data / f"images/{number}.PNG").stat().st_size for number in (0, 1, 2, 4, 5)]
     assert [row[1] for row in rows] == sizes
     assert [row[2]["captions"][1] for row in rows] == [f"Grüße {n}" for n in (0, 1, 2, 4, 5)]
+
+
+def test_archives_of_several_splits_are_read_back(tmp_path, capsys):
+    spec, output = f"coco:{TINY}", tmp_path / "out"
+    for split in ("train+restval", "val"):
+        command = ["data", "archive", "--data", spec, "--split", split, "-o", str(output)]
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--workers", "0"])
+        assert stop.value.code == 0
+    name = capsys.readouterr().out.splitlines()[-1].removeprefix("--data ")
+    assert CaptionData(name).splits == ("train", "val")
+    for split in ("train+restval", "val"):
+        ours, original = read_captions(name, split=split), read_captions(spec, split=split)
+        assert [image.captions for image in ours.images] == [
+            image.captions for image in original.images
+        ]
+        assert [image.content() for image in ours.images] == [
+            image.path.read_bytes() for image in original.images
+        ]
 
 
 def test_archives_of_same_data_elsewhere_are_identical(data, tmp_path):
