@@ -1,7 +1,7 @@
 """Soft attention over the grid of image features."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 _EXPONENT_MAX = 43.0
@@ -49,6 +49,7 @@ class SoftAttention(nn.Module):
         a: Float[Tensor, "B P A"],
         keys: Float[Tensor, "B P A"],
         h: Float[Tensor, "N H"],
+        padding: Bool[Tensor, "B P"] | None = None,
     ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
         """Return the context vector z of each row and its attention weights alpha.
 
@@ -56,10 +57,11 @@ class SoftAttention(nn.Module):
             a: Projected positions of each image.
             keys: ``W_ae a``.
             h: Hidden states: N / B consecutive rows for each image.
+            padding: True for positions that get the weight 0; not all positions of an image.
         """
         queries = self.W_he(h).unflatten(0, (len(a), -1))
         energies = self.w_e(torch.tanh(keys.unsqueeze(1) + queries.unsqueeze(2))).squeeze(3)
-        return _average(a, energies)
+        return _average(a, energies, padding)
 
     # --- in a search --------------------------------------------------------------------------
 
@@ -77,6 +79,7 @@ class SoftAttention(nn.Module):
         a: Float[Tensor, "B P A"],
         exp_keys: Float[Tensor, "B P A"],
         h: Float[Tensor, "N H"],
+        padding: Bool[Tensor, "B P"] | None = None,
     ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
         """Return the same as :meth:`forward`, without gradients, much faster.
 
@@ -91,6 +94,7 @@ class SoftAttention(nn.Module):
             a: Projected positions of each image.
             exp_keys: Result of :meth:`exponentiate` for the keys.
             h: Hidden states: N / B consecutive rows for each image.
+            padding: As in :meth:`forward`.
         """
         B, P, A = a.shape
         exp_queries = self.exponentiate(self.W_he(h)).view(B, -1, 1, A)
@@ -110,7 +114,7 @@ class SoftAttention(nn.Module):
             padded = _pad(count)  # so that energies do not depend on the batch
             torch.mv(buffer[:padded], weights, out=sums[:padded])
             energies[block] = sums[:count].view(-1, W, P)
-        return _average(a, energies)
+        return _average(a, energies, padding)
 
 
 def _pad(rows: int) -> int:
@@ -119,10 +123,14 @@ def _pad(rows: int) -> int:
 
 
 def _average(
-    a: Float[Tensor, "B P A"], energies: Float[Tensor, "B W P"]
+    a: Float[Tensor, "B P A"],
+    energies: Float[Tensor, "B W P"],
+    padding: Bool[Tensor, "B P"] | None,
 ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
     """Return the mean of the positions weighted by the softmax of the energies, and the weights."""
     dtype = torch.promote_types(energies.dtype, torch.float32)  # 16 bits are too coarse
+    if padding is not None:
+        energies = energies.masked_fill(padding.unsqueeze(1), -torch.inf)
     alpha = torch.softmax(energies, 2, dtype=dtype)
     z = torch.bmm(alpha.to(a.dtype), a)
     return z.flatten(0, 1), alpha.flatten(0, 1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from captioning.nn.attention import SoftAttention
@@ -32,6 +32,7 @@ class GridRows:
         a: Projected grid positions of each image.
         keys: Attention keys of each image.
         image: Index of the image of each caption, longest caption first.
+        padding: True for positions that get the weight 0; not all positions of an image.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GridRows:
         a: Float[Tensor, "B P A"],
         keys: Float[Tensor, "B P A"],
         image: Int[Tensor, " N"],
+        padding: Bool[Tensor, "B P"] | None = None,
     ) -> None:
         self._attention = attention
         # Images in the order of their longest caption, so that those of each step come first.
@@ -48,13 +50,14 @@ class GridRows:
         self._u = _NegateAndExponentiate.apply(keys, attention)
         self._a = a.to(self._u.dtype)
         self._image = image  # on the CPU
+        self._padding = None if padding is None else padding.index_select(0, images)
 
     def attend(self, h: Float[Tensor, "N H"]) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
         """Return the context vector z of the first N rows and their attention weights alpha."""
         q, w_e = self._attention.W_he(h), self._attention.w_e.weight[0]
         image = self._image[: len(h)]
         order = image.argsort(stable=True)  # rows of an image become neighbours
-        groups = _Groups(image.bincount().tolist(), order.to(h.device))
+        groups = _Groups(image.bincount().tolist(), order.to(h.device), self._padding)
         y = self._attention.exponentiate(q.detach()).index_select(0, groups.order)
         z, alpha, self._u, self._a = _Attend.apply(q, y, w_e, self._u, self._a, groups)
         return z, alpha
@@ -73,11 +76,13 @@ class _Groups:
     Args:
         counts: Number of rows of each image.
         order: Rows in the order of their images.
+        padding: Positions of each image that are padding.
     """
 
-    def __init__(self, counts: list[int], order: Tensor) -> None:
+    def __init__(self, counts: list[int], order: Tensor, padding: Tensor | None) -> None:
         self.order, self.back = order, order.argsort()
         self._counts = counts
+        self._padding = padding
 
     def split(self, limit: int) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
         """Yield images, rows, and ``(images, rows of each)`` for groups of at most ``limit`` rows.
@@ -91,6 +96,13 @@ class _Groups:
                 size = min(max(1, limit // count), end - image)
                 yield slice(image, image + size), slice(row, row + size * count), (size, count)
                 image, row = image + size, row + size * count
+
+    def mask_(self, energies: Float[Tensor, "N P"]) -> None:
+        """Set the energies of padding to minus infinity, so that its weights are 0."""
+        if self._padding is not None:
+            for images, rows, shape in self.split(len(energies)):
+                block = energies[rows].unflatten(0, shape)
+                block.masked_fill_(self._padding[images].unsqueeze(1), -torch.inf)
 
     def blocks(
         self, u: Tensor, y: Tensor
@@ -137,6 +149,7 @@ class _Attend(torch.autograd.Function):
         with torch.autocast(u.device.type, enabled=False):
             for _, rows, s in groups.blocks(u, y):
                 torch.mv(s.flatten(0, 2), w, out=energies[rows].view(-1))
+            groups.mask_(energies)
             alpha = torch.softmax(energies, 1)
             for images, rows, shape in groups.split(len(y)):
                 weights = alpha[rows].unflatten(0, shape)

@@ -108,7 +108,8 @@ class StackCore(nn.Module):
                 "features again with the grid."
             )
         a = self.attention.project_grid(features.grid)
-        return replace(context, grid=a, keys=self.attention.project_keys(a))
+        keys = self.attention.project_keys(a)
+        return replace(context, grid=a, keys=keys, padding=features.padding)
 
     def prepare_search(self, context: ImageContext) -> ImageContext:
         """Return the context in the form for many steps without gradients."""
@@ -123,8 +124,9 @@ class StackCore(nn.Module):
             return context.select(image)
         assert context.grid is not None
         assert context.keys is not None
-        rows = GridRows(self.attention, context.grid, context.keys, image)
-        return replace(replace(context, grid=None, keys=None).select(image), grid_rows=rows)
+        rows = GridRows(self.attention, context.grid, context.keys, image, context.padding)
+        others = replace(context, grid=None, keys=None, padding=None)
+        return replace(others.select(image), grid_rows=rows)
 
     @property
     def stack_size(self) -> int:
@@ -186,9 +188,9 @@ class StackCore(nn.Module):
             return context.grid_rows.attend(h)
         assert context.grid is not None
         if context.exp_keys is not None:
-            return self.attention.search(context.grid, context.exp_keys, h)
+            return self.attention.search(context.grid, context.exp_keys, h, context.padding)
         assert context.keys is not None
-        return self.attention(context.grid, context.keys, h)
+        return self.attention(context.grid, context.keys, h, context.padding)
 
     def reconstruct(self, z: Float[Tensor, "M Z"] | None) -> Float[Tensor, "M D"] | None:
         """Return the image vectors reconstructed from z; None for a core without memory."""

@@ -1,9 +1,9 @@
 """Image features: output of an encoder and input of a decoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -15,25 +15,44 @@ class Features:
         vector: v, one vector per image.
         grid: One vector per position of the last feature map, row by row; None if only vectors
             are kept.
+        padding: True for the positions of the grid that are padding: images of a batch can have
+            different numbers of positions (regions). None: there is no padding.
     """
 
     vector: Float[Tensor, "B D"]
     grid: Float[Tensor, "B P D"] | None = None
+    padding: Bool[Tensor, "B P"] | None = None
+
+    @classmethod
+    def from_grid(
+        cls, grid: Float[Tensor, "B P D"], counts: Int[Tensor, " B"] | None = None
+    ) -> "Features":
+        """Return features whose v is the mean over the positions of the grid.
+
+        Args:
+            grid: Grids, padded with zeros.
+            counts: Number of positions of each image without padding, at least 1. None: P.
+        """
+        if counts is None:
+            return cls(grid.mean(1), grid)
+        positions = torch.arange(grid.shape[1], device=counts.device)
+        return cls(grid.sum(1) / counts.unsqueeze(1), grid, positions >= counts.unsqueeze(1))
 
     def __len__(self) -> int:
         return len(self.vector)
 
     def select(self, rows: Int[Tensor, " M"]) -> "Features":
         """Return the features of ``rows``, which may repeat."""
-        grid = None if self.grid is None else self.grid.index_select(0, rows)
-        return Features(self.vector.index_select(0, rows), grid)
+        parts = (self.vector, self.grid, self.padding)
+        return Features(*(None if x is None else x.index_select(0, rows) for x in parts))
 
     def masked(self, mask: Float[Tensor, "B D"]) -> "Features":
         """Return v and every grid position, multiplied by the image's row of ``mask``."""
         grid = None if self.grid is None else self.grid * mask.unsqueeze(1)
-        return Features(self.vector * mask, grid)
+        return replace(self, vector=self.vector * mask, grid=grid)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Features":
         """Return the features on ``device``, as float32 unless ``dtype`` says otherwise."""
         grid = None if self.grid is None else self.grid.to(device, dtype)
-        return Features(self.vector.to(device, dtype), grid)
+        padding = None if self.padding is None else self.padding.to(device)
+        return Features(self.vector.to(device, dtype), grid, padding)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _BLOCK = 1 << 18
@@ -101,7 +101,11 @@ def reconstruction_error(
     return (reconstruction.float() - expected).square().mean() / expected.square().mean()
 
 
-def doubly_stochastic(attention: Float[Tensor, "M P"], sizes: Sequence[int]) -> Float[Tensor, ""]:
+def doubly_stochastic(
+    attention: Float[Tensor, "M P"],
+    sizes: Sequence[int],
+    padding: Bool[Tensor, "N P"] | None = None,
+) -> Float[Tensor, ""]:
     """Return the doubly stochastic attention penalty (Xu et al. 2015, section 4.2.1).
 
     The mean over captions of ``sum_p (1 - sum_t alpha_tp)^2``. It is low if every position gets
@@ -110,9 +114,13 @@ def doubly_stochastic(attention: Float[Tensor, "M P"], sizes: Sequence[int]) -> 
     Args:
         attention: Attention weights of each word, in packed order.
         sizes: Number of captions at each step.
+        padding: Positions of each caption's image that are padding, longest caption first.
     """
     total = attention.new_zeros(sizes[0], attention.shape[1])
     for weights in attention.split(list(sizes)):
         rest = total.new_zeros(len(total) - len(weights), total.shape[1])
         total = total + torch.cat([weights, rest])
-    return (1 - total).square().sum(1).mean()
+    missing = 1 - total
+    if padding is not None:
+        missing = missing.masked_fill(padding, 0.0)
+    return missing.square().sum(1).mean()

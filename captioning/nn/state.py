@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from captioning.nn.attention_training import GridRows
@@ -23,7 +23,8 @@ class ImageContext:
         keys: Attention keys ``W_ae a``.
         exp_keys: In a search instead of ``keys``: their exponentials
             (:meth:`captioning.nn.attention.SoftAttention.exponentiate`).
-        grid_rows: In teacher forcing instead of ``grid`` and ``keys``.
+        padding: Grid positions that are padding; None if there are none.
+        grid_rows: In teacher forcing instead of ``grid``, ``keys`` and ``padding``.
     """
 
     gates: Float[Tensor, "B kH"] | None = None
@@ -31,6 +32,7 @@ class ImageContext:
     grid: Float[Tensor, "B P A"] | None = None
     keys: Float[Tensor, "B P A"] | None = None
     exp_keys: Float[Tensor, "B P A"] | None = None
+    padding: Bool[Tensor, "B P"] | None = None
     grid_rows: GridRows | None = None
 
     def select(self, images: Int[Tensor, " N"]) -> "ImageContext":
@@ -42,7 +44,7 @@ class ImageContext:
         return replace(self._map(lambda term: term[:count]), grid_rows=self.grid_rows)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageContext":
-        names = ("gates", "readout", "grid", "keys", "exp_keys")
+        names = ("gates", "readout", "grid", "keys", "exp_keys", "padding")
         terms = ((name, getattr(self, name)) for name in names)
         found: dict[str, Any] = {name: function(term) for name, term in terms if term is not None}
         return ImageContext(**found)

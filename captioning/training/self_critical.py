@@ -1,6 +1,7 @@
 """Self-critical training: raise the probability of captions with a high score."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ class SelfCriticalObjective:
         """Return samples, their rewards minus the baseline, and the mean reward."""
         n, max_length = self.config.samples, self.config.max_length
         grid = None if features.grid is None else features.grid.detach()
-        detached = Features(features.vector.detach(), grid)
+        detached = replace(features, vector=features.vector.detach(), grid=grid)
         samples = self._search(decoder, detached, Sampling(n=n, max_length=max_length))
         rows = [row for row in images.tolist() for _ in range(n)]
         flips = [flip for flip in flipped.tolist() for _ in range(n)]

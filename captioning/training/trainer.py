@@ -233,12 +233,13 @@ class Trainer:
         result = cross_entropy(
             output.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
         )
+        rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
         if config.doubly_stochastic_weight and output.attention is not None:
-            penalty = doubly_stochastic(output.attention, inputs.batch_sizes.tolist())
+            padding = None if features.padding is None else features.padding[rows]
+            penalty = doubly_stochastic(output.attention, inputs.batch_sizes.tolist(), padding)
             loss = result.loss + config.doubly_stochastic_weight * penalty
             result = replace(result, loss=loss)
         if config.reconstruction_weight and output.reconstruction is not None:
-            rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
             error = reconstruction_error(
                 output.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
             )

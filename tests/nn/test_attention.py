@@ -81,6 +81,29 @@ def test_attention_search_blocks_do_not_change_result(monkeypatch):
         torch.testing.assert_close(attend.search(grid, exp_keys, h), whole, rtol=1e-12, atol=1e-12)
 
 
+def test_attention_padding_gets_weight_zero():
+    """The equations in NumPy over the real positions only."""
+    attend = random_attention()
+    counts, rows = [2, 5, 1], 2
+    a = torch.randn(N, P, A, dtype=torch.float64)
+    h = torch.randn(N * rows, H, dtype=torch.float64)
+    padding = torch.arange(P) >= torch.tensor(counts).unsqueeze(1)
+    with torch.no_grad():
+        keys = attend.project_keys(a)
+        plain = attend(a, keys, h, padding)
+        fast = attend.search(a, attend.exponentiate(keys), h, padding)
+    W_ae, W_he, w_e = (m.weight.detach().numpy() for m in (attend.W_ae, attend.W_he, attend.w_e))
+    b = attend.W_he.bias.detach().numpy()
+    for z, alpha in (plain, fast):
+        for row in range(N * rows):
+            real = a[row // rows, : counts[row // rows]].numpy()
+            energies = np.tanh(real @ W_ae.T + W_he @ h[row].numpy() + b) @ w_e[0]
+            weights = np.exp(energies) / np.exp(energies).sum()
+            np.testing.assert_allclose(alpha[row, : len(real)].numpy(), weights, rtol=1e-5)
+            np.testing.assert_allclose(z[row].numpy(), weights @ real, rtol=1e-4, atol=1e-6)
+            assert not alpha[row, len(real) :].any()
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_attention_search_weights_do_not_depend_on_the_batch(rows):
     """bfloat16 enlarges a difference in the last bit of an energy to one in the third digit."""

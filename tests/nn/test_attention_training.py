@@ -1,5 +1,7 @@
 """Attention of teacher forcing against the plain formula, and its gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from captioning.nn.attention_training import GridRows
 B, P, D, H, A = 4, 5, 4, 6, 7
 IMAGE = torch.tensor([2, 0, 3, 2, 0, 3, 3])  # image 1 has no caption
 SIZES = (7, 5, 4, 1)  # captions at each step
+NO_PADDING = torch.zeros(B, P, dtype=torch.bool)
+PADDING = torch.arange(P) >= torch.tensor([3, 5, 1, 4]).unsqueeze(1)
 
 
 def random_inputs(scale=1.0):
@@ -21,13 +25,15 @@ def random_inputs(scale=1.0):
     return attention, a, [h.requires_grad_() for h in hidden]
 
 
-def attend_plainly(attention, a, keys, hidden):
+def attend_plainly(attention, a, keys, hidden, padding=NO_PADDING):
     """z and alpha of all steps by the published equations, with a copy of the grid per row."""
     results = []
     for h in hidden:
         image = IMAGE[: len(h)]
         hidden_layer = torch.tanh(keys[image] + attention.W_he(h).unsqueeze(1))
-        alpha = torch.softmax(attention.w_e(hidden_layer).squeeze(2), 1)
+        energies = attention.w_e(hidden_layer).squeeze(2)
+        weights = (energies - energies.amax(1, keepdim=True)).exp() * ~padding[image]
+        alpha = weights / weights.sum(1, keepdim=True)
         results += [(alpha.unsqueeze(2) * a[image]).sum(1), alpha]
     return results
 
@@ -69,6 +75,24 @@ def test_grid_rows_gradients_equal_plain_gradients(used):
     inputs = random_inputs()
     found = compute_gradients(attend_by_rows, *inputs, used)
     torch.testing.assert_close(found, compute_gradients(attend_plainly, *inputs, used))
+
+
+@pytest.mark.usefixtures("_block_bytes")
+def test_grid_rows_padding_equals_plain_masked_attention():
+    attention, a, hidden = random_inputs()
+
+    def by_rows(attention, a, keys, hidden):
+        rows = GridRows(attention, a, keys, IMAGE, PADDING)
+        return [part for h in hidden for part in rows.attend(h)]
+
+    plainly = partial(attend_plainly, padding=PADDING)
+    keys = attention.project_keys(a)
+    found = by_rows(attention, a, keys, hidden)
+    torch.testing.assert_close(found, plainly(attention, a, keys, hidden))
+    for alpha in found[1::2]:
+        assert not alpha[PADDING[IMAGE[: len(alpha)]]].any()
+    expected = compute_gradients(plainly, attention, a, hidden)
+    torch.testing.assert_close(compute_gradients(by_rows, attention, a, hidden), expected)
 
 
 def test_grid_rows_second_backward_equals_first():

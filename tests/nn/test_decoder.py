@@ -20,7 +20,7 @@ from small_decoder import (
     teach_captions,
 )
 
-from captioning.decoding import BeamSearch
+from captioning.decoding import BeamSearch, Sampling
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
 from captioning.errors import ConfigError
@@ -61,6 +61,53 @@ def test_state_select_can_repeat_and_drop_rows():
         torch.testing.assert_close(after.attention[n : n + 1], expected_after.attention)
     assert state.attention.shape == (4, P)
     torch.testing.assert_close(state.attention.sum(1), torch.ones(4).double())
+
+
+@pytest.fixture
+def padded():
+    """Float32 features of the images of CAPTIONS with 1 to 4 regions, padded to 4 with zeros."""
+    counts = torch.tensor([2, 4, 1, 3])
+    grid = random_features().grid.float() * (torch.arange(P) < counts.unsqueeze(1)).unsqueeze(2)
+    return Features.from_grid(grid, counts)
+
+
+def cut(features, image):
+    """Return the features of one image, without padding."""
+    real = ~features.padding[image]
+    grid = features.grid[image : image + 1, real]
+    return Features(grid.mean(1), grid)
+
+
+@pytest.mark.parametrize("core", ["attention", "top_down"])
+def test_padding_does_not_change_log_probs(padded, core):
+    decoder = build_decoder(f"lstm, recurrent, {core}").float().eval()
+    with torch.no_grad():
+        together = teach_captions(decoder, padded, CAPTIONS)
+        stepped = step_caption(decoder, padded, CAPTIONS[0])
+        for image, caption in enumerate(CAPTIONS):
+            (alone,) = teach_captions(decoder, cut(padded, image), [caption])
+            torch.testing.assert_close(together[image], alone, rtol=0, atol=2e-6)
+            (alone,) = step_caption(decoder, cut(padded, image), CAPTIONS[0])
+            torch.testing.assert_close(stepped[image], alone, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("method", [BeamSearch(width=3), Sampling(n=2)], ids=["beam", "sampling"])
+def test_padding_does_not_change_captions(padded, method):
+    decoder = build_decoder("lstm, recurrent, attention").float().eval()
+
+    def find(features, keys):
+        constraints = TokenConstraints(1, EOS)
+        state = decoder.start(features)
+        random = torch.Generator().manual_seed(5)
+        return search(decoder.step, state, method, constraints, generator=random, keys=keys)
+
+    with torch.no_grad():
+        together = find(padded, torch.arange(4))
+        for image in range(4):
+            (alone,) = find(cut(padded, image), torch.tensor([image]))
+            assert [h.tokens for h in together[image]] == [h.tokens for h in alone]
+            found, expected = ([h.log_prob for h in each] for each in (together[image], alone))
+            assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_step_does_not_change_its_input_state():

@@ -41,6 +41,13 @@ def test_doubly_stochastic_follows_published_equation():
     assert doubly_stochastic(attention, [1, 1, 1]).item() == pytest.approx(expected)
 
 
+def test_doubly_stochastic_ignores_padding():
+    attention = torch.tensor([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [1.0, 0.0, 0.0]])
+    padding = torch.tensor([[False, False, True]])
+    alone = doubly_stochastic(attention[:, :2], [1, 1, 1])
+    assert doubly_stochastic(attention, [1, 1, 1], padding).item() == pytest.approx(alone.item())
+
+
 def test_reconstruction_error_is_relative_to_vectors():
     """Captions of three words and one word; each word is compared with its own image."""
     vectors = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
