@@ -5,7 +5,8 @@
 
 The public names; all but the errors are imported when they are first used:
 
-- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``attention_maps``, ``read_image``.
+- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``caption_regions``,
+  ``attention_maps``, ``read_image``.
 - Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
 - Training: ``train``, ``TrainResult``, ``TrainingCallback``, ``RunConfig``, ``TrainingConfig``,
   ``EncoderConfig``, ``DecoderConfig``.
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from captioning.images.decode import read_image
     from captioning.inference.attention_maps import attention_maps
     from captioning.inference.captioner import Captioner
+    from captioning.inference.region_captions import caption_regions
     from captioning.inference.results import Caption, CaptionResult
     from captioning.metrics import Scores, compare, score
     from captioning.nn.decoder_config import DecoderConfig
@@ -76,6 +78,7 @@ _LAZY = {
     "TrainingConfig": "training.training_config",
     "Vocabulary": "text.vocabulary",
     "attention_maps": "inference.attention_maps",
+    "caption_regions": "inference.region_captions",
     "compare": "metrics",
     "evaluate": "evaluation.evaluate",
     "load_checkpoint": "checkpoint",
@@ -118,6 +121,7 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "attention_maps",
+    "caption_regions",
     "compare",
     "errors",
     "evaluate",

@@ -32,6 +32,7 @@ from captioning.json_data import read_json
 from captioning.nn.activation_ranges import ActivationRanges, check_ranges
 from captioning.nn.decoder_config import DecoderSizes
 from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EXTERNAL
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.vocabulary import Vocabulary
 
@@ -55,9 +56,11 @@ def load_checkpoint(directory: Path | str, *, device: torch.device | str = "cpu"
     _check_directory(directory)
     path = directory / CONFIG_FILE
     config = read_json(path, ModelConfig, require_all=True, error=CheckpointError)
-    preprocessing = read_json(
-        directory / PREPROCESSOR_FILE, Preprocessing, require_all=True, error=CheckpointError
-    )
+    preprocessing = None
+    if config.encoder.name != EXTERNAL:
+        preprocessing = read_json(
+            directory / PREPROCESSOR_FILE, Preprocessing, require_all=True, error=CheckpointError
+        )
     with name_file(directory / VOCABULARY_FILE):
         vocabulary = Vocabulary.load(directory / VOCABULARY_FILE)
     if len(vocabulary) != config.sizes.vocabulary_size:

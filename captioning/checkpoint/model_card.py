@@ -6,6 +6,8 @@ from dataclasses import asdict
 from captioning.checkpoint.checkpoint import Checkpoint
 from captioning.checkpoint.model_info import TrainingInfo
 from captioning.decoding import search_to_json
+from captioning.nn.encoder import Encoder
+from captioning.nn.external_encoder import ExternalEncoder
 
 
 def format_card(checkpoint: Checkpoint) -> str:
@@ -27,10 +29,7 @@ def format_card(checkpoint: Checkpoint) -> str:
             _architecture(checkpoint),
             "",
             "```python",
-            "from captioning import Captioner",
-            "",
-            'captioner = Captioner.from_pretrained("path/to/this/directory")',
-            'print(captioner.caption("photo.jpg").text)',
+            *_usage(checkpoint),
             "```",
             "",
             *_section("Training", _describe_training(info.training)),
@@ -44,8 +43,36 @@ def format_card(checkpoint: Checkpoint) -> str:
     )
 
 
+def _usage(checkpoint: Checkpoint) -> list[str]:
+    load = 'captioner = Captioner.from_pretrained("path/to/this/directory")'
+    if isinstance(checkpoint.model.encoder, ExternalEncoder):
+        return [
+            "from captioning import Captioner, caption_regions",
+            "",
+            load,
+            "# regions: one array (number of regions, "
+            f"{checkpoint.model.encoder.feature_size}) per image",
+            "print(caption_regions(captioner, regions)[0].text)",
+        ]
+    return [
+        "from captioning import Captioner",
+        "",
+        load,
+        'print(captioner.caption("photo.jpg").text)',
+    ]
+
+
+def _describe_encoder(encoder: Encoder) -> str:
+    if isinstance(encoder, ExternalEncoder):
+        return (
+            "Encoder: none. The model reads features from elsewhere, "
+            f"{encoder.feature_size} values per region."
+        )
+    return f"Encoder: `{encoder.config.name}` at {encoder.preprocessing.size} pixels."
+
+
 def _architecture(checkpoint: Checkpoint) -> str:
-    encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder.config
+    decoder = checkpoint.model.decoder.config
     ngrams = len(checkpoint.reranker or ())
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
     attention = " with soft attention over the grid" if decoder.uses_grid else ""
@@ -54,8 +81,8 @@ def _architecture(checkpoint: Checkpoint) -> str:
         "regression."
     )
     return (
-        f"Encoder: `{encoder.config.name}` at {encoder.preprocessing.size} pixels. Decoder: "
-        f"{layers}`{decoder.cell}` cells{attention}; image injection: `{decoder.injection}`. "
+        f"{_describe_encoder(checkpoint.model.encoder)} Decoder: {layers}`{decoder.cell}` "
+        f"cells{attention}; image injection: `{decoder.injection}`. "
         f"Vocabulary: {len(checkpoint.vocabulary)} words.{reranking if ngrams else ''}"
     )
 

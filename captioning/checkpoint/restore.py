@@ -18,7 +18,8 @@ from captioning.json_data import ADVICE, shorten
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.encoder import Encoder
-from captioning.nn.encoder_config import EncoderConfig
+from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
+from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.model import CaptionModel
 
 _RANDOM_FILLS = {Tensor.normal_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
@@ -76,9 +77,15 @@ def build_empty(
     encoder: EncoderConfig,
     decoder: DecoderConfig,
     sizes: DecoderSizes,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
 ) -> CaptionModel:
     """Return a model on the meta device: it has shapes, but no memory for values.
+
+    Args:
+        encoder: The encoder.
+        decoder: The decoder.
+        sizes: Sizes of the decoder.
+        preprocessing: Preprocessing of the images; None for a model that reads no images.
 
     Raises:
         Exception: The configs do not describe a network. Libraries raise errors of any kind.
@@ -86,7 +93,10 @@ def build_empty(
 
     def build(mode: Any) -> CaptionModel:
         with torch.device("meta"), mode:
-            empty = Encoder(replace(encoder, weights=None), preprocessing)
+            if encoder.name == EXTERNAL:
+                empty: Encoder = ExternalEncoder(sizes.feature_size)
+            else:
+                empty = Encoder(replace(encoder, weights=None), preprocessing)
             return CaptionModel(empty, Decoder(decoder, **asdict(sizes)))
 
     try:
@@ -141,22 +151,31 @@ def restore(model: CaptionModel, weights: WeightsFile) -> None:
     Raises:
         CheckpointError: Values are not finite, or indices are out of range.
     """
-    network = model.encoder.network
-    indices = [
-        name
-        for name, tensor in network.state_dict().items()
-        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
-    ]
-    if indices or _unsaved_buffers(network):
-        network = model.encoder.network = _build_network(model.encoder, weights.path)
     content = {name: weights.read(name) for name in weights.tensors}
-    _check_indices(network, indices, content, weights.path)
+    if not isinstance(model.encoder, ExternalEncoder):
+        _complete_network(model.encoder, content, weights.path)
     if model.decoder.config.tie_weights:
         content[TIED_WEIGHT] = content["decoder.embedding.weight"]
     model.load_state_dict(content, assign=True)
     if model.decoder.config.tie_weights:
         model.decoder.W_rw.weight = model.decoder.embedding.weight
-    network.to(memory_format=torch.channels_last)
+    model.encoder.to(memory_format=torch.channels_last)
+
+
+def _complete_network(encoder: Encoder, content: dict[str, Tensor], path: Path) -> None:
+    """Give a network the values that no file contains, and check its indices.
+
+    Raises:
+        CheckpointError: Indices are out of range, or the tensors are not those of the network.
+    """
+    indices = [
+        name
+        for name, tensor in encoder.network.state_dict().items()
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked")
+    ]
+    if indices or _unsaved_buffers(encoder.network):
+        encoder.network = _build_network(encoder, path)
+    _check_indices(encoder.network, indices, content, path)
 
 
 def _unsaved_buffers(network: nn.Module) -> set[str]:

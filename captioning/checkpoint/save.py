@@ -33,6 +33,7 @@ from captioning.errors import ConfigError, OutputError
 from captioning.files import replace_atomic
 from captioning.messages import explain_error
 from captioning.nn.activation_ranges import ActivationRanges
+from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.model import CaptionModel
 
 _IGNORED_FILES = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
@@ -104,7 +105,8 @@ def _write_files(checkpoint: Checkpoint, directory: Path, dtype: torch.dtype) ->
     save_file(_weights(model, dtype), directory / WEIGHTS_FILE, {"format": "pt"})
     checkpoint.vocabulary.save(directory / VOCABULARY_FILE)
     _write_json(directory / CONFIG_FILE, asdict(config))
-    _write_json(directory / PREPROCESSOR_FILE, asdict(model.encoder.preprocessing))
+    if not isinstance(model.encoder, ExternalEncoder):
+        _write_json(directory / PREPROCESSOR_FILE, asdict(model.encoder.preprocessing))
     _write_json(directory / GENERATION_FILE, search_to_json(checkpoint.search))
     if checkpoint.reranker is not None:
         save_file(checkpoint.reranker.to_tensors(), directory / RERANKER_FILE)

@@ -21,7 +21,7 @@ from captioning.cli.progress import progress_bar, stderr_console
 from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.inference.backend_config import BackendConfig
-from captioning.messages import check_minimum, check_ranges
+from captioning.messages import check_minimum, check_ranges, format_count
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from rich.console import Console
@@ -57,6 +57,9 @@ class EvaluateConfig:
     """Share of the training images that was held out for validation (0: none), as in training."""
     split_seed: int = 0
     """Seed of the held-out images, as in training."""
+    features: Path | None = None
+    """Features from elsewhere, for a model that was trained with this option: a folder with one
+    .npz or .npy file per image, or an HDF5 file with one dataset per image."""
     output: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -127,9 +130,10 @@ def run(config: EvaluateConfig) -> int:
             search=search,
             config=EvaluationConfig(
                 output,
-                config.java,
-                config.batch_size,
-                config.workers,
+                features=config.features,
+                java=config.java,
+                batch_size=config.batch_size,
+                workers=config.workers,
                 val_fraction=config.val_fraction,
                 split_seed=config.split_seed,
             ),
@@ -152,3 +156,5 @@ def _print_evaluation(result: "EvaluationResult", console: "Console", *, as_json
     print(report.as_json() if as_json else report.table())  # noqa: T201
     for reason in list(result.errors.values())[:_MAX_FAILURES]:
         console.print(f"Not captioned: {reason}")
+    if (more := len(result.errors) - _MAX_FAILURES) > 0:
+        console.print(f"Not captioned: {format_count(more, 'more image')}.")

@@ -19,6 +19,8 @@ from captioning.messages import escape_unprintable
 if TYPE_CHECKING:
     from torch import nn
 
+    from captioning.nn.encoder import Encoder
+
 
 @dataclass(frozen=True)
 class InfoConfig:
@@ -39,16 +41,34 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
     from captioning.checkpoint import load_checkpoint
     from captioning.checkpoint.hub import model_directory
     from captioning.inference.backend_config import BackendConfig
-    from captioning.inference.backends import resolve_backend
+    from captioning.inference.backends import fit_backend, resolve_backend
     from captioning.inference.captioner import DEFAULT_MODEL
     from captioning.nn.device import resolve_device
 
     checkpoint = load_checkpoint(model_directory(DEFAULT_MODEL if model is None else model))
     auto = resolve_backend(
-        BackendConfig(), resolve_device(), has_ranges=checkpoint.ranges is not None
+        fit_backend(BackendConfig(), checkpoint),
+        resolve_device(),
+        has_ranges=checkpoint.ranges is not None,
     )
-    encoder, decoder = checkpoint.model.encoder, checkpoint.model.decoder
-    info = checkpoint.info
+    decoder, info = checkpoint.model.decoder, checkpoint.info
+    return {
+        **_describe_encoder(checkpoint.model.encoder),
+        "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
+        "search": search_to_json(checkpoint.search),
+        "backend": {"auto": str(auto), "int8": checkpoint.ranges is not None},
+        "reranking": {"n-grams": len(checkpoint.reranker or ())},
+        "training": {} if info.training is None else asdict(info.training),
+        "scores": dict(info.scores),
+    }
+
+
+def _describe_encoder(encoder: "Encoder") -> dict[str, dict[str, object]]:
+    from captioning.nn.external_encoder import ExternalEncoder
+
+    if isinstance(encoder, ExternalEncoder):
+        name = "features from elsewhere; the model has no CNN"
+        return {"encoder": {"name": name, "feature size": encoder.feature_size}}
     return {
         "encoder": {
             "name": encoder.config.name,
@@ -57,12 +77,6 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
             "parameters": _count_parameters(encoder),
         },
         "preprocessing": asdict(encoder.preprocessing),
-        "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
-        "search": search_to_json(checkpoint.search),
-        "backend": {"auto": str(auto), "int8": checkpoint.ranges is not None},
-        "reranking": {"n-grams": len(checkpoint.reranker or ())},
-        "training": {} if info.training is None else asdict(info.training),
-        "scores": dict(info.scores),
     }
 
 

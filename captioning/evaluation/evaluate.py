@@ -10,9 +10,11 @@ from captioning.datasets.coco_results import write_results
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.decoding import SearchMethod, search_to_json
 from captioning.errors import DataError
+from captioning.features.external import ExternalFeatures, check_features_given
 from captioning.files import check_writable, find_copies
 from captioning.inference.backend_config import Precision
 from captioning.inference.captioner import Captioner
+from captioning.inference.region_captions import caption_external
 from captioning.messages import check_minimum, check_ranges, format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
@@ -26,6 +28,9 @@ class EvaluationConfig:
 
     output: Path | str | None = None
     """File for the captions in the COCO results format, written before they are scored."""
+    features: Path | str | None = None
+    """Features from elsewhere, for a model that was trained on such features: a folder with one
+    ``.npz`` or ``.npy`` file per image, or an HDF5 file with one dataset per image."""
     java: tuple[str, ...] = ()
     """Further metrics, ``meteor`` and ``spice``, which need Java."""
     batch_size: int = 64
@@ -62,6 +67,7 @@ class EvaluationResult:
             captions; None if there is no such split.
         consensus: Signature of the consensus data; empty without consensus reranking.
         rounding: Precision of the model, and the backend if captions depend on it.
+        features: Name of the features from elsewhere; empty if the model reads images.
     """
 
     scores: Scores
@@ -73,6 +79,7 @@ class EvaluationResult:
     train_captions: tuple[str, ...] | None = None
     consensus: str = ""
     rounding: str = "float32"
+    features: str = ""
 
     def __post_init__(self) -> None:
         for name in ("captions", "references", "errors"):
@@ -93,6 +100,7 @@ class EvaluationResult:
         data = f"data:{shorten_spec(self.split.source)}|split:{self.split.split}"
         if held_out := self.split.hold_out:
             data += f"(val_fraction={held_out.val_fraction:g},seed={held_out.split_seed})"
+        data += f"|features:{self.features}" if self.features else ""
         return f"{data}|search:{search}|{consensus}{precision}{self.scores.signature}"
 
     def __repr__(self) -> str:
@@ -125,7 +133,8 @@ def evaluate(
     Raises:
         DataError: The split cannot be used, none of its images can be read, or the consensus data
             contain images of the split or copies of them.
-        ConfigError: The model does not support the search.
+        ConfigError: The model does not support the search, or it reads features from elsewhere and
+            the config has none, or the reverse.
         OutputError: The captions cannot be written.
         ScoreError: A metric in Java is not available.
     """
@@ -138,10 +147,12 @@ def evaluate(
     if not isinstance(captioner, Captioner):
         device, precision = config.device, config.precision
         captioner = Captioner.from_pretrained(captioner, device=device, precision=precision)
-    data_set = CaptionData(data, HoldOutConfig(config.val_fraction, config.split_seed))
-    caption_split = data_set.read(split)
+    check_features_given(captioner.checkpoint.model.encoder, config.features)
     search = captioner.checkpoint.search if search is None else search
     captioner.check_search(search)
+    hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
+    data_set = CaptionData(data, hold_out, require_images=config.features is None)
+    caption_split = data_set.read(split)
     if captioner.consensus is not None:
         _refuse_overlap(caption_split, captioner.consensus)
     captions, errors = _caption_split(captioner, caption_split, search, config, on_progress)
@@ -149,11 +160,8 @@ def evaluate(
         raise no_readable_image(data_set.name, errors)
     if config.output is not None:
         write_results(captions, config.output)
-    references = {
-        image.image_id: list(image.captions)
-        for image in caption_split.images
-        if image.image_id in captions
-    }
+    images = [image for image in caption_split.images if image.image_id in captions]
+    references = {image.image_id: list(image.captions) for image in images}
     return EvaluationResult(
         scores=score(captions, references, java=config.java),
         captions=captions,
@@ -164,6 +172,7 @@ def evaluate(
         train_captions=_read_train_captions(data_set, caption_split),
         consensus=captioner.consensus.signature if captioner.consensus else "",
         rounding=captioner.backend.rounding,
+        features=Path(config.features).name if config.features else "",
     )
 
 
@@ -176,12 +185,22 @@ def _caption_split(
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Return the caption of each image that can be read, and the errors of the others."""
     captions, errors = {}, {}
-    results = captioner.caption_files(
-        [image.ref for image in split.images],
-        search=search,
-        batch_size=config.batch_size,
-        workers=config.workers,
-    )
+    if config.features is None:
+        results = captioner.caption_files(
+            [image.ref for image in split.images],
+            search=search,
+            batch_size=config.batch_size,
+            workers=config.workers,
+        )
+    else:
+        size = captioner.checkpoint.model.encoder.feature_size
+        results = caption_external(
+            captioner,
+            ExternalFeatures(Path(config.features), [split], feature_size=size),
+            [image.name for image in split.images],
+            search=search,
+            batch_size=config.batch_size,
+        )
     for done, (image, result) in enumerate(zip(split.images, results, strict=True), 1):
         if result.ok:
             captions[image.image_id] = result.text

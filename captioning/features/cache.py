@@ -47,6 +47,10 @@ class CacheRows(ABC):
             views: View of each image. None: the whole image, not flipped.
         """
 
+    def count_positions(self, images: Int[Tensor, " B"]) -> Int[Tensor, " B"] | None:
+        """Return the number of positions of images; the rest of P is padding. None: all have P."""
+        return None
+
     @property
     def readable(self) -> list[int]:
         """Rows of the images that can be read."""

@@ -52,7 +52,9 @@ class CachedModel(nn.Module):
         grid = cache.read(images, views).to(self.device)
         if self.tail is not None:
             grid = self.tail(grid).float()
-        return Features(grid.mean(1), grid if self.decoder.config.uses_grid else None)
+        counts = cache.count_positions(images)
+        features = Features.from_grid(grid, None if counts is None else counts.to(self.device))
+        return features if self.decoder.config.uses_grid else Features(features.vector)
 
     def _encode_with_gaps(
         self, cache: CacheRows, images: Tensor, views: Tensor | None, has_image: Tensor
@@ -72,7 +74,9 @@ class CachedModel(nn.Module):
             return zeros.index_copy(0, rows.to(self.device), tensor[: len(rows)])
 
         grid = None if found.grid is None else insert_zeros(found.grid)
-        return Features(insert_zeros(found.vector), grid)
+        # Images without features keep P positions of zeros: their weights do not matter.
+        padding = None if found.padding is None else insert_zeros(found.padding)
+        return Features(insert_zeros(found.vector), grid, padding)
 
 
 def _pad_to_multiple(rows: Int[Tensor, " B"], multiple: int) -> Int[Tensor, " C"]:

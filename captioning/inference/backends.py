@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
@@ -15,6 +15,7 @@ from captioning.errors import ConfigError
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import has_bfloat16, has_fast_bfloat16
+from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.features import Features
 from captioning.nn.state import DecoderState
 
@@ -65,6 +66,7 @@ def load_backend(config: BackendConfig, checkpoints: Sequence[Checkpoint]) -> Lo
             encoder.
     """
     device = checkpoints[0].model.decoder.embedding.weight.device
+    config = fit_backend(config, checkpoints[0])
     has_ranges = all(checkpoint.ranges is not None for checkpoint in checkpoints)
     resolved = resolve_backend(config, device, has_ranges=has_ranges)
     try:
@@ -75,6 +77,12 @@ def load_backend(config: BackendConfig, checkpoints: Sequence[Checkpoint]) -> Lo
         fallback = BackendConfig("torch", config.precision)
         logging.getLogger(__name__).warning("%s torch is used instead.", str(error))
         return _load(resolve_backend(fallback, device), checkpoints)
+
+
+def fit_backend(config: BackendConfig, checkpoint: Checkpoint) -> BackendConfig:
+    """Return ``torch`` instead of ``auto`` for a model without a CNN: OpenVINO runs only CNNs."""
+    external = isinstance(checkpoint.model.encoder, ExternalEncoder)
+    return replace(config, backend="torch") if external and config.backend == "auto" else config
 
 
 def resolve_backend(

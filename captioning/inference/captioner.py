@@ -63,7 +63,7 @@ class Captioner:
         self.others = tuple(others)
         self.seed = seed
         self.consensus = consensus
-        self._generator = CaptionGenerator(
+        self.generator = CaptionGenerator(
             (checkpoint, *self.others), seed=seed, consensus=consensus, backend=backend
         )
 
@@ -138,7 +138,7 @@ class Captioner:
         )
         reranking = copy.copy(self)
         reranking.consensus = consensus
-        reranking._generator = self._generator.with_consensus(consensus)
+        reranking.generator = self.generator.with_consensus(consensus)
         return reranking
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -163,12 +163,12 @@ class Captioner:
     @property
     def device(self) -> torch.device:
         """The device of the model."""
-        return self._generator.device
+        return self.generator.device
 
     @property
     def backend(self) -> ResolvedBackend:
         """The library and the precision that run the model."""
-        return self._generator.backend
+        return self.generator.backend
 
     def check_search(self, search: SearchMethod) -> None:
         """Check that the model supports a search.
@@ -176,7 +176,7 @@ class Captioner:
         Raises:
             ConfigError: The model has no n-gram reranker, or the search returns too few captions.
         """
-        self._generator.check_search(search)
+        self.generator.check_search(search)
 
     def caption(self, image: ImageSource, *, search: SearchMethod | None = None) -> CaptionResult:
         """Caption one image.
@@ -190,8 +190,8 @@ class Captioner:
         Raises:
             ImageError: The image cannot be read.
         """
-        pixels, preview = image_batches.read_pixels(image, self._generator.preprocessing)
-        captions = self._generator.generate(pixels.unsqueeze(0), search)[0]
+        pixels, preview = image_batches.read_pixels(image, self.generator.preprocessing)
+        captions = self.generator.generate(pixels.unsqueeze(0), search)[0]
         return CaptionResult(name_source(image, "image"), captions, thumbnail=preview)
 
     @overload
@@ -233,7 +233,7 @@ class Captioner:
         if several is None:
             return self.caption(images, search=search)  # type: ignore[arg-type]
         return image_batches.caption_in_memory(
-            self._generator, several, search=search, batch_size=batch_size
+            self.generator, several, search=search, batch_size=batch_size
         )
 
     def caption_folder(
@@ -287,7 +287,7 @@ class Captioner:
         Yields:
             A result for each file; one that cannot be read has an ``error``.
         """
-        loader = ImageLoader(self._generator.preprocessing, batch_size=batch_size, workers=workers)
+        loader = ImageLoader(self.generator.preprocessing, batch_size=batch_size, workers=workers)
         for batch in self.caption_batches(paths, loader, search=search):
             yield from batch
 
@@ -305,16 +305,16 @@ class Captioner:
             loader: Reads the images, with the preprocessing of this model.
             search: The search; None for the model's default.
         """
-        return image_batches.caption_loaded(self._generator, images, loader, search=search)
+        return image_batches.caption_loaded(self.generator, images, loader, search=search)
 
     def read_pixels(self, image: ImageSource) -> UInt8[Tensor, "3 S S"]:
         """Return an image as the encoder expects it; see :meth:`caption` for kinds and errors."""
-        return image_batches.read_pixels(image, self._generator.preprocessing)[0]
+        return image_batches.read_pixels(image, self.generator.preprocessing)[0]
 
     def __repr__(self) -> str:
-        facts = (f"{name}: {fact}" for name, fact in self._generator.describe().items())
+        facts = (f"{name}: {fact}" for name, fact in self.generator.describe().items())
         return f"Captioner({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
         """Return the parts of the model as an HTML table."""
-        return table_html("Captioner", self._generator.describe())
+        return table_html("Captioner", self.generator.describe())

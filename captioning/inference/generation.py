@@ -1,4 +1,4 @@
-"""Caption generation: a batch of pixels in, captions with log-probabilities out."""
+"""Caption generation: a batch of images in, captions with log-probabilities out."""
 
 import copy
 import math
@@ -22,6 +22,9 @@ from captioning.images.preprocessing import Preprocessing
 from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
 from captioning.inference.backends import load_backend
 from captioning.inference.results import Caption
+from captioning.nn.encoder import Encoder
+from captioning.nn.external_encoder import ExternalEncoder
+from captioning.nn.features import Features
 from captioning.text.vocabulary import join_words
 
 if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
@@ -29,7 +32,7 @@ if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to
 
 
 class CaptionGenerator:
-    """Encoder, decoder, search and reranking for batches of pixels.
+    """Encoder, decoder, search and reranking for batches of pixels or features.
 
     Args:
         checkpoints: One model, or the models of an ensemble. The first one provides the
@@ -118,38 +121,41 @@ class CaptionGenerator:
         return constraints
 
     def generate(
-        self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod | None = None
+        self, images: UInt8[Tensor, "B 3 S S"] | Features, method: SearchMethod | None = None
     ) -> list[tuple[Caption, ...]]:
         """Return the captions of each image, best first.
 
         If the device runs out of memory, this batch and all later ones are split.
 
         Args:
-            pixels: Images as the encoder expects them.
+            images: Images as the encoder expects them, or their features for models without one.
             method: The search; None for the model's default.
         """
         method = self._first.search if method is None else method
         captions: list[tuple[Caption, ...]] = []
-        while len(captions) < len(pixels):
-            chunk = pixels[len(captions) :][: self._max_batch]
+        while len(captions) < len(images):
+            chunk = images[len(captions) : len(captions) + self._max_batch]
             try:
                 captions += self._generate_chunk(chunk, method)
             except RuntimeError as error:
                 if len(chunk) == 1 or "out of memory" not in str(error):
                     raise
                 self._max_batch = len(chunk) // 2
-            if self._max_batch < len(pixels) and torch.cuda.is_available():
+            if self._max_batch < len(images) and torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return captions
 
     @torch.inference_mode()
     def _generate_chunk(
-        self, pixels: UInt8[Tensor, "B 3 S S"], method: SearchMethod
+        self, images: UInt8[Tensor, "B 3 S S"] | Features, method: SearchMethod
     ) -> list[tuple[Caption, ...]]:
         constraints = self._resolve(method)
         vocabulary, reranker = self._first.vocabulary, self._first.reranker
         models = self._backend.models
-        features = [model.encode(pixels) for model in models]
+        if isinstance(images, Features):
+            features = [images.to(self.device)] * len(models)
+        else:
+            features = [model.encode(images) for model in models]
         states = [model.decoder.start(seen) for model, seen in zip(models, features, strict=True)]
         beams = search(
             self._step,
@@ -157,7 +163,7 @@ class CaptionGenerator:
             method if self._consensus is None else self._consensus.widen_search(method),
             constraints,
             generator=torch.Generator().manual_seed(self._seed),
-            keys=_image_keys(pixels) if isinstance(method, Sampling) else None,
+            keys=_image_keys(images) if isinstance(method, Sampling) else None,
             rerank=None if reranker is None else reranker.prepare(features[0].vector),
         )
         if self._consensus is not None:
@@ -180,9 +186,21 @@ class CaptionGenerator:
         )
 
 
-def _image_keys(pixels: UInt8[Tensor, "B 3 S S"]) -> Int[Tensor, " B"]:
+def _image_keys(images: UInt8[Tensor, "B 3 S S"] | Features) -> Int[Tensor, " B"]:
     """Return a number for each image, so that its samples do not depend on its batch."""
-    return torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in pixels])
+    if isinstance(images, Features):
+        assert images.grid is not None
+        assert images.padding is not None
+        rows = [grid[~padding] for grid, padding in zip(images.grid, images.padding, strict=True)]
+    else:
+        rows = list(images)
+    return torch.tensor([zlib.crc32(row.numpy().tobytes()) for row in rows])
+
+
+def _describe_input(encoder: Encoder) -> Preprocessing | str:
+    if isinstance(encoder, ExternalEncoder):
+        return f"features of {encoder.feature_size:,} values from elsewhere"
+    return encoder.preprocessing
 
 
 def _check_ensemble_member(first: Checkpoint, other: Checkpoint, number: int) -> None:
@@ -193,7 +211,7 @@ def _check_ensemble_member(first: Checkpoint, other: Checkpoint, number: int) ->
             f"words) than model 1 ({len(first.vocabulary)} words). Use models that were trained "
             "from the same model."
         )
-    expected, found = (each.model.encoder.preprocessing for each in (first, other))
+    expected, found = (_describe_input(each.model.encoder) for each in (first, other))
     if found != expected:
         raise ConfigError(
             f"model {number} of the ensemble has another preprocessing than model 1: {found} "

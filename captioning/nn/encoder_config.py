@@ -9,6 +9,8 @@ from captioning.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 """Precision of matrix products."""
+EXTERNAL = "features"
+"""Name of the encoder of a model whose features come from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class EncoderConfig:
     """Configuration of the encoder."""
 
     name: str = "timm:tf_efficientnet_lite0"
-    """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
+    """Network: ``timm:<model>`` or ``torchvision:<classification model>``; ``features`` in a model
+    that has none, because it reads features from elsewhere."""
     weights: str | None = "default"
     """Source of the ImageNet weights: ``package`` (an installed package that contains them),
     ``hub`` (download), ``default`` (package if installed, else hub), None for random weights, or
@@ -29,6 +32,8 @@ class EncoderConfig:
     the center."""
 
     def __post_init__(self) -> None:
+        if self.name == EXTERNAL:
+            return
         if self.family not in ("timm", "torchvision") or not self.model:
             raise ConfigError(
                 f"the encoder {self.name[:100]!r} does not name its library. "

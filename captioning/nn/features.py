@@ -1,5 +1,6 @@
 """Image features: output of an encoder and input of a decoder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,10 +42,17 @@ class Features:
     def __len__(self) -> int:
         return len(self.vector)
 
+    def __getitem__(self, images: slice) -> "Features":
+        """Return the features of consecutive images."""
+        return self._map(lambda part: part[images])
+
     def select(self, rows: Int[Tensor, " M"]) -> "Features":
         """Return the features of ``rows``, which may repeat."""
-        parts = (self.vector, self.grid, self.padding)
-        return Features(*(None if x is None else x.index_select(0, rows) for x in parts))
+        return self._map(lambda part: part.index_select(0, rows))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Features":
+        optional = [None if part is None else function(part) for part in (self.grid, self.padding)]
+        return Features(function(self.vector), *optional)
 
     def masked(self, mask: Float[Tensor, "B D"]) -> "Features":
         """Return v and every grid position, multiplied by the image's row of ``mask``."""

@@ -10,7 +10,7 @@ from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.errors import ConfigError, DataError
 from captioning.messages import check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
-from captioning.nn.encoder_config import EncoderConfig
+from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
 from captioning.training.training_config import TrainingConfig
 
 
@@ -51,6 +51,10 @@ class RunConfig:
     text_weight: float = 1.0
     """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
     them in each epoch."""
+    features: Path | None = None
+    """Features from elsewhere, such as those of a region detector: a folder with one ``.npz`` or
+    ``.npy`` file per image, or an HDF5 file with one dataset per image. They replace the encoder,
+    and the images are not read (default: encode the images)."""
     extend_vocabulary: bool = False
     """Extend the vocabulary of ``init_from`` with the words that occur at least ``min_count`` times
     in the training captions."""
@@ -101,7 +105,7 @@ class RunConfig:
         check_ranges(self, "[0, inf)", "search_images", "rerank_ngrams", "workers")
         check_ranges(self, "[0, inf)", "validation_limit", "max_caption_words")
         check_ranges(self, "[0, 1)", "val_fraction")
-        for name in ("output", "init_from", "text_data", "cache", "word_vectors"):
+        for name in ("output", "init_from", "text_data", "features", "cache", "word_vectors"):
             if isinstance(path := getattr(self, name), str):  # as notebooks pass them
                 object.__setattr__(self, name, Path(path))
         if self.word_vectors is not None and self.init_from is not None:
@@ -114,6 +118,7 @@ class RunConfig:
             object.__setattr__(self, "data", tuple(map(name_data, self.data)))
         except DataError as error:
             raise ConfigError(f"data is a tuple of data sets, such as (rows,): {error}") from error
+        self._check_features()
         if self.training.objective == "self_critical":
             self._check_self_critical()
 
@@ -139,6 +144,27 @@ class RunConfig:
                     f"data_weights or text_weight contains {weight}. Each must be a finite number "
                     "above 0. To exclude a data set, remove it from data."
                 )
+
+    def _check_features(self) -> None:
+        if self.features is None:
+            if self.encoder.name == EXTERNAL:
+                raise ConfigError(
+                    "the encoder 'features' stands for features from elsewhere. Pass their folder "
+                    "or HDF5 file as features."
+                )
+            return
+        training = self.training
+        unused = {
+            "another encoder": self.encoder not in (EncoderConfig(), EncoderConfig(EXTERNAL)),
+            "fine_tune_stages": training.fine_tune_stages,
+            "online_augmentation": training.online_augmentation,
+            "cached_crops": training.cached_crops,
+        }
+        if names := [name for name, value in unused.items() if value]:
+            raise ConfigError(
+                f"features replaces the encoder, but the run also has {' and '.join(names)}. "
+                "Remove one of them."
+            )
 
     def _check_self_critical(self) -> None:
         if self.init_from is None:

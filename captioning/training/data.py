@@ -1,12 +1,19 @@
 """Reading the splits of a run, and caching the features of their images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from captioning.datasets import CaptionData, CaptionSplit, HoldOutConfig, shorten_spec
+from captioning.datasets import (
+    CaptionData,
+    CaptionedImage,
+    CaptionSplit,
+    HoldOutConfig,
+    shorten_spec,
+)
 from captioning.datasets.split import find_files, pick_evenly
 from captioning.errors import DataError
 from captioning.features.cache import CacheRows, JoinedCaches, RowCache
+from captioning.features.external import ExternalFeatures
 from captioning.features.extraction import ExtractionConfig, cache_features, cache_pixels
 from captioning.messages import format_count
 from captioning.nn.encoder import Encoder
@@ -51,7 +58,7 @@ def read_splits(
     hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
     train, validation = [], []
     for name in config.data:
-        data = CaptionData(name, hold_out)
+        data = CaptionData(name, hold_out, require_images=config.features is None)
         train.append(_read_split(data, config.train_split, callback))
         validation.append(_read_split(data, config.validation_split, callback))
     if config.val_fraction:
@@ -151,6 +158,49 @@ def encode_splits(
     return EncodedSplit(captions, cache, sources)
 
 
+def read_external(
+    encoder: Encoder,
+    splits: list[CaptionSplit],
+    config: RunConfig,
+    callback: TrainingCallback,
+    *,
+    check: bool = False,
+) -> EncodedSplit:
+    """Return a split with features from elsewhere.
+
+    Args:
+        encoder: The encoder that the features replace.
+        splits: The split of each data set.
+        config: The run.
+        callback: Receives messages.
+        check: Read all features now, so that images with damaged ones are left out.
+
+    Raises:
+        DataError: No image has features.
+    """
+    assert config.features is not None
+    cache = ExternalFeatures(
+        config.features,
+        splits,
+        feature_size=encoder.feature_size,
+        workers=config.workers,
+        on_message=callback.on_message,
+    )
+    if check:
+        callback.on_phase("Reading features")
+        cache.check(callback.on_progress)
+    else:
+        callback.on_message(
+            f"Features: {encoder.feature_size:,} values per region, from '{config.features}', "
+            "without flipped views."
+        )
+    images = [image for split in splits for image in split.images]
+    _report_unreadable(cache.unreadable, images, str(config.features), callback)
+    captions = tuple(image.captions for image in images)
+    sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
+    return EncodedSplit(captions, cache, sources)
+
+
 def _encode_split(
     encoder: Encoder | EncoderFront,
     split: CaptionSplit,
@@ -174,19 +224,22 @@ def _encode_split(
         cache = cache_features(
             encoder, images, directory, extraction, on_progress=callback.on_progress
         )
-    _report_unreadable(cache.unreadable, split, callback)
+    _report_unreadable(cache.unreadable, split.images, split.source, callback)
     return cache
 
 
 def _report_unreadable(
-    unreadable: Mapping[int, str], split: CaptionSplit, callback: TrainingCallback
+    unreadable: Mapping[int, str],
+    images: Sequence[CaptionedImage],
+    source: str,
+    callback: TrainingCallback,
 ) -> None:
     for row, reason in list(unreadable.items())[:_LISTED_IMAGES]:
-        callback.on_message(f"Skipping {split.images[row].name}: {reason}")
+        callback.on_message(f"Skipping {images[row].name}: {reason}")
     if (more := len(unreadable) - _LISTED_IMAGES) > 0:
         callback.on_message(f"Skipping {format_count(more, 'more unreadable image')}.")
-    if len(unreadable) == len(split.images):
+    if len(unreadable) == len(images):
         raise DataError(
-            f"cannot read any of the {len(split.images)} images of {split.source}. The first "
+            f"cannot read any of the {len(images)} images of {source}. The first "
             f"error: {unreadable.get(0, 'the split is empty')}"
         )

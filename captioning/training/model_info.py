@@ -53,6 +53,7 @@ def _describe_run(config: RunConfig, epoch: int) -> str:
         f"{_describe_objective(training)}, epoch {epoch} of {training.epochs}, "
         f"{stages if tunes else 'decoder only'}"
         f"{', online augmentation' if training.online_augmentation else ''}"
+        f"{f', features from {config.features.name}' if config.features else ''}"
     )
 
 

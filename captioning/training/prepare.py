@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import torch
 
 from captioning.checkpoint import Checkpoint, TrainingInfo, load_checkpoint
-from captioning.datasets import read_text_captions
+from captioning.datasets import CaptionSplit, read_text_captions
 from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import ConfigError, DataError
+from captioning.features.external import ExternalFeatures, check_features_given
 from captioning.features.extraction import ExtractionConfig
 from captioning.messages import format_count
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
+from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.split_encoder import EncoderTail, split_encoder
 from captioning.text.tokenizer import tokenize
 from captioning.text.vocabulary import Vocabulary
@@ -25,6 +27,7 @@ from captioning.training.data import (
     EncodedSplit,
     encode_splits,
     limit_validation,
+    read_external,
     read_splits,
 )
 from captioning.training.initial_embedding import load_embedding
@@ -83,20 +86,21 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
 
     torch.manual_seed(config.training.seed)  # of an encoder with random weights
     initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
-    encoder = initial.model.encoder if initial else Encoder(config.encoder).to(device)
-    if ignored := encoder.ignored_weights:
-        callback.on_message(
-            f"Ignored {format_count(len(ignored), 'tensor')} of '{config.encoder.weights}', such "
-            f"as {', '.join(ignored[:3])}."
-        )
+    encoder = initial.model.encoder if initial else _build_encoder(config, train_splits).to(device)
+    check_features_given(encoder, config.features)
+    _report_ignored_weights(encoder, callback)
     stages = config.training.fine_tune_stages
     front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
     attention = _uses_attention(config, initial)
     grid = attention or tail is not None
-    extraction = _extraction(config, grid=grid, augment=True)
-    train = encode_splits(front, train_splits, config, extraction, callback)
-    extraction = _extraction(config, grid=grid, augment=False)
-    validation = encode_splits(front, validation_splits, config, extraction, callback)
+    if config.features is None:
+        extraction = _extraction(config, grid=grid, augment=True)
+        train = encode_splits(front, train_splits, config, extraction, callback)
+        extraction = _extraction(config, grid=grid, augment=False)
+        validation = encode_splits(front, validation_splits, config, extraction, callback)
+    else:
+        train = read_external(encoder, train_splits, config, callback)
+        validation = read_external(encoder, validation_splits, config, callback, check=True)
     _check_validation(config, validation)
 
     callback.on_phase("Tokenizing captions")
@@ -116,6 +120,20 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         validation=validation,
         initial_training=initial.info.training if initial else None,
     )
+
+
+def _report_ignored_weights(encoder: Encoder, callback: TrainingCallback) -> None:
+    if ignored := encoder.ignored_weights:
+        callback.on_message(
+            f"Ignored {format_count(len(ignored), 'tensor')} of '{encoder.config.weights}', such "
+            f"as {', '.join(ignored[:3])}."
+        )
+
+
+def _build_encoder(config: RunConfig, splits: Sequence[CaptionSplit]) -> Encoder:
+    if config.features is None:
+        return Encoder(config.encoder)
+    return ExternalEncoder(ExternalFeatures(config.features, splits).feature_size)
 
 
 def _tokenize(captions: Iterable[Sequence[str]]) -> _Words:
@@ -171,7 +189,7 @@ def _build_decoder(
         )
         if config.word_vectors is not None:
             load_embedding(decoder, vocabulary, config.word_vectors, callback)
-        return vocabulary, decoder.to(next(encoder.parameters()).device)
+        return vocabulary, decoder.to(resolve_device(config.device))
     vocabulary, decoder = initial.vocabulary, initial.model.decoder
     callback.on_message(f"Initial model: {config.init_from} ({len(vocabulary)} words).")
     if config.extend_vocabulary:

@@ -37,7 +37,7 @@ class Subject:
             self.checkpoint.model.encoder.preprocessing,
             **{name: settings[name] for name in names if settings.get(name)},
         )
-        self.generator = self.captioner._generator
+        self.generator = self.captioner.generator
         # Checkouts from before there were backends call the encoder of the model.
         backend = getattr(self.generator, "_backend", None)
         self._backend_model = backend.models[0] if backend else None
