@@ -1,5 +1,6 @@
 """Phrases that error messages and logs share."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from math import inf
@@ -62,6 +63,20 @@ def check_ranges(config: object, interval: str, *names: str) -> None:
         if not (low < value < high or (first and value == low) or (last and value == high)):
             finite = " and finite" if high == inf and isinstance(value, float) else ""
             raise ConfigError(f"{name} is {value}; it must be {bounds}{finite}.")
+
+
+def check_license(config: object) -> None:
+    """Check the field ``license`` of a config.
+
+    Raises:
+        ConfigError: It is neither empty nor an identifier, such as ``cc-by-4.0``.
+    """
+    license = getattr(config, "license")  # noqa: B009
+    if license and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license):
+        raise ConfigError(
+            f"license is {license!r}. Use an identifier of the SPDX list, such as apache-2.0, or "
+            "'other'."
+        )
 
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

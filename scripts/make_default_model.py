@@ -101,6 +101,7 @@ def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -
         },
         signature=table[best].signature,
         search_chosen=True,
+        license="apache-2.0",
         limits=LIMITS,
     )
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)

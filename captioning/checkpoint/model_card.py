@@ -9,6 +9,8 @@ from captioning.decoding import search_to_json
 from captioning.nn.encoder import Encoder
 from captioning.nn.external_encoder import ExternalEncoder
 
+_NO_LICENSE = "The author of this model has not stated its license."
+
 
 def format_card(checkpoint: Checkpoint) -> str:
     """Return the model card, in the Markdown that model hubs read."""
@@ -19,7 +21,7 @@ def format_card(checkpoint: Checkpoint) -> str:
     return "\n".join(
         [
             "---",
-            "license: apache-2.0",
+            *([f"license: {info.license}"] if info.license else []),
             "library_name: captioning",
             "pipeline_tag: image-to-text",
             "---",
@@ -35,6 +37,7 @@ def format_card(checkpoint: Checkpoint) -> str:
             *_section("Training", _describe_training(info.training)),
             *_section("Search", {name: value for name, value in search.items() if value != []}),
             *_section("Scores", scores),
+            *([] if info.license else ["## License", "", _NO_LICENSE, ""]),
             "## Limits",
             "",
             "\n\n".join(info.limits),

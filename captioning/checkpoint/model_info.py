@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from captioning.messages import check_license
 from captioning.short_repr import ShortRepr
 
 
@@ -35,7 +36,12 @@ class ModelInfo(ShortRepr):
     """Signature of the metrics that gave the scores; empty if unknown."""
     search_chosen: bool = False
     """Whether the model's search was chosen by its scores on validation images."""
+    license: str = ""
+    """Identifier of the model's license, such as ``apache-2.0``; empty if it is not stated."""
     limits: tuple[str, ...] = (
         "The model describes what its training images show. It guesses everything else.",
     )
     """Paragraphs on what the model cannot do."""
+
+    def __post_init__(self) -> None:
+        check_license(self)

@@ -60,6 +60,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),
+        "license": {"id": info.license or "not stated"},
     }
 
 

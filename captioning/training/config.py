@@ -8,7 +8,7 @@ from typing import ClassVar
 from captioning.datasets.caption_data import name_data
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.errors import ConfigError, DataError
-from captioning.messages import check_ranges, format_count
+from captioning.messages import check_license, check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
 from captioning.training.training_config import TrainingConfig
@@ -37,6 +37,9 @@ class RunConfig:
     several data sets, training and validation use all of them."""
     output: Path
     """Directory of the run: the model, the log, and the state from which it resumes."""
+    license: str = ""
+    """License of the trained model for its card, as an identifier such as ``apache-2.0`` (default:
+    not stated)."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
     used; encoder and decoder options are ignored, and so is ``min_count`` without
@@ -113,6 +116,7 @@ class RunConfig:
                 "word_vectors are for a new decoder, and that of init_from has trained vectors. "
                 "Remove word_vectors or init_from."
             )
+        check_license(self)
         self._check_data()
         try:
             object.__setattr__(self, "data", tuple(map(name_data, self.data)))

@@ -41,6 +41,7 @@ def describe_model(
             f"{name} (greedy, {config.validation_split}, {images})": round(value, 4)
             for name, value in scores.items()
         },
+        license=config.license,
     )
 
 

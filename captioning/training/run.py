@@ -2,10 +2,10 @@
 
 import copy
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from captioning.checkpoint import Checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import TrainingError
 from captioning.messages import format_count
@@ -85,6 +85,8 @@ def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> Train
         run.resume()
         run.train_epochs()
         choose_search(run.model_dir, config, prepared, callback)
+        if run.resumed:
+            _update_license(run.model_dir, config.license)
         return run.result()
 
 
@@ -214,6 +216,14 @@ class _Run:
             tail = split_encoder(encoder, self.config.training.fine_tune_stages)[1]
             tail.load_state_dict(trained.tail.state_dict())
         return CaptionModel(encoder, trained.decoder)
+
+
+def _update_license(model_dir: Path, license: str) -> None:
+    """State the license of a model that was saved with another one, or with none."""
+    checkpoint = load_checkpoint(model_dir)
+    if checkpoint.info.license != license:
+        info = replace(checkpoint.info, license=license)
+        save_checkpoint(replace(checkpoint, info=info), model_dir)
 
 
 def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCallback) -> Trainer:

@@ -18,7 +18,7 @@ from captioning.training.config import RunConfig
 SETTINGS = "settings.json"
 _LOCK = ".lock"
 # A run can be resumed with other values of these, which do not change what is learned.
-_CHANGEABLE = ("output", "cache", "search_images", "rerank_ngrams", "workers", "device")
+_CHANGEABLE = ("output", "cache", "search_images", "rerank_ngrams", "workers", "device", "license")
 
 
 def check_run_directory(config: RunConfig) -> None:
