@@ -51,7 +51,8 @@ from captioning.nn.cells import GRUCell, LSTMCell, ReLURNNCell, RNNCell, build_c
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
-from captioning.text.vocabulary import NEVER_GENERATED, join_words
+from captioning.text.tokenizers import join_words
+from captioning.text.vocabulary import NEVER_GENERATED
 
 WORK = Path("runs")  # directory for the sample photos
 # Okabe & Ito (2008): colors that people with color blindness can tell apart.

@@ -21,7 +21,6 @@ from captioning.bulk.content import ImageContent, digest_output, is_present
 from captioning.errors import ConfigError, OutputError
 from captioning.inference.results import Caption, CaptionResult
 from captioning.messages import describe_differences
-from captioning.text.vocabulary import join_words
 
 _FORMAT = 1
 _MAX_OUTPUTS = 20  # digests of outputs; a backup or a checkout may restore an older one
@@ -275,15 +274,16 @@ def _parse_metadata(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, An
 
 
 def _encode_result(result: CaptionResult) -> str:
-    return json.dumps([[each.words, each.log_prob, each.finished] for each in result.captions])
+    captions = [[each.text, each.words, each.log_prob, each.finished] for each in result.captions]
+    return json.dumps(captions)
 
 
 def _decode_result(image: str, record: str) -> CaptionResult | None:
     """Return a stored result; None if the record is damaged, so the image is captioned again."""
     try:
         captions = tuple(
-            Caption(join_words(words), tuple(words), float(log_prob), bool(finished), ())
-            for words, log_prob, finished in json.loads(record)
+            Caption(text, tuple(words), float(log_prob), bool(finished), ())
+            for text, words, log_prob, finished in json.loads(record)
         )
     except (ValueError, TypeError):
         return None

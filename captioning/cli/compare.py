@@ -17,6 +17,7 @@ import tyro
 
 from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.messages import check_minimum
+from captioning.text.tokenizers import TokenizerName
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class CompareConfig:
     annotations."""
     subset: bool = False
     """Score only images that have references and a caption from each system."""
+    tokenizer: TokenizerName = "ptb"
+    """Splits captions into words. ptb: the official scorer's words, for English. whitespace: text
+    between spaces. characters: for languages without spaces between words, such as Chinese."""
     samples: int = 1000
     """Number of resamples in each test (1 or more)."""
     seed: int = 0
@@ -61,6 +65,7 @@ def run(config: CompareConfig) -> int:
         samples=config.samples,
         seed=config.seed,
         subset=config.subset,
+        tokenizer=config.tokenizer,
     )
     print(f"A: {config.a}\nB: {config.b}\n\n{comparison.table()}")  # noqa: T201
     return 0

@@ -4,7 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from captioning.metrics import DocumentFrequency, Scores, measure_diversity, score_shuffled
+from captioning.metrics import (
+    Diversity,
+    DocumentFrequency,
+    Scores,
+    measure_diversity,
+    score_shuffled,
+)
 from captioning.text.ngrams import ImageId
 
 
@@ -25,7 +31,7 @@ class Report:
     def table(self) -> str:
         """Return a text table: scores times 100, with 95 % bootstrap intervals."""
         lines = self.scores.table(self.scores.intervals()).splitlines()
-        diversity = measure_diversity(self.captions, training=self.training)
+        diversity = self._measure_diversity()
         parts = ["\n".join(lines[:-1]), diversity.table()]
         if baseline := self._score_baseline():
             values = ", ".join(f"{name} {100 * value:.2f}" for name, value in baseline.items())
@@ -40,19 +46,27 @@ class Report:
                 name: {"low": interval.low, "high": interval.high}
                 for name, interval in self.scores.intervals().items()
             },
-            "diversity": measure_diversity(self.captions, training=self.training).as_dict(),
+            "diversity": self._measure_diversity().as_dict(),
             "signature": self.signature,
         }
         if baseline := self._score_baseline():
             content["shuffled_image_baseline"] = baseline
         return json.dumps(content, indent=2)
 
+    def _measure_diversity(self) -> Diversity:
+        return measure_diversity(
+            self.captions, training=self.training, tokenizer=self.scores.tokenizer
+        )
+
     def _score_baseline(self) -> dict[str, float]:
         """Return BLEU-4 and CIDEr of the baseline. Empty for one image, which has no other."""
         if len(self.captions) < 2:
             return {}
         scores = score_shuffled(
-            self.captions, self.references, document_frequency=self.document_frequency
+            self.captions,
+            self.references,
+            document_frequency=self.document_frequency,
+            tokenizer=self.scores.tokenizer,
         )
         values = {"BLEU-4": scores.bleu_4, "CIDEr": scores.cider}
         return {name: value for name, value in values.items() if value is not None}

@@ -16,6 +16,7 @@ import tyro
 from captioning.cli.references import load_candidates, load_references, require_same_images
 from captioning.errors import ScoreError
 from captioning.files import read_text
+from captioning.text.tokenizers import TokenizerName
 
 if TYPE_CHECKING:
     from captioning.metrics import DocumentFrequency
@@ -40,6 +41,9 @@ class ScoreConfig:
     document_frequency: Path | None = None
     """JSON file of the n-gram document frequencies for CIDEr, as DocumentFrequency.to_json returns
     it (default: count them over the references)."""
+    tokenizer: TokenizerName = "ptb"
+    """Splits captions into words. ptb: the official scorer's words, for English. whitespace: text
+    between spaces. characters: for languages without spaces between words, such as Chinese."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Additional metrics, which need Java."""
     json: bool = False
@@ -64,6 +68,7 @@ def run(config: ScoreConfig) -> int:
         document_frequency=table,
         java=config.java,
         subset=config.subset,
+        tokenizer=config.tokenizer,
     )
     captions = {image: candidates[image] for image in loaded.captions if image in candidates}
     references = {image: loaded.captions[image] for image in captions}

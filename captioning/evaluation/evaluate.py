@@ -163,7 +163,7 @@ def evaluate(
     images = [image for image in caption_split.images if image.image_id in captions]
     references = {image.image_id: list(image.captions) for image in images}
     return EvaluationResult(
-        scores=score(captions, references, java=config.java),
+        scores=_score(captioner, captions, references, config),
         captions=captions,
         references=references,
         errors=errors,
@@ -174,6 +174,16 @@ def evaluate(
         rounding=captioner.backend.rounding,
         features=Path(config.features).name if config.features else "",
     )
+
+
+def _score(
+    captioner: Captioner,
+    captions: dict[int, str],
+    references: dict[int, list[str]],
+    config: EvaluationConfig,
+) -> Scores:
+    tokenizer = captioner.checkpoint.vocabulary.tokenizer.name
+    return score(captions, references, java=config.java, tokenizer=tokenizer)
 
 
 def _caption_split(

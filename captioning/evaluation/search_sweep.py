@@ -152,7 +152,11 @@ def score_searches(
         captions = caption_features(
             cached_model, cache, rows, vocabulary, method, reranker=reranker
         )
-        table[method] = score(dict(zip(rows, captions, strict=True)), references)
+        table[method] = score(
+            dict(zip(rows, captions, strict=True)),
+            references,
+            tokenizer=vocabulary.tokenizer.name,
+        )
         on_scores(method, table[method])
     return table
 

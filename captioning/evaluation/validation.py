@@ -15,7 +15,7 @@ from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.losses import cross_entropy
 from captioning.reranking.ngram import NgramReranker
-from captioning.text.vocabulary import Vocabulary, join_words
+from captioning.text.vocabulary import Vocabulary
 
 _IMAGES_PER_BATCH = 64
 _CAPTIONS_PER_IMAGE = 5
@@ -71,7 +71,8 @@ def caption_features(
                 constraints,
                 rerank=None if reranker is None else reranker.prepare(features.vector),
             )
-            captions += [join_words(vocabulary.decode(beam[0].tokens)) for beam in beams]
+            words = [vocabulary.decode(beam[0].tokens) for beam in beams]
+            captions += map(vocabulary.tokenizer.join, words)
             on_progress(len(captions), len(rows))
     return captions
 

@@ -102,7 +102,6 @@ class Captioner:
     def with_consensus(
         self,
         *data: str,
-        split: str = "train",
         cache: str | Path = "features",
         workers: int = 2,
         config: "ConsensusConfig | None" = None,
@@ -115,7 +114,6 @@ class Captioner:
 
         Args:
             data: Captioned data sets, as for :func:`captioning.read_captions`.
-            split: Split of the data sets.
             cache: Directory of the images' feature vectors, kept for later calls.
             workers: Processes that read images.
             config: Settings of the reranking.
@@ -130,7 +128,7 @@ class Captioner:
         consensus = Consensus.from_data(
             self.checkpoint.model.encoder,
             data,
-            split=split,
+            tokenizer=self.checkpoint.vocabulary.tokenizer.name,
             cache=cache,
             workers=workers,
             config=config,

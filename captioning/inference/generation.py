@@ -25,7 +25,6 @@ from captioning.inference.results import Caption
 from captioning.nn.encoder import Encoder
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.features import Features
-from captioning.text.vocabulary import join_words
 
 if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
     from captioning.reranking.consensus import Consensus
@@ -176,9 +175,10 @@ class CaptionGenerator:
         return [tuple(self._caption_from(hypothesis) for hypothesis in beam) for beam in beams]
 
     def _caption_from(self, hypothesis: Hypothesis) -> Caption:
-        words = self._first.vocabulary.decode(hypothesis.tokens)
+        vocabulary = self._first.vocabulary
+        words = vocabulary.decode(hypothesis.tokens)
         return Caption(
-            text=join_words(words),
+            text=vocabulary.tokenizer.join(words),
             words=tuple(words),
             log_prob=hypothesis.log_prob if math.isfinite(hypothesis.log_prob) else -math.inf,
             finished=hypothesis.finished,

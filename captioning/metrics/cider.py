@@ -28,7 +28,7 @@ from captioning.text.ngrams import (
     count_ngrams,
     split_at_spaces,
 )
-from captioning.text.tokenizer import tokenize
+from captioning.text.tokenizers import TokenizerName, get_tokenizer
 
 SIGMA = 6.0
 _FORMAT = "captioning document frequency 1"
@@ -67,9 +67,14 @@ class DocumentFrequency(ShortRepr):
 
     @classmethod
     def build(
-        cls, references: Mapping[ImageId, Sequence[str | Sequence[str]]], *, name: str = "custom"
+        cls,
+        references: Mapping[ImageId, Sequence[str | Sequence[str]]],
+        *,
+        name: str = "custom",
+        tokenizer: TokenizerName = "ptb",
     ) -> "DocumentFrequency":
         """Count over the references of each image, given as sentences or lists of words."""
+        tokenize = get_tokenizer(tokenizer).split
         captions = [
             split_at_spaces(tokenize(caption)) if isinstance(caption, str) else caption
             for of_image in references.values()

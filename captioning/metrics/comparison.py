@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captioning.metrics.cider import DocumentFrequency
 from captioning.metrics.resampling import draw_weights, resample_scores, swap_scores
 from captioning.metrics.score_inputs import (
     Candidates,
@@ -17,6 +16,7 @@ from captioning.metrics.score_inputs import (
     select_common,
 )
 from captioning.metrics.scores import SCORE_NAMES, Scores, score
+from captioning.text.tokenizers import TokenizerName
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def compare(
     b: Candidates,
     references: References,
     *,
-    document_frequency: DocumentFrequency | None = None,
     samples: int = 1000,
     seed: int = 0,
     subset: bool = False,
+    tokenizer: TokenizerName = "ptb",
 ) -> Comparison:
     """Compare two systems on the same images.
 
@@ -91,11 +91,11 @@ def compare(
         a: A caption for each image id, as for :func:`~captioning.metrics.score`.
         b: Captions of the other system.
         references: One or more captions for each of the same ids.
-        document_frequency: As for :func:`~captioning.metrics.score`.
         samples: Samples of each test. The smallest possible p-value of the bootstrap
             is 2 / (1 + ``samples``).
         seed: Seed of the random samples.
         subset: Compare only the images that have both candidates and references.
+        tokenizer: As for :func:`~captioning.metrics.score`.
 
     Raises:
         ScoreError: A system cannot be scored, or ``samples`` or ``seed`` is out of range.
@@ -107,8 +107,7 @@ def compare(
         note, references, (a, b) = select_common(references, a, b)
     check_pairing(a, references, "a")
     check_pairing(b, references, "b")
-    scores_a = score(a, references, document_frequency=document_frequency)
-    scores_b = score(b, references, document_frequency=document_frequency)
+    scores_a, scores_b = (score(system, references, tokenizer=tokenizer) for system in (a, b))
     names = list(scores_a.values)
     weights = draw_weights(len(scores_a), samples, seed)
     sampled_a = resample_scores(scores_a.per_image, names, weights)

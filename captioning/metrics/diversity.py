@@ -12,7 +12,7 @@ from captioning.messages import format_count
 from captioning.metrics.cider import DocumentFrequency
 from captioning.metrics.score_inputs import Candidates, References, normalize_candidates
 from captioning.metrics.scores import Scores, score
-from captioning.text.tokenizer import tokenize
+from captioning.text.tokenizers import TokenizerName, get_tokenizer
 
 UNKNOWN = "<unk>"
 
@@ -59,13 +59,17 @@ class Diversity:
 
 
 def measure_diversity(
-    candidates: Candidates, *, training: Iterable[str] | None = None
+    candidates: Candidates,
+    *,
+    training: Iterable[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
 ) -> Diversity:
     """Measure how varied captions are.
 
     Args:
         candidates: A caption for each image id.
         training: All captions of the training split.
+        tokenizer: As for :func:`~captioning.metrics.score`.
 
     Raises:
         ScoreError: There are no captions.
@@ -73,6 +77,7 @@ def measure_diversity(
     candidates = normalize_candidates(candidates)
     if not candidates:
         raise ScoreError("there are no captions to measure. Give one for each image id.")
+    tokenize = get_tokenizer(tokenizer).split
     # The tokenizer would split <unk>, so it is replaced by a word of letters.
     captions = [
         tuple("unk" if word == "xxunkxx" else word for word in words)
@@ -124,6 +129,7 @@ def score_shuffled(
     references: References,
     *,
     document_frequency: DocumentFrequency | None = None,
+    tokenizer: TokenizerName = "ptb",
     seed: int = 0,
 ) -> Scores:
     """Return the shuffled-image baseline: each caption is scored as that of another image.
@@ -135,6 +141,7 @@ def score_shuffled(
         candidates: A caption for each image id.
         references: One or more captions for each of the same ids.
         document_frequency: As for :func:`~captioning.metrics.score`.
+        tokenizer: As for :func:`~captioning.metrics.score`.
         seed: Seed of the shuffle.
 
     Raises:
@@ -152,5 +159,5 @@ def score_shuffled(
         ids[target]: candidates[ids[source]]
         for target, source in zip(order, np.roll(order, 1), strict=True)
     }
-    scores = score(shuffled, references, document_frequency=document_frequency)
+    scores = score(shuffled, references, document_frequency=document_frequency, tokenizer=tokenizer)
     return replace(scores, signature=f"{scores.signature}|shuffled:seed{seed}")

@@ -20,6 +20,8 @@ def find_notes(
     references: Mapping[ImageId, Sequence[str]],
     rows: Int[np.ndarray, "images 10"],
     cider: Float[np.ndarray, " images"],
+    *,
+    has_spaces: bool,
 ) -> tuple[str, ...]:
     """Return notes on the scores of a set of captions.
 
@@ -28,12 +30,14 @@ def find_notes(
         references: References of the same ids.
         rows: BLEU counts of each image, in the order of the references.
         cider: CIDEr-D of each image; not a number if it is undefined.
+        has_spaces: Whether the language has spaces between words.
     """
     return (
         *_explain_cider(cider, rows),
         *_explain_bleu(rows.sum(axis=0)),
         *_check_candidates({image: candidates[image] for image in references}, rows[:, 8]),
-        *_check_references(candidates, references),
+        *(_check_single_words(candidates, references) if has_spaces else ()),
+        *_check_copies(candidates, references),
     )
 
 
@@ -88,7 +92,7 @@ def _check_candidates(
         )
 
 
-def _check_references(
+def _check_single_words(
     candidates: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]
 ) -> Iterator[str]:
     words = [
@@ -105,6 +109,11 @@ def _check_references(
             f"{found!r:.80}. If these are the words of one caption, join them: "
             "{id: [' '.join(words)]}."
         )
+
+
+def _check_copies(
+    candidates: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]
+) -> Iterator[str]:
     copies = sum(candidates[image] in captions for image, captions in references.items())
     if _MIN_COPIES <= copies == len(references):
         yield (

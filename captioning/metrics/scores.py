@@ -26,7 +26,12 @@ from captioning.metrics.score_inputs import (
     select_common,
 )
 from captioning.text.ngrams import ImageId, count_ngrams, split_at_spaces
-from captioning.text.tokenizer import tokenize_lines
+from captioning.text.tokenizers import (
+    Tokenizer,
+    TokenizerName,
+    get_tokenizer,
+    seem_unsplit,
+)
 
 SCORE_NAMES = {
     "bleu_1": "BLEU-1",
@@ -39,6 +44,10 @@ SCORE_NAMES = {
     "spice": "SPICE",
 }
 """Names of the scores in tables."""
+_UNSPLIT = (
+    "The references look like one word each. If their language has no spaces between words, use "
+    "the tokenizer 'characters'."
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,6 +77,8 @@ class Scores:
     """None if not requested (see :mod:`captioning.metrics.java`)."""
     spice: float | None = None
     """None if not requested (see :mod:`captioning.metrics.java`)."""
+    tokenizer: TokenizerName = "ptb"
+    """Tokenizer that split the captions into words."""
 
     def __repr__(self) -> str:
         return self.table()
@@ -158,6 +169,7 @@ def score(
     document_frequency: DocumentFrequency | None = None,
     java: Sequence[str] = (),
     subset: bool = False,
+    tokenizer: TokenizerName = "ptb",
 ) -> Scores:
     """Score one caption for each image against its references.
 
@@ -171,8 +183,11 @@ def score(
         java: Further metrics that need Java: ``"meteor"``, ``"spice"``.
         subset: Score only the images that have a candidate and references. By default, all must
             have both.
+        tokenizer: Splits captions into words. The official scorer uses ``"ptb"``, which is for
+            English; see :func:`captioning.text.tokenizers.get_tokenizer`.
 
     Raises:
+        ConfigError: There is no such tokenizer.
         ScoreError: An argument is not a mapping, the ids differ, an image does not have exactly
             one candidate or has no reference, or there are no images.
     """
@@ -185,10 +200,11 @@ def score(
         check_java(java)
     ids = list(references)
     counts = [len(references[i]) for i in ids]
-    words = tokenize_lines([candidates[i] for i in ids])
-    words += tokenize_lines([caption for i in ids for caption in references[i]])
+    splitter = get_tokenizer(tokenizer)
+    words = splitter.split_all([candidates[i] for i in ids])
+    words += splitter.split_all([caption for i in ids for caption in references[i]])
     image_index = np.concatenate([np.arange(len(ids)), np.repeat(np.arange(len(ids)), counts)])
-    scores = _score_words(words, image_index, candidates, references, document_frequency)
+    scores = _score_words(words, image_index, candidates, references, document_frequency, splitter)
     if note:
         scores = replace(scores, notes=(note, *scores.notes))
     if java:
@@ -211,6 +227,7 @@ def _score_words(
     candidates: Mapping[ImageId, str],
     references: Mapping[ImageId, list[str]],
     frequency: DocumentFrequency | None,
+    tokenizer: Tokenizer,
 ) -> Scores:
     ids = list(references)
     n = len(ids)
@@ -226,6 +243,8 @@ def _score_words(
     if has_cider:
         cider = compute_cider_d(split, ngrams, image_index, n, frequency)
     bleu = compute_bleu(rows)
+    unsplit = seem_unsplit(words[n:])
+    has_spaces = tokenizer.name != "characters" and not unsplit
     table = pd.DataFrame(
         {"caption": [_replace_surrogates(candidates[i]) for i in ids], "length": rows[:, 8]}
         | {f"bleu_{k + 1}": bleu[:, k] for k in range(4)}
@@ -240,8 +259,10 @@ def _score_words(
         cider=float(cider.mean()) if has_cider else None,
         counts=counts,
         per_image=table,
-        signature=_build_signature(np.bincount(image_index[n:]), frequency),
-        notes=find_notes(candidates, references, rows, cider),
+        signature=_build_signature(np.bincount(image_index[n:]), frequency, tokenizer),
+        notes=find_notes(candidates, references, rows, cider, has_spaces=has_spaces)
+        + ((_UNSPLIT,) if unsplit else ()),
+        tokenizer=tokenizer.name,
     )
 
 
@@ -250,7 +271,9 @@ def _replace_surrogates(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency | None) -> str:
+def _build_signature(
+    reference_counts: np.ndarray, frequency: DocumentFrequency | None, tokenizer: Tokenizer
+) -> str:
     low, high = int(reference_counts.min()), int(reference_counts.max())
     try:
         package_version = version("captioning")
@@ -261,7 +284,7 @@ def _build_signature(reference_counts: np.ndarray, frequency: DocumentFrequency 
         [
             f"images:{len(reference_counts)}",
             f"refs:{low}" if low == high else f"refs:{low}-{high}",
-            "tok:ptb-3.4.1-lower-nopunct",
+            f"tok:{tokenizer.signature}",
             "bleu:corpus,closest,eps1e-15/1e-9",
             "rouge-l:beta1.2",
             f"cider:D,n4,sigma6,idf={idf}",

@@ -23,7 +23,7 @@ from captioning.messages import check_minimum, format_count
 from captioning.metrics.reward import CiderReward
 from captioning.nn.encoder import Encoder
 from captioning.text.ngrams import split_at_spaces
-from captioning.text.tokenizer import tokenize
+from captioning.text.tokenizers import Tokenizer, TokenizerName, get_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ConsensusConfig:
     """Weight of the consensus (CIDEr-D, 0 to 10) next to the score of the search."""
     power: float = 2.0
     """Exponent of the cosine in the weight of a similar image (0: equal weights)."""
+    split: str = "train"
+    """Split of the data sets whose images are compared."""
 
     def __post_init__(self) -> None:
         check_minimum(self, num_neighbors=1, weight=0, power=0)
@@ -91,7 +93,7 @@ class Consensus:
         encoder: Encoder,
         data: Sequence[str],
         *,
-        split: str = "train",
+        tokenizer: TokenizerName = "ptb",
         cache: Path | str,
         workers: int = 2,
         config: ConsensusConfig | None = None,
@@ -102,7 +104,7 @@ class Consensus:
         Args:
             encoder: Encoder of the model whose hypotheses are reranked.
             data: Data sets, as for :func:`captioning.read_captions`.
-            split: Split of the data sets.
+            tokenizer: Tokenizer of the model.
             cache: Directory of the image vectors, kept for later calls.
             workers: Processes that read images.
             config: Settings of the reranking.
@@ -114,10 +116,11 @@ class Consensus:
         """
         if not data:
             raise ConfigError("no consensus data given. Name a data set, such as flickr8k:DIR.")
+        config = config or ConsensusConfig()
         vectors, captions, paths = [], [], []
         unreadable: dict[Path, str] = {}
         for spec in data:
-            found = read_captions(spec, split=split)
+            found = read_captions(spec, split=config.split)
             files = [image.path for image in found.images]
             rows = cache_features(
                 encoder,
@@ -126,7 +129,9 @@ class Consensus:
                 ExtractionConfig(workers=workers),
                 on_progress=on_progress,
             )
-            words = {row: _caption_words(found, row) for row in rows.readable}
+            words = {
+                row: _caption_words(found, row, get_tokenizer(tokenizer)) for row in rows.readable
+            }
             captioned = [row for row, own in words.items() if own]
             vectors.append(rows.read(torch.tensor(captioned, dtype=torch.long))[:, 0])
             captions += [words[row] for row in captioned]
@@ -134,17 +139,12 @@ class Consensus:
             unreadable |= {files[row]: reason for row, reason in rows.unreadable.items()}
         if len(paths) < 2:
             raise DataError(
-                f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} in {split} "
-                "that can be read. Use a larger data set for consensus reranking."
+                f"{', '.join(data)} has {format_count(len(paths), 'captioned image')} in "
+                f"{config.split} that can be read. Use a larger data set for consensus reranking."
             )
-        return cls(
-            torch.cat(vectors),
-            captions,
-            name=f"{'+'.join(map(shorten_spec, data))}:{split}",
-            paths=paths,
-            unreadable=unreadable,
-            config=config,
-        )
+        name = f"{'+'.join(map(shorten_spec, data))}:{config.split}"
+        joined = torch.cat(vectors)
+        return cls(joined, captions, name=name, paths=paths, unreadable=unreadable, config=config)
 
     @property
     def signature(self) -> str:
@@ -227,6 +227,6 @@ class Consensus:
         ]
 
 
-def _caption_words(split: CaptionSplit, index: int) -> list[list[str]]:
-    captions = [split_at_spaces(tokenize(text)) for text in split.images[index].captions]
+def _caption_words(split: CaptionSplit, index: int, tokenizer: Tokenizer) -> list[list[str]]:
+    captions = [split_at_spaces(tokenizer.split(text)) for text in split.images[index].captions]
     return [words for words in captions if words]

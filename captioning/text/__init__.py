@@ -1,1 +1,1 @@
-"""Vocabulary, PTB tokenizer, and n-gram counts."""
+"""Vocabulary, tokenizers, and n-gram counts."""

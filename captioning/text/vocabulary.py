@@ -10,6 +10,7 @@ from pathlib import Path
 from captioning.errors import VocabularyError
 from captioning.json_data import ADVICE, read_json, shorten
 from captioning.short_repr import ShortTuple
+from captioning.text.tokenizers import TokenizerName, get_tokenizer
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIALS = (PAD, BOS, EOS, UNK)
@@ -17,22 +18,24 @@ NEVER_GENERATED = tuple(SPECIALS.index(special) for special in (PAD, BOS, UNK))
 """Ids that no generated caption may contain; ``<eos>`` ends a caption."""
 _CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, surrogates, and line and paragraph separators."""
-_CLITICS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})
 
 
 class Vocabulary:
-    """An immutable list of words. The index of a word is its id.
+    """An immutable list of words, and the tokenizer they come from. The index of a word is its id.
 
     The first four words are the special tokens ``<pad>``, ``<bos>``, ``<eos>`` and ``<unk>``.
 
     Args:
         words: All words in id order, special tokens first.
+        tokenizer: Splits captions into these words.
 
     Raises:
         VocabularyError: A special token is missing, or a word is empty, repeated or not a string.
+        ConfigError: There is no such tokenizer.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], *, tokenizer: TokenizerName = "ptb") -> None:
+        self.tokenizer = get_tokenizer(tokenizer)
         self.words: tuple[str, ...] = ShortTuple(words)
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise VocabularyError(
@@ -51,7 +54,13 @@ class Vocabulary:
         self.pad, self.bos, self.eos, self.unk = range(len(SPECIALS))
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
+    def build(
+        cls,
+        captions: Iterable[Sequence[str]],
+        *,
+        min_count: int = 5,
+        tokenizer: TokenizerName = "ptb",
+    ) -> "Vocabulary":
         """Return a vocabulary of the frequent words of tokenized captions.
 
         Words are sorted by descending count, then alphabetically, so the same captions give the
@@ -60,6 +69,7 @@ class Vocabulary:
         Args:
             captions: Tokenized captions.
             min_count: Smallest count of a word that is kept.
+            tokenizer: Tokenizer that split the captions.
 
         Raises:
             VocabularyError: No word is frequent enough.
@@ -69,11 +79,12 @@ class Vocabulary:
             raise VocabularyError(
                 f"no word occurs {min_count} times or more. Use more captions or a lower min_count."
             )
-        return cls([*SPECIALS, *kept])
+        return cls([*SPECIALS, *kept], tokenizer=tokenizer)
 
     def extended(self, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
         """Return these words, followed by the new words that :meth:`build` would keep."""
-        return Vocabulary([*self.words, *_frequent_words(captions, min_count, self.words)])
+        new = _frequent_words(captions, min_count, self.words)
+        return Vocabulary([*self.words, *new], tokenizer=self.tokenizer.name)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -82,7 +93,11 @@ class Vocabulary:
         return word in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.words == other.words
+        return (
+            isinstance(other, Vocabulary)
+            and self.words == other.words
+            and self.tokenizer == other.tokenizer
+        )
 
     def __hash__(self) -> int:
         return hash(self.words)
@@ -120,8 +135,9 @@ class Vocabulary:
         return words
 
     def save(self, path: Path) -> None:
-        """Write the words as JSON."""
-        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+        """Write the tokenizer and the words as JSON."""
+        content = {"tokenizer": self.tokenizer.name, "words": self.words}
+        text = json.dumps(content, ensure_ascii=False, indent=0)
         path.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -131,14 +147,14 @@ class Vocabulary:
         Raises:
             VocabularyError: The file is not a vocabulary, or a word has a control character.
         """
-        words = read_json(path, _VocabularyFile, error=VocabularyError).words
-        for word in words:
+        found = read_json(path, _VocabularyFile, error=VocabularyError)
+        for word in found.words:
             if _has_control(word):
                 raise VocabularyError(
                     f"{path}: the word {word[:50]!r} has a control character. {ADVICE}"
                 )
         try:
-            return cls(words)
+            return cls(found.words, tokenizer=found.tokenizer)
         except VocabularyError as error:
             raise VocabularyError(f"{path}: {error}") from error
 
@@ -146,6 +162,7 @@ class Vocabulary:
 @dataclass(frozen=True)
 class _VocabularyFile:
     words: tuple[str, ...]
+    tokenizer: TokenizerName = "ptb"
 
 
 def _has_control(word: str) -> bool:
@@ -166,11 +183,3 @@ def _frequent_words(
         del counts[word]
     kept = [word for word in counts if counts[word] >= min_count and not _has_control(word)]
     return sorted(kept, key=lambda word: (-counts[word], word))
-
-
-def join_words(words: Iterable[str]) -> str:
-    """Join PTB words to a readable caption: ``the dog 's tail`` becomes ``the dog's tail``."""
-    text = ""
-    for word in words:
-        text += word if word in _CLITICS or not text else f" {word}"
-    return text

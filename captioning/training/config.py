@@ -11,6 +11,7 @@ from captioning.errors import ConfigError, DataError
 from captioning.messages import check_license, check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
+from captioning.text.tokenizers import TokenizerName
 from captioning.training.training_config import TrainingConfig
 
 
@@ -90,6 +91,10 @@ class RunConfig:
     max_caption_words: int = 0
     """Maximum number of words that are learned from a training caption (0: no limit). A longer
     caption is cut, and its cut end is not learned as an end."""
+    tokenizer: TokenizerName = "ptb"
+    """Splits captions into words, for training and scores. ptb: the official scorer's words, for
+    English. whitespace: text between spaces. characters: for languages without spaces between
+    words, such as Chinese. With ``init_from``, that of the initial model is used."""
     search_images: int = 1000
     """Number of validation images for choosing the search settings after training (0: no choice;
     the model gets beam search of width 3)."""

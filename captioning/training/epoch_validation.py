@@ -61,5 +61,5 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 def _score(captions: Mapping[int, str], prepared: Prepared) -> dict[str, float]:
     references = {row: list(prepared.validation.captions[row]) for row in captions}
-    scores = score(captions, references)
+    scores = score(captions, references, tokenizer=prepared.vocabulary.tokenizer.name)
     return {SCORE_NAMES[name]: value for name, value in scores.values.items()}

@@ -18,7 +18,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.split_encoder import EncoderTail, split_encoder
-from captioning.text.tokenizer import tokenize
+from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
 from captioning.training.callback import TrainingCallback
@@ -34,6 +34,10 @@ from captioning.training.initial_embedding import load_embedding
 from captioning.training.precision import warn_slow_precision
 
 _Words = list[list[list[str]]]
+_UNSPLIT = (
+    "Warning: the captions look like one word each. If their language has no spaces between words, "
+    "use --tokenizer characters."
+)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         check_word_vectors(config.word_vectors, config.decoder.embedding_size)
     train_splits, validation_splits = read_splits(config, callback)
     validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
-    text = _tokenize(
-        list(read_text_captions(config.text_data).values()) if config.text_data else []
-    )
+    text = list(read_text_captions(config.text_data).values()) if config.text_data else []
     callback.on_phase("Loading the encoder")
     device = resolve_device(config.device)
     if warning := warn_slow_precision(config.training.precision, device):
@@ -104,11 +106,15 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     _check_validation(config, validation)
 
     callback.on_phase("Tokenizing captions")
-    words = _tokenize(train.captions)
+    tokenizer = _choose_tokenizer(config, initial)
+    words = _tokenize(train.captions, tokenizer)
+    if tokenizer.name == "ptb" and seem_unsplit([caption for image in words for caption in image]):
+        callback.on_message(_UNSPLIT)
+    text_words = _tokenize(text, tokenizer)
     callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
-    vocabulary, decoder = _build_decoder(config, initial, encoder, words + text, callback)
-    dataset = _build_dataset(words, text, train, vocabulary, config, callback)
+    vocabulary, decoder = _build_decoder(config, initial, encoder, words + text_words, callback)
+    dataset = _build_dataset(words, text_words, train, vocabulary, config, callback)
     return Prepared(
         encoder=encoder,
         tail=tail,
@@ -136,8 +142,20 @@ def _build_encoder(config: RunConfig, splits: Sequence[CaptionSplit]) -> Encoder
     return ExternalEncoder(ExternalFeatures(config.features, splits).feature_size)
 
 
-def _tokenize(captions: Iterable[Sequence[str]]) -> _Words:
-    return [[tokenize(caption) for caption in image] for image in captions]
+def _choose_tokenizer(config: RunConfig, initial: Checkpoint | None) -> Tokenizer:
+    if initial is None:
+        return get_tokenizer(config.tokenizer)
+    tokenizer = initial.vocabulary.tokenizer
+    if config.tokenizer not in ("ptb", tokenizer.name):
+        raise ConfigError(
+            f"tokenizer is {config.tokenizer!r}, but the initial model has the tokenizer "
+            f"{tokenizer.name!r}. Remove the option, or train a new model."
+        )
+    return tokenizer
+
+
+def _tokenize(captions: Iterable[Sequence[str]], tokenizer: Tokenizer) -> _Words:
+    return [[tokenizer.split(caption) for caption in image] for image in captions]
 
 
 def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
@@ -181,7 +199,9 @@ def _build_decoder(
     captions = (caption for image in words for caption in image)
     times = format_count(config.min_count, "time")
     if initial is None:
-        vocabulary = Vocabulary.build(captions, min_count=config.min_count)
+        vocabulary = Vocabulary.build(
+            captions, min_count=config.min_count, tokenizer=config.tokenizer
+        )
         size = format_count(len(vocabulary), "word")
         callback.on_message(f"Vocabulary: {size} (found at least {times}).")
         decoder = Decoder(

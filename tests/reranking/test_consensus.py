@@ -195,7 +195,9 @@ def test_fingerprint_depends_on_captions_and_not_on_folder(captioner, tmp_path):
 def test_evaluate_copies_in_consensus_data_are_refused(captioner, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
     data = f"coco:{tmp_path / 'tiny'}"
-    with_data = captioner.with_consensus(data, split="val", cache=tmp_path / "f", workers=0)
+    with_data = captioner.with_consensus(
+        data, cache=tmp_path / "f", workers=0, config=ConsensusConfig(split="val")
+    )
     with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
         evaluate(with_data, f"coco:{TINY}", split="val", config=EvaluationConfig(workers=0))
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioning.errors import VocabularyError
-from captioning.text.vocabulary import Vocabulary, join_words
+from captioning.text.tokenizers import join_words
+from captioning.text.vocabulary import Vocabulary
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 CAPTIONS = [
@@ -99,7 +100,7 @@ def test_load_restores_saved_words(tmp_path: Path) -> None:
     vocabulary.save(tmp_path / "vocabulary.json")
     assert Vocabulary.load(tmp_path / "vocabulary.json") == vocabulary
     content = json.loads((tmp_path / "vocabulary.json").read_text(encoding="utf-8"))
-    assert content == {"words": list(vocabulary.words)}
+    assert content == {"tokenizer": "ptb", "words": list(vocabulary.words)}
 
 
 @pytest.mark.parametrize(
