@@ -114,6 +114,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
     vocabulary, decoder = _build_decoder(config, initial, encoder, words + text_words, callback)
+    _report_unknown(words, _tokenize(validation.captions, tokenizer), vocabulary, callback)
     dataset = _build_dataset(words, text_words, train, vocabulary, config, callback)
     return Prepared(
         encoder=encoder,
@@ -219,6 +220,19 @@ def _build_decoder(
         added = format_count(len(vocabulary) - known, "word")
         callback.on_message(f"Added {added} to the vocabulary (found at least {times}).")
     return vocabulary, decoder
+
+
+def _report_unknown(
+    train: _Words, validation: _Words, vocabulary: Vocabulary, callback: TrainingCallback
+) -> None:
+    shares = []
+    for split in (train, validation):
+        known = [word in vocabulary for image in split for caption in image for word in caption]
+        shares.append(100 * (1 - sum(known) / max(len(known), 1)))
+    callback.on_message(
+        f"Unknown words: {shares[0]:.2f} % of the training captions, {shares[1]:.2f} % of the "
+        "validation captions."
+    )
 
 
 def _build_dataset(
