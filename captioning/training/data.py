@@ -159,7 +159,7 @@ def encode_splits(
 
 
 def read_external(
-    encoder: Encoder,
+    feature_size: int,
     splits: list[CaptionSplit],
     config: RunConfig,
     callback: TrainingCallback,
@@ -169,7 +169,7 @@ def read_external(
     """Return a split with features from elsewhere.
 
     Args:
-        encoder: The encoder that the features replace.
+        feature_size: D, size of each region.
         splits: The split of each data set.
         config: The run.
         callback: Receives messages.
@@ -182,7 +182,7 @@ def read_external(
     cache = ExternalFeatures(
         config.features,
         splits,
-        feature_size=encoder.feature_size,
+        feature_size=feature_size,
         workers=config.workers,
         on_message=callback.on_message,
     )
@@ -191,7 +191,7 @@ def read_external(
         cache.check(callback.on_progress)
     else:
         callback.on_message(
-            f"Features: {encoder.feature_size:,} values per region, from '{config.features}', "
+            f"Features: {feature_size:,} values per region, from '{config.features}', "
             "without flipped views."
         )
     images = [image for split in splits for image in split.images]

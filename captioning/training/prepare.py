@@ -17,7 +17,7 @@ from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.external_encoder import ExternalEncoder
-from captioning.nn.split_encoder import EncoderTail, split_encoder
+from captioning.nn.split_encoder import EncoderFront, EncoderTail, split_encoder
 from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
@@ -95,14 +95,8 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
     attention = _uses_attention(config, initial)
     grid = attention or tail is not None
-    if config.features is None:
-        extraction = _extraction(config, grid=grid, augment=True)
-        train = encode_splits(front, train_splits, config, extraction, callback)
-        extraction = _extraction(config, grid=grid, augment=False)
-        validation = encode_splits(front, validation_splits, config, extraction, callback)
-    else:
-        train = read_external(encoder, train_splits, config, callback)
-        validation = read_external(encoder, validation_splits, config, callback, check=True)
+    splits = (train_splits, validation_splits)
+    train, validation = _read_features(front, splits, config, callback, grid=grid)
     _check_validation(config, validation)
 
     callback.on_phase("Tokenizing captions")
@@ -126,6 +120,28 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         train=train,
         validation=validation,
         initial_training=initial.info.training if initial else None,
+    )
+
+
+def _read_features(
+    encoder: Encoder | EncoderFront,
+    splits: tuple[list[CaptionSplit], list[CaptionSplit]],
+    config: RunConfig,
+    callback: TrainingCallback,
+    *,
+    grid: bool,
+) -> tuple[EncodedSplit, EncodedSplit]:
+    """Return the training and the validation split with their features."""
+    train, validation = splits
+    if config.features is not None:
+        return (
+            read_external(encoder.feature_size, train, config, callback),
+            read_external(encoder.feature_size, validation, config, callback, check=True),
+        )
+    augmented, plain = (_extraction(config, grid=grid, augment=each) for each in (True, False))
+    return (
+        encode_splits(encoder, train, config, augmented, callback),
+        encode_splits(encoder, validation, config, plain, callback),
     )
 
 
