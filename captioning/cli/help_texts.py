@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
@@ -62,6 +62,12 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
         if not stop.code and details:  # tyro has printed the help
             print("\n\n".join(map(_wrap, details)))  # noqa: T201
         raise
+
+
+def config_type(run: Callable[..., int]) -> Any:
+    """Return the config class of a command from its function, which may take a tuple of configs."""
+    kind = run.__annotations__["config"]
+    return (*get_args(kind), kind)[0]
 
 
 def map_flags(config: Any, prefix: str = "--") -> dict[str, str]:

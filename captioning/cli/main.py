@@ -11,7 +11,6 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 from captioning.errors import CaptioningError, ConfigError
 from captioning.messages import suggest
@@ -97,11 +96,10 @@ def _run(words: list[str]) -> int:
     name = max(names, key=len, default="")
     if not name:
         return _refuse_command(words)
-    from captioning.cli.help_texts import name_flags, parse_config
+    from captioning.cli.help_texts import config_type, name_flags, parse_config
 
     module = importlib.import_module(f"captioning.cli.{name.replace(' ', '_')}")
-    words, config_class = words[name.count(" ") + 1 :], module.run.__annotations__["config"]
-    (config_class, *_) = get_args(config_class) or (config_class,)  # tuple[Config, ...]
+    words, config_class = words[name.count(" ") + 1 :], config_type(module.run)
     try:
         if hasattr(module, "parse"):
             return int(module.run(module.parse(words)))

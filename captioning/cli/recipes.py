@@ -7,6 +7,7 @@ For example:
 
     captioning recipes
     captioning recipes show up-down
+    captioning recipes show att2in > my.yaml
     captioning train --config up-down --data karpathy:dataset_coco.json@COCO --output runs/up-down
 """
 

@@ -2,6 +2,8 @@
 
 For example:
 
+    captioning recipes show show-and-tell
+    captioning recipes show default-model
     captioning recipes show up-down > my.yaml
     captioning train --config my.yaml --data flickr8k:Flickr8k --output runs/mine
 """

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from captioning.cli.help_texts import map_flags, name_flags
+from captioning.cli.help_texts import config_type, map_flags, name_flags
 from captioning.cli.main import COMMANDS, main
 from captioning.training.config import RunConfig
 
@@ -18,7 +18,7 @@ def test_help_has_examples_and_flags_instead_of_fields(command, capsys):
     examples = re.findall(rf"^    captioning {command}\b", text, re.MULTILINE)
     assert len(examples) >= 3
     module = importlib.import_module(f"captioning.cli.{command.replace(' ', '_')}")
-    config = module.run.__annotations__["config"]
+    config = config_type(module.run)
     for name, flag in map_flags(config).items():
         assert flag in text
         if "_" in name:
