@@ -50,7 +50,7 @@ def find_write_obstacle(folder: Path) -> str:
     read-only file system. If the folder does not exist, its nearest parent is tried.
     """
     try:
-        folder = _find_existing(folder)
+        folder = find_existing(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=".captioning-") as file:
             file.write(bytes(_PROBE_BYTES))
     except NotADirectoryError:
@@ -60,7 +60,7 @@ def find_write_obstacle(folder: Path) -> str:
     return ""
 
 
-def _find_existing(path: Path) -> Path:
+def find_existing(path: Path) -> Path:
     """Return a path or its nearest parent that exists."""
     while path != path.parent:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -80,7 +80,7 @@ def check_writable(path: Path) -> None:
         path = resolve_link(path)
         if path.is_dir():
             reason = "it is a folder"
-        elif _find_existing(path) == path and not os.access(path, os.W_OK):
+        elif find_existing(path) == path and not os.access(path, os.W_OK):
             reason = "it is write-protected"
         else:
             reason = "" if is_special_file(path) else find_write_obstacle(path.parent)

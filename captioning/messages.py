@@ -14,6 +14,15 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_bytes(number: float) -> str:
+    """Return a size in decimal units, such as ``"1.2 MB"``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
 def explain_error(error: Exception) -> str:
     """Return the reason of an error; of an OSError without its number and file name."""
     return str(getattr(error, "strerror", None) or error)

@@ -33,7 +33,7 @@ from captioning.decoding import BeamSearch, search_to_json
 from captioning.evaluation.retrieval import rank_images, reconstruct, retrieval_scores
 from captioning.evaluation.search_sweep import sweep
 from captioning.evaluation.validation import perplexity
-from captioning.features.cache import FeatureCache
+from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.files import write_atomic
@@ -264,7 +264,7 @@ def measure_run(config: RunConfig) -> dict[str, float]:
 
 
 def measure_retrieval(
-    decoder: Decoder, cache: FeatureCache, captions: Sequence[Sequence[Sequence[int]]]
+    decoder: Decoder, cache: CacheRows, captions: Sequence[Sequence[Sequence[int]]]
 ) -> dict[str, float]:
     """Rank all images for each caption by the reconstruction of the image vector.
 

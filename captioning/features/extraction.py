@@ -1,28 +1,20 @@
-"""Extraction of features with a frozen encoder into a cache."""
+"""Features of a frozen encoder, or pixels, of images: stored, and extracted where missing."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from jaxtyping import Float16, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from captioning.features.cache import (
-    FeatureCache,
-    PixelCache,
-    RowCache,
-    count_rows,
-    open_complete_rows,
-)
+from captioning.features.cache import StoredRows
+from captioning.features.content_digests import OnProgress
+from captioning.features.row_extraction import DerivedRows, RowExtraction, RowSource
+from captioning.features.row_format import FeatureDtype, RowFormat
 from captioning.images.augmentation import fixed_view
-from captioning.images.image_ref import ImageRef, as_ref
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.nn.encoder import Encoder
@@ -30,12 +22,9 @@ from captioning.nn.encoder_config import Precision
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.split_encoder import EncoderFront
 
-Cache = TypeVar("Cache", bound=RowCache)
-OnProgress = Callable[[int, int], None]
-_VERSION = 1  # of the rows; part of the directory names
-_LOCK = ".lock"
-_FLUSH_INTERVAL = 16  # batches
+_VERSION = 2  # of the rows; part of the keys
 _AVERAGE_BYTES = 2**28  # memory for grids that are averaged together
+_BATCH_MULTIPLE = 16  # on a CPU, rounding depends on the batch size only below this
 
 
 @dataclass(frozen=True)
@@ -43,13 +32,14 @@ class ExtractionConfig:
     """What is extracted from each image, and how.
 
     Attributes:
-        grid: Cache all grid positions. False: cache only v.
-        hflip: Cache a view of the flipped image too.
-        crops: Number of random crops to cache per image. Every second one is flipped, so crops
+        grid: Store all grid positions. False: store only v.
+        hflip: Store a view of the flipped image too.
+        crops: Number of random crops to store per image. Every second one is flipped, so crops
             need ``hflip``.
         batch_size: Images per batch.
         workers: Number of processes that read images (0: the main process reads them).
-        precision: Precision of the encoder's matrix products. Features are stored in 16 bits.
+        precision: Precision of the encoder's matrix products.
+        dtype: Type of stored grids. v is always stored in float16.
     """
 
     grid: bool = False
@@ -58,11 +48,38 @@ class ExtractionConfig:
     batch_size: int = 64
     workers: int = 2
     precision: Precision = "float32"
+    dtype: FeatureDtype = "float16"
 
     @property
     def views(self) -> int:
-        """Number of views per image."""
+        """Number of views per image, numbered as in :mod:`captioning.images.augmentation`."""
         return 2 + self.crops if self.hflip else 1
+
+
+def plan_features(
+    encoder: Encoder | EncoderFront,
+    images: Sequence[ImageRef | Path],
+    directory: Path,
+    config: ExtractionConfig,
+    *,
+    on_digest: OnProgress = lambda done, total: None,
+) -> RowExtraction:
+    """Return the extraction of the features of images that are not stored.
+
+    Stored rows are found by the content of an image, the encoder, its weights and the config. If
+    only v is needed and the grid of an image is stored in float16, v is computed as its mean. Its
+    last bits then differ from a direct extraction.
+
+    Args:
+        encoder: A frozen encoder, or its frozen first stages.
+        images: Image files or references to images, in the order of the rows.
+        directory: Directory of all stores.
+        config: What is extracted.
+        on_digest: Called with the number of images whose content was read, and the number of
+            those to read. Not called if their digests are cached.
+    """
+    source = _feature_source(encoder, directory, config)
+    return RowExtraction(source, images, directory, on_digest=on_digest)
 
 
 def cache_features(
@@ -72,205 +89,126 @@ def cache_features(
     config: ExtractionConfig,
     *,
     on_progress: OnProgress = lambda done, total: None,
-) -> FeatureCache:
-    """Return the features of image files, and extract those that are not cached.
+) -> StoredRows:
+    """Return the features of images, and extract those that are not stored.
 
-    If only v is needed and the grids of the same images are cached, v is computed as their mean.
-    Grids are stored in 16 bits, so the last bits differ from a direct extraction.
-
-    Args:
-        encoder: A frozen encoder, or its frozen first stages.
-        images: Image files or references to images, in the order of the rows.
-        directory: Directory of all caches. Each set of images, encoder, weights and config has
-            its own folder in it.
-        config: What is extracted.
-        on_progress: Called with the number of finished images and the number of all images:
-            before the first missing image, after each batch, and every second while another
-            process extracts the same features. Not called if all are cached.
+    Arguments as in :func:`plan_features` and
+    :meth:`captioning.features.row_extraction.RowExtraction.run`.
     """
-    weights = weights_hash(encoder)
-
-    def own_directory(config: ExtractionConfig) -> Path:
-        key: list[object] = [_VERSION, encoder.config.name, weights]
-        key += [asdict(encoder.preprocessing), config.grid, config.hflip]
-        key += [] if config.precision == "float32" else [config.precision]
-        key += [f"{config.crops} crops"] if config.crops else []
-        return directory / _digest(key, images)
-
-    positions = encoder.positions if config.grid else 1
-    shape = (len(images), config.views, positions, encoder.feature_size)
-    loader = ImageLoader(encoder.preprocessing, config.batch_size, config.workers)
-
-    def encode(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
-        return _encode_views(encoder, pixels, images, config)
-
-    def fill(cache: FeatureCache) -> None:
-        grid_shape = (*shape[:2], encoder.positions, shape[3])
-        grid_directory = own_directory(replace(config, grid=True))
-        if not config.grid and (grids := open_complete_rows(grid_directory, grid_shape)):
-            _fill_from_grids(cache, *grids, config.precision, on_progress)
-        else:
-            _fill(cache, images, loader, encode, on_progress)
-
-    return _fill_once(FeatureCache, own_directory(config), shape, fill, on_progress)
+    return plan_features(encoder, images, directory, config).run(on_progress)
 
 
-def cache_pixels(
+def plan_pixels(
     preprocessing: Preprocessing,
     images: Sequence[ImageRef | Path],
     directory: Path,
     *,
     batch_size: int = 64,
     workers: int = 2,
-    on_progress: OnProgress = lambda done, total: None,
-) -> PixelCache:
-    """Return the resized pixels of image files, and read those that are not cached.
+    on_digest: OnProgress = lambda done, total: None,
+) -> RowExtraction:
+    """Return the extraction of the resized pixels of images that are not stored.
 
     Args:
         preprocessing: Size and interpolation of the images.
-        images: As in :func:`cache_features`.
-        directory: As in :func:`cache_features`.
+        images: As in :func:`plan_features`.
+        directory: As in :func:`plan_features`.
         batch_size: Images per batch.
         workers: Number of processes that read images (0: the main process reads them).
-        on_progress: As in :func:`cache_features`.
+        on_digest: As in :func:`plan_features`.
     """
-    shape = (len(images), 1, preprocessing.size**2, 3)
-    loader = ImageLoader(preprocessing, batch_size, workers)
 
-    def to_rows(pixels: UInt8[Tensor, "B 3 S S"], images: Sequence[int]) -> Tensor:
+    def to_rows(pixels: UInt8[Tensor, "B 3 S S"], digests: Sequence[bytes]) -> Tensor:
         return pixels.flatten(2).transpose(1, 2).unsqueeze(1)
 
-    def fill(cache: PixelCache) -> None:
-        _fill(cache, images, loader, to_rows, on_progress)
-
-    resizing = [preprocessing.size, preprocessing.interpolation, preprocessing.fit]
-    own = directory / _digest(["pixels", _VERSION, *resizing], images)
-    return _fill_once(PixelCache, own, shape, fill, on_progress)
-
-
-def _digest(key: Sequence[object], images: Sequence[ImageRef | Path]) -> str:
-    """Return a name for what depends on ``key`` and on files with their current size and time."""
-    files = [[ref.name, *_fingerprint(ref)] for ref in map(as_ref, images)]
-    return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()[:20]
-
-
-def _fingerprint(ref: ImageRef) -> tuple[int, int]:
-    if ref.content is not None:
-        content = ref.content if isinstance(ref.content, bytes) else ref.content()
-        return (len(content), int.from_bytes(hashlib.sha256(content).digest()[:8]))
-    try:
-        stat = Path(ref.name).stat()
-    except OSError:
-        return (-1, -1)  # reported when the image is read
-    return (stat.st_size, stat.st_mtime_ns)
+    source = RowSource(
+        key={
+            "pixels": _VERSION,
+            "size": preprocessing.size,
+            "interpolation": preprocessing.interpolation,
+            "fit": preprocessing.fit,
+        },
+        format=RowFormat(1, preprocessing.size**2, 3, "uint8"),
+        loader=ImageLoader(preprocessing, batch_size, workers),
+        compute=to_rows,
+    )
+    return RowExtraction(source, images, directory, on_digest=on_digest)
 
 
-def _fill_once(
-    kind: type[Cache],
+def _feature_source(
+    encoder: Encoder | EncoderFront, directory: Path, config: ExtractionConfig
+) -> RowSource:
+    dtype = config.dtype if config.grid else "float16"
+    row_format = RowFormat(
+        config.views, encoder.positions if config.grid else 1, encoder.feature_size, dtype
+    )
+
+    def compute(pixels: UInt8[Tensor, "B 3 S S"], digests: Sequence[bytes]) -> Tensor:
+        return _encode_views(encoder, pixels, digests, config)
+
+    def average(digests: Sequence[bytes]) -> Iterator[DerivedRows]:
+        if not config.grid:
+            yield from _average_grids(encoder, digests, directory, config)
+
+    return RowSource(
+        key={
+            "features": _VERSION,
+            "encoder": encoder.config.name,
+            "weights": weights_hash(encoder),
+            "preprocessing": asdict(encoder.preprocessing),
+            "grid": config.grid,
+            "views": config.views,
+            "precision": config.precision,
+            "dtype": dtype,
+        },
+        format=row_format,
+        loader=ImageLoader(encoder.preprocessing, config.batch_size, config.workers),
+        compute=compute,
+        derive=average,
+    )
+
+
+def _average_grids(
+    encoder: Encoder | EncoderFront,
+    digests: Sequence[bytes],
     directory: Path,
-    shape: tuple[int, int, int, int],
-    fill: Callable[[Cache], None],
-    on_progress: OnProgress,
-) -> Cache:
-    """Return a complete cache. If several processes need the same cache, one of them fills it.
-
-    The others wait and report its progress. They do not open the cache, which would start a new
-    one. If the filling process ends early, another continues.
-    """
-    if kind.is_complete(directory, shape):
-        return kind(directory, shape)
-    with _lock(directory, lambda: on_progress(count_rows(directory), shape[0])) as waited:
-        cache = kind(directory, shape)
-        if waited or not cache.complete:
-            on_progress(cache.done, len(cache))
-        if not cache.complete:
-            fill(cache)
-    return cache
-
-
-@contextmanager
-def _lock(directory: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock of a directory. Yields whether it had to wait.
-
-    Calls ``on_wait`` every second of waiting. Without file locks, as on some network disks, the
-    caller continues without a lock.
-    """
-    lock, waited = FileLock(directory / _LOCK), False
-    while True:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=1)
-        except Timeout:
-            waited = True
-            on_wait()
-            continue
-        except (NotImplementedError, OSError):
-            pass  # the cache reports a directory that cannot be written
-        break
-    try:
-        yield waited
-    finally:
-        lock.release()
-
-
-def _fill(
-    cache: RowCache,
-    images: Sequence[ImageRef | Path],
-    loader: ImageLoader,
-    encode: Callable[[UInt8[Tensor, "B 3 S S"], Sequence[int]], Tensor],
-    on_progress: OnProgress,
-) -> None:
-    """Append the missing rows, which ``encode`` computes from pixels."""
-    missing = images[cache.done :]
-    for number, batch in enumerate(loader.batches(map(as_ref, missing)), 1):
-        readable = [row for row, error in enumerate(batch.errors) if not error]
-        rows = torch.zeros(len(batch.images), *cache.rows.shape[1:], dtype=cache.torch_dtype)
-        if readable:
-            encoded = encode(batch.pixels, [cache.done + row for row in readable])
-            rows[readable] = encoded.to(cache.torch_dtype)
-        cache.append(rows, {row: error for row, error in enumerate(batch.errors) if error})
-        if number % _FLUSH_INTERVAL == 0:
-            cache.flush()
-        on_progress(cache.done, len(images))
-    cache.flush()
-
-
-def _fill_from_grids(
-    cache: FeatureCache,
-    grids: Float16[np.ndarray, "images views P D"],
-    unreadable: Mapping[int, str],
-    precision: Precision,
-    on_progress: OnProgress,
-) -> None:
-    """Append the mean over the grid positions of each missing row."""
-    count = max(1, _AVERAGE_BYTES // (np.dtype(np.float32).itemsize * grids[0].size))
-    while not cache.complete:
-        start = cache.done
-        part = torch.from_numpy(grids[start : start + count].astype(np.float32))
-        means = part.mean(2, keepdim=True)
-        if precision == "bfloat16":
+    config: ExtractionConfig,
+) -> Iterator[DerivedRows]:
+    """Yield v of the images whose grids are stored, as the mean over the positions."""
+    grids = _feature_source(encoder, directory, replace(config, grid=True, dtype="float16"))
+    store = grids.open_store(directory)
+    found = [digest for digest in digests if digest in store]
+    count = max(1, _AVERAGE_BYTES // (2 * grids.format.image_bytes))  # read as float32
+    for start in range(0, len(found), count):
+        part = found[start : start + count]
+        views = np.tile(np.arange(config.views), len(part))
+        means = store.read(store.find(part).repeat(config.views), views).mean(1)
+        if config.precision == "bfloat16":
             means = means.bfloat16().float()
-        rows = range(start, start + len(part))
-        cache.append(means, {row - start: unreadable[row] for row in rows if row in unreadable})
-        cache.flush()
-        on_progress(cache.done, len(cache))
+        yield part, means.unflatten(0, (len(part), config.views)).unsqueeze(2)
 
 
 @torch.inference_mode()
 def _encode_views(
     encoder: Encoder | EncoderFront,
     pixels: UInt8[Tensor, "B 3 S S"],
-    images: Sequence[int],
+    digests: Sequence[bytes],
     config: ExtractionConfig,
 ) -> Tensor:
-    """Return the features of all views, ``(B, views, P, D)``. P is 1 if only v is cached."""
+    """Return the features of all views, ``(B, views, P, D)``. P is 1 if only v is stored."""
     device = next(encoder.parameters()).device
+    count = len(pixels)
+    # The rows of an image must not depend on the other images of its batch.
+    multiple = _BATCH_MULTIPLE if device.type == "cpu" else config.batch_size
+    padding = range(-count % multiple)
+    pixels = torch.cat([pixels, *(pixels[:1] for _ in padding)])
+    seeds = [int.from_bytes(digest[:4]) for digest in [*digests, *(digests[0] for _ in padding)]]
     if device.type == "cuda":  # crops are faster there; mps does not support them in torch 2.6
         pixels = pixels.to(device)
     views = []
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         for view in range(config.views):
-            features = encoder(fixed_view(pixels, view, images).to(device))
+            features = encoder(fixed_view(pixels, view, seeds).to(device))
             rows = features.grid if config.grid else features.vector.unsqueeze(1)
-            views.append(rows.cpu())
+            views.append(rows[:count].cpu())
     return torch.stack(views, 1).float()

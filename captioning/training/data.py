@@ -1,4 +1,4 @@
-"""Reading the splits of a run, and caching the features of their images."""
+"""Reading the splits of a run, and storing the features of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,10 @@ from captioning.datasets import (
 )
 from captioning.datasets.split import find_files, pick_evenly
 from captioning.errors import DataError
-from captioning.features.cache import CacheRows, JoinedCaches, RowCache
+from captioning.features.cache import CacheRows, JoinedCaches
 from captioning.features.external import ExternalFeatures
-from captioning.features.extraction import ExtractionConfig, cache_features, cache_pixels
+from captioning.features.extraction import ExtractionConfig, plan_features, plan_pixels
+from captioning.features.row_extraction import RowExtraction
 from captioning.messages import format_count
 from captioning.nn.encoder import Encoder
 from captioning.nn.split_encoder import EncoderFront
@@ -137,19 +138,68 @@ def limit_validation(
     return limited
 
 
-def encode_splits(
+def plan_splits(
     encoder: Encoder | EncoderFront,
     splits: list[CaptionSplit],
     config: RunConfig,
     extraction: ExtractionConfig,
     callback: TrainingCallback,
-) -> EncodedSplit:
-    """Return a split with the features of its images, from one cache per data set.
+) -> list[RowExtraction]:
+    """Look up the features of each data set in the cache.
 
     Raises:
-        DataError: No image of a data set can be read, or the cache cannot be written.
+        OutputError: The cache cannot be read.
     """
-    caches = [_encode_split(encoder, split, config, extraction, callback) for split in splits]
+    return [_plan_split(encoder, split, config, extraction, callback) for split in splits]
+
+
+def _plan_split(
+    encoder: Encoder | EncoderFront,
+    split: CaptionSplit,
+    config: RunConfig,
+    extraction: ExtractionConfig,
+    callback: TrainingCallback,
+) -> RowExtraction:
+    images = [image.ref for image in split.images]
+    directory = config.cache_directory
+    callback.on_phase("Reading image files")
+    if config.training.online_augmentation:
+        return plan_pixels(
+            encoder.preprocessing,
+            images,
+            directory,
+            workers=extraction.workers,
+            on_digest=callback.on_progress,
+        )
+    return plan_features(encoder, images, directory, extraction, on_digest=callback.on_progress)
+
+
+def encode_splits(
+    encoder: Encoder | EncoderFront,
+    splits: list[CaptionSplit],
+    extractions: list[RowExtraction],
+    config: RunConfig,
+    callback: TrainingCallback,
+) -> EncodedSplit:
+    """Return a split with the features of its images.
+
+    Args:
+        encoder: The encoder, or its frozen first stages.
+        splits: The split of each data set.
+        extractions: The result of :func:`plan_splits` for these splits.
+        config: The run.
+        callback: Receives progress and messages.
+
+    Raises:
+        DataError: No image of a data set can be read.
+        OutputError: The cache cannot be written.
+    """
+    caches = []
+    for split, extraction in zip(splits, extractions, strict=True):
+        callback.on_phase(ENCODING)
+        rows = extraction.run(callback.on_progress)
+        _report_unreadable(rows.unreadable, split.images, split.source, callback)
+        caches.append(rows)
     captions = tuple(image.captions for split in splits for image in split.images)
     sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
     cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
@@ -199,33 +249,6 @@ def read_external(
     captions = tuple(image.captions for image in images)
     sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
     return EncodedSplit(captions, cache, sources)
-
-
-def _encode_split(
-    encoder: Encoder | EncoderFront,
-    split: CaptionSplit,
-    config: RunConfig,
-    extraction: ExtractionConfig,
-    callback: TrainingCallback,
-) -> RowCache:
-    images = [image.ref for image in split.images]
-    directory = config.cache_directory
-    callback.on_phase(ENCODING)
-    cache: RowCache
-    if config.training.online_augmentation:
-        cache = cache_pixels(
-            encoder.preprocessing,
-            images,
-            directory,
-            workers=extraction.workers,
-            on_progress=callback.on_progress,
-        )
-    else:
-        cache = cache_features(
-            encoder, images, directory, extraction, on_progress=callback.on_progress
-        )
-    _report_unreadable(cache.unreadable, split.images, split.source, callback)
-    return cache
 
 
 def _report_unreadable(

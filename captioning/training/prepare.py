@@ -11,6 +11,7 @@ from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import ConfigError, DataError
 from captioning.features.external import ExternalFeatures, check_features_given
 from captioning.features.extraction import ExtractionConfig
+from captioning.features.row_extraction import describe_space, require_space
 from captioning.messages import format_count
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import resolve_device
@@ -27,6 +28,7 @@ from captioning.training.data import (
     EncodedSplit,
     encode_splits,
     limit_validation,
+    plan_splits,
     read_external,
     read_splits,
 )
@@ -131,7 +133,10 @@ def _read_features(
     *,
     grid: bool,
 ) -> tuple[EncodedSplit, EncodedSplit]:
-    """Return the training and the validation split with their features."""
+    """Return the training and the validation split with their features.
+
+    The space that both need is checked before the first image is encoded.
+    """
     train, validation = splits
     if config.features is not None:
         return (
@@ -139,9 +144,14 @@ def _read_features(
             read_external(encoder.feature_size, validation, config, callback, check=True),
         )
     augmented, plain = (_extraction(config, grid=grid, augment=each) for each in (True, False))
+    train_plan = plan_splits(encoder, train, config, augmented, callback)
+    plan = plan_splits(encoder, validation, config, plain, callback)
+    if any(extraction.missing for extraction in train_plan + plan):
+        callback.on_message(describe_space(train_plan + plan))
+    require_space(train_plan + plan)
     return (
-        encode_splits(encoder, train, config, augmented, callback),
-        encode_splits(encoder, validation, config, plain, callback),
+        encode_splits(encoder, train, train_plan, config, callback),
+        encode_splits(encoder, validation, plan, config, callback),
     )
 
 

@@ -3,9 +3,7 @@
 Captions are random words with the lengths of Flickr8k's (10.8 words on average).
 """
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ import torch
 from benchmarks.prepared import Prepared
 from benchmarks.products import Product, Products, Weights, teacher_forcing_products
 from captioning.datasets.batches import CaptionDataset
-from captioning.features.cache import FeatureCache
+from captioning.features.cache import ArrayRows
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.training.memory import disable_malloc_trim
@@ -60,10 +58,10 @@ def train(settings: Settings) -> Prepared:
     dataset = make_dataset(settings["limit"], settings["vocabulary"])
     decoder = make_decoder(settings)
     positions = _GRID if decoder.config.uses_grid else 1
-    with tempfile.TemporaryDirectory() as folder:  # the rows stay mapped
-        cache = FeatureCache(Path(folder), (len(dataset.captions), 1, positions, _FEATURES))
-        for _ in dataset.captions:
-            cache.append(torch.rand(1, 1, positions, _FEATURES), {})
+    features = torch.empty(len(dataset.captions), 1, positions, _FEATURES, dtype=torch.float16)
+    for image in features:
+        image[:] = torch.rand(1, positions, _FEATURES)
+    cache = ArrayRows(features)
     trainer = Trainer(decoder, dataset, cache, make_config(settings))
     return Prepared(trainer.train_epoch, len(dataset))
 

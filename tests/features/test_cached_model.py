@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioning.evaluation.validation import perplexity
-from captioning.features.cache import FeatureCache
+from captioning.features.cache import ArrayRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
@@ -24,10 +24,8 @@ class Shift(torch.nn.Module):
 
 
 @pytest.fixture
-def cache(tmp_path):
-    cache = FeatureCache(tmp_path, (IMAGES, 1, POSITIONS, SIZE))
-    cache.append(torch.randn(IMAGES, 1, POSITIONS, SIZE), {})
-    return cache
+def cache():
+    return ArrayRows(torch.randn(IMAGES, 1, POSITIONS, SIZE))
 
 
 @pytest.mark.parametrize("attention", [True, False])
@@ -49,15 +47,14 @@ def test_encode_without_image_gives_zeros(cache, attention, tail):
     decoder.start(nothing)  # accepts the shape of the grid
 
 
-def test_encode_reads_the_requested_views(tmp_path):
-    cache = FeatureCache(tmp_path, (IMAGES, 2, POSITIONS, SIZE))
-    cache.append(torch.randn(IMAGES, 2, POSITIONS, SIZE), {})
+def test_encode_reads_the_requested_views():
+    cache = ArrayRows(torch.randn(IMAGES, 2, POSITIONS, SIZE))
     cached_model = CachedModel(
         Decoder(DecoderConfig(core="attention"), vocabulary_size=9, feature_size=SIZE)
     )
     images, views = torch.tensor([2, 0, 1, 2]), torch.tensor([1, 0, 1, 0])
     grid = cached_model.encode(cache, images, views).grid
-    assert torch.equal(grid, torch.from_numpy(cache.rows[[2, 0, 1, 2], [1, 0, 1, 0]]).float())
+    assert torch.equal(grid, cache.features[[2, 0, 1, 2], [1, 0, 1, 0]])
     some = cached_model.encode(cache, torch.tensor([IMAGES, 2, 0]), torch.tensor([0, 1, 0])).grid
     assert torch.equal(some[1:], grid[:2])
 
@@ -85,9 +82,8 @@ def test_encode_padded_batch_keeps_features_and_gradients(cache, monkeypatch):
     assert counts == [3, 8]
 
 
-def test_perplexity_equals_that_of_single_words(tmp_path):
-    cache = FeatureCache(tmp_path, (IMAGES, 1, 1, SIZE))
-    cache.append(torch.randn(IMAGES, 1, 1, SIZE), {})
+def test_perplexity_equals_that_of_single_words():
+    cache = ArrayRows(torch.randn(IMAGES, 1, 1, SIZE))
     cached_model = CachedModel(
         Decoder(DecoderConfig(hidden_size=8), vocabulary_size=9, feature_size=SIZE)
     ).train()

@@ -7,7 +7,7 @@ import torch
 
 from captioning.errors import ConfigError
 from captioning.features.cache import JoinedCaches
-from captioning.features.extraction import cache_pixels
+from captioning.features.extraction import plan_pixels
 from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.images.loader import ImageLoader
 from captioning.nn.encoder import Encoder
@@ -28,7 +28,7 @@ def augmented_images(encoder, images, tmp_path):
     paths = [Path(path) for path in images]
     halves = (paths[:5], paths[5:])
     caches = [
-        cache_pixels(encoder.preprocessing, half, tmp_path, batch_size=3, workers=0)
+        plan_pixels(encoder.preprocessing, half, tmp_path, batch_size=3, workers=0).run()
         for half in halves
     ]
     return AugmentedImages(JoinedCaches(caches), encoder)

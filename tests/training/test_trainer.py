@@ -7,7 +7,7 @@ import torch
 
 from captioning.datasets.batches import CaptionDataset
 from captioning.errors import ConfigError, TrainingError
-from captioning.features.cache import FeatureCache
+from captioning.features.cache import ArrayRows
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
@@ -32,10 +32,8 @@ def dataset():
 
 
 @pytest.fixture
-def cache(tmp_path):
-    cache = FeatureCache(tmp_path / "features", (IMAGES, 2, 4, SIZE))
-    cache.append(torch.randn(IMAGES, 2, 4, SIZE), {})
-    return cache
+def cache():
+    return ArrayRows(torch.randn(IMAGES, 2, 4, SIZE))
 
 
 def decoder(seed=0, **settings):
@@ -72,7 +70,7 @@ def train_epoch(trainer, **callbacks):
     ],
 )
 @pytest.mark.parametrize("steps", [1, 4, 5, 7, 8])
-def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, steps, core, changes):
+def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, tmp_path, steps, core, changes):
     settings = config(
         **changes,
         ema_decay=0.9,
@@ -90,7 +88,7 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, steps, core,
     def save():
         saved.append({**killed.state_dict()})
         if len(saved) == steps:
-            torch.save(saved[-1], cache.directory / "state.pt")
+            torch.save(saved[-1], tmp_path / "state.pt")
             raise KilledError
 
     def train_on():
@@ -102,7 +100,7 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, steps, core,
 
     torch.manual_seed(99)  # another process has other random numbers
     resumed = Trainer(decoder(seed=7, core=core), dataset, cache, settings)
-    state = torch.load(cache.directory / "state.pt", weights_only=True)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed.load_state_dict(state)
     while not resumed.finished:
         last = train_epoch(resumed)
@@ -226,7 +224,7 @@ def test_max_steps_ends_the_run_and_its_schedule(dataset, cache):
 
 
 def test_divergence_error_advises_lower_learning_rate(dataset, cache):
-    cache.rows[:] = float("nan")
+    cache.features[:] = float("nan")
     trainer = Trainer(decoder(), dataset, cache, config())
     with pytest.raises(TrainingError, match="Lower learning_rate"):
         trainer.train_epoch()
