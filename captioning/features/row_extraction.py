@@ -216,7 +216,7 @@ def describe_space(extractions: Sequence[RowExtraction]) -> str:
     return (
         f"Features of {format_count(images, 'image')}: {images - missing:,} stored, {missing:,} "
         f"missing. The missing ones need {needed}; {format_bytes(find_free_bytes(directory))} are "
-        f"free in '{directory}'. Later runs use the stored ones."
+        f"free in '{directory}'."
     )
 
 

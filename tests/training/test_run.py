@@ -86,7 +86,8 @@ def test_every_phase_of_a_run_is_named(trained, tmp_path):
     run = with_rewards(initialize(config(tmp_path / "run", epochs=1), trained))
     train(run, TrainingCallback(on_phase=phases.append))
     assert [name for name in phases if not name.startswith("Reading coco:tiny, ")] == [
-        *("Loading the encoder", ENCODING, ENCODING, "Tokenizing captions"),
+        *("Loading the encoder", "Reading image files", "Reading image files"),
+        *(ENCODING, ENCODING, "Tokenizing captions"),
         *("Building the vocabulary", "Preparing rewards"),
         *("Captioning validation images", "Scoring captions", "Training"),
         *("Captioning validation images", "Scoring captions"),
