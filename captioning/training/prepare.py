@@ -104,8 +104,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     callback.on_phase("Tokenizing captions")
     tokenizer = _choose_tokenizer(config, initial)
     words = _tokenize(train.captions, tokenizer)
-    if tokenizer.name == "ptb" and seem_unsplit([caption for image in words for caption in image]):
-        callback.on_message(_UNSPLIT)
+    _warn_unsplit(words, tokenizer, callback)
     text_words = _tokenize(text, tokenizer)
     callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
@@ -183,6 +182,11 @@ def _choose_tokenizer(config: RunConfig, initial: Checkpoint | None) -> Tokenize
 
 def _tokenize(captions: Iterable[Sequence[str]], tokenizer: Tokenizer) -> _Words:
     return [[tokenizer.split(caption) for caption in image] for image in captions]
+
+
+def _warn_unsplit(words: _Words, tokenizer: Tokenizer, callback: TrainingCallback) -> None:
+    if tokenizer.name == "ptb" and seem_unsplit([caption for image in words for caption in image]):
+        callback.on_message(_UNSPLIT)
 
 
 def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
