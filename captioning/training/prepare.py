@@ -87,7 +87,6 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     device = resolve_device(config.device)
     if warning := warn_slow_precision(config.training.precision, device):
         callback.on_message(warning)
-
     torch.manual_seed(config.training.seed)  # of an encoder with random weights
     initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
     encoder = initial.model.encoder if initial else _build_encoder(config, train_splits).to(device)
@@ -95,9 +94,8 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     _report_ignored_weights(encoder, callback)
     stages = config.training.fine_tune_stages
     front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
-    attention = _uses_attention(config, initial)
-    grid = attention or tail is not None
-    splits = (train_splits, validation_splits)
+    grid = _uses_attention(config, initial) or tail is not None
+    splits = train_splits, validation_splits
     train, validation = _read_features(front, splits, config, callback, grid=grid)
     _check_validation(config, validation)
 
