@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.progress import Progress, Task
     from rich.text import Text
 
+_LINE_INTERVAL = 30.0  # seconds between two lines of progress
+
 
 def stderr_console() -> "Console":
     """Return a console that prints plain lines to standard error.
@@ -66,7 +68,7 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
 
 @contextmanager
 def show_progress(
-    console: "Console", line: str, *, unit: str, interval: float = 30.0
+    console: "Console", line: str, *, unit: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows how many items of how many are done.
 
@@ -76,21 +78,21 @@ def show_progress(
         console: Console of standard error.
         line: The line, with two places for the numbers.
         unit: Unit of the rate.
-        interval: Seconds between two lines.
+        clock: Returns the time in seconds.
     """
     first: int | None = None  # an earlier call may have done some
-    printed = started = time.monotonic()
+    printed = started = 0.0
     with progress_bar(console, unit=unit) as bar:
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int) -> None:
             nonlocal first, printed, started
-            now = time.monotonic()
+            now = clock()
             if first is None:
-                first, started = done, now
+                first, printed, started = done, now, now
                 bar.reset(task, completed=done, total=total)
             bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done > first and now - printed >= interval:
+            if not console.is_terminal and done > first and now - printed >= _LINE_INTERVAL:
                 printed = now
                 rate = (done - first) / (now - started)
                 left = timedelta(seconds=round((total - done) / rate))

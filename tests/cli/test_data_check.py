@@ -1,13 +1,16 @@
 """``captioning data check``: planted faults, exit codes, and the names of the splits."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from drawn_images import draw
+from rich.console import Console
 
 from captioning.cli.main import main
+from captioning.cli.progress import show_progress
 from captioning.datasets import CaptionData
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
@@ -125,11 +128,14 @@ def test_data_check_coverage_counts_words_by_threshold(tmp_path, capsys):
 
 
 def test_data_check_table_escapes_control_characters(tmp_path, capsys):
-    spec = write_rows(tmp_path, [("0.png", "train", ["A dog\x1b[31m red."])])
-    assert check("--data", spec, "--no-images") == 0
+    spec = write_rows(tmp_path, [("0.png", "train", ["A dog."])])
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        row = {"image": "\x1b[31mred.png", "split": "train", "captions": ["A cat\x1b[31m."]}
+        file.write(f"\n{json.dumps(row)}")
+    assert check("--data", spec, "--no-images") == 1
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert "A dog\\x1b[31m red." in shown
+    assert "\\x1b[31mred.png" in shown
 
 
 def test_data_check_without_readable_split_exits_1(tmp_path, capsys):
@@ -143,6 +149,19 @@ def test_data_without_command_lists_its_commands(words, code, capsys):
         main(["data", *words])
     assert stop.value.code == code
     assert "data check" in "".join(capsys.readouterr())
+
+
+def test_progress_without_terminal_is_a_line_every_30_seconds():
+    written, times = io.StringIO(), iter((5.0, 34.0, 35.0, 64.0, 65.0))
+    console = Console(file=written, width=80)
+    line = "Decoded {} of {} images"
+    with show_progress(console, line, unit="images/s", clock=lambda: next(times)) as show:
+        for done in (1000, 1100, 1300, 1400, 1500):
+            show(done, 2000)
+    assert written.getvalue().splitlines() == [
+        "Decoded 1,300 of 2,000 images, 10 images/s, 0:01:10 left.",
+        "Decoded 1,500 of 2,000 images, 8 images/s, 0:01:00 left.",
+    ]
 
 
 # Names of the splits
