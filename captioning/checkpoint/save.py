@@ -78,6 +78,15 @@ def save_checkpoint(
         ) from error
 
 
+def recover_checkpoint(directory: Path) -> None:
+    """Restore a model directory that a killed process was replacing, and remove what it left."""
+    for path in sorted(directory.parent.glob(f".{directory.name}-*")):
+        if path.name.endswith("-old") and not directory.exists():
+            path.rename(directory)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def save_ranges(ranges: ActivationRanges, directory: Path) -> Path:
     """Add ranges of activations to a model directory, or replace them, and return their file.
 

@@ -22,6 +22,7 @@ class RunConfig:
     SECTIONS: ClassVar = {
         "data": "input",
         "output": "output",
+        "resume": "output",
         "init_from": "model",
         "data_weights": "input",
         "extend_vocabulary": "model",
@@ -41,6 +42,13 @@ class RunConfig:
     license: str = ""
     """License of the trained model for its card, as an identifier such as ``apache-2.0`` (default:
     not stated)."""
+    keep_checkpoints: int = 0
+    """Number of checkpoints to keep: the model and the state after each of the last epochs, in
+    ``checkpoints/epoch-N`` (0: none). The best model is kept in any case."""
+    resume: Path | None = None
+    """Directory of a run, or of one of its checkpoints, from which a new run in ``output``
+    continues. The other settings are those of that run, such as by ``--config
+    RUN/settings.json``; the learning rate, its schedule, and the length of the run can differ."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
     used; encoder and decoder options are ignored, and so is ``min_count`` without
@@ -111,9 +119,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_ranges(self, "[1, inf)", "min_count")
         check_ranges(self, "[0, inf)", "search_images", "rerank_ngrams", "workers")
+        check_ranges(self, "[0, inf)", "keep_checkpoints")
         check_ranges(self, "[0, inf)", "validation_limit", "max_caption_words")
         check_ranges(self, "[0, 1)", "val_fraction")
-        for name in ("output", "init_from", "text_data", "features", "cache", "word_vectors"):
+        for name in (
+            "output",
+            "resume",
+            "init_from",
+            "text_data",
+            "features",
+            "cache",
+            "word_vectors",
+        ):
             if isinstance(path := getattr(self, name), str):  # as notebooks pass them
                 object.__setattr__(self, name, Path(path))
         if self.word_vectors is not None and self.init_from is not None:

@@ -21,6 +21,10 @@ class RandomState:
             states.append(torch.Generator(device).manual_seed(seed).get_state())
         return cls(device, states)
 
+    def load(self, states: list[Tensor]) -> None:
+        """Take over saved states. Devices that the saved run did not have keep their own."""
+        self.states = states[: len(self.states)] + self.states[len(states) :]
+
     @property
     def _device_arguments(self) -> tuple[torch.device, ...]:
         """Return the device for backends that have several; others take no argument."""

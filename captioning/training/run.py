@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint.save import recover_checkpoint
 from captioning.decoding import BeamSearch
 from captioning.errors import TrainingError
 from captioning.messages import format_count
@@ -13,6 +14,12 @@ from captioning.nn.model import CaptionModel
 from captioning.nn.split_encoder import split_encoder
 from captioning.training.callback import EpochSummary, TrainingCallback, describe_epoch
 from captioning.training.config import RunConfig
+from captioning.training.epoch_checkpoints import (
+    MODEL,
+    copy_logs,
+    keep_checkpoint,
+    load_best,
+)
 from captioning.training.epoch_validation import format_scores, report_data_sets, validate
 from captioning.training.log import TrainingLog
 from captioning.training.model_info import describe_model
@@ -33,7 +40,6 @@ from captioning.training.search_choice import choose_search
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.trainer import Trainer
 
-_MODEL = "model"
 _NO_CALLBACK = TrainingCallback()
 
 
@@ -64,7 +70,8 @@ def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> Train
     """Train a captioning model. The same call on the same directory resumes an interrupted run.
 
     Args:
-        config: The run. It is saved in the directory, and only the same config resumes the run.
+        config: The run. It is saved in the directory. A run is resumed with the same config, except
+            for its length (epochs, patience), its speed (workers, device) and what it writes.
         callback: Receives progress and messages.
 
     Raises:
@@ -76,13 +83,14 @@ def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> Train
             diverged.
         OutputError: The state or the model cannot be written.
     """
-    check_run_directory(config)
+    check_run_directory(config)  # before the data are read
     prepared = prepare(config, callback)  # before the directory exists: the data may be wrong
     with lock_run_directory(config.output):
-        check_run_directory(config)  # another process may have started a run meanwhile
-        write_settings(config)
+        changes = check_run_directory(config)  # another process may have started a run meanwhile
+        write_settings(config, config.output)
+        recover_checkpoint(config.output / MODEL)
         run = _Run(config, prepared, callback)
-        run.resume()
+        run.resume(changes)
         run.train_epochs()
         choose_search(run.model_dir, config, prepared, callback)
         if run.resumed:
@@ -99,7 +107,7 @@ class _Run:
         self.callback = callback
         self.trainer = _create_trainer(config, prepared, callback)
         self.captions = CaptionsId.create(len(prepared.dataset), prepared.vocabulary)
-        self.model_dir = config.output / _MODEL
+        self.model_dir = config.output / MODEL
         self.best = BestEpoch()
         self.resumed = False
         self._started = time.monotonic()
@@ -108,9 +116,14 @@ class _Run:
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def resume(self) -> None:
-        """Continue from the saved state, if there is one."""
+    def resume(self, changes: str) -> None:
+        """Continue from the saved state, or from the run or checkpoint of ``config.resume``."""
         state = load_state(self.config.output, self.captions)
+        source = self.config.resume if state is None else None
+        if source is not None:
+            state = load_state(source, self.captions)
+            if state is None:
+                raise TrainingError(f"'{source}' has no saved state yet. Use another resume.")
         if state is None:
             return
         self.trainer.load_state_dict(state.trainer)
@@ -118,12 +131,35 @@ class _Run:
         self.resumed = True
         self._started -= state.seconds
         step, steps = self.trainer.position.step, self.trainer.steps
+        if source is not None:
+            self._take_over(source)
         self.callback.on_message(
-            "The run is already complete."
-            if step == steps
+            "The run is already complete. Set a larger --training.epochs to continue it."
+            if self.trainer.finished
             else f"Resuming from step {step} of {steps}."
         )
+        if changes and not self.trainer.finished:
+            rate = self.trainer.schedule.rate_at(step)
+            self.callback.on_message(
+                f"Changed settings: {changes}. The learning rate follows the schedule of "
+                f"{steps} steps from step {step + 1} on (now {rate:.3g})."
+            )
         self.callback.on_resume(step, steps)
+
+    def _take_over(self, source: Path) -> None:
+        """Start this run with the log and the best model of another one."""
+        copy_logs(source, self.config.output)
+        if (best := load_best(source, self.best)) is not None:
+            save_checkpoint(best, self.model_dir)
+        elif self.best.scores:
+            epoch, lost = self.trainer.position.epoch, self.best.epoch
+            validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
+            self._keep(epoch, validated.scores)
+            self.callback.on_message(
+                f"The model of the best epoch ({lost}) was removed. That of epoch {epoch} is the "
+                f"best so far: {format_scores(validated.scores)}"
+            )
+        self._save()
 
     def train_epochs(self) -> None:
         """Train, validate, and keep the model of the best epoch, until the last epoch."""
@@ -144,12 +180,16 @@ class _Run:
                 self._record(log, summary, validated.scores)
                 self._keep_if_best(summary, validated.scores)
                 report_data_sets(validated, self.prepared, self.callback)
+                if self.config.keep_checkpoints:
+                    checkpoint = self._checkpoint(summary.epoch, validated.scores)
+                    keep_checkpoint(checkpoint, self._state(), self.config, summary.epoch)
                 self._save()
         if self._out_of_patience():
             training = self.config.training
             self.callback.on_message(
                 f"Stopping early: no better {training.select_by} for "
-                f"{format_count(training.patience, 'epoch')}."
+                f"{format_count(training.patience, 'epoch')}. A larger --training.patience "
+                "continues the run."
             )
         if self.config.init_from is not None and self.best.epoch == 0:
             self.callback.on_message(
@@ -168,8 +208,10 @@ class _Run:
         return TrainResult(self.model_dir, best.epoch, best.value, best.scores, self.resumed)
 
     def _save(self) -> None:
-        state = RunState(self.trainer.state_dict(), self.captions, self.best, self._seconds)
-        save_state(state, self.config.output)
+        save_state(self._state(), self.config.output)
+
+    def _state(self) -> RunState:
+        return RunState(self.trainer.state_dict(), self.captions, self.best, self._seconds)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.training.patience
@@ -203,19 +245,18 @@ class _Run:
     def _keep(self, epoch: int, scores: dict[str, float]) -> None:
         """Save the current model as the result of the run."""
         self.best = BestEpoch(epoch, scores[self.config.training.select_by], scores)
-        info = describe_model(self.config, self.prepared, epoch, scores)
-        model = self._whole_model()
-        checkpoint = Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
-        save_checkpoint(checkpoint, self.model_dir)
+        save_checkpoint(self._checkpoint(epoch, scores), self.model_dir)
 
-    def _whole_model(self) -> CaptionModel:
+    def _checkpoint(self, epoch: int, scores: dict[str, float]) -> Checkpoint:
         """Return the current model with its whole encoder."""
+        info = describe_model(self.config, self.prepared, epoch, scores)
         trained, encoder = self.trainer.model_to_save, self.prepared.encoder
         if trained.tail is not None:
             encoder = copy.deepcopy(encoder)
             tail = split_encoder(encoder, self.config.training.fine_tune_stages)[1]
             tail.load_state_dict(trained.tail.state_dict())
-        return CaptionModel(encoder, trained.decoder)
+        model = CaptionModel(encoder, trained.decoder)
+        return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
 
 
 def _update_license(model_dir: Path, license: str) -> None:

@@ -301,7 +301,7 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self._random.states = state["random"]
+        self._random.load(state["random"])
         epoch, batch, step = state["position"]
         self.position = _Position(epoch, batch, step, _EpochSums(**state["sums"]))
 

@@ -63,7 +63,8 @@ class TrainingConfig:
     whole encoder is frozen, and only the decoder learns."""
 
     epochs: int = 20
-    """Maximum number of epochs (1 or more). The cosine schedule ends with the last one."""
+    """Maximum number of epochs (1 or more). The cosine schedule ends with the last one. A finished
+    run with more epochs continues: from there, its learning rate follows the longer schedule."""
     max_steps: int = 0
     """Maximum number of steps of the run (0: no limit). The cosine schedule ends with the last one.
     An epoch that ends early is validated and saved like the others."""

@@ -1,6 +1,7 @@
 """Interrupted runs, and what can happen to a run directory."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from small_run import (
     read_log,
 )
 
+from captioning.checkpoint import load_checkpoint
 from captioning.errors import OutputError, TrainingError
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
@@ -107,12 +109,118 @@ def test_resume_on_other_captions_is_refused(change, tmp_path):
 
 
 def test_resume_with_other_settings_names_them(trained):
-    with pytest.raises(TrainingError, match=r"training\.epochs was 3 and is now 7"):
-        train(config(trained.parent, epochs=7))
+    run = replace(config(trained.parent, epochs=7, learning_rate=0.1), min_count=3)
+    with pytest.raises(TrainingError) as caught:
+        train(run)
+    message = str(caught.value)
+    assert (
+        "training.learning_rate was 0.001 and is now 0.1; min_count was 2 and is now 3" in message
+    )
+    assert "epochs" not in message  # it may change
 
 
 def test_resume_with_other_workers_and_device_is_allowed(finished):
-    assert train(replace(finished, workers=1, device="auto")).resumed
+    assert train(replace(finished, workers=1, device="auto", keep_checkpoints=2)).resumed
+
+
+def test_finished_run_continues_to_more_epochs(tmp_path):
+    """With a constant learning rate, the weights are those of one run over all epochs."""
+    short = config(tmp_path / "run", epochs=1, schedule="constant", warmup_steps=0)
+    longer = replace(short, training=replace(short.training, epochs=3))
+    train(short)
+    messages = []
+    found = train(longer, TrainingCallback(messages.append))
+    expected = train(replace(longer, output=tmp_path / "whole"))
+    assert_same_weights(expected.model_dir, found.model_dir)
+    assert read_log(found.model_dir) == read_log(expected.model_dir)
+    assert found.best_value == expected.best_value
+    assert any("training.epochs was 1 and is now 3" in line for line in messages)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["training"]["epochs"] == 3
+
+
+def test_continued_cosine_schedule_ends_with_the_last_epoch(finished):
+    longer = replace(finished, training=replace(finished.training, epochs=4))
+    model = train(longer).model_dir
+    rates = [float(row["learning_rate"]) for row in read_log(model) if row["split"] == "train"]
+    step, steps = 39, 40  # from 0, of the longer run
+    cosine = (1 + math.cos(math.pi * step / steps)) / 2
+    assert rates[3] == pytest.approx(1e-3 * (0.02 + 0.98 * cosine), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def kept(runs):
+    """Config of a finished run with the checkpoints of its last two epochs."""
+    run = replace(config(runs / "kept"), keep_checkpoints=2)
+    train(run)
+    return run
+
+
+def test_last_checkpoints_are_models_and_others_are_removed(kept, plain):
+    folder = kept.output / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-2", "epoch-3"]
+    assert load_checkpoint(folder / "epoch-2").info.training.epochs == 2
+    assert_same_weights(plain.output / "model", kept.output / "model")
+
+
+@pytest.mark.parametrize("source", ["kept/checkpoints/epoch-2", "interrupted"])
+def test_run_from_a_checkpoint_ends_like_the_first_run(kept, source, runs, tmp_path):
+    if source == "interrupted":
+        with pytest.raises(Killed):
+            train(replace(kept, output=tmp_path / source, keep_checkpoints=0), kill_after(14))
+        source = tmp_path / source
+    run = replace(kept, output=tmp_path / "run", resume=runs / source, keep_checkpoints=0)
+    result = train(run)
+    assert_same_weights(kept.output / "model", result.model_dir)
+    assert read_log(result.model_dir) == read_log(kept.output / "model")
+    assert train(replace(run, resume=None)).resumed  # it has a state of its own
+
+
+def test_run_from_a_checkpoint_takes_other_learning_rate(kept, tmp_path):
+    other = replace(kept.training, learning_rate=1e-9, patience=0, epochs=4)
+    source = kept.output / "checkpoints" / "epoch-2"
+    run = replace(kept, output=tmp_path / "run", resume=source, training=other)
+    messages = []
+    train(run, TrainingCallback(messages.append))
+    changes = (
+        "training.epochs was 3 and is now 4; training.learning_rate was 0.001 and is now 1e-09"
+    )
+    assert any(f"Changed settings: {changes}." in line for line in messages)
+    with pytest.raises(TrainingError, match=r"training\.learning_rate was 1e-09 and is now 0\.1"):
+        train(replace(run, training=replace(other, learning_rate=0.1)))
+    with pytest.raises(TrainingError, match=r"resume was .*epoch-2' and is now .*epoch-3'"):
+        train(replace(run, resume=source.with_name("epoch-3")))
+
+
+def test_checkpoint_whose_best_model_is_lost_becomes_the_best(kept, tmp_path):
+    source = tmp_path / "epoch-2"
+    shutil.copytree(kept.output / "checkpoints" / "epoch-2", source)
+    state = torch.load(source / "state.pt", weights_only=True)
+    state["best"] = {"epoch": 1, "value": 7.0, "scores": {"CIDEr": 7.0, "BLEU-4": 0.5}}
+    torch.save(state, source / "state.pt")
+    messages = []
+    run = replace(kept, output=tmp_path / "run", resume=source)
+    result = train(run, TrainingCallback(messages.append))
+    assert result.best_epoch in (2, 3)
+    assert any(line.startswith("The model of the best epoch (1) was removed.") for line in messages)
+
+
+def test_resume_from_a_directory_without_a_run_is_refused(kept, tmp_path):
+    run = replace(kept, output=tmp_path / "run", resume=kept.output / "model")
+    with pytest.raises(TrainingError, match="holds no training run and no checkpoint"):
+        train(run)
+    run = replace(run, resume=kept.output, min_count=3)
+    with pytest.raises(TrainingError, match="min_count was 2 and is now 3"):
+        train(run)
+    assert not run.output.exists()
+
+
+def test_model_that_was_being_replaced_is_restored(finished):
+    """A process killed between the two renames leaves no ``model``."""
+    (finished.output / "model").rename(finished.output / ".model-x-old")
+    (finished.output / ".model-x").mkdir()
+    assert train(finished).model_dir.is_dir()
+    assert not list(finished.output.glob(".model-*"))
 
 
 @pytest.mark.parametrize(
