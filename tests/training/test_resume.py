@@ -113,9 +113,7 @@ def test_resume_with_other_settings_names_them(trained):
     with pytest.raises(TrainingError) as caught:
         train(run)
     message = str(caught.value)
-    assert (
-        "training.learning_rate was 0.001 and is now 0.1; min_count was 2 and is now 3" in message
-    )
+    assert "learning_rate was 0.001 and is now 0.1; min_count was 2 and is now 3" in message
     assert "epochs" not in message  # it may change
 
 
