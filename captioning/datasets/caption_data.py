@@ -1,8 +1,10 @@
 """A data set by its name, and the forms of data that are read."""
 
+import gc
 import glob
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,8 @@ class CaptionData:
             elif own == "val":
                 file_split = "train"
         spec = self._parse(file_split)
-        return select_split(self._load(spec), replace(spec, split=split), hold_out)
+        with _pause_collection():
+            return select_split(self._load(spec), replace(spec, split=split), hold_out)
 
     def _parse(self, split: str) -> DatasetSpec:
         return DatasetSpec.parse(self.name, self._location, split, self.require_images)
@@ -157,6 +160,18 @@ def name_data(data: Any) -> str:
     from captioning.datasets.memory import InMemoryData  # imports Pillow and NumPy
 
     return InMemoryData(data)
+
+
+@contextmanager
+def _pause_collection() -> Iterator[None]:
+    """Pause the garbage collector, which visits millions of new objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _match_placeholder(location: str) -> list[str]:

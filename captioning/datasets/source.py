@@ -1,12 +1,13 @@
 """Images and captions of a data set as its form gives them, and the selection of a split."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from captioning.datasets.hold_out import HoldOutConfig
 from captioning.datasets.spec import (
@@ -183,29 +184,32 @@ class SplitBuilder:
     def _find(self, entry: Entry) -> str | None:
         """Return the path of an image; None, after a report, if there is no such file."""
         name = file_name(entry.name)
-        path = os.path.join(self.folder, name)  # noqa: PTH118  (much faster for many images)
-        nested = os.path.join(self.folder, entry.subfolder, name)  # noqa: PTH118
-        candidates = (path, nested, nested.replace("\\", "/"))  # a file written on Windows
-        if found := next(filter(self._exists, candidates), None):
-            return found
-        if not self.spec.require_images:
-            return path
-        self._problems[MISSING_IMAGES].append(entry.name if "://" in entry.name else path)
-        return None
+        found = name if self._exists(name) else self._find_elsewhere(name, entry.subfolder)
+        if found is None and self.spec.require_images:
+            path = entry.name if "://" in entry.name else os.path.join(self.folder, name)  # noqa: PTH118
+            self._problems[MISSING_IMAGES].append(path)
+            return None
+        return os.path.join(self.folder, found or name)  # noqa: PTH118  (much faster)
 
-    def _exists(self, path: str) -> bool:
-        """Return whether the listing of the folder contains the file ``path``."""
-        folder, name = os.path.split(path)
-        if folder not in self._listings:
-            self._listings[folder] = list_files(folder)
-        return name in self._listings[folder]
+    def _find_elsewhere(self, name: str, subfolder: str) -> str | None:
+        nested = f"{subfolder}/{name}" if subfolder else name
+        candidates = (nested, nested.replace("\\", "/"))  # a name that was written on Windows
+        return next(filter(self._exists, candidates), None)
+
+    def _exists(self, name: str) -> bool:
+        """Return whether the listing of the folder of a file contains it."""
+        folder, _, base = name.rpartition("/")
+        if (listing := self._listings.get(folder)) is None:
+            listing = list_files(os.path.join(self.folder, folder))  # noqa: PTH118
+            self._listings[folder] = listing
+        return base in listing
 
 
 def file_name(name: str) -> str:
     """Return the name of an image on disk; of a URL, its last part."""
     if "://" not in name:
         return name
-    return unquote(urlsplit(name).path).rpartition("/")[2]
+    return unquote(re.split("[?#]", name, maxsplit=1)[0].rpartition("/")[2])
 
 
 def number_names(names: Iterable[str]) -> dict[str, int]:
