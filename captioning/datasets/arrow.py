@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from captioning.datasets.spec import DatasetSpec
 from captioning.datasets.table import find_folder
 from captioning.errors import DataError
 from captioning.file_patterns import find_matches
+from captioning.images.image_ref import ContainedImage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +48,8 @@ def load_parquet(spec: DatasetSpec) -> CaptionSource:
         try:
             with pq.ParquetFile(path) as file:
                 images = ParquetImages(path)
-                rows = _ArrowRows(collector, file.schema_arrow, str(path), images.read)
+                refer = partial(ParquetImage, images)
+                rows = _ArrowRows(collector, file.schema_arrow, str(path), refer)
                 images.column = rows.content_column
                 for batch in file.iter_batches(_ROWS, columns=rows.columns):
                     rows.add(pa.Table.from_batches([batch]))
@@ -74,7 +77,8 @@ def add_dataset(collector: RowCollector, data: "Dataset", split: str | None, nam
         value = arrow[row : row + 1].column(rows.fields.image)[0].as_py()
         return value.get("bytes") if isinstance(value, dict) else value
 
-    rows = _ArrowRows(collector, data.features.arrow_schema, name, read, split)
+    refer = partial(DatasetImage, read)
+    rows = _ArrowRows(collector, data.features.arrow_schema, name, refer, split)
     for start in range(0, len(data), _ROWS):
         rows.add(arrow[start : start + _ROWS])
 
@@ -87,12 +91,12 @@ class _ArrowRows:
         collector: RowCollector,
         schema: "pa.Schema",
         source: str,
-        read: Callable[[int], bytes | None],
+        refer: Callable[[int], Callable[[], bytes]],
         split: str | None = None,
     ) -> None:
         import pyarrow as pa
 
-        self.collector, self.source, self.read, self.split = collector, source, read, split
+        self.collector, self.source, self.refer, self.split = collector, source, refer, split
         self.fields = collector.find_fields(tuple(schema.names), "columns")
         kind = schema.field(self.fields.image).type
         names = [field.name for field in kind] if pa.types.is_struct(kind) else []
@@ -123,7 +127,7 @@ class _ArrowRows:
             name, content = path, None
             if not (self.is_named or (path and Path(path).is_absolute() and Path(path).is_file())):
                 name = f"{self.source}/{path or row}"
-                content = ArrowImage(self.read, row)
+                content = self.refer(row)
             self.collector.add(f"row {row + 1}", str(name), texts, split, content=content)
 
     def _paths(self, table: "pa.Table") -> list[str | None]:
@@ -144,8 +148,8 @@ def _is_binary(kind: "pa.DataType") -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrowImage:
-    """An image in a row of a table. A call reads the content of its file."""
+class DatasetImage:
+    """An image in a row of a data set. A call reads the content of its file."""
 
     read: Callable[[int], bytes | None]
     row: int
@@ -156,10 +160,39 @@ class ArrowImage:
         Raises:
             OSError: There is none.
         """
-        content = self.read(self.row)
-        if not isinstance(content, bytes):
-            raise OSError(f"row {self.row + 1} has no image. Remove the row.")
-        return content
+        return _require(self.read(self.row), self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetImage(ContainedImage):
+    """An image in a row of a Parquet file."""
+
+    file: "ParquetImages"
+    row: int
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """The file."""
+        return str(self.file.path)
+
+    @property
+    def place(self) -> str:
+        """Column and row."""
+        return f"{self.file.column} {self.row}"
+
+    def __call__(self) -> bytes:
+        """Read the content.
+
+        Raises:
+            OSError: There is none.
+        """
+        return _require(self.file.read(self.row), self.row)
+
+
+def _require(content: object, row: int) -> bytes:
+    if not isinstance(content, bytes):
+        raise OSError(f"row {row + 1} has no image. Remove the row.")
+    return content
 
 
 class ParquetImages:

@@ -10,7 +10,7 @@ from pathlib import Path
 from captioning.features.locks import directory_lock
 from captioning.features.records import RecordFile
 from captioning.images.file_digest import digest_file, stat_file
-from captioning.images.image_ref import FileRange, ImageRef
+from captioning.images.image_ref import ContainedImage, ImageRef
 
 OnProgress = Callable[[int, int], None]
 DIGEST_BYTES = 16
@@ -25,8 +25,8 @@ def stamp_image(image: ImageRef) -> bytes | None:
     Returns None if the file does not exist, and for content that has no stamp.
     """
     path, place, stamp = image.name, "", image.stamp
-    if isinstance(image.content, FileRange):
-        path, place = image.content.path, f"{image.content.offset} {image.content.size}"
+    if isinstance(image.content, ContainedImage):
+        path, place = image.content.path, image.content.place
     if image.content is None or place:
         path = os.path.abspath(path)  # noqa: PTH100  (resolve reads every parent folder)
         stamp = stat_file(path)[1]

@@ -1,6 +1,7 @@
 """References to images. This module imports neither Pillow nor NumPy."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,13 +23,39 @@ class ImageRef:
     """Called with the digest, or with None if the file does not have the stamp any more."""
 
 
+class ContainedImage(ABC):
+    """An image inside another file. A call reads its content."""
+
+    __slots__ = ()
+    path: str
+    """The other file."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Place of the image in the file. Its content changes only if the file changes."""
+
+    @abstractmethod
+    def __call__(self) -> bytes:
+        """Read the content.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class FileRange:
-    """Bytes of a file, such as an image inside a tar archive. A call reads them."""
+class FileRange(ContainedImage):
+    """An image that is a range of bytes, such as a member of a tar archive."""
 
     path: str
     offset: int
     size: int
+
+    @property
+    def place(self) -> str:
+        """The range."""
+        return f"{self.offset} {self.size}"
 
     def __call__(self) -> bytes:
         """Read the bytes.

@@ -11,6 +11,7 @@ from PIL import Image
 
 from captioning.datasets import read_captions
 from captioning.errors import DataError
+from captioning.features.content_digests import stamp_image
 from tests.drawn_images import draw
 
 datasets = pytest.importorskip("datasets")
@@ -118,6 +119,18 @@ def test_parquet_of_paths_and_splits_is_read(tmp_path):
     pq.write_table(pyarrow.table(rows), tmp_path / "t.parquet")
     (image,) = read_captions(f"parquet:{tmp_path}/t.parquet", split="train").images
     assert (image.path, image.captions) == (tmp_path / "images" / "a.jpg", ("x", "y"))
+
+
+def test_parquet_images_have_stamps_of_their_file(dataset, tmp_path):
+    path = tmp_path / "data.parquet"
+    stamps = []
+    for _ in range(2):
+        dataset.to_parquet(path)
+        images = read_captions(f"parquet:{path}", split="train").images
+        stamps += [stamp_image(image.ref) for image in images]
+        assert stamps[-COUNT:] == [stamp_image(image.ref) for image in images]
+    assert len(set(stamps)) == 2 * COUNT
+    assert None not in stamps
 
 
 def test_parquet_row_without_an_image_is_an_error_of_the_image(tmp_path):
