@@ -238,7 +238,12 @@ def _print_features(console: "Console", features: FeatureBytes, encoder: str) ->
         ("grid, float16", decimal(features.grid_float16)),
         ("grid, int8", decimal(features.grid_int8)),
     ]
-    _print_table(console, f"Cached features of {encoder}, one view per image", ("", ""), rows)
+    _print_table(
+        console,
+        f"Cached features of {encoder}, per view (training adds flipped ones)",
+        ("", ""),
+        rows,
+    )
 
 
 def _print_table(
