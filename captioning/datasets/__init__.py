@@ -3,18 +3,26 @@
 A data set is named by one string, ``FORMAT:PATH`` or ``FORMAT:PATH@IMAGES``:
 
     flickr8k:DIR        Flickr8k.token.txt, Flickr_8k.trainImages.txt, ... and the images
+    flickr30k:DIR       results_20130124.token or results.csv, and the images
     coco:DIR            annotations/captions_train2017.json, ... (or 2014) and the images
     coco:FILE           one COCO caption file
     karpathy:FILE       dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json
     jsonl:FILE          {"image": "a.jpg", "captions": ["...", "..."], "split": "train"}
+    json:FILE           a list of such rows
     csv:FILE            columns image and caption (and optionally split), one caption per row
+    tsv:FILE            the same with tabs, or caption and URL without a header
+    parquet:FILES       such columns; images as paths or as the content of files
+    tar:FILES           archives in the layout of webdataset (also webdataset:FILES)
 
-JSONL and CSV files may use the names of Hugging Face's ``imagefolder`` instead: ``file_name`` for
-``image`` and ``text`` for ``caption``.
+Rows may use the field names of other programs (:mod:`captioning.datasets.rows`). FILES is a file,
+a folder or a pattern (:mod:`captioning.file_patterns`).
 
 ``@IMAGES`` names the folder of the images if they are not next to the captions. ``{split}`` in the
-string is replaced by the name of the split: ``coco:captions_{split}.json@{split}2017``. A COCO,
-JSONL or CSV file without splits is used as a whole, whichever split is requested.
+string is replaced by the name of the split: ``coco:captions_{split}.json@{split}2017``. A file
+without splits is used as a whole, whichever split is requested, or divided by ``val_fraction``.
+
+A module loads each form as a :class:`captioning.datasets.source.CaptionSource`, with all splits.
+:func:`captioning.datasets.source.select_split` is the same for all forms.
 """
 
 from pathlib import Path
