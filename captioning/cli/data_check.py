@@ -163,11 +163,20 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
 
 
 def _measure_features(encoder: EncoderConfig, images: int) -> FeatureBytes:
+    from captioning.features.row_format import FeatureDtype, RowFormat
     from captioning.nn.encoder import Encoder
 
     shape = Encoder(encoder)
-    v, grid = images * shape.feature_size, images * shape.feature_size * shape.positions
-    return FeatureBytes(images, v_float16=2 * v, grid_float16=2 * grid, grid_int8=grid)
+
+    def measure(positions: int, dtype: FeatureDtype) -> int:
+        return images * RowFormat(1, positions, shape.feature_size, dtype).image_bytes
+
+    return FeatureBytes(
+        images,
+        v_float16=measure(1, "float16"),
+        grid_float16=measure(shape.positions, "float16"),
+        grid_int8=measure(shape.positions, "int8"),
+    )
 
 
 def _print_report(report: DataReport, config: DataCheckConfig) -> None:
