@@ -27,6 +27,7 @@ from captioning.cli.progress import show_progress, stderr_console
 from captioning.errors import DataError
 from captioning.messages import check_minimum, escape_unprintable, format_count
 from captioning.nn.encoder_config import EncoderConfig
+from captioning.text.tokenizers import TokenizerName
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
@@ -51,6 +52,8 @@ class DataCheckConfig:
     """Number of examples per problem (0 or more)."""
     json: bool = False
     """Print JSON instead of tables."""
+    tokenizer: TokenizerName = "ptb"
+    """Splits captions into words, as in ``captioning train``."""
     encoder: str = EncoderConfig.name
     """Encoder whose cached features are measured: ``timm:<model>`` or ``torchvision:<model>``."""
     image_size: int | None = None
@@ -112,10 +115,11 @@ def check_data(config: DataCheckConfig) -> DataReport:
     from captioning.datasets.caption_check import CaptionCheck
     from captioning.datasets.findings import Findings
     from captioning.datasets.image_check import check_images, check_overlap
+    from captioning.text.tokenizers import get_tokenizer
 
     console, findings = stderr_console(), Findings(config.show)
     splits = _read_splits(config.data, findings)
-    captions = CaptionCheck(findings)
+    captions = CaptionCheck(findings, get_tokenizer(config.tokenizer))
     counts = []
     for name, split in splits:
         console.print(f"Checking {format_count(len(split.images), 'image')} of {name} ...")

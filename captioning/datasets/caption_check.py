@@ -11,13 +11,18 @@ import numpy as np
 from captioning.datasets.findings import Finding, Findings
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.messages import format_count
-from captioning.text.tokenizer import tokenize
+from captioning.text.tokenizers import Tokenizer, seem_unsplit
 from captioning.text.vocabulary import SPECIALS
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
 """Thresholds of the vocabulary that are compared."""
 MAX_WORDS = 50
 """Captions with more words are very long. The longest ones of COCO have about 50."""
+_UNSPLIT = (
+    "splits whose captions look like one word each (for languages without spaces between words, "
+    "use --tokenizer characters)"
+)
+_UNSPLIT_CHECKED = 1000  # captions
 _TEXT_SHOWN = 80  # characters of a caption in an example
 _LETTER = re.compile(r"[^\W\d_]")
 _MARKUP = re.compile(r"https?://|\bwww\.|</?[a-z][^<>]*>|&(?:[a-z]{2,6}|#\d+);", re.IGNORECASE)
@@ -93,10 +98,12 @@ class CaptionCheck:
 
     Args:
         findings: Receives the suspicious captions.
+        tokenizer: Splits captions into words.
     """
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, tokenizer: Tokenizer) -> None:
         self.findings = findings
+        self.tokenizer = tokenizer
         self._words: dict[str, Counter[str]] = {}
         self._texts: Counter[str] = Counter()
 
@@ -109,11 +116,15 @@ class CaptionCheck:
         """
         counts = self._words.setdefault(split.split, Counter())
         lengths: list[int] = []
+        first: list[list[str]] = []
         for image in split.images:
-            words = [tokenize(caption) for caption in image.captions]
+            words = [self.tokenizer.split(caption) for caption in image.captions]
+            first += words if len(first) < _UNSPLIT_CHECKED else []
             lengths += map(len, words)
             counts.update(chain.from_iterable(words))
             self._check_image(image, words, name)
+        if seem_unsplit(first):
+            self.findings.add(_UNSPLIT, f"{name}: {_cut(split.images[0].captions[0])!r}")
         per_image = [len(image.captions) for image in split.images]
         return SplitCounts(
             split.source,

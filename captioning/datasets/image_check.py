@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from captioning.datasets.findings import Findings
+from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.images.file_digest import stat_file
 from captioning.images.image_ref import ImageRef
@@ -31,27 +32,33 @@ def check_images(
         workers: Processes that decode images.
         on_progress: Called with the number of decoded images and the number of all.
     """
-    entries = [(name, image) for name, split in splits for image in split.images]
+    entries = [(name, split, image) for name, split in splits for image in split.images]
     digests = [b""] * len(entries)
     refs = (
         _digest_when_read(image, partial(digests.__setitem__, number))
-        for number, (_, image) in enumerate(entries)
+        for number, (_, _, image) in enumerate(entries)
     )
     loader = ImageLoader(Preprocessing(_CHECKED_SIZE), _BATCH_SIZE, workers)
     done = 0
     for batch in loader.batches(refs):
-        for (name, _), error in zip(entries[done:], batch.errors, strict=False):
+        for (name, _, _), error in zip(entries[done:], batch.errors, strict=False):
             if error:
                 findings.add("damaged images", f"{name}: {error}", loses_data=True)
         done += len(batch.images)
         on_progress(done, len(entries))
-    first: dict[bytes, tuple[str, CaptionedImage]] = {}
-    for digest, (name, image) in zip(digests, entries, strict=True):
-        other_name, other = first.setdefault(digest, (name, image)) if digest else (name, image)
+    first: dict[bytes, tuple[str, CaptionSplit, CaptionedImage]] = {}
+    for digest, entry in zip(digests, entries, strict=True):
+        name, split, image = entry
+        other_name, other_split, other = first.setdefault(digest, entry) if digest else entry
         if other.name != image.name:
-            where = "one split" if name == other_name else "two splits"
+            where = "one split" if _use(split) == _use(other_split) else "two splits"
             example = f"{other_name}, {_base(other)} = {name}, {_base(image)}"
             findings.add(f"images with equal content in {where}", example)
+
+
+def _use(split: CaptionSplit) -> str:
+    """Return what a split is used for. Training splits of several data sets may overlap."""
+    return "train" if split.split in TRAIN_SPLIT.split("+") else split.split
 
 
 def _digest_when_read(image: CaptionedImage, keep: Callable[[bytes], None]) -> ImageRef:
@@ -81,10 +88,12 @@ def check_overlap(splits: Sequence[tuple[str, CaptionSplit]], findings: Findings
     Ids are compared within a data set, and only where the data set itself contains them.
     """
     for kind, key in (("files", _file_key), ("image ids", _id_key)):
-        first: dict[object, str] = {}
+        first: dict[object, tuple[str, str]] = {}
         for name, split in splits:
+            use = _use(split)
             for image, value in key(split):
-                if (other := first.setdefault(value, name)) != name:
+                other_use, other = first.setdefault(value, (use, name))
+                if other_use != use:
                     example = f"{_base(image)} in {other} and {name}"
                     findings.add(f"{kind} in two splits", example, loses_data=True)
 

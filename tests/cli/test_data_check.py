@@ -116,6 +116,32 @@ def test_data_check_ids_in_two_coco_splits_are_lost(tmp_path, capsys):
     assert code == 1
 
 
+def test_data_check_shared_training_images_are_not_lost(tmp_path, capsys):
+    specs = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        rows = [("0.png", "train", ["A dog."]), ("1.png", "val", ["A cat."])]
+        specs.append(write_rows(folder, rows))
+    for name in ("0.png", "1.png"):  # in both data sets, under one name
+        (tmp_path / "b" / name).unlink()
+    specs[1] += f"@{tmp_path}/a"
+    code, _, findings = check_json(capsys, "--data", *specs)
+    assert set(findings) == {"captions that several images have"}
+    assert code == 0
+
+
+def test_data_check_of_unsplit_captions_names_the_tokenizer(tmp_path, capsys):
+    rows = [(f"{n}.png", "train", ["两只狗在草地上玩耍"]) for n in range(3)]
+    spec = write_rows(tmp_path, rows)
+    code, _, findings = check_json(capsys, "--data", spec, "--no-images")
+    assert any("--tokenizer characters" in kind for kind in findings)
+    command = ("--data", spec, "--no-images", "--tokenizer", "characters")
+    code, report, findings = check_json(capsys, *command)
+    assert set(findings) == {"captions that several images have"}
+    assert report["splits"][0]["words"]["median"] == 9
+    assert code == 0
+
+
 def test_data_check_coverage_counts_words_by_threshold(tmp_path, capsys):
     rows = [("0.png", "train", ["a a a dog", "a cat dog"]), ("1.png", "val", ["a dog owl cat"])]
     _, report, _ = check_json(capsys, "--data", write_rows(tmp_path, rows), "--no-images")
