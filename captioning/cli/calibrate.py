@@ -54,7 +54,7 @@ def run(config: CalibrateConfig) -> int:
     from captioning.sources.find import SourceConfig, find_images
 
     encoder = load_checkpoint(config.model).model.encoder
-    images = list(find_images(config.images, SourceConfig(recursive=True)))
+    images = list(find_images(config.images, SourceConfig(recursive=True, follow_links=True)))
     count = min(len(images), config.limit)
     images = [images[number * len(images) // count] for number in range(count)]
     loader = ImageLoader(encoder.preprocessing, _BATCH_SIZE, config.workers)

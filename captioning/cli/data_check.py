@@ -235,7 +235,7 @@ def _show_distribution(values: "Distribution") -> str:
 
 
 def _print_vocabulary(console: "Console", rows: "Sequence[Coverage]") -> None:
-    titles = ("--min-count", "words", "training", "validation")
+    titles = ("minimum count", "words", "training", "validation")
     shown = []
     for row in rows:
         validation = "" if row.validation is None else f"{row.validation:.2%}"

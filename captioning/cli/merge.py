@@ -110,7 +110,7 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
         first, second = list(runs.values())[:2]
         raise ConfigError(
             f"{first} and {second} come from runs with different models, settings or inputs. Run "
-            "the same command for all partitions, except for --partition and -o."
+            "the same captioning caption command for all partitions, except for --partition and -o."
         )
     missing = [f"{i}/{partition.count}" for i in range(1, partition.count + 1) if i not in found]
     if missing:

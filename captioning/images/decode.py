@@ -218,7 +218,7 @@ def _load(image: Image.Image, name: str, allow_truncated: bool) -> Image.Image:
                 f"cannot read {name}: it is incomplete or damaged: about {share:.0%} of its rows "
                 f"are readable{' at low quality' if coarse and share else ''} "
                 f"({str(error) or type(error).__name__}). Download it again"
-                f"{', or use --allow-truncated.' if share else '.'}"
+                f"{', or use captioning caption --allow-truncated.' if share else '.'}"
             ) from None
         image = coarse or image
         image.tile = []  # type: ignore[attr-defined]  # nothing is left to decode

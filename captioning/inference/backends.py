@@ -73,7 +73,7 @@ def load_backend(config: BackendConfig, checkpoints: Sequence[Checkpoint]) -> Lo
         return _load(resolved, checkpoints)
     except _UnsupportedEncoderError as error:
         if config.backend == "openvino":
-            raise ConfigError(f"{error} Use --backend torch.") from error
+            raise ConfigError(f"{error} Use the backend torch.") from error
         fallback = BackendConfig("torch", config.precision)
         logging.getLogger(__name__).warning("%s torch is used instead.", str(error))
         return _load(resolve_backend(fallback, device), checkpoints)
@@ -104,25 +104,26 @@ def resolve_backend(
         backend = "openvino" if on_cpu and installed else "torch"
     elif backend == "openvino" and not on_cpu:
         raise ConfigError(
-            f"backend 'openvino' runs on the CPU, but the device is {device}. Use --device cpu, or "
-            "--backend torch."
+            f"backend 'openvino' runs on the CPU, but the device is {device}. Use the device cpu, "
+            "or the backend torch."
         )
     elif backend == "openvino" and not installed:
         raise ConfigError(
             "backend 'openvino' is not available: OpenVINO is not installed. Use "
-            "pip install openvino, or --backend torch."
+            "pip install openvino, or the backend torch."
         )
     if precision == "auto":
         fast = backend == "openvino" and has_fast_bfloat16(device)
         precision = "bfloat16" if fast else "float32"
     if precision == "int8" and backend == "torch":
         raise ConfigError(
-            "precision 'int8' needs the backend openvino on a CPU. Use --precision bfloat16."
+            "precision 'int8' needs the backend openvino on a CPU. Use the precision bfloat16."
         )
     if precision == "int8" and not has_ranges:
         raise ConfigError(
             "precision 'int8' needs the ranges of the model's activations, which this model does "
-            "not have. Run captioning calibrate MODEL --images PATH, or use --precision bfloat16."
+            "not have. Run captioning calibrate MODEL --images PATH, or use the precision "
+            "bfloat16."
         )
     return ResolvedBackend(backend, precision)
 

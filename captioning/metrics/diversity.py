@@ -114,7 +114,8 @@ def _find_warnings(captions: Sequence[tuple[str, ...]], unknown: int) -> tuple[s
     if repeating > len(captions) // 10:
         warnings.append(
             f"{repeating:,} of {format_count(len(captions), 'caption')} repeat a word immediately. "
-            "Search with block_repeated_words (--block-repeated-words True), or train longer."
+            "Block repeated words in the search (captioning caption --block-repeated-words True), "
+            "or train longer."
         )
     if unknown:
         warnings.append(

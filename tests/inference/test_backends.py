@@ -123,7 +123,7 @@ def test_plain_backend_follows_changed_weights(pixels):
 def test_auto_backend_is_openvino_on_a_cpu_only():
     assert resolve_backend(BackendConfig(), CPU).backend == "openvino"
     assert resolve_backend(BackendConfig(), torch.device("meta")).backend == "torch"
-    with pytest.raises(ConfigError, match=r"runs on the CPU.*Use --device cpu"):
+    with pytest.raises(ConfigError, match=r"runs on the CPU.*Use the device cpu"):
         resolve_backend(OPENVINO, torch.device("meta"))
 
 
@@ -167,7 +167,7 @@ def test_unsupported_encoder_falls_back_with_a_warning(cache, monkeypatch, caplo
     assert torch.equal(
         loaded.models[1].encode(pixels).grid, plain_grid(checkpoint.model.encoder, pixels)
     )
-    with pytest.raises(ConfigError, match=r"timm:test_resnet .* Use --backend torch\."):
+    with pytest.raises(ConfigError, match=r"timm:test_resnet .* Use the backend torch\."):
         load_backend(OPENVINO, [checkpoint])
 
 
