@@ -170,7 +170,8 @@ def load_regions(
             raise  # a problem of the disk: training must not continue without the features
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in reason:
-            reason = "contains pickled Python objects, which can run any code"
+            is_array = "Object arrays" in reason
+            reason = "has pickled objects, which can run any code" if is_array else "not an array"
         raise DataError(
             f"cannot read {files.describe(name)}: {reason[:200].rstrip('.')}. Save it with "
             "numpy.savez(path, feat=array)."

@@ -76,12 +76,10 @@ class FeatureFolder(FeatureFiles):
 
     def read(self, name: str) -> np.ndarray:
         """Return the array of a file."""
-        # No pickles: reading one can run any code.
-        content = np.load(self.location / name, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return _choose_array(content)
+        with (self.location / name).open("rb") as file:
+            # No pickles: reading one can run any code.
+            content = np.load(file, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else _choose_array(content)
 
 
 def _choose_array(content: Any) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -91,7 +90,7 @@ def _feature_size(captioner: Captioner, batch_size: int) -> int:
 
 def _caption(
     captioner: Captioner,
-    loaded: Iterator[tuple[str, Float[Tensor, "P D"] | str]],
+    loaded: Iterator[tuple[str, Tensor | str]],
     search: SearchMethod | None,
     batch_size: int,
 ) -> Iterator[CaptionResult]:
@@ -106,6 +105,6 @@ def _caption(
                 yield CaptionResult(name, next(captions))
 
 
-def _pad(regions: Sequence[Float[Tensor, "P D"]]) -> Features:
+def _pad(regions: Sequence[Tensor]) -> Features:
     counts = torch.tensor([len(each) for each in regions])
     return Features.from_grid(pad_sequence(list(regions), batch_first=True), counts)
