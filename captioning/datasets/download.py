@@ -144,11 +144,19 @@ def _count_files(path: Path) -> int:
 
 
 def _ask_size(url: str) -> int:
+    # Not HEAD: some servers sign their addresses for GET only.
     try:
-        with _open(Request(url, method="HEAD")) as response:
-            return int(response.headers["Content-Length"])
+        with _open(Request(url, headers={"Range": "bytes=0-0"})) as response:
+            return _read_size(response)
     except (OSError, HTTPException, ValueError, TypeError) as error:
         raise DataError(_explain(url, error)) from error
+
+
+def _read_size(response: Any) -> int:
+    """Return the size of the whole file."""
+    if response.status == 206:
+        return int(response.headers["Content-Range"].rpartition("/")[2])
+    return int(response.headers["Content-Length"])
 
 
 def _open(request: Request) -> Any:
@@ -207,7 +215,7 @@ def _fetch_rest(each: PlannedArchive, part: Path, on_download: OnProgress) -> No
     with _network_call(_open, request) as response:
         if response.status != 206:  # the server does not support ranges
             start = 0
-        total = start + int(response.headers.get("Content-Length") or each.size - start)
+        total = _network_call(_read_size, response)
         if total != each.size:
             raise DataError(
                 f"'{each.url}' has {total:,} bytes, but {each.size:,} were expected. The archive "
@@ -224,7 +232,7 @@ def _fetch_rest(each: PlannedArchive, part: Path, on_download: OnProgress) -> No
 def _network_call(function: Callable[[Any], Any], argument: Any) -> Any:
     try:
         return function(argument)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError, TypeError) as error:
         raise _NetworkError(error) from error
 
 

@@ -48,7 +48,7 @@ class Server(ThreadingHTTPServer):
         cut_after: Bytes after which the next responses end.
         ranges: Whether ranges are supported.
         pause: Seconds between pieces of 4 kB.
-        requests: Method and ``Range`` header of each request.
+        requests: ``Range`` header of each request.
     """
 
     def __init__(self):
@@ -59,27 +59,26 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.do_GET()
-
     def do_GET(self):
-        server = self.server
-        server.requests.append((self.command, self.headers.get("Range")))
+        server, size = self.server, len(self.server.content)
+        server.requests.append(self.headers.get("Range"))
         if server.statuses:
             self.send_error(server.statuses.pop(0))
             return
-        start = 0
+        start, end = 0, size
         if server.ranges and "Range" in self.headers:
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        content = server.content[start:]
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else size
+        self.send_response(206 if end - start < size else 200)
+        if end - start < size:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        content = server.content[start:end]
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
-            content = content[: server.cut_after.pop(0) if server.cut_after else None]
-            for first in range(0, len(content), 4096):
-                self.wfile.write(content[first : first + 4096])
-                time.sleep(server.pause)
+        content = content[: server.cut_after.pop(0) if server.cut_after else None]
+        for first in range(0, len(content), 4096):
+            self.wfile.write(content[first : first + 4096])
+            time.sleep(server.pause)
 
     def log_message(self, *arguments):
         pass
@@ -149,7 +148,7 @@ def test_download_continues_after_lost_connections(fetch, server, tmp_path):
     assert fetch("--keep-archives")[0] == 0
     starts = [0, 10_000, 10_000, 15_000, 15_000, 15_001]
     ranges = [f"bytes={start}-" if start else None for start in starts]
-    assert server.requests == [("GET", each) for each in ranges]
+    assert server.requests == ranges
     assert read_files(tmp_path / "data") == {**EXPECTED, "tiny.zip": TINY_ZIP}
 
 
@@ -161,7 +160,7 @@ def test_download_that_stays_cut_keeps_what_it_has(fetch, server, tmp_path):
     assert f"10,000 of {len(TINY_ZIP):,} bytes are kept. Run the same command again" in err
     server.requests.clear()
     assert fetch()[0] == 0
-    assert server.requests == [("GET", "bytes=10000-")]
+    assert server.requests == ["bytes=10000-"]
     assert read_files(tmp_path / "data") == EXPECTED
 
 
@@ -253,7 +252,7 @@ def test_download_on_full_disk_continues_later(fetch, server, tmp_path, monkeypa
     assert "No space left on device. Make room" in err
     server.requests.clear()
     assert fetch()[0] == 0
-    assert server.requests == [("GET", "bytes=7000-")]
+    assert server.requests == ["bytes=7000-"]
     assert read_files(tmp_path / "data") == EXPECTED
 
 
@@ -275,7 +274,7 @@ def test_download_after_kill_continues(fetch, server, tmp_path):
     server.pause = 0
     server.requests.clear()
     assert fetch()[0] == 0
-    ((_, start),) = server.requests
+    (start,) = server.requests
     assert start.startswith("bytes=")
     assert read_files(tmp_path / "data") == EXPECTED
 
