@@ -18,7 +18,7 @@ For example:
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -32,12 +32,13 @@ from captioning.text.tokenizers import TokenizerName
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
 
-    from captioning.datasets import CaptionSplit
+    from captioning.datasets import CaptionData, CaptionSplit
     from captioning.datasets.caption_check import Coverage, Distribution, SplitCounts
     from captioning.datasets.findings import Finding, Findings
 
 _TRAINING = ("train", "restval")
 _VALIDATION = "val"
+_WHOLE = "all"  # shown for a data set without splits
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,11 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
     for spec in data:
         prefix = f"{shorten_spec(spec)} " if len(data) > 1 else ""
         data_set = CaptionData(spec)
-        for split in data_set.splits or ("all",):
+        names = data_set.splits
+        for split in names or (_WHOLE,):
             name = f"{prefix}{split}"
             try:
-                read = data_set.read(split)
+                read = data_set.read(split) if names else _read_whole(data_set)
             except DataError as error:
                 findings.add("splits that cannot be read", f"{name}: {error}", loses_data=True)
                 continue
@@ -164,6 +166,11 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
         errors = [example for finding in findings.list() for example in finding.examples]
         raise DataError(errors[0].partition(": ")[2])
     return splits
+
+
+def _read_whole(data: "CaptionData") -> "CaptionSplit":
+    """Return all images of a data set without splits."""
+    return replace(data.read("train"), split=_WHOLE)
 
 
 def _measure_features(encoder: EncoderConfig, images: int) -> FeatureBytes:
@@ -228,6 +235,10 @@ def _print_splits(console: "Console", splits: "Sequence[SplitCounts]", *, named:
         )
     titles = ("split", "images", "captions", "per image", "words")
     _print_table(console, "Splits (min/median/95 %/max)", titles, rows)
+    if _VALIDATION not in {each.split for each in splits}:
+        console.print(
+            "There is no validation split. To hold images out: captioning train --val-fraction 0.1"
+        )
 
 
 def _show_distribution(values: "Distribution") -> str:

@@ -157,6 +157,16 @@ def test_data_check_coverage_counts_words_by_threshold(tmp_path, capsys):
     assert report["splits"][0]["words"] == {"min": 3, "median": 3, "p95": 4, "max": 4}
 
 
+def test_data_check_of_file_without_splits_reads_it_whole(capsys):
+    spec = f"coco:{TINY}/annotations/captions_val.json"
+    _, report, findings = check_json(capsys, "--data", spec, "--no-images")
+    assert [(each["split"], each["images"]) for each in report["splits"]] == [("all", 8)]
+    assert [row["validation"] for row in report["vocabulary"]] == [None] * 5
+    assert "files in two splits" not in findings
+    check("--data", spec, "--no-images")
+    assert "--val-fraction 0.1" in " ".join(capsys.readouterr().out.split())
+
+
 def test_data_check_table_escapes_control_characters(tmp_path, capsys):
     spec = write_rows(tmp_path, [("0.png", "train", ["A dog."])])
     with (tmp_path / "rows.jsonl").open("a") as file:
