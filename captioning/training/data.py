@@ -111,9 +111,9 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
             else f"{first} and {second} share {images}"
         )
         raise DataError(
-            f"{problem}. Use splits without common images as train_split and validation_split: "
-            "hold images out with val_fraction (such as 0.1), add a split column to the table, or "
-            "use {split} in the name of a file that holds one split."
+            f"{problem}. Use splits without common images as train_split and validation_split. If "
+            "the data have one split, hold images out with val_fraction (such as 0.1), add a split "
+            "column to the table, or use {split} in the name of a file that holds one split."
         )
 
 
