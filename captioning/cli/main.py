@@ -23,6 +23,7 @@ COMMANDS = {
     "data check": "find problems in captioned data",
     "data download": "download a public data set",
     "data archive": "write captioned data as tar archives",
+    "features": "encode images before training",
     "train": "train a model on captioned images",
     "recipes": "list the recipes of published models",
     "recipes show": "print the settings of a recipe",

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from captioning.cli.help_texts import parse_config
 from captioning.cli.progress import stderr_console
@@ -43,10 +43,30 @@ class TrainConfig(RunConfig):
         return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
 
 
+Stage = TypeVar("Stage", bound=TrainConfig)
+
+
 def parse(words: Sequence[str]) -> tuple[TrainConfig, ...]:
     """Return the stages of a run from the words of a command line.
 
+    Raises:
+        ConfigError: The file or a setting is not valid.
+    """
+    return parse_stages(TrainConfig, words, "train", __doc__)
+
+
+def parse_stages(
+    kind: type[Stage], words: Sequence[str], command: str, description: str | None
+) -> tuple[Stage, ...]:
+    """Return the stages of a run from the words of a command line.
+
     Each stage trains in a directory of its own, and starts from the model of the one before.
+
+    Args:
+        kind: Type of a stage.
+        words: Arguments of the command.
+        command: Name of the command, for the usage line.
+        description: Text for the help of the command.
 
     Raises:
         ConfigError: The file or a setting is not valid.
@@ -55,11 +75,11 @@ def parse(words: Sequence[str]) -> tuple[TrainConfig, ...]:
     settings = [word for word in words if setting.match(word)]
     flags = [word for word in words if not setting.match(word)]
     file = read_run_file(_find_file(flags), settings)
-    stages: list[TrainConfig] = []
+    stages: list[Stage] = []
     for name, values in file.stages.items():
         initial = {"init_from": stages[-1].output / "model"} if stages else {}
-        defaults = partial(TrainConfig, **values, **initial)
-        config = parse_config("train", defaults, flags, __doc__)
+        defaults = partial(kind, **values, **initial)
+        config = parse_config(command, defaults, flags, description)
         output, cache = config.output / name, config.cache_directory
         stages.append(replace(config, output=output, cache=cache, **initial) if name else config)
     return tuple(stages)

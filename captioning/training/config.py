@@ -8,6 +8,7 @@ from typing import ClassVar
 from captioning.datasets.caption_data import name_data
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.errors import ConfigError, DataError
+from captioning.features.row_format import FeatureDtype
 from captioning.messages import check_license, check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
@@ -111,6 +112,9 @@ class RunConfig:
     cache: Path | None = None
     """Directory of cached features, which runs can share (default: features next to the
     output)."""
+    feature_dtype: FeatureDtype = "float16"
+    """Type of cached feature grids, which attention and fine-tuning read. ``int8`` needs half the
+    space (docs/training.md states the loss in CIDEr)."""
     workers: int = 2
     """Number of processes that read image files (0: read in the main process)."""
     device: str = "auto"
@@ -137,6 +141,10 @@ class RunConfig:
             raise ConfigError(
                 "word_vectors are for a new decoder, and that of init_from has trained vectors. "
                 "Remove word_vectors or init_from."
+            )
+        if self.feature_dtype not in ("float16", "int8"):
+            raise ConfigError(
+                f"feature_dtype is {self.feature_dtype!r}. It must be 'float16' or 'int8'."
             )
         check_license(self)
         self._check_data()

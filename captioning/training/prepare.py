@@ -5,35 +5,24 @@ from dataclasses import dataclass
 
 import torch
 
-from captioning.checkpoint import Checkpoint, TrainingInfo, load_checkpoint
-from captioning.datasets import CaptionSplit, read_text_captions
+from captioning.checkpoint import Checkpoint, TrainingInfo
+from captioning.datasets import read_text_captions
 from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import ConfigError, DataError
-from captioning.features.external import ExternalFeatures, check_features_given
-from captioning.features.extraction import ExtractionConfig
-from captioning.features.row_extraction import describe_space, require_space
 from captioning.messages import format_count
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
-from captioning.nn.external_encoder import ExternalEncoder
-from captioning.nn.split_encoder import EncoderFront, EncoderTail, split_encoder
+from captioning.nn.split_encoder import EncoderTail
 from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
-from captioning.training.data import (
-    EncodedSplit,
-    encode_splits,
-    limit_validation,
-    plan_splits,
-    read_external,
-    read_splits,
-)
+from captioning.training.data import EncodedSplit
+from captioning.training.encoded_data import encode_data
 from captioning.training.initial_embedding import load_embedding
-from captioning.training.precision import warn_slow_precision
 
 _Words = list[list[list[str]]]
 _UNSPLIT = (
@@ -77,26 +66,14 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         WeightsError: The encoder's weights are not available.
         CheckpointError: The initial model cannot be loaded.
         ConfigError: The config does not fit the encoder, the decoder, or this machine.
+        OutputError: The cache cannot be written, or its disk is too small.
     """
     if config.word_vectors is not None:
         check_word_vectors(config.word_vectors, config.decoder.embedding_size)
-    train_splits, validation_splits = read_splits(config, callback)
-    validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
     text = list(read_text_captions(config.text_data).values()) if config.text_data else []
-    callback.on_phase("Loading the encoder")
-    device = resolve_device(config.device)
-    if warning := warn_slow_precision(config.training.precision, device):
-        callback.on_message(warning)
-    torch.manual_seed(config.training.seed)  # of an encoder with random weights
-    initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
-    encoder = initial.model.encoder if initial else _build_encoder(config, train_splits).to(device)
-    check_features_given(encoder, config.features)
-    _report_ignored_weights(encoder, callback)
-    stages = config.training.fine_tune_stages
-    front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
-    grid = _uses_attention(config, initial) or tail is not None
-    splits = train_splits, validation_splits
-    train, validation = _read_features(front, splits, config, callback, grid=grid)
+    data = encode_data(config, callback)
+    initial, encoder = data.initial, data.encoder
+    train, validation = data.train, data.validation
     _check_validation(config, validation)
 
     callback.on_phase("Tokenizing captions")
@@ -111,7 +88,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     dataset = _build_dataset(words, text_words, train, vocabulary, config, callback)
     return Prepared(
         encoder=encoder,
-        tail=tail,
+        tail=data.tail,
         decoder=decoder,
         vocabulary=vocabulary,
         words=words,
@@ -120,50 +97,6 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         validation=validation,
         initial_training=initial.info.training if initial else None,
     )
-
-
-def _read_features(
-    encoder: Encoder | EncoderFront,
-    splits: tuple[list[CaptionSplit], list[CaptionSplit]],
-    config: RunConfig,
-    callback: TrainingCallback,
-    *,
-    grid: bool,
-) -> tuple[EncodedSplit, EncodedSplit]:
-    """Return the training and the validation split with their features.
-
-    The space that both need is checked before the first image is encoded.
-    """
-    train, validation = splits
-    if config.features is not None:
-        return (
-            read_external(encoder.feature_size, train, config, callback),
-            read_external(encoder.feature_size, validation, config, callback, check=True),
-        )
-    augmented, plain = (_extraction(config, grid=grid, augment=each) for each in (True, False))
-    train_plan = plan_splits(encoder, train, config, augmented, callback)
-    plan = plan_splits(encoder, validation, config, plain, callback)
-    if any(extraction.missing for extraction in train_plan + plan):
-        callback.on_message(describe_space(train_plan + plan))
-    require_space(train_plan + plan)
-    return (
-        encode_splits(encoder, train, train_plan, config, callback),
-        encode_splits(encoder, validation, plan, config, callback),
-    )
-
-
-def _report_ignored_weights(encoder: Encoder, callback: TrainingCallback) -> None:
-    if ignored := encoder.ignored_weights:
-        callback.on_message(
-            f"Ignored {format_count(len(ignored), 'tensor')} of '{encoder.config.weights}', such "
-            f"as {', '.join(ignored[:3])}."
-        )
-
-
-def _build_encoder(config: RunConfig, splits: Sequence[CaptionSplit]) -> Encoder:
-    if config.features is None:
-        return Encoder(config.encoder)
-    return ExternalEncoder(ExternalFeatures(config.features, splits).feature_size)
 
 
 def _choose_tokenizer(config: RunConfig, initial: Checkpoint | None) -> Tokenizer:
@@ -185,27 +118,6 @@ def _tokenize(captions: Iterable[Sequence[str]], tokenizer: Tokenizer) -> _Words
 def _warn_unsplit(words: _Words, tokenizer: Tokenizer, callback: TrainingCallback) -> None:
     if tokenizer.name == "ptb" and seem_unsplit([caption for image in words for caption in image]):
         callback.on_message(_UNSPLIT)
-
-
-def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
-    shape = initial.model.decoder.config if initial else config.decoder
-    if config.training.doubly_stochastic_weight and not shape.uses_grid:
-        raise ConfigError(
-            "doubly_stochastic_weight needs attention, and the decoder has none. Use "
-            "--decoder.core attention, or set the weight to 0."
-        )
-    return shape.uses_grid
-
-
-def _extraction(config: RunConfig, *, grid: bool, augment: bool) -> ExtractionConfig:
-    training = config.training
-    return ExtractionConfig(
-        grid=grid,
-        hflip=augment and training.hflip,
-        crops=training.cached_crops if augment else 0,
-        workers=config.workers,
-        precision=training.precision,
-    )
 
 
 def _check_validation(config: RunConfig, validation: EncodedSplit) -> None:

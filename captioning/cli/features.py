@@ -1,0 +1,80 @@
+"""Encode the images of a training run before it starts, for example on another machine.
+
+The options are those of `captioning train`, whose runs with the same options and cache then encode
+nothing. Stored features are found by the content of an image: images that are moved, renamed or
+removed are not encoded again, and new ones are added. Several processes can share a cache. Before
+the first image, the command prints the bytes that are needed and the free space. Repeat it to
+continue after an interruption. Options that do not change the features have no effect; --output is
+not needed.
+
+For example:
+
+    captioning features --data coco:COCO --cache features
+    captioning features --data coco:COCO --cache features --decoder.core attention
+    captioning features --data coco:COCO --cache features --check-stored
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from captioning.cli.progress import stderr_console
+from captioning.cli.train import TrainConfig, parse_stages
+from captioning.cli.train_progress import TrainingProgressReport
+from captioning.errors import ConfigError
+
+_NO_OUTPUT = Path("-")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig(TrainConfig):
+    """The run whose images are encoded."""
+
+    SECTIONS: ClassVar = {**TrainConfig.SECTIONS, "check_stored": "speed"}
+
+    output: Path = _NO_OUTPUT
+    """Directory of the later run, if that run has no ``cache`` (default: none)."""
+    check_stored: bool = False
+    """Read the stored features of these images too, and encode damaged ones again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache is None and self.output == _NO_OUTPUT:
+            raise ConfigError("cache is missing. Name the directory of the features with --cache.")
+        if self.features is not None:
+            raise ConfigError("features come from elsewhere here, so there is nothing to encode.")
+
+
+def parse(words: Sequence[str]) -> tuple[FeaturesConfig, ...]:
+    """Return the stages of the run from the words of a command line.
+
+    Raises:
+        ConfigError: A setting is not valid.
+    """
+    return parse_stages(FeaturesConfig, words, "features", __doc__)
+
+
+def run(config: tuple[FeaturesConfig, ...]) -> int:
+    """Run ``captioning features``, and return the exit code: 1 if images cannot be read."""
+    console = stderr_console()
+    unreadable = False
+    for number, stage in enumerate(config, 1):
+        if number > 1 and stage.init_from is not None and not stage.init_from.is_dir():
+            console.print(f"Stage {number} needs the model of stage {number - 1}. Train it first.")
+            break
+        unreadable |= _encode(stage)
+    return int(unreadable)
+
+
+def _encode(config: FeaturesConfig) -> bool:
+    """Encode the images of a stage, and return whether some cannot be read."""
+    from captioning.training.encoded_data import encode_data  # imports torch
+
+    console = stderr_console()
+    with TrainingProgressReport(console) as report:
+        data = encode_data(config.run_config(), report.callback, check_stored=config.check_stored)
+    caches = (data.train.cache, data.validation.cache)
+    stored = sum(len(cache.readable) for cache in caches)
+    console.print(f"The features of {stored:,} images are stored in '{config.cache_directory}'.")
+    return any(cache.unreadable for cache in caches)
