@@ -34,11 +34,21 @@ class EncodedSplit:
         captions: Captions of each image.
         cache: Features of the images, in the same order.
         sources: Name and number of images of each data set.
+        split: Description of the split, such as ``train``, or ``train (val_fraction 0.1, ...)``.
     """
 
     captions: tuple[tuple[str, ...], ...]
     cache: CacheRows
     sources: tuple[tuple[str, int], ...]
+    split: str
+
+    @classmethod
+    def join(cls, splits: list[CaptionSplit], cache: CacheRows) -> "EncodedSplit":
+        """Return the splits of all data sets, with the features of their images."""
+        captions = tuple(image.captions for split in splits for image in split.images)
+        sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
+        names = dict.fromkeys(f"{split.split}{describe_hold_out(split)}" for split in splits)
+        return cls(captions, cache, sources, ", ".join(names))
 
     @property
     def readable(self) -> list[int]:
@@ -72,17 +82,21 @@ def _read_split(data: CaptionData, split: str, callback: TrainingCallback) -> Ca
     callback.on_phase(f"Reading {shorten_spec(data.name)}, {split}")
     read = data.read(split)
     captions = sum(len(image.captions) for image in read.images)
-    held_out = ""
-    if read.hold_out is not None:
-        share, seed = f"{read.hold_out.val_fraction:.3g}", read.hold_out.split_seed
-        held_out = f" (val_fraction {share}, split_seed {seed})"
     callback.on_message(
         f"{shorten_spec(data.name)}, {read.split}: {format_count(len(read.images), 'image')}, "
-        f"{format_count(captions, 'caption')}{held_out}"
+        f"{format_count(captions, 'caption')}{describe_hold_out(read)}"
     )
     if report := read.problems.report():
         callback.on_message(report)
     return read
+
+
+def describe_hold_out(split: CaptionSplit) -> str:
+    """Return which images were held out of a split or are held out in it; empty for none."""
+    if split.hold_out is None:
+        return ""
+    share, seed = f"{split.hold_out.val_fraction:.3g}", split.hold_out.split_seed
+    return f" (val_fraction {share}, split_seed {seed})"
 
 
 def _check_hold_out(validation: list[CaptionSplit], callback: TrainingCallback) -> None:
@@ -200,12 +214,10 @@ def encode_splits(
         rows = extraction.run(callback.on_progress)
         _report_unreadable(rows.unreadable, split.images, split.source, callback)
         caches.append(rows)
-    captions = tuple(image.captions for split in splits for image in split.images)
-    sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
     cache: CacheRows = caches[0] if len(caches) == 1 else JoinedCaches(caches)
     if config.training.online_augmentation:
         cache = AugmentedImages(cache, encoder)
-    return EncodedSplit(captions, cache, sources)
+    return EncodedSplit.join(splits, cache)
 
 
 def read_external(
@@ -246,9 +258,7 @@ def read_external(
         )
     images = [image for split in splits for image in split.images]
     _report_unreadable(cache.unreadable, images, str(config.features), callback)
-    captions = tuple(image.captions for image in images)
-    sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
-    return EncodedSplit(captions, cache, sources)
+    return EncodedSplit.join(splits, cache)
 
 
 def _report_unreadable(

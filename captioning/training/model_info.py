@@ -8,6 +8,7 @@ from captioning.checkpoint import ModelInfo, TrainingInfo
 from captioning.datasets import shorten_spec
 from captioning.messages import format_count
 from captioning.training.config import RunConfig
+from captioning.training.data import EncodedSplit
 from captioning.training.prepare import Prepared
 from captioning.training.training_config import TrainingConfig
 
@@ -28,7 +29,7 @@ def describe_model(
     if epoch:
         captions = len(prepared.dataset)
         training = TrainingInfo(
-            data=_describe_data(config, len(prepared.train.readable), captions),
+            data=_describe_data(config, prepared.train, captions),
             epochs=epoch,
             seed=config.training.seed,
             torch=torch.__version__,
@@ -68,8 +69,9 @@ def _describe_objective(training: TrainingConfig) -> str:
     return f"self-critical training with CIDEr-D{''.join(terms)}{dropout}"
 
 
-def _describe_data(config: RunConfig, images: int, captions: int) -> str:
+def _describe_data(config: RunConfig, train: EncodedSplit, captions: int) -> str:
     """Return the names of the data sets, without directories, and the size of the split."""
     names = [shorten_spec(data) for data in config.data]
     names += [config.text_data.name] if config.text_data else []
-    return f"{' + '.join(names)}, split {config.train_split}: {images} images, {captions} captions"
+    images = len(train.readable)
+    return f"{' + '.join(names)}, split {train.split}: {images} images, {captions} captions"
