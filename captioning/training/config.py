@@ -165,7 +165,7 @@ class RunConfig:
         if isinstance(self.data, str):
             raise ConfigError(f"data is the string {self.data!r}. Pass a tuple: ({self.data!r},).")
         if not isinstance(self.data, tuple | list) or not self.data:
-            raise ConfigError("data is not a tuple of data sets. Pass at least one: (data,).")
+            raise ConfigError("data is not a tuple of at least one data set. Pass (data,).")
         if self.data_weights and len(self.data_weights) != len(self.data):
             raise ConfigError(
                 f"data has {format_count(len(self.data), 'data set')} and data_weights has "

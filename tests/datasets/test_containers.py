@@ -96,7 +96,10 @@ def test_dataset_of_image_files_names_them(tmp_path):
 
 
 def test_parquet_of_hugging_face_is_read(dataset, tmp_path):
-    dataset.to_parquet(tmp_path / "data.parquet")
+    dataset.to_parquet(tmp_path / "one.parquet")
+    pq.write_table(
+        pq.read_table(tmp_path / "one.parquet"), tmp_path / "data.parquet", row_group_size=2
+    )
     split = read_captions(f"parquet:{tmp_path}/data.parquet", split="train")
     assert as_pairs(split) == EXPECTED
     assert [image.path.name for image in split.images] == [f"{i}.png" for i in range(COUNT)]
@@ -171,7 +174,7 @@ def members():
         members[f"a/{number:03}.png"] = encode(number)
         if number != 2:
             members[f"a/{number:03}.txt"] = "\n".join(captions).encode() + b"\n"
-        if number % 2 == 0:
+        if number:
             members[f"a/{number:03}.json"] = json.dumps({"caption": captions[0]}).encode()
     return members
 
@@ -264,6 +267,7 @@ def test_list_of_rows_and_pairs_is_read(tmp_path):
     found = [np.asarray(Image.open(io.BytesIO(read_content(image)))) for image in others]
     assert [pixels.tobytes() for pixels in found] == [pixels for pixels, _ in EXPECTED[1:4]]
     assert split.source.startswith("memory:4 images")
+    assert read_captions([*rows[:3], (draw(3), "Other.")], split="train").source != split.source
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ def test_hold_out_without_val_keeps_the_test_split(tmp_path):
     assert (train | val, train & val) == ({name for name in NAMES if name < "3"}, set())
 
 
+def test_hold_out_keeps_the_val_rows_of_a_table(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", NAMES)
+    rows = [{"image": n, "caption": "A.", "split": "train" if n < "3" else "dev"} for n in NAMES]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = read_names(f"jsonl:{tmp_path}/rows.jsonl", "val", val_fraction=0.5)
+    assert names == {name for name in NAMES if name >= "3"}
+
+
 def test_hold_out_of_unsplit_data_has_no_test_split(tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", NAMES)
     with pytest.raises(DataError, match=r"no split 'test'.*available: train \(36 images\), val"):
@@ -93,10 +101,11 @@ def test_hold_out_of_unsplit_data_has_no_test_split(tmp_path):
 @pytest.mark.parametrize("own", ["val", "validation", "dev", "valid"])
 def test_placeholder_tries_the_users_name_before_aliases(tmp_path, own):
     template = f"jsonl:{tmp_path}/{{split}}/rows.jsonl@{tmp_path}/{{split}}"
-    write_rows(tmp_path / "validation" / "rows.jsonl", ["alias.jpg"])
-    assert read_names(template, own) == {"alias.jpg"}
-    write_rows(tmp_path / own / "rows.jsonl", ["own.jpg"])
-    assert "own.jpg" in read_names(template, own)
+    write_rows(tmp_path / "validation" / "rows.jsonl", ["validation.jpg"])
+    assert read_names(template, own) == {"validation.jpg"}
+    for name in ("val", own):
+        write_rows(tmp_path / name / "rows.jsonl", [f"{name}.jpg"])
+    assert read_names(template, own) == {f"{own}.jpg"}
 
 
 def test_placeholder_without_a_file_names_the_users_split(tmp_path):
