@@ -22,6 +22,7 @@ from captioning.datasets.split import CaptionSplit
 from captioning.datasets.table import load_csv, load_json_list, load_jsonl, load_tsv
 from captioning.datasets.tar_archives import load_tar
 from captioning.errors import DataError
+from captioning.file_patterns import expand_braces
 from captioning.messages import suggest
 
 _ORDER = ("train", "restval", "val", "test")
@@ -175,12 +176,17 @@ def _pause_collection() -> Iterator[None]:
 
 
 def _match_placeholder(location: str) -> list[str]:
-    """Return the names for which a path with ``{split}`` exists."""
+    """Return the names for which a path or pattern with ``{split}`` names existing files."""
     path = str(Path(location.rpartition("@")[0] or location).expanduser())
-    first, *rest = map(re.escape, path.split(PLACEHOLDER))
-    pattern = re.compile(first + r"([^/\\]+)" + r"\1".join(rest))
-    found = sorted(glob.glob(glob.escape(path).replace(PLACEHOLDER, "*")))  # noqa: PTH207
-    return [match[1] for match in map(pattern.fullmatch, found) if match]
+    names: dict[str, None] = {}
+    for pattern in expand_braces(path):
+        parts = pattern.split(PLACEHOLDER)
+        first, *rest = (re.escape(part).replace(r"\*", r"[^/\\]*") for part in parts)
+        name = re.compile(first + r"([^/\\]+?)" + r"\1".join(rest))
+        escaped = "*".join(map(glob.escape, parts))  # a folder may have brackets in its name
+        found = glob.glob(escaped) or glob.glob("*".join(parts))  # noqa: PTH207
+        names |= {match[1]: None for match in map(name.fullmatch, sorted(found)) if match}
+    return list(names)
 
 
 def _unknown_form(name: str) -> DataError:

@@ -42,6 +42,7 @@ def load_tar(spec: DatasetSpec) -> CaptionSource:
 
     The key of a member is its name up to the first dot of its last part. ``KEY.txt`` has one
     caption per line; ``KEY.json`` has one or several, named as in :mod:`captioning.datasets.rows`.
+    The ids of images are their ``image_id`` in the JSON members if these are different integers.
     Only the headers and captions are read; an image is read later, at its place in the archive.
 
     Raises:
@@ -50,15 +51,22 @@ def load_tar(spec: DatasetSpec) -> CaptionSource:
     paths = find_archives(spec.path)
     collector = RowCollector(spec.path)
     unknown: list[str] = []
+    ids: list[object] = []
     for path in paths:
         for key, sample in _read_samples(path).items():
             split = sample.fields.get(SPLIT_FIELD)
+            ids += [sample.fields.get("image_id")] * len(sample.images)
             for name, content in sample.images:
                 where = f"'{key}'"
                 collector.add(where, f"{path}/{name}", sample.captions, split, content=content)
             if not sample.images:
                 unknown.append(f"{path.name}/{key}")
-    return CaptionSource(collector.entries, problems={UNKNOWN_CAPTIONS: unknown})
+    entries = collector.entries
+    distinct = {number for number in ids if isinstance(number, int)}
+    if len(distinct) == len(ids) == len(entries):
+        for entry, number in zip(entries, ids, strict=True):
+            entry.image_id = cast(int, number)
+    return CaptionSource(entries, problems={UNKNOWN_CAPTIONS: unknown})
 
 
 def find_archives(pattern: Path) -> list[Path]:

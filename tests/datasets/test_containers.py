@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.datasets import read_captions
+from captioning.datasets import CaptionData, read_captions
 from captioning.errors import DataError
 from captioning.features.content_digests import stamp_image
 from tests.drawn_images import draw
@@ -97,13 +97,13 @@ def test_dataset_of_image_files_names_them(tmp_path):
 
 def test_parquet_of_hugging_face_is_read(dataset, tmp_path):
     dataset.to_parquet(tmp_path / "one.parquet")
-    pq.write_table(
-        pq.read_table(tmp_path / "one.parquet"), tmp_path / "data.parquet", row_group_size=2
-    )
+    table = pq.read_table(tmp_path / "one.parquet")
+    pq.write_table(table, tmp_path / "data.parquet", row_group_size=2)
     split = read_captions(f"parquet:{tmp_path}/data.parquet", split="train")
     assert as_pairs(split) == EXPECTED
     assert [image.path.name for image in split.images] == [f"{i}.png" for i in range(COUNT)]
     for order in ([5, 0, 3], range(COUNT)):
+        split = read_captions(f"parquet:{tmp_path}/data.parquet", split="train")
         assert [read_content(split.images[i]) for i in order] == [encode(i) for i in order]
 
 
@@ -214,6 +214,20 @@ def test_tar_patterns_and_folders_name_several(members, tmp_path):
         )
     ]
     assert found == [EXPECTED[::2] + EXPECTED[1::2]] * 4
+    for pattern in ("{split}-*.tar", "{split}-{000..001}.tar"):
+        assert CaptionData(f"tar:{tmp_path}/{pattern}").splits == ("train",)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"), [((7, 3), [7, 3]), ((7, 7), [0, 1]), ((7, "a"), [0, 1])]
+)
+def test_tar_ids_are_used_if_they_are_different_integers(ids, expected, tmp_path):
+    members = {}
+    for number, image_id in enumerate(ids):
+        members[f"{number}.png"] = encode(number)
+        members[f"{number}.json"] = json.dumps({"caption": "A.", "image_id": image_id}).encode()
+    images = read_captions(f"tar:{write_tar(tmp_path / 't.tar', members)}", split="train").images
+    assert [image.image_id for image in images] == expected
 
 
 def test_tar_captions_without_images_are_reported(tmp_path):
