@@ -103,6 +103,7 @@ def test_file_of_another_form_is_named_for_what_it_is(name, form, tmp_path):
         ("metadata.csv", "csv:{}/metadata.csv"),
         ("train/metadata.jsonl", "jsonl:{}/{{split}}/metadata.jsonl"),
         ("00000.tar", "tar:{}"),
+        ("dataset_info.json", "captioning.read_captions(dataset, ...)"),
         ("data-00000-of-00001.arrow", "captioning.read_captions(dataset, ...)"),
     ],
 )
