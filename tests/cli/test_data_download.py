@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -76,9 +77,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         content = content[: server.cut_after.pop(0) if server.cut_after else None]
-        for first in range(0, len(content), 4096):
-            self.wfile.write(content[first : first + 4096])
-            time.sleep(server.pause)
+        with suppress(ConnectionError):  # the client was killed
+            for first in range(0, len(content), 4096):
+                self.wfile.write(content[first : first + 4096])
+                time.sleep(server.pause)
 
     def log_message(self, *arguments):
         pass
