@@ -74,7 +74,7 @@ class DatasetSpec:
             DataError: The folder of the images does not exist.
         """
         path, at, images = location.rpartition("@")
-        if not at or _fill(location, split).exists():
+        if not at or find_matches(_fill(location, split)):
             return cls(text, _fill(location, split), None, split, require_images)
         folder = _fill(images, split)
         if not folder.is_dir():
@@ -104,9 +104,9 @@ class DatasetSpec:
 
 def _fill(template: str, split: str) -> Path:
     """Return a path with the name of the split, or with an alias if only that exists."""
-    split = "+".join(split_parts(split, lambda part: _exists(template, part)))
     if PLACEHOLDER not in template:
         return Path(template).expanduser()
+    split = "+".join(split_parts(split, lambda part: False))  # one file cannot hold both
     own = normalize_split(split)
     names = (split, own, *_NAMES.get(own, ()))
     return next(
@@ -117,7 +117,3 @@ def _fill(template: str, split: str) -> Path:
 
 def _replace(template: str, split: str) -> Path:
     return Path(template.replace(PLACEHOLDER, split)).expanduser()
-
-
-def _exists(template: str, split: str) -> bool:
-    return PLACEHOLDER in template and bool(find_matches(_replace(template, split)))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from captioning.datasets import CaptionSplit, read_captions, shorten_spec
+from captioning.datasets.caption_data import name_data
 from captioning.decoding import BeamSearch, Greedy, SearchMethod
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.errors import ConfigError, DataError
@@ -116,6 +117,7 @@ class Consensus:
         """
         if not data:
             raise ConfigError("no consensus data given. Name a data set, such as flickr8k:DIR.")
+        data = tuple(map(name_data, data))
         config = config or ConsensusConfig()
         vectors, captions, paths = [], [], []
         unreadable: dict[Path, str] = {}

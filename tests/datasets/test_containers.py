@@ -200,6 +200,7 @@ def test_tar_with_members_in_any_order_is_read(members, tmp_path):
 
 
 def test_tar_patterns_and_folders_name_several(members, tmp_path):
+    (tmp_path := tmp_path / "me@home").mkdir()
     names = sorted(members)
     for number in range(2):
         part = {n: members[n] for n in names if int(n[2:5]) % 2 == number}

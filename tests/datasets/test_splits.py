@@ -113,6 +113,13 @@ def test_placeholder_without_a_file_names_the_users_split(tmp_path):
         read_captions(f"jsonl:{tmp_path}/{{split}}.jsonl", split="validation")
 
 
+def test_placeholder_without_restval_takes_the_train_file(tmp_path):
+    for name in ("train", "restval"):
+        write_rows(tmp_path / f"{name}.jsonl", [f"{name}.jpg"])
+    assert read_names(f"jsonl:{tmp_path}/{{split}}.jsonl", "train+restval") == {"train.jpg"}
+    assert read_names(f"jsonl:{tmp_path}/{{split}}.jsonl", "restval") == {"restval.jpg"}
+
+
 def test_restval_is_joined_where_it_exists(tmp_path):
     entry = {"sentences": [{"raw": "A."}]}
     images = [
