@@ -133,8 +133,10 @@ class _Run:
         step, steps = self.trainer.position.step, self.trainer.steps
         if source is not None:
             self._take_over(source)
+        out_of_epochs = self.trainer.position.epoch >= self.config.training.epochs
+        limit = "epochs" if out_of_epochs else "max-steps"
         self.callback.on_message(
-            "The run is already complete. Set a larger --training.epochs to continue it."
+            f"The run is already complete. Set a larger --training.{limit} to continue it."
             if self.trainer.finished
             else f"Resuming from step {step} of {steps}."
         )

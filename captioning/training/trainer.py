@@ -147,7 +147,7 @@ class Trainer:
         self._random.restore()
         remaining = islice(batches, position.batch, None)  # after an interruption
         groups = _group(remaining, config.accumulation_steps)
-        for group in islice(groups, self.steps - position.step):
+        for group in islice(groups, max(0, self.steps - position.step)):  # the limit can be lowered
             self._train_step(group)
             self._random.capture()
             sums = position.sums

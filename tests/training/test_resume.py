@@ -75,6 +75,9 @@ def test_encoder_is_unchanged_before_its_start_epoch(trained, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], frozen[name])}
     assert changed
     assert all(name.startswith("decoder.") for name in changed)
+    messages = []
+    train(first, TrainingCallback(messages.append))
+    assert any("Set a larger --training.max-steps to continue" in line for line in messages)
     runs = [fine_tuning(trained, tmp_path / name, **settings) for name in ("whole", "killed")]
     for steps in (3, 8):
         with pytest.raises(Killed):

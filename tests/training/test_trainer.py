@@ -223,6 +223,17 @@ def test_max_steps_ends_the_run_and_its_schedule(dataset, cache):
     assert trainer.schedule.rate_at(7) == pytest.approx(0.02 * trainer.config.learning_rate)
 
 
+def test_max_steps_below_those_done_ends_the_epoch(dataset, cache):
+    states = []
+    trainer = Trainer(decoder(), dataset, cache, config(save_every=3))
+    trainer.train_epoch(save_state=lambda: states.append(trainer.state_dict()))
+    resumed = Trainer(decoder(), dataset, cache, config(max_steps=2))
+    resumed.load_state_dict(states[0])
+    assert not resumed.finished
+    assert resumed.train_epoch().step == 3
+    assert resumed.finished
+
+
 def test_divergence_error_advises_lower_learning_rate(dataset, cache):
     cache.features[:] = float("nan")
     trainer = Trainer(decoder(), dataset, cache, config())
