@@ -27,7 +27,10 @@ def external_model(external, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("search", [None, Sampling(n=2, max_length=8)], ids=["beam", "sampling"])
+SEARCHES = {"beam": None, "sampling": Sampling(n=3, max_length=8, temperature=4.0)}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 def test_captions_do_not_depend_on_the_batch(external, search):
     together = caption_regions(external, REGIONS, search=search)
     assert len({result.text for result in together}) > 1
@@ -63,6 +66,12 @@ def test_saved_model_says_that_it_reads_features(external_model):
     assert facts["encoder"]["feature size"] == D
     assert "no CNN" in facts["encoder"]["name"]
     assert facts["backend"]["auto"].startswith("torch")
+
+
+def test_loaded_model_uses_torch_without_a_warning(external_model, caplog):
+    captioner = Captioner.from_pretrained(external_model, device="cpu")
+    assert captioner.backend.backend == "torch"
+    assert not caplog.records
 
 
 def test_model_refuses_images(external, images):

@@ -91,6 +91,18 @@ def test_padding_does_not_change_log_probs(padded, core):
             torch.testing.assert_close(stepped[image], alone, rtol=0, atol=2e-6)
 
 
+def test_padding_is_kept_by_selected_images(padded):
+    """Images that are done leave a search."""
+    decoder = build_decoder("lstm, recurrent, attention").float().eval()
+    images, tokens = torch.tensor([2, 0]), torch.tensor([4, 5])
+    with torch.no_grad():
+        log_probs, _ = decoder.step(tokens, decoder.start(padded).select(images, images))
+        for row, image in enumerate(images):
+            alone = decoder.start(cut(padded, image))
+            expected, _ = decoder.step(tokens[row : row + 1], alone)
+            torch.testing.assert_close(log_probs[row : row + 1], expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("method", [BeamSearch(width=3), Sampling(n=2)], ids=["beam", "sampling"])
 def test_padding_does_not_change_captions(padded, method):
     decoder = build_decoder("lstm, recurrent, attention").float().eval()
