@@ -126,7 +126,8 @@ class CaptionData:
     def _file_splits(self) -> list[str] | None:
         """Return the names of the splits that have a file each; None if one file has all."""
         if PLACEHOLDER in self._location:
-            return _match_placeholder(self._location)
+            captions = self._location.rpartition("@")[0]
+            return _match_placeholder(self._location) or _match_placeholder(captions)
         return self._form.list_splits(self._parse("train").path)
 
     def _load(self, spec: DatasetSpec) -> CaptionSource:
@@ -177,7 +178,7 @@ def _pause_collection() -> Iterator[None]:
 
 def _match_placeholder(location: str) -> list[str]:
     """Return the names for which a path or pattern with ``{split}`` names existing files."""
-    path = str(Path(location.rpartition("@")[0] or location).expanduser())
+    path = str(Path(location).expanduser())
     names: dict[str, None] = {}
     for pattern in expand_braces(path):
         parts = pattern.split(PLACEHOLDER)
