@@ -43,6 +43,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import NgramReranker
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.vocabulary import Vocabulary
 
 FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "pickle.find_class", "subprocess.Popen")
@@ -71,7 +72,9 @@ def write_models(folder: Path) -> list[Path]:
             found.append(folder / f"good{number}")
             search = BeamSearch(width=2, forbidden_words=("a",), rerank_weight=1.5)
             captions = [[["a", "red", "dog"]], [["a", "dog", "runs"], ["red"]]]
-            reranker = NgramReranker.fit(torch.randn(2, encoder.feature_size), captions, vocabulary)
+            reranker = NgramReranker.fit(
+                torch.randn(2, encoder.feature_size), CaptionWords.from_lists(captions), vocabulary
+            )
             kind = torch.float16 if number == 1 else torch.float32
             whole = Checkpoint(model, vocabulary, search, info, reranker)
             save_checkpoint(whole, found[-1], dtype=kind)

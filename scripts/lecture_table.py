@@ -43,7 +43,7 @@ from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
-from captioning.text.tokenizer import tokenize
+from captioning.text.caption_arrays import CaptionWords
 from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
 from captioning.training.training_config import TrainingConfig
@@ -253,10 +253,8 @@ def measure_run(config: RunConfig) -> dict[str, float]:
                 precision=config.training.precision,
             ),
         )
-        captions = [
-            [checkpoint.vocabulary.encode(tokenize(caption)) for caption in image.captions]
-            for image in split.images
-        ]
+        words = CaptionWords.tokenize(image.captions for image in split.images)
+        captions = words.encode(checkpoint.vocabulary)
         values[column] = perplexity(CachedModel(decoder), cache, captions)
         if name == "val" and decoder.config.core == "memory":
             values |= measure_retrieval(decoder, cache, captions)

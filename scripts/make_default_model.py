@@ -36,7 +36,7 @@ from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
 from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
-from captioning.text.tokenizer import tokenize
+from captioning.text.caption_arrays import CaptionWords
 from captioning.training.search_choice import fit_reranker
 
 LIMITS = (
@@ -119,7 +119,7 @@ def fit_default_reranker(
         cache_features(encoder, [image.ref for image in split.images], cache, ExtractionConfig())
         for split in splits
     ]
-    words = [[tokenize(c) for c in image.captions] for split in splits for image in split.images]
+    words = CaptionWords.tokenize(image.captions for split in splits for image in split.images)
     cached_model = CachedModel(checkpoint.model.decoder)
     rows = JoinedCaches(caches)
     return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=DEFAULT_NGRAMS)

@@ -4,15 +4,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from captioning.errors import DataError
+from captioning.text.caption_arrays import CaptionArray, expand_ranges
 from captioning.text.vocabulary import Vocabulary
 
 _HFLIP_WORDS = {"left": "right", "right": "left"}
+_ROUNDING = 1e-6  # possible rounding error of a sum of weights
 
 
 @dataclass(frozen=True)
@@ -59,32 +62,31 @@ class CaptionDataset:
 
     def __init__(
         self,
-        captions: Sequence[Sequence[Sequence[int]]],
+        captions: CaptionArray,
         *,
         hflip_tokens: Mapping[int, int] | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        self.captions = [[torch.tensor(tokens) for tokens in image] for image in captions]
+        self.captions = captions
         self.hflip_tokens = dict(hflip_tokens or {})
-        self.weights = None if weights is None else list(weights)
-        self.count = sum(map(len, self.captions))
-        if not self.count:
+        self.weights = None if weights is None else np.array(weights, dtype=np.float64)
+        if not len(self):
             raise DataError("the training split has no captions. Use another split or other data.")
-        if weights is not None and not self.batch_count(1, max(map(len, self.captions))):
+        largest = int(captions.captions_per_image.max())
+        if weights is not None and not self.batch_count(1, largest):
             raise DataError(
                 f"an epoch would have no captions, because the weights are too low (the lowest is "
                 f"{min(weights)}). Use higher weights."
             )
 
     def __len__(self) -> int:
-        return self.count
+        return self.captions.caption_count
 
     def batch_count(self, size: int, per_image: int) -> int:
         """Return the number of batches in an epoch. Arguments as in :meth:`batches`."""
-        counts = [-(-len(image) // per_image) for image in self.captions]
-        weights = self.weights or [1.0] * len(counts)
-        total = sum(count * weight for count, weight in zip(counts, weights, strict=True))
-        return -(-_floor(total) // max(1, size // per_image))
+        groups = -(-self.captions.captions_per_image // per_image)
+        total = groups.sum() if self.weights is None else (groups * self.weights).sum()
+        return -(-_floor(float(total)) // max(1, size // per_image))
 
     def batches(
         self, size: int, *, per_image: int = 1, views: int = 1, seed: int = 0, epoch: int = 0
@@ -100,58 +102,70 @@ class CaptionDataset:
             epoch: Number of the epoch.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        groups: list[tuple[int, list[Tensor]]] = []
-        for image, captions in enumerate(self.captions):
-            order = torch.randperm(len(captions), generator=generator).tolist()
-            for start in range(0, len(captions), per_image):
-                chosen = order[start : start + per_image]
-                groups.append((image, [captions[i] for i in chosen]))
-        shuffled = torch.randperm(len(groups), generator=generator).tolist()
+        order = self._shuffle_within_images(generator)
+        counts = self.captions.captions_per_image
+        groups = -(-counts // per_image)
+        images = np.repeat(np.arange(len(counts)), groups)
+        number = expand_ranges(np.zeros_like(groups), groups)  # of the group within its image
+        starts = self.captions.image_starts[images] + per_image * number
+        ends = np.minimum(starts + per_image, self.captions.image_starts[images + 1])
+        shuffled = torch.randperm(len(images), generator=generator).numpy()
         if self.weights is not None:
-            sampled = self._sample([groups[i][0] for i in shuffled], self.weights)
-            order = torch.randperm(len(sampled), generator=generator).tolist()
-            shuffled = [shuffled[sampled[i]] for i in order]
+            sampled = _sample(self.weights[images[shuffled]])
+            shuffled = shuffled[sampled[torch.randperm(len(sampled), generator=generator).numpy()]]
         step = max(1, size // per_image)
         for start in range(0, len(shuffled), step):
-            batch = [groups[i] for i in shuffled[start : start + step]]
+            batch = shuffled[start : start + step]
             drawn = torch.randint(0, views, (len(batch),), generator=generator)
-            yield self._collate(batch, drawn)
+            captions = [order[a:b] for a, b in zip(starts[batch], ends[batch], strict=True)]
+            yield self._collate(images[batch], captions, drawn)
 
-    def _sample(self, images: list[int], weights: list[float]) -> list[int]:
-        """Return indices of ``images``, each as often as the weight of its image says.
+    def _shuffle_within_images(self, generator: torch.Generator) -> Int[np.ndarray, " captions"]:
+        """Return the index of each caption, with the captions of each image in random order."""
+        counts = self.captions.captions_per_image
+        permutations = [torch.randperm(n, generator=generator) for n in counts.tolist()]
+        within = torch.cat(permutations).numpy()
+        return np.repeat(self.captions.image_starts[:-1], counts) + within
 
-        Systematic sampling: intervals with the weights as lengths are placed end to end, and each
-        integer on the line selects the interval that contains it. So every epoch has the same
-        length.
-        """
-        sampled, end = [], 0.0
-        for index, image in enumerate(images):
-            start, end = end, end + weights[image]
-            sampled += [index] * (_floor(end) - _floor(start))
-        return sampled
-
-    def _collate(self, groups: list[tuple[int, list[Tensor]]], views: Tensor) -> Batch:
-        flips = (views % 2).tolist()
+    def _collate(
+        self,
+        images: Int[np.ndarray, " B"],
+        captions: Sequence[np.ndarray],
+        views: Int[Tensor, " B"],
+    ) -> Batch:
         tokens = [
-            self._hflip(caption) if flip else caption
-            for (_, captions), flip in zip(groups, flips, strict=True)
-            for caption in captions
+            self._read(caption, flip)
+            for own, flip in zip(captions, (views % 2).tolist(), strict=True)
+            for caption in own.tolist()
         ]
-        index = [number for number, (_, captions) in enumerate(groups) for _ in captions]
+        index = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
         inputs = pack_sequence([caption[:-1] for caption in tokens], enforce_sorted=False)
         targets = pack_sequence([caption[1:] for caption in tokens], enforce_sorted=False)
-        images = torch.tensor([image for image, _ in groups])
-        return Batch(images, views, torch.tensor(index), inputs, targets.data)
+        return Batch(torch.from_numpy(images), views, torch.from_numpy(index), inputs, targets.data)
 
-    def _hflip(self, tokens: Tensor) -> Tensor:
-        if not self.hflip_tokens:
-            return tokens
-        return torch.tensor([self.hflip_tokens.get(token, token) for token in tokens.tolist()])
+    def _read(self, caption: int, flip: int) -> Int[Tensor, " T"]:
+        """Return the tokens of a caption, for a flipped image if ``flip`` is 1."""
+        starts = self.captions.caption_starts
+        tokens = self.captions.ids[starts[caption] : starts[caption + 1]].astype(np.int64)
+        if flip and self.hflip_tokens:
+            swapped = [self.hflip_tokens.get(token, token) for token in tokens.tolist()]
+            return torch.tensor(swapped)
+        return torch.from_numpy(tokens)
+
+
+def _sample(weights: Float[np.ndarray, " groups"]) -> Int[np.ndarray, " sampled"]:
+    """Return indices, each as often as its weight says.
+
+    Systematic sampling: intervals with the weights as lengths are placed end to end, and each
+    integer on the line selects the interval that contains it. So every epoch has the same length.
+    """
+    ends = np.floor(np.cumsum(weights) + _ROUNDING).astype(np.int64)
+    return np.repeat(np.arange(len(weights)), np.diff(ends, prepend=0))
 
 
 def _floor(length: float) -> int:
     """Return the largest integer up to ``length``, ignoring rounding errors."""
-    return math.floor(length + 1e-6)
+    return math.floor(length + _ROUNDING)
 
 
 def find_hflip_tokens(vocabulary: Vocabulary) -> dict[int, int]:

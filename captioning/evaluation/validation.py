@@ -15,6 +15,7 @@ from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.losses import cross_entropy
 from captioning.reranking.ngram import NgramReranker
+from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import Vocabulary
 
 _IMAGES_PER_BATCH = 64
@@ -81,7 +82,7 @@ def caption_features(
 def perplexity(
     cached_model: CachedModel,
     cache: CacheRows,
-    captions: Sequence[Sequence[Sequence[int]]],
+    captions: CaptionArray,
     *,
     batch_size: int = 500,
 ) -> float:

@@ -21,6 +21,7 @@ from captioning.errors import ScoreError
 from captioning.json_data import parse_json
 from captioning.messages import format_count
 from captioning.short_repr import ShortRepr
+from captioning.text.caption_arrays import expand_ranges
 from captioning.text.ngrams import (
     ORDER,
     ImageId,
@@ -139,20 +140,47 @@ def compute_cider_d(
         image_count: Number of images.
         frequency: Document frequencies. None counts them over the references.
     """
-    lengths = np.array([max(len(caption) - 1, 0) for caption in captions])  # number of bigrams
-    total = np.zeros(len(captions))
+    idf = []
     for n, table in enumerate(ngrams, start=1):
         if frequency is None:
             known = _count_images(table, image_index, table.captions >= image_count)
-            idf = math.log(image_count) - np.log(np.maximum(known, 1))
+            idf.append(to_idf(known, image_count))
         else:
-            idf = _look_up_idf(table, captions, n, frequency)
-        total += _clipped_cosines(table, table.counts * idf[table.ngrams], image_index, image_count)
-    delta = lengths - lengths[image_index]
-    total *= np.exp(-(delta**2) / (2 * SIGMA**2))
+            idf.append(_look_up_idf(table, captions, n, frequency))
     owner = image_index[image_count:]
-    sums = np.bincount(owner, total[image_count:], image_count)
-    return 10 * sums / (ORDER * np.bincount(owner, minlength=image_count))
+    lengths = np.array([len(caption) for caption in captions], dtype=np.int64)
+    values = compare_captions(ngrams, idf, lengths, owner, np.arange(image_count, len(captions)))
+    return np.bincount(owner, values, image_count) / np.bincount(owner, minlength=image_count)
+
+
+def compare_captions(
+    ngrams: Sequence[NgramCounts],
+    idf: Sequence[np.ndarray],
+    lengths: Int[np.ndarray, " captions"],
+    candidate: Int[np.ndarray, " pairs"],
+    reference: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, " pairs"]:
+    """Return CIDEr-D of pairs of captions, averaged over n.
+
+    Args:
+        ngrams: N-grams of all captions.
+        idf: Inverse document frequency of the n-grams of each table.
+        lengths: Number of words of each caption.
+        candidate: Index of the candidate of each pair.
+        reference: Index of the reference of each pair.
+    """
+    total = np.zeros(len(candidate))
+    for table, own in zip(ngrams, idf, strict=True):
+        weights = table.counts * own[table.ngrams]
+        total += _clipped_cosines(table, weights, len(lengths), candidate, reference)
+    bigrams = np.maximum(lengths - 1, 0)
+    delta = bigrams[candidate] - bigrams[reference]
+    return 10 / ORDER * total * np.exp(-(delta**2) / (2 * SIGMA**2))
+
+
+def to_idf(counts: Int[np.ndarray, " ngrams"], images: int) -> Float[np.ndarray, " ngrams"]:
+    """Return the inverse document frequency of n-grams that occur in ``counts`` images."""
+    return math.log(images) - np.log(np.maximum(counts, 1))
 
 
 def _count_images(
@@ -176,27 +204,31 @@ def _look_up_idf(
         ],
         dtype=np.int64,
     )
-    return math.log(frequency.images) - np.log(np.maximum(known, 1))
+    return to_idf(known, frequency.images)
 
 
 def _clipped_cosines(
     table: NgramCounts,
     weights: Float[np.ndarray, " rows"],
-    image_index: Int[np.ndarray, " captions"],
-    image_count: int,
-) -> Float[np.ndarray, " captions"]:
-    """Return the clipped cosine of each caption with the candidate of its image."""
-    norms = np.sqrt(np.bincount(table.captions, weights**2, len(image_index)))
+    caption_count: int,
+    candidate: Int[np.ndarray, " pairs"],
+    reference: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, " pairs"]:
+    """Return the clipped cosine of each pair."""
+    norms = np.sqrt(np.bincount(table.captions, weights**2, caption_count))
     distinct = max(len(table.first), 1)
-    key = image_index[table.captions] * distinct + table.ngrams
-    is_candidate = table.captions < image_count
-    keys = key[is_candidate]
+    keys = table.captions * distinct + table.ngrams  # ascending
     if not len(keys):
-        return np.zeros(len(image_index))
-    position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-    shared = keys[position] == key
-    candidate, reference = weights[is_candidate][position[shared]], weights[shared]
-    clipped = np.minimum(candidate, reference) * reference
-    products = np.bincount(table.captions[shared], clipped, len(image_index))
-    scale = norms * norms[image_index]
-    return np.divide(products, scale, out=np.zeros(len(image_index)), where=scale > 0)
+        return np.zeros(len(candidate))
+    counts = np.bincount(table.captions, minlength=caption_count)
+    starts = np.cumsum(counts) - counts
+    # For each n-gram of each reference, the row of the same n-gram in the candidate.
+    rows = expand_ranges(starts[reference], counts[reference])
+    pair = np.repeat(np.arange(len(reference)), counts[reference])
+    wanted = candidate[pair] * distinct + table.ngrams[rows]
+    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    shared = keys[found] == wanted
+    own, other = weights[found[shared]], weights[rows[shared]]
+    products = np.bincount(pair[shared], np.minimum(own, other) * other, len(candidate))
+    scale = norms[candidate] * norms[reference]
+    return np.divide(products, scale, out=np.zeros(len(candidate)), where=scale > 0)

@@ -1,37 +1,22 @@
 """CIDEr-D of sampled captions, the reward of self-critical training."""
 
-import math
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from captioning.errors import ScoreError
 from captioning.messages import format_count
-from captioning.metrics.cider import SIGMA
-from captioning.text.ngrams import ORDER, ImageId
+from captioning.metrics.cider import compare_captions
+from captioning.metrics.ngram_frequency import NgramFrequency
+from captioning.text.caption_arrays import CaptionArray, CaptionWords, expand_ranges
+from captioning.text.ngrams import ImageId, NgramCounts, count_id_ngrams
 
 Caption = Sequence[Hashable]
-_Ngram = tuple[Hashable, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedReferences:
-    """The references of one image.
-
-    ``ngrams`` holds for each n-gram its squared idf, and for each reference that contains it the
-    index, the count and the weight.
-    """
-
-    lengths: list[int]
-    ngrams: dict[_Ngram, tuple[float, list[tuple[int, int, float]]]]
 
 
 class CiderReward:
-    """CIDEr-D against cached references, fast enough for every step of training.
+    """CIDEr-D against stored references, fast enough for every step of training.
 
     A caption is a list of words, or of token ids if the references are token ids too.
 
@@ -39,50 +24,39 @@ class CiderReward:
 
     Args:
         references: References of each image, as lists of words or token ids. Document frequencies
-            are counted over them, so give the references of the whole training split.
+            are counted over them, so give the references of the whole training split. The key of
+            an image in :class:`CaptionWords` is its row; images without captions are left out.
 
     Raises:
-        ScoreError: There are fewer than two images, or an image has no reference.
+        ScoreError: There are fewer than two images, or an image of a mapping has no reference.
     """
 
-    def __init__(self, references: Mapping[ImageId, Sequence[Caption]]) -> None:
-        if len(references) < 2:
+    def __init__(self, references: Mapping[ImageId, Sequence[Caption]] | CaptionWords) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._rows: dict[Hashable, int] = {}
+        if isinstance(references, CaptionWords):
+            self._references = references.captions
+            self._numbers = {word: number for number, word in enumerate(references.words)}
+            captioned = np.flatnonzero(self._references.captions_per_image).tolist()
+            self._rows = {row: row for row in captioned}
+        else:
+            self._rows = {key: row for row, key in enumerate(references)}
+            self._references = CaptionArray.from_lists(
+                [
+                    [self._numbers.setdefault(word, len(self._numbers)) for word in caption]
+                    for caption in captions
+                ]
+                for captions in references.values()
+            )
+        if len(self._rows) < 2:
             raise ScoreError(
                 "CIDEr weighs words by their frequency among images, but there are references for "
-                f"{format_count(len(references), 'image')} only. Give those of the whole training "
+                f"{format_count(len(self._rows), 'image')} only. Give those of the whole training "
                 "split."
             )
-        empty = [key for key, captions in references.items() if not captions]
-        if empty:
-            raise ScoreError(
-                f"{format_count(len(empty), 'image')} without references (such as {empty[0]!r}). "
-                "Remove such images."
-            )
-        images: Counter[_Ngram] = Counter()
-        for captions in references.values():
-            images.update({k for caption in captions for keys in _ngrams(caption) for k in keys})
-        log_images = math.log(len(references))
-        self._unseen = log_images**2
-        self._squares = {
-            ngram: (log_images - math.log(count)) ** 2 for ngram, count in images.items()
-        }
-        self._references = {key: self._cache(captions) for key, captions in references.items()}
-
-    def _cache(self, captions: Sequence[Caption]) -> _CachedReferences:
-        ngrams: dict[_Ngram, list[tuple[int, int, float]]] = {}
-        for i, caption in enumerate(captions):
-            for keys in _ngrams(caption):
-                counts = Counter(keys)
-                square = sum(count**2 * self._squares[key] for key, count in counts.items())
-                for key, count in counts.items():
-                    # With c the candidate, r the reference and g = count * idf (cider.py):
-                    # min(g_c, g_r) g_r / |g_r| = min(count_c, count_r) * weight
-                    weight = count * self._squares[key] / math.sqrt(square) if square else 0.0
-                    ngrams.setdefault(key, []).append((i, count, weight))
-        lengths = [max(len(caption) - 1, 0) for caption in captions]
-        return _CachedReferences(
-            lengths, {key: (self._squares[key], entries) for key, entries in ngrams.items()}
-        )
+        if not isinstance(references, CaptionWords):
+            _check_references(references)
+        self._frequency = NgramFrequency.count(self._references, len(self._numbers))
 
     def __call__(
         self, images: Sequence[Hashable], captions: Sequence[Caption]
@@ -96,50 +70,56 @@ class CiderReward:
         Raises:
             ScoreError: An image has no references.
         """
-        rewards = [
-            self._reward(image, caption) for image, caption in zip(images, captions, strict=True)
-        ]
-        return np.array(rewards, dtype=np.float64)
+        if len(images) != len(captions):
+            raise ValueError(f"{len(images)} images for {len(captions)} captions")
+        rows, image = np.unique([self._row(key) for key in images], return_inverse=True)
+        own = self._references.select(rows)
+        flat = np.concatenate([self._number(captions), own.ids])
+        lengths = np.concatenate([[len(caption) for caption in captions], own.lengths])
+        counts = own.captions_per_image[image]
+        candidate = np.repeat(np.arange(len(captions)), counts)
+        reference = len(captions) + expand_ranges(own.image_starts[image], counts)
+        ngrams = count_id_ngrams(flat, lengths)
+        starts = np.cumsum(lengths) - lengths
+        idf = [self._idf(table, flat, starts, n) for n, table in enumerate(ngrams, 1)]
+        values = compare_captions(ngrams, idf, lengths, candidate, reference)
+        return np.bincount(candidate, values, len(captions)) / counts
 
-    def _reward(self, image: Hashable, caption: Caption) -> float:
-        if image not in self._references:
+    def _row(self, image: Hashable) -> int:
+        row = self._rows.get(image)
+        if row is None:
             raise ScoreError(
                 f"image {image!r} has no references. Give CiderReward the references of every "
                 "image."
             )
-        references = self._references[image]
-        lengths, places = references.lengths, references.ngrams
-        sums = [0.0] * len(lengths)
-        for ngrams in _ngrams(caption):
-            square = 0.0
-            shared = [0.0] * len(lengths)
-            for ngram, count in _count(ngrams):
-                found = places.get(ngram)
-                if found is None:
-                    square += count * count * self._squares.get(ngram, self._unseen)
-                    continue
-                square += count * count * found[0]
-                for reference, limit, weight in found[1]:
-                    shared[reference] += weight if count == 1 else min(count, limit) * weight
-            if square:
-                norm = math.sqrt(square)
-                sums = [total + value / norm for total, value in zip(sums, shared, strict=True)]
-        length = max(len(caption) - 1, 0)
-        total = sum(
-            value * math.exp(-((length - other) ** 2) / (2 * SIGMA**2))
-            for value, other in zip(sums, lengths, strict=True)
+        return row
+
+    def _number(self, captions: Sequence[Caption]) -> Int[np.ndarray, " words"]:
+        """Return the number of each word. Words that no reference contains get new numbers."""
+        new: dict[Hashable, int] = {}
+        known = len(self._numbers)
+        numbers = [
+            self._numbers[word] if word in self._numbers else new.setdefault(word, known + len(new))
+            for caption in captions
+            for word in caption
+        ]
+        return np.array(numbers, dtype=np.int64)
+
+    def _idf(
+        self,
+        table: NgramCounts,
+        flat: Int[np.ndarray, " words"],
+        starts: Int[np.ndarray, " captions"],
+        n: int,
+    ) -> Float[np.ndarray, " ngrams"]:
+        caption, word = table.first.T
+        return self._frequency.idf(flat[(starts[caption] + word)[:, None] + np.arange(n)])
+
+
+def _check_references(references: Mapping[ImageId, Sequence[Caption]]) -> None:
+    empty = [key for key, captions in references.items() if not captions]
+    if empty:
+        raise ScoreError(
+            f"{format_count(len(empty), 'image')} without references (such as {empty[0]!r}). "
+            "Remove such images."
         )
-        return 10 * total / (ORDER * len(lengths))
-
-
-def _ngrams(caption: Caption) -> list[list[_Ngram]]:
-    """Return the n-grams of 1 to 4 words, a list for each length."""
-    tails = [caption[n:] for n in range(ORDER)]
-    return [list(zip(*tails[:n], strict=False)) for n in range(1, ORDER + 1)]
-
-
-def _count(ngrams: list[_Ngram]) -> Iterable[tuple[_Ngram, int]]:
-    """Yield each n-gram and its count. A Counter is slower if no n-gram is repeated."""
-    if len(set(ngrams)) == len(ngrams):
-        return zip(ngrams, repeat(1))
-    return Counter(ngrams).items()

@@ -218,15 +218,11 @@ class Consensus:
         count = min(self.config.num_neighbors, len(cosines))
         similar = cosines.topk(count)
         weights = similar.values.clamp(min=1e-6) ** self.config.power
-        shares = (weights / weights.sum()).tolist()
+        shares = (weights / weights.sum()).numpy()
         images = similar.indices.tolist()
-        return [
-            sum(
-                share * value
-                for share, value in zip(shares, self._cider(images, [caption] * count), strict=True)
-            )
-            for caption in captions
-        ]
+        repeated = [caption for caption in captions for _ in images]
+        values = self._cider(images * len(captions), repeated).reshape(len(captions), count)
+        return [float(score) for score in values @ shares]
 
 
 def _caption_words(split: CaptionSplit, index: int, tokenizer: Tokenizer) -> list[list[str]]:

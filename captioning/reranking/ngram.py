@@ -23,6 +23,7 @@ from torch import Tensor
 from captioning.errors import DataError
 from captioning.messages import format_count
 from captioning.reranking.ngram_targets import NO_WORD, build_targets, select_largest
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.ngrams import ORDER
 from captioning.text.vocabulary import Vocabulary
 
@@ -65,7 +66,7 @@ class NgramReranker:
     def fit(
         cls,
         vectors: Float[Tensor, "N D"],
-        captions: Sequence[Sequence[Sequence[str]]],
+        captions: CaptionWords,
         vocabulary: Vocabulary,
         *,
         max_ngrams: int = DEFAULT_NGRAMS,
@@ -75,7 +76,8 @@ class NgramReranker:
 
         Args:
             vectors: v of each image, on the CPU. Vectors with infinities or NaN are left out.
-            captions: Captions of each image, as words. Images without captions are left out.
+            captions: Tokenized captions of each image. Empty captions, and images without
+                captions, are left out.
             vocabulary: Words of the decoder. N-grams with other words are left out.
             max_ngrams: Number of n-grams to keep: first those of more than a third of the images,
                 then those with the largest sums of tf-idf.
@@ -85,14 +87,15 @@ class NgramReranker:
             DataError: There are fewer than two captioned images, or no n-gram consists of words
                 of the vocabulary.
         """
-        finite = vectors.isfinite().all(1).tolist()
-        images = [i for i, own in enumerate(captions) if any(own) and finite[i]]
+        said = captions.captions.keep(captions.captions.lengths > 0)
+        finite = vectors.isfinite().all(1).numpy()
+        images = np.flatnonzero(finite & (said.captions_per_image > 0))
         if len(images) < 2:
             raise DataError(
                 "n-gram reranking needs at least two captioned images, found "
                 f"{format_count(len(images), 'such image')}. Add images, or turn it off."
             )
-        targets = build_targets([[list(c) for c in captions[i] if c] for i in images])
+        targets = build_targets(CaptionWords(captions.words, said.select(images)))
         chosen = select_largest(targets, vocabulary, max_ngrams)
         if not chosen:
             raise DataError(

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from captioning.text.ngrams import ORDER, count_ngrams
+from captioning.text.caption_arrays import CaptionWords
+from captioning.text.ngrams import ORDER, count_id_ngrams
 from captioning.text.vocabulary import SPECIALS, Vocabulary
 
 NO_WORD = 0
@@ -21,7 +22,7 @@ class NgramTargets:
 
     Attributes:
         n: Number of words of the n-grams.
-        captions: All captions.
+        captions: The captions of all images.
         first: For each n-gram, a caption and the index of the word at which the n-gram begins.
         idf: Inverse document frequency of each n-gram.
         images: Image of each nonzero entry, in ascending order.
@@ -30,7 +31,7 @@ class NgramTargets:
     """
 
     n: int
-    captions: list[list[str]]
+    captions: CaptionWords
     first: Int[np.ndarray, "distinct 2"]
     idf: Float[np.ndarray, " distinct"]
     images: Int[np.ndarray, " entries"]
@@ -49,8 +50,10 @@ class NgramTargets:
 
     def words(self, ngram: int) -> list[str]:
         """Return the words of an n-gram."""
-        caption, start = self.first[ngram]
-        return self.captions[caption][start : start + self.n]
+        caption, word = self.first[ngram]
+        start = self.captions.captions.caption_starts[caption] + word
+        ids = self.captions.captions.ids[start : start + self.n]
+        return [self.captions.words[number] for number in ids.tolist()]
 
     def tokens(
         self, rows: Int[np.ndarray, " ngrams"], vocabulary: Vocabulary
@@ -78,23 +81,23 @@ class NgramTargets:
         )
 
 
-def build_targets(captions: Sequence[Sequence[list[str]]]) -> list[NgramTargets]:
-    """Return the targets for n-grams of one to four words."""
-    flat = [words for image in captions for words in image]
-    sizes = np.array([len(image) for image in captions])
-    owner = np.repeat(np.arange(len(captions)), sizes)
+def build_targets(captions: CaptionWords) -> list[NgramTargets]:
+    """Return the targets for n-grams of one to four words. Each image needs a caption."""
+    said = captions.captions
+    sizes = said.captions_per_image
+    owner = np.repeat(np.arange(len(said)), sizes)
     targets = []
-    for n, table in enumerate(count_ngrams(flat), 1):
+    for n, table in enumerate(count_id_ngrams(said.ids, said.lengths), 1):
         distinct = len(table.first)
         image = owner[table.captions]
         pairs = np.unique(image * max(distinct, 1) + table.ngrams)
         document_counts = np.bincount(pairs % max(distinct, 1), minlength=distinct)
         idf = np.log(len(captions) / document_counts)
         weights = table.counts * idf[table.ngrams]
-        norms = np.sqrt(np.bincount(table.captions, weights**2, minlength=len(flat)))
+        norms = np.sqrt(np.bincount(table.captions, weights**2, minlength=said.caption_count))
         norms[norms == 0] = 1.0  # captions whose n-grams occur with every image
         values = weights / norms[table.captions] / sizes[image]
-        targets.append(NgramTargets(n, flat, table.first, idf, image, table.ngrams, values))
+        targets.append(NgramTargets(n, captions, table.first, idf, image, table.ngrams, values))
     return targets
 
 

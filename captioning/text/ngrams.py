@@ -53,16 +53,32 @@ def count_ngrams(captions: Sequence[Sequence[str]]) -> list[NgramCounts]:
         [word_ids.setdefault(word, len(word_ids)) for caption in captions for word in caption],
         dtype=np.int64,
     )
-    owner = np.repeat(np.arange(len(captions)), lengths)
+    return count_id_ngrams(flat, lengths)
+
+
+def count_id_ngrams(
+    flat: Int[np.ndarray, " words"], lengths: Int[np.ndarray, " captions"]
+) -> list[NgramCounts]:
+    """Count the n-grams of captions that are given as numbers of words, one after another.
+
+    Args:
+        flat: Words of all captions (0 or more each).
+        lengths: Number of words of each caption.
+
+    Returns:
+        As :func:`count_ngrams`.
+    """
+    base = int(flat.max(initial=0)) + 1
+    owner = np.repeat(np.arange(len(lengths)), lengths)
     position = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     remaining = lengths[owner] - position  # words from here to the end of the caption
     tables = []
-    ids = flat
+    ids = flat.astype(np.int64)
     for n in range(1, ORDER + 1):
         if n > 1:
             # An n-gram is an (n-1)-gram and a word. Renumbering keeps the product small.
             longer = remaining[: len(ids)] >= n
-            ids = np.where(longer, ids * len(word_ids) + np.roll(flat, 1 - n)[: len(ids)], -1)
+            ids = np.where(longer, ids * base + np.roll(flat, 1 - n)[: len(ids)], -1)
         inside = remaining >= n
         distinct, first, renumbered = np.unique(ids[inside], return_index=True, return_inverse=True)
         ids = np.full(len(flat), -1)

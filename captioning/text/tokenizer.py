@@ -94,10 +94,9 @@ def _tokenize(line: str, following: str) -> list[str]:
     if (end := _split_last_chunk(last)) is not None:
         plain: list[str] = []
         for chunk in chunks:
-            words = _split_free_chunk(chunk)
-            if words is None:
+            if (part := _split_free_chunk(chunk)) is None:
                 break
-            plain += words
+            plain += part
         else:
             plain += end
             return plain

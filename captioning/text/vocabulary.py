@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,16 +74,28 @@ class Vocabulary:
         Raises:
             VocabularyError: No word is frequent enough.
         """
-        kept = _frequent_words(captions, min_count, SPECIALS)
+        counts = Counter(word for caption in captions for word in caption)
+        return cls.from_counts(counts, min_count=min_count, tokenizer=tokenizer)
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Mapping[str, int],
+        *,
+        min_count: int = 5,
+        tokenizer: TokenizerName = "ptb",
+    ) -> "Vocabulary":
+        """Return the vocabulary of :meth:`build` from the number of occurrences of each word."""
+        kept = _frequent_words(counts, min_count, SPECIALS)
         if not kept:
             raise VocabularyError(
                 f"no word occurs {min_count} times or more. Use more captions or a lower min_count."
             )
         return cls([*SPECIALS, *kept], tokenizer=tokenizer)
 
-    def extended(self, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
-        """Return these words, followed by the new words that :meth:`build` would keep."""
-        new = _frequent_words(captions, min_count, self.words)
+    def extended(self, counts: Mapping[str, int], *, min_count: int = 5) -> "Vocabulary":
+        """Return these words, followed by the new words that :meth:`from_counts` would keep."""
+        new = _frequent_words(counts, min_count, self._ids)
         return Vocabulary([*self.words, *new], tokenizer=self.tokenizer.name)
 
     def __len__(self) -> int:
@@ -171,15 +183,14 @@ def _has_control(word: str) -> bool:
     )
 
 
-def _frequent_words(
-    captions: Iterable[Sequence[str]], min_count: int, known: Iterable[str]
-) -> list[str]:
+def _frequent_words(counts: Mapping[str, int], min_count: int, known: Container[str]) -> list[str]:
     """Return the frequent words that are not known, most frequent first.
 
     Words with control characters are left out, because :meth:`Vocabulary.load` refuses them.
     """
-    counts = Counter(word for caption in captions for word in caption)
-    for word in known:
-        del counts[word]
-    kept = [word for word in counts if counts[word] >= min_count and not _has_control(word)]
+    kept = [
+        word
+        for word, count in counts.items()
+        if count >= min_count and word not in known and not _has_control(word)
+    ]
     return sorted(kept, key=lambda word: (-counts[word], word))

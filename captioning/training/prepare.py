@@ -1,8 +1,8 @@
 """Preparation of a run: splits, features, vocabulary, decoder, tokens."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from captioning.checkpoint import Checkpoint, TrainingInfo
@@ -15,6 +15,7 @@ from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.extend_vocabulary import extend_vocabulary
 from captioning.nn.split_encoder import EncoderTail
+from captioning.text.caption_arrays import CaptionArray, CaptionWords
 from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
@@ -24,11 +25,11 @@ from captioning.training.data import EncodedSplit
 from captioning.training.encoded_data import encode_data
 from captioning.training.initial_embedding import load_embedding
 
-_Words = list[list[list[str]]]
 _UNSPLIT = (
     "Warning: the captions look like one word each. If their language has no spaces between words, "
     "use --tokenizer characters."
 )
+_UNSPLIT_IMAGES = 1000  # whose captions are looked at
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Prepared:
         tail: The encoder stages to train, which read the cached rows. None: the encoder is frozen.
         decoder: A new decoder, or that of the initial model.
         vocabulary: Words of the training captions, or of the initial model.
-        words: Training captions of each image, as words.
-        dataset: Training captions as tokens: those of images first, then those without.
+        words: Tokenized training captions: those of images first, then those without.
+        dataset: The same captions as tokens, without those of unreadable images.
         train: The split to train on.
         validation: The split that selects the best epoch.
         initial_training: How the initial model was trained; None if unknown.
@@ -51,7 +52,7 @@ class Prepared:
     tail: EncoderTail | None
     decoder: Decoder
     vocabulary: Vocabulary
-    words: _Words
+    words: CaptionWords
     dataset: CaptionDataset
     train: EncodedSplit
     validation: EncodedSplit
@@ -78,14 +79,16 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
 
     callback.on_phase("Tokenizing captions")
     tokenizer = _choose_tokenizer(config, initial)
-    words = _tokenize(train.captions, tokenizer)
-    _warn_unsplit(words, tokenizer, callback)
-    text_words = _tokenize(text, tokenizer)
+    words = CaptionWords.tokenize([*train.captions, *text], tokenizer.split)
+    own = words.select(np.arange(len(train.captions)))  # the captions of images
+    _warn_unsplit(own, tokenizer, callback)
     callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
-    vocabulary, decoder = _build_decoder(config, initial, encoder, words + text_words, callback)
-    _report_unknown(words, _tokenize(validation.captions, tokenizer), vocabulary, callback)
-    dataset = _build_dataset(words, text_words, train, vocabulary, config, callback)
+    vocabulary, decoder = _build_decoder(config, initial, encoder, words, callback)
+    _report_unknown(
+        own, CaptionWords.tokenize(validation.captions, tokenizer.split), vocabulary, callback
+    )
+    dataset = _build_dataset(words, train, vocabulary, config, callback)
     return Prepared(
         encoder=encoder,
         tail=data.tail,
@@ -111,12 +114,10 @@ def _choose_tokenizer(config: RunConfig, initial: Checkpoint | None) -> Tokenize
     return tokenizer
 
 
-def _tokenize(captions: Iterable[Sequence[str]], tokenizer: Tokenizer) -> _Words:
-    return [[tokenizer.split(caption) for caption in image] for image in captions]
-
-
-def _warn_unsplit(words: _Words, tokenizer: Tokenizer, callback: TrainingCallback) -> None:
-    if tokenizer.name == "ptb" and seem_unsplit([caption for image in words for caption in image]):
+def _warn_unsplit(words: CaptionWords, tokenizer: Tokenizer, callback: TrainingCallback) -> None:
+    step = max(1, len(words) // _UNSPLIT_IMAGES)
+    captions = [caption for row in range(0, len(words), step) for caption in words.of_image(row)]
+    if tokenizer.name == "ptb" and seem_unsplit(captions):
         callback.on_message(_UNSPLIT)
 
 
@@ -133,15 +134,14 @@ def _build_decoder(
     config: RunConfig,
     initial: Checkpoint | None,
     encoder: Encoder,
-    words: _Words,
+    words: CaptionWords,
     callback: TrainingCallback,
 ) -> tuple[Vocabulary, Decoder]:
     """Return the vocabulary and the decoder, new or of the initial model."""
-    captions = (caption for image in words for caption in image)
     times = format_count(config.min_count, "time")
     if initial is None:
-        vocabulary = Vocabulary.build(
-            captions, min_count=config.min_count, tokenizer=config.tokenizer
+        vocabulary = Vocabulary.from_counts(
+            words.counts(), min_count=config.min_count, tokenizer=config.tokenizer
         )
         size = format_count(len(vocabulary), "word")
         callback.on_message(f"Vocabulary: {size} (found at least {times}).")
@@ -155,7 +155,7 @@ def _build_decoder(
     callback.on_message(f"Initial model: {config.init_from} ({len(vocabulary)} words).")
     if config.extend_vocabulary:
         known = len(vocabulary)
-        vocabulary = vocabulary.extended(captions, min_count=config.min_count)
+        vocabulary = vocabulary.extended(words.counts(), min_count=config.min_count)
         decoder = extend_vocabulary(decoder, len(vocabulary), like=vocabulary.unk)
         added = format_count(len(vocabulary) - known, "word")
         callback.on_message(f"Added {added} to the vocabulary (found at least {times}).")
@@ -163,12 +163,16 @@ def _build_decoder(
 
 
 def _report_unknown(
-    train: _Words, validation: _Words, vocabulary: Vocabulary, callback: TrainingCallback
+    train: CaptionWords,
+    validation: CaptionWords,
+    vocabulary: Vocabulary,
+    callback: TrainingCallback,
 ) -> None:
     shares = []
     for split in (train, validation):
-        known = [word in vocabulary for image in split for caption in image for word in caption]
-        shares.append(100 * (1 - sum(known) / max(len(known), 1)))
+        counts = split.counts()
+        unknown = sum(count for word, count in counts.items() if word not in vocabulary)
+        shares.append(100 * unknown / max(sum(counts.values()), 1))
     callback.on_message(
         f"Unknown words: {shares[0]:.2f} % of the training captions, {shares[1]:.2f} % of the "
         "validation captions."
@@ -176,41 +180,36 @@ def _report_unknown(
 
 
 def _build_dataset(
-    words: _Words,
-    text: _Words,
+    words: CaptionWords,
     train: EncodedSplit,
     vocabulary: Vocabulary,
     config: RunConfig,
     callback: TrainingCallback,
 ) -> CaptionDataset:
-    unreadable = train.cache.unreadable
-    tokens = [
-        [vocabulary.encode(caption) for caption in image if caption]
-        if row not in unreadable
-        else []
-        for row, image in enumerate(words + text)
-    ]
+    tokens = words.encode(vocabulary)
+    if train.cache.unreadable:
+        readable = np.ones(len(tokens), bool)
+        readable[list(train.cache.unreadable)] = False
+        tokens = tokens.keep(np.repeat(readable, tokens.captions_per_image))
     if limit := config.max_caption_words:
-        _cut_captions(tokens, limit, callback)
+        tokens = _cut_captions(tokens, limit, callback)
     weights: list[float] | None = None
     if config.data_weights or config.text_data is not None:
         data_weights = config.data_weights or (1.0,) * len(config.data)
         pairs = zip(data_weights, train.sources, strict=True)
         weights = [weight for weight, (_, images) in pairs for _ in range(images)]
-        weights += [config.text_weight] * len(text)
+        weights += [config.text_weight] * (len(tokens) - len(weights))
     return CaptionDataset(tokens, hflip_tokens=find_hflip_tokens(vocabulary), weights=weights)
 
 
-def _cut_captions(tokens: list[list[list[int]]], limit: int, callback: TrainingCallback) -> None:
+def _cut_captions(tokens: CaptionArray, limit: int, callback: TrainingCallback) -> CaptionArray:
     """Cut captions to ``<bos>`` and ``limit`` words, and report their number.
 
     A cut caption has no ``<eos>``: a model must not learn to end in the middle of a sentence.
     """
-    captions = [caption for image in tokens for caption in image]
-    long = [caption for caption in captions if len(caption) > limit + 2]
-    for caption in long:
-        del caption[limit + 1 :]
+    long = tokens.lengths > limit + 2
     callback.on_message(
-        f"Cut {len(long):,} of {format_count(len(captions), 'caption')} after "
+        f"Cut {long.sum():,} of {format_count(len(long), 'caption')} after "
         f"{format_count(limit, 'word')} (max_caption_words)."
     )
+    return tokens.cut(np.where(long, limit + 1, tokens.lengths))

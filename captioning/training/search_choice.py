@@ -1,11 +1,11 @@
 """Choice of the model's search and fit of its n-gram reranker, after the last epoch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.datasets.split import pick_evenly
@@ -17,6 +17,7 @@ from captioning.messages import format_count
 from captioning.nn.device import resolve_device
 from captioning.nn.split_encoder import split_encoder
 from captioning.reranking.ngram import NgramReranker
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.vocabulary import Vocabulary
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
@@ -79,7 +80,7 @@ def choose_search(
 def fit_reranker(
     cached_model: CachedModel,
     cache: CacheRows,
-    captions: Sequence[Sequence[Sequence[str]]],
+    captions: CaptionWords,
     vocabulary: Vocabulary,
     *,
     max_ngrams: int,
@@ -91,7 +92,7 @@ def fit_reranker(
     Args:
         cached_model: The trained model; its encoder computes the vectors.
         cache: Features of the images.
-        captions: Reference captions of each image, as words. Rows after the end of the cache have
+        captions: Tokenized reference captions of each image. Rows after the end of the cache have
             no image and are not used.
         vocabulary: Vocabulary of the decoder.
         max_ngrams: Number of n-grams to keep.
@@ -102,17 +103,16 @@ def fit_reranker(
         The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
         does not use the image.
     """
-    rows = [row for row in cache.readable if any(captions[row])]
-    if not rows or cached_model.decoder.config.injection == "none":
+    captioned = np.flatnonzero(captions.captions.captions_per_image)
+    rows = np.intersect1d(captioned, cache.readable)
+    if not len(rows) or cached_model.decoder.config.injection == "none":
         return None
-    vectors: list[Tensor] = []
+    vectors = torch.empty(len(rows), cached_model.decoder.sizes.feature_size)
     for start in range(0, len(rows), batch_size):
-        batch = torch.tensor(rows[start : start + batch_size])
-        vectors.append(cached_model.encode(cache, batch).vector.cpu())
+        batch = torch.from_numpy(rows[start : start + batch_size])
+        vectors[start : start + len(batch)] = cached_model.encode(cache, batch).vector
         on_progress(start + len(batch), len(rows))
     try:
-        return NgramReranker.fit(
-            torch.cat(vectors), [captions[row] for row in rows], vocabulary, max_ngrams=max_ngrams
-        )
+        return NgramReranker.fit(vectors, captions.select(rows), vocabulary, max_ngrams=max_ngrams)
     except DataError:  # a finished training run does not fail because of its reranker
         return None

@@ -20,6 +20,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.ngrams import count_ngrams
 from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
 from captioning.training.training_config import SelfCriticalConfig
@@ -50,7 +51,7 @@ class SelfCriticalObjective:
     features. Captions of a flipped image are scored with "left" and "right" swapped.
 
     Args:
-        references: Captions of each training image, as words.
+        references: Captions of each training image.
         vocabulary: Words of the decoder.
         config: Samples, baseline, and rewards.
 
@@ -60,17 +61,13 @@ class SelfCriticalObjective:
 
     def __init__(
         self,
-        references: Sequence[Sequence[Sequence[str]]],
+        references: CaptionWords,
         vocabulary: Vocabulary,
         config: SelfCriticalConfig,
     ) -> None:
         self.vocabulary = vocabulary
         self.config = config
-        self.references = {
-            image: [(*caption, EOS) for caption in captions if caption]
-            for image, captions in enumerate(references)
-            if any(captions)
-        }
+        self.references = references.append(EOS)
         self.cider = CiderReward(self.references)
         self.hflip_tokens = find_hflip_tokens(vocabulary)
         self.feature_dropout = Dropout(config.feature_dropout)
@@ -150,9 +147,9 @@ class SelfCriticalObjective:
     def _bleu_4(
         self, images: Sequence[int], captions: Sequence[tuple[str, ...]]
     ) -> Float[np.ndarray, " captions"]:
-        references = [self.references[image] for image in images]
+        references = [self.references.of_image(image) for image in images]
         words = [list(caption) for caption in captions]
-        words += [list(reference) for group in references for reference in group]
+        words += [reference for group in references for reference in group]
         caption = np.arange(len(captions))
         owner = np.concatenate([caption, np.repeat(caption, [len(r) for r in references])])
         lengths = np.array([len(text) for text in words])

@@ -14,6 +14,7 @@ from captioning.datasets.batches import CaptionDataset
 from captioning.features.cache import ArrayRows
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
+from captioning.text.caption_arrays import CaptionArray
 from captioning.training.memory import disable_malloc_trim
 from captioning.training.trainer import Trainer
 from captioning.training.training_config import TrainingConfig
@@ -34,7 +35,8 @@ def make_dataset(captions: int, words: int) -> CaptionDataset:
         for length in lengths
     ]
     step = _CAPTIONS_PER_IMAGE
-    return CaptionDataset([tokens[i : i + step] for i in range(0, captions, step)])
+    images = [tokens[i : i + step] for i in range(0, captions, step)]
+    return CaptionDataset(CaptionArray.from_lists(images))
 
 
 def make_decoder(settings: Settings) -> Decoder:

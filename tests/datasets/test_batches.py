@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from captioning.datasets.batches import CaptionDataset, find_hflip_tokens
 from captioning.errors import DataError
+from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import Vocabulary
 
 CAPTIONS = [
@@ -16,6 +17,10 @@ CAPTIONS = [
     [[1, 7, 2]],
     [[1, 8, 9, 2], [1, 9, 2]],
 ]
+
+
+def dataset_of(captions, **settings):
+    return CaptionDataset(CaptionArray.from_lists(captions), **settings)
 
 
 def unpacked(batch):
@@ -44,12 +49,12 @@ def test_epoch_has_every_caption_once_with_its_image(size, per_image):
     expected = Counter(
         (image, tuple(tokens)) for image, captions in enumerate(CAPTIONS) for tokens in captions
     )
-    assert Counter(epoch(CaptionDataset(CAPTIONS), size, per_image=per_image)) == expected
+    assert Counter(epoch(dataset_of(CAPTIONS), size, per_image=per_image)) == expected
 
 
 @pytest.mark.parametrize(("size", "per_image"), [(1, 1), (4, 2), (5, 5), (3, 5)])
 def test_batch_count_and_size_match_the_arguments(size, per_image):
-    dataset = CaptionDataset(CAPTIONS)
+    dataset = dataset_of(CAPTIONS)
     batches = list(dataset.batches(size, per_image=per_image))
     assert len(batches) == dataset.batch_count(size, per_image)
     assert all(len(batch) <= max(size, per_image) for batch in batches)
@@ -59,7 +64,7 @@ def test_batch_count_and_size_match_the_arguments(size, per_image):
 
 
 def test_order_depends_only_on_seed_and_epoch():
-    dataset = CaptionDataset([[[1, i, 2]] for i in range(4, 40)])
+    dataset = dataset_of([[[1, i, 2]] for i in range(4, 40)])
     torch.manual_seed(1)
     first = epoch(dataset, 4, seed=3, epoch=2)
     torch.manual_seed(2)
@@ -71,7 +76,7 @@ def test_order_depends_only_on_seed_and_epoch():
 def test_flipped_view_swaps_left_and_right():
     vocabulary = Vocabulary.build([["dog", "left", "right"]], min_count=1)
     dog, left, right = (vocabulary.id(word) for word in ("dog", "left", "right"))
-    dataset = CaptionDataset(
+    dataset = dataset_of(
         [[[1, left, dog, right, 2]]] * 40, hflip_tokens=find_hflip_tokens(vocabulary)
     )
     seen = set()
@@ -83,7 +88,7 @@ def test_flipped_view_swaps_left_and_right():
 
 
 def test_batches_have_no_flipped_view_by_default():
-    dataset = CaptionDataset(CAPTIONS)
+    dataset = dataset_of(CAPTIONS)
     assert all(not batch.views.any() for batch in dataset.batches(2))
 
 
@@ -93,14 +98,14 @@ def test_find_hflip_tokens_needs_both_words():
 
 def test_dataset_without_captions_is_refused():
     with pytest.raises(DataError, match="has no captions"):
-        CaptionDataset([[], []])
+        dataset_of([[], []])
 
 
 @pytest.mark.parametrize("weight", [1, 3])
 @pytest.mark.parametrize("per_image", [1, 2])
 def test_weights_set_how_often_images_occur(per_image, weight):
     captions = [[[1, i, 2]] for i in range(4, 204)]
-    dataset = CaptionDataset(captions, weights=[1.0] * 50 + [float(weight)] * 50 + [0.25] * 100)
+    dataset = dataset_of(captions, weights=[1.0] * 50 + [float(weight)] * 50 + [0.25] * 100)
     epochs = [epoch(dataset, 8, per_image=per_image, epoch=number) for number in range(40)]
     assert {len(own) for own in epochs} == {50 + 50 * weight + 25}
     for own in epochs:
@@ -118,7 +123,7 @@ def test_weights_set_how_often_images_occur(per_image, weight):
 @pytest.mark.parametrize("per_image", [1, 2, 5])
 def test_weights_apply_to_every_caption_of_an_image(per_image):
     captions = [[[1, 4 + image, 20 + n, 2] for n in range(1 + image % 5)] for image in range(10)]
-    dataset = CaptionDataset(captions, weights=[2.0] * 5 + [1.0] * 5)
+    dataset = dataset_of(captions, weights=[2.0] * 5 + [1.0] * 5)
     expected = Counter(
         (image, tuple(tokens))
         for image, own in enumerate(captions)
@@ -131,4 +136,4 @@ def test_weights_apply_to_every_caption_of_an_image(per_image):
 
 def test_weights_that_give_an_empty_epoch_are_refused():
     with pytest.raises(DataError, match=r"lowest is 0\.01"):
-        CaptionDataset(CAPTIONS, weights=[0.01] * 4)
+        dataset_of(CAPTIONS, weights=[0.01] * 4)

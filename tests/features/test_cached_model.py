@@ -12,6 +12,7 @@ from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.split_encoder import EncoderTail
+from captioning.text.caption_arrays import CaptionArray
 
 IMAGES, POSITIONS, SIZE = 3, 4, 6
 
@@ -88,7 +89,7 @@ def test_perplexity_equals_that_of_single_words():
         Decoder(DecoderConfig(hidden_size=8), vocabulary_size=9, feature_size=SIZE)
     ).train()
     captions = [[[1, 4, 5, 2], [1, 6, 2]], [], [[1, 7, 7, 7, 2]]]
-    found = perplexity(cached_model, cache, captions, batch_size=2)
+    found = perplexity(cached_model, cache, CaptionArray.from_lists(captions), batch_size=2)
     assert cached_model.decoder.training
     cached_model.eval()
     losses = []

@@ -26,6 +26,7 @@ from captioning.inference.captioner import Captioner
 from captioning.metrics import DocumentFrequency, score
 from captioning.reranking.consensus import Consensus, ConsensusConfig
 from captioning.reranking.ngram import NgramReranker
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.vocabulary import Vocabulary
 
 SAID = [
@@ -35,6 +36,7 @@ SAID = [
     ["a cat sleeps there", "the cat sleeps now"],
 ]
 SPOKEN = [[caption.split() for caption in image] for image in SAID]
+WORDS = CaptionWords.from_lists(SPOKEN)
 VOCABULARY = Vocabulary.build([words for image in SPOKEN for words in image], min_count=1)
 
 
@@ -44,7 +46,7 @@ def ids(caption, vocabulary=VOCABULARY):
 
 def fit(vectors=None, **settings):
     vectors = torch.eye(4) if vectors is None else vectors
-    return NgramReranker.fit(vectors, SPOKEN, VOCABULARY, **{"ridge": 1e-9, **settings})
+    return NgramReranker.fit(vectors, WORDS, VOCABULARY, **{"ridge": 1e-9, **settings})
 
 
 def test_scores_of_images_that_v_identifies_equal_cider():
@@ -121,7 +123,7 @@ def test_fit_weights_equal_ridge_regression(batch_size, monkeypatch):
 
 def test_fit_keeps_largest_ngrams_of_known_words():
     vocabulary = Vocabulary.build([["red", "dog", "runs", "ball"]], min_count=1)
-    reranker = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary)
+    reranker = NgramReranker.fit(torch.eye(4), WORDS, vocabulary)
     found = {tuple(vocabulary.words[t] for t in row if t) for row in reranker.tokens.tolist()}
     singles = {("red",), ("dog",), ("runs",), ("ball",)}
     assert found == singles | {
@@ -132,14 +134,14 @@ def test_fit_keeps_largest_ngrams_of_known_words():
     }
     # "red" belongs to half of the images, so it comes first. "ball" has the largest mass.
     for most, words in ((1, {"red"}), (2, {"red", "ball"})):
-        few = NgramReranker.fit(torch.eye(4), SPOKEN, vocabulary, max_ngrams=most)
+        few = NgramReranker.fit(torch.eye(4), WORDS, vocabulary, max_ngrams=most)
         assert {vocabulary.words[row[0]] for row in few.tokens.tolist()} == words
         assert few.tokens[:, 1:].sum() == 0
 
 
 def test_fit_leaves_out_images_without_captions_or_finite_v():
     vectors = torch.cat([torch.eye(4), torch.full((1, 4), 0.5), torch.full((1, 4), math.inf)])
-    captions = [*SPOKEN, [[]], [["a", "dog"]]]
+    captions = CaptionWords.from_lists([*SPOKEN, [[]], [["a", "dog"]]])
     assert NgramReranker.fit(vectors, captions, VOCABULARY, ridge=1e-9).digest() == fit().digest()
 
 
@@ -152,7 +154,7 @@ def test_fit_leaves_out_images_without_captions_or_finite_v():
 )
 def test_fit_too_little_data_raises(said, problem):
     with pytest.raises(DataError, match=problem):
-        NgramReranker.fit(torch.eye(2), said, VOCABULARY)
+        NgramReranker.fit(torch.eye(2), CaptionWords.from_lists(said), VOCABULARY)
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -297,7 +299,9 @@ def model(photos):
     with torch.inference_mode():
         vectors = encoder(pixels).vector
     said = [[["a", "red", "dog", "runs"]], [["the", "cat", "sleeps"]], [["a", "man", "sits"]]]
-    reranker = NgramReranker.fit(vectors, said, plain.vocabulary, ridge=1e-6)
+    reranker = NgramReranker.fit(
+        vectors, CaptionWords.from_lists(said), plain.vocabulary, ridge=1e-6
+    )
     how = BeamSearch(width=8, max_length=6, length_penalty=0.5, rerank_weight=20.0)
     return replace(plain, search=how, reranker=reranker)
 

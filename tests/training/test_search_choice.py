@@ -18,7 +18,7 @@ from captioning.inference.captioner import Captioner
 from captioning.metrics import score
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.reranking.ngram import NgramReranker
-from captioning.text.tokenizer import tokenize
+from captioning.text.caption_arrays import CaptionWords
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
 
@@ -87,7 +87,7 @@ def test_reranker_is_fit_to_features_of_the_saved_model(run, request):
     ]
     with torch.inference_mode():
         vectors = encoder(torch.stack(pixels)).vector
-    words = [[tokenize(caption) for caption in image.captions] for image in split.images]
+    words = CaptionWords.tokenize(image.captions for image in split.images)
     expected = NgramReranker.fit(vectors, words, checkpoint.vocabulary)
     found = checkpoint.reranker
     assert torch.equal(found.tokens, expected.tokens)

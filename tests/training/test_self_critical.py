@@ -14,6 +14,7 @@ from captioning.metrics import score
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
+from captioning.text.caption_arrays import CaptionWords
 from captioning.text.vocabulary import Vocabulary
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.trainer import Trainer
@@ -37,7 +38,9 @@ REFERENCES = [
 
 def objective(**settings):
     return SelfCriticalObjective(
-        REFERENCES, VOCABULARY, SelfCriticalConfig(**{"max_length": 6, **settings})
+        CaptionWords.from_lists(REFERENCES),
+        VOCABULARY,
+        SelfCriticalConfig(**{"max_length": 6, **settings}),
     )
 
 
@@ -198,7 +201,7 @@ def cache():
 
 
 def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
-    dataset = CaptionDataset([[VOCABULARY.encode(c) for c in those] for those in REFERENCES])
+    dataset = CaptionDataset(CaptionWords.from_lists(REFERENCES).encode(VOCABULARY))
     wish = SelfCriticalConfig(**{"samples": 4, "max_length": 7, **(self_critical or {})})
     config = TrainingConfig(
         objective="self_critical",
@@ -206,7 +209,7 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
         **{"epochs": epochs, "batch_size": 6, "captions_per_image": 2, "warmup_steps": 0},
         **{"hflip": False, "save_every": 1, **settings},
     )
-    goal = SelfCriticalObjective(REFERENCES, VOCABULARY, wish)
+    goal = SelfCriticalObjective(CaptionWords.from_lists(REFERENCES), VOCABULARY, wish)
     return Trainer(decoder(seed, dropout=0.2), dataset, cache, config, self_critical=goal)
 
 
@@ -312,7 +315,9 @@ def test_self_critical_config_invalid_value_is_refused(wrong):
 def test_reward_of_flipped_image_swaps_left_and_right():
     vocabulary = Vocabulary.build([[*WORDS, "left", "right"]], min_count=1)
     references = [[["a", "dog", "on", "the", "left"]], [["a", "cat"]], [["a", "boy", "runs"]]]
-    goal = SelfCriticalObjective(references, vocabulary, SelfCriticalConfig())
+    goal = SelfCriticalObjective(
+        CaptionWords.from_lists(references), vocabulary, SelfCriticalConfig()
+    )
 
     def said(side):
         words = ["a", "dog", "on", "the", side]

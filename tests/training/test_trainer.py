@@ -12,6 +12,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
 from captioning.nn.losses import doubly_stochastic, reconstruction_error
+from captioning.text.caption_arrays import CaptionArray
 from captioning.training.trainer import Trainer
 from captioning.training.training_config import TrainingConfig
 
@@ -28,7 +29,7 @@ def dataset():
         ]
         for _ in range(IMAGES)
     ]
-    return CaptionDataset(captions)
+    return CaptionDataset(CaptionArray.from_lists(captions))
 
 
 @pytest.fixture
@@ -112,7 +113,9 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, tmp_path, st
 def test_trainer_memorizes_few_captions(cache):
     captions = [[[1, 4 + i, 4 + (i * 3) % 8, 2]] for i in range(IMAGES)]
     settings = config(epochs=150, learning_rate=0.02, hflip=False, label_smoothing=0.0)
-    trainer = Trainer(decoder(dropout=0.0), CaptionDataset(captions), cache, settings)
+    trainer = Trainer(
+        decoder(dropout=0.0), CaptionDataset(CaptionArray.from_lists(captions)), cache, settings
+    )
     first = trainer.train_epoch()
     while not trainer.finished:
         last = trainer.train_epoch()
