@@ -1,0 +1,165 @@
+"""Kill feature extraction and training at random moments, and check that nothing is lost.
+
+    python scripts/interrupted_training.py --feature-kills 10 --training-kills 30
+
+Images and captions are generated; some images are damaged. An undisturbed run gives the expected
+files. Then `captioning features` and `captioning train` are killed (``kill -9``) after random times
+and started again until they finish. The stored features and the final weights must equal the
+expected ones byte for byte.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from captioning.cli.main import main as run_command
+from captioning.training import encoded_data, run  # noqa: F401  (imported before the forks)
+
+_FORK = multiprocessing.get_context("fork")  # a run starts at once, as torch is imported already
+_WORDS = ("red", "green", "blue", "dog", "cat", "bird", "runs", "sits", "on", "under", "a", "the")
+_ENCODER = ("--encoder.name", "timm:test_resnet", "--encoder.weights", "None")
+_SMALL = ("--encoder.image-size", "64", "--workers", "0", "--device", "cpu")
+_DECODER = [f"--decoder.{name}-size=16" for name in ("embedding", "hidden", "attention")]
+_TRAINING = ("--training.epochs", "3", "--training.save-every", "1", "--training.batch-size", "128")
+
+
+def make_data(folder: Path, images: int) -> Path:
+    """Fill a folder with images and captions; every fiftieth image is damaged."""
+    lines = []
+    for number in range(images):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        path = folder / f"{number}.jpg"
+        coarse.resize((320, 240), Image.Resampling.BICUBIC).save(path)
+        if number % 50 == 49:
+            path.write_bytes(path.read_bytes()[:300])
+        split = "val" if number % 10 == 0 else "train"
+        captions = [" ".join(rng.choice(_WORDS, 6)) for _ in range(2)]
+        lines.append(json.dumps({"image": path.name, "captions": captions, "split": split}))
+    data = folder / "captions.jsonl"
+    data.write_text("\n".join(lines), encoding="utf-8")
+    return data
+
+
+def start(words: Sequence[str], log: Path) -> BaseProcess:
+    """Start a command in a process of its own, with its messages in a file."""
+
+    def target() -> None:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), sys.stderr.fileno())
+        run_command(words)
+
+    process = _FORK.Process(target=target)
+    process.start()
+    return process
+
+
+def finish(words: Sequence[str], log: Path) -> float:
+    """Run a command to its end, and return its duration in seconds."""
+    started = time.monotonic()
+    process = start(words, log)
+    process.join()
+    if process.exitcode not in (0, 1):  # 1: some images cannot be read
+        raise SystemExit(f"exit code {process.exitcode}: {log.read_text()[-2000:]}")
+    return time.monotonic() - started
+
+
+def kill_repeatedly(
+    words: Sequence[str], log: Path, kills: int, seconds: float, rng: random.Random
+) -> int:
+    """Kill a command at random moments, and let it finish at last.
+
+    Args:
+        words: Arguments of the command.
+        log: File of its messages.
+        kills: Number of kills.
+        seconds: Duration of an undisturbed run.
+        rng: Draws the moments.
+
+    Returns:
+        How often the command was killed before its end.
+    """
+    hits = 0
+    for _ in range(kills):
+        process = start(words, log)
+        process.join(rng.uniform(0.1, 1.0) * seconds)
+        hits += process.is_alive()
+        process.kill()
+        process.join()
+    finish(words, log)
+    return hits
+
+
+def read_files(folder: Path, pattern: str) -> dict[str, bytes]:
+    """Return the content of files by their path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
+
+
+def count_differences(name: str, found: dict[str, bytes], expected: dict[str, bytes]) -> int:
+    """Print the files that differ, and return their number."""
+    different = [
+        file for file in sorted({*found, *expected}) if found.get(file) != expected.get(file)
+    ]
+    for file in different:
+        print(f"{name}: {file} differs")
+    if not expected:
+        print(f"{name}: no files")
+    return len(different) + (not expected)
+
+
+def interrupt_features(home: Path, data: Path, kills: int, rng: random.Random) -> dict[str, int]:
+    """Kill the extraction of features, and compare all stored files."""
+    words = ["features", "--data", f"jsonl:{data}", "--decoder.core", "attention"]
+    words += [*_ENCODER, *_SMALL, "--cache"]
+    seconds = finish([*words, str(home / "whole")], home / "features.log")
+    step = 2 * seconds / max(kills, 1)
+    cut = [*words, str(home / "cut")]
+    hits = kill_repeatedly(cut, home / "cut.log", kills, step, rng)
+    folders = [read_files(home / name, "**/*.[ir]*") for name in ("cut", "whole")]
+    return {"features_killed": hits, "feature_problems": count_differences("features", *folders)}
+
+
+def interrupt_training(home: Path, data: Path, kills: int, rng: random.Random) -> dict[str, int]:
+    """Kill training, and compare the weights of the best epoch."""
+    words = ["train", "--data", f"jsonl:{data}", "--decoder.core", "attention", *_ENCODER, *_SMALL]
+    words += [*_DECODER, *_TRAINING, "--cache", str(home / "whole"), "--output"]
+    seconds = finish([*words, str(home / "run")], home / "run.log")
+    step = 2 * seconds / max(kills, 1)
+    cut = [*words, str(home / "cut run")]
+    hits = kill_repeatedly(cut, home / "cut run.log", kills, step, rng)
+    folders = [read_files(home / name, "model/*.safetensors") for name in ("cut run", "run")]
+    return {"training_killed": hits, "training_problems": count_differences("weights", *folders)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000, help="number of images")
+    parser.add_argument("--feature-kills", type=int, default=10, help="kills of the extraction")
+    parser.add_argument("--training-kills", type=int, default=30, help="kills of the training")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        (home / "images").mkdir()
+        data = make_data(home / "images", options.images)
+        report = interrupt_features(home, data, options.feature_kills, rng)
+        if options.training_kills:
+            report |= interrupt_training(home, data, options.training_kills, rng)
+    print(json.dumps(report))
+    return 1 if report["feature_problems"] or report.get("training_problems") else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
