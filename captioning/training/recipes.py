@@ -175,8 +175,8 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else value
+        nested = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old or {}, value) if nested else value
     return merged
 
 
