@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from captioning.cli.help_texts import parse_config
 from captioning.cli.progress import stderr_console
@@ -77,7 +77,7 @@ def parse_stages(
     file = read_run_file(_find_file(flags), settings)
     stages: list[Stage] = []
     for name, values in file.stages.items():
-        initial = {"init_from": stages[-1].output / "model"} if stages else {}
+        initial: dict[str, Any] = {"init_from": stages[-1].output / "model"} if stages else {}
         defaults = partial(kind, **values, **initial)
         config = parse_config(command, defaults, flags, description)
         output, cache = config.output / name, config.cache_directory
