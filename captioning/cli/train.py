@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from captioning.cli.help_texts import parse_config
+from captioning.cli.help_texts import name_flags, parse_config
 from captioning.cli.progress import stderr_console
 from captioning.cli.train_progress import TrainingProgressReport
 from captioning.errors import ConfigError
@@ -117,9 +117,13 @@ def run_training(config: RunConfig) -> int:
     console = stderr_console()
     disable_malloc_trim()
     report = TrainingProgressReport(console)
+
+    def print_message(text: str) -> None:
+        report.callback.on_message(name_flags(text, TrainConfig))
+
     try:
         with report:
-            result = train(config, report.callback)
+            result = train(config, replace(report.callback, on_message=print_message))
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130

@@ -34,12 +34,13 @@ def load_decoder_config(output):
 
 def test_train_flags_set_the_config(tmp_path, capsys):
     flags = ("--decoder.cell", "gru", "--decoder.core", "attention", "--decoder.injection", "merge")
-    assert train(tmp_path / "run", *flags) == 0
+    assert train(tmp_path / "run", *flags, "--validation-limit", 4) == 0
     config = load_decoder_config(tmp_path / "run")
     assert (config.cell, config.injection) == ("gru", "merge")
     assert (config.hidden_size, config.core) == (12, "attention")
     captured = capsys.readouterr()
     assert "train: 32 images, 160 captions" in captured.err
+    assert "Validating on 4 of 8 images (--validation-limit is 4)." in captured.err
     assert f"Saved the model to {tmp_path / 'run' / 'model'}." in captured.err
     assert not captured.out
 
