@@ -11,11 +11,9 @@ images share. So the bytes of an archive depend only on the images, their names,
 the size limit.
 """
 
-import hashlib
 import io
 import json
 import os
-import posixpath
 import re
 import shutil
 import tarfile
@@ -25,20 +23,18 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
+from captioning.datasets.archive_plan import ArchiveEntry, make_entries, make_key, plan_archives
 from captioning.datasets.output_lock import lock_output
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.errors import OutputError
 from captioning.files import write_atomic
-from captioning.images.file_digest import stat_file
-from captioning.images.image_ref import FileRange, ImageRef
+from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import read_json
 from captioning.messages import explain_error, format_count
 
-_VERSION = 1  # of the layout
-_BLOCK, _RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 _CHECKED_SIZE = 8  # pixels; a JPEG is decoded at 1/8, which reads all of its data
 
 
@@ -96,15 +92,15 @@ def write_archives(
         OutputError: The folder holds archives of other inputs, or it cannot be written.
     """
     name = "train" if split.split == TRAIN_SPLIT else re.sub(r"[^\w.-]+", "-", split.split)
-    entries = _make_entries(split.images, name)
-    plan = _plan_archives(entries, max_bytes)
+    entries = make_entries(split.images, name)
+    plan = plan_archives(entries, max_bytes)
     names = [f"{name}-{number:06}.tar" for number in range(len(plan))]
     journal_path = folder / f".{name}.captioning.json"
     loader = ImageLoader(Preprocessing(_CHECKED_SIZE), workers=workers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock_output(folder / f".{name}.captioning.lock"):
-            done = _read_journal(journal_path, name, _make_key(entries, max_bytes))
+            done = _read_journal(journal_path, name, make_key(entries, max_bytes))
             missing = [
                 each for each in zip(names, plan, strict=True) if each[0] not in done.archives
             ]
@@ -130,74 +126,6 @@ def write_archives(
             "continue; complete archives are kept."
         ) from error
     return {archive_name: done.archives[archive_name] for archive_name in names}
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """An image, and the JSON that is stored next to it."""
-
-    image: CaptionedImage
-    text: bytes
-
-
-def _make_entries(images: Sequence[CaptionedImage], split: str) -> list[_Entry]:
-    names = [PurePath(image.name).as_posix() for image in images]
-    folder = posixpath.commonpath({posixpath.dirname(name) for name in names})
-    entries = []
-    for image, name in zip(images, names, strict=True):
-        below = posixpath.relpath(name, folder) if folder else name
-        content = {
-            "image": below,
-            "image_id": image.image_id,
-            "captions": image.captions,
-            "split": split,
-        }
-        text = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        entries.append(_Entry(image, text))
-    return entries
-
-
-@dataclass(frozen=True)
-class _PlannedArchive:
-    start: int
-    stop: int
-    size: int
-
-
-def _plan_archives(entries: Sequence[_Entry], max_bytes: int) -> list[_PlannedArchive]:
-    """Divide images into archives that keep the limit."""
-    plan, start, size = [], 0, _RECORD
-    for number, entry in enumerate(entries):
-        added = _member_size(_content_size(entry.image)) + _member_size(len(entry.text))
-        if number > start and size + added > max_bytes:
-            plan.append(_PlannedArchive(start, number, size))
-            start, size = number, _RECORD
-        size += added
-    return [*plan, _PlannedArchive(start, len(entries), size)]
-
-
-def _member_size(content: int) -> int:
-    return _BLOCK + -(-content // _BLOCK) * _BLOCK
-
-
-def _content_size(image: CaptionedImage) -> int:
-    match image.content:
-        case None:
-            return max(0, stat_file(image.name)[0])  # an error is reported when it is read
-        case bytes():
-            return len(image.content)
-        case FileRange():
-            return image.content.size
-    return len(image.content())
-
-
-def _make_key(entries: Sequence[_Entry], max_bytes: int) -> str:
-    """Return a digest of everything that determines the bytes of the archives."""
-    digest = hashlib.sha256(json.dumps([_VERSION, max_bytes]).encode())
-    for entry in entries:
-        size_and_time = stat_file(entry.image.name)[1].split()[:2] or _content_size(entry.image)
-        digest.update(b"%b %b" % (entry.text, str(size_and_time).encode()))
-    return digest.hexdigest()
 
 
 def _read_journal(path: Path, name: str, key: str) -> _Journal:
@@ -238,7 +166,7 @@ def _check_space(folder: Path, needed: int) -> None:
 def _write_archive(
     path: Path,
     start: int,
-    entries: Sequence[_Entry],
+    entries: Sequence[ArchiveEntry],
     loader: ImageLoader,
     on_image: Callable[[int], None],
 ) -> WrittenArchive:
@@ -269,8 +197,8 @@ def _write_archive(
 
 
 def _read_images(
-    entries: Sequence[_Entry], loader: ImageLoader
-) -> Iterator[tuple[_Entry, ImageRef, str]]:
+    entries: Sequence[ArchiveEntry], loader: ImageLoader
+) -> Iterator[tuple[ArchiveEntry, ImageRef, str]]:
     """Yield each image with its content and, if it cannot be decoded, the reason."""
     number = 0
     for batch in loader.batches(_read_content(entry.image) for entry in entries):

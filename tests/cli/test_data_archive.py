@@ -186,6 +186,18 @@ def test_archives_after_kill_are_those_of_one_run(tmp_path):
     assert not list(output.glob("*.part"))
 
 
+def test_archive_of_relative_and_absolute_names_shortens_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        draw(number).save(tmp_path / f"{number}.png")
+    rows = [{"image": name, "caption": "A."} for name in ("1.png", f"{tmp_path}/2.png")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert archive(".", tmp_path / "out") == 0
+    with tarfile.open(tmp_path / "out" / "train-000000.tar") as file:
+        found = [json.load(file.extractfile(name)) for name in file.getnames()[1::2]]
+    assert [row["image"] for row in found] == ["1.png", "2.png"]
+
+
 def test_archive_image_without_extension_gets_that_of_its_content(tmp_path):
     content = io.BytesIO()
     draw(1).save(content, "JPEG")
