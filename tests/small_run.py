@@ -67,5 +67,5 @@ def read_log(model):
     """Return the rows of a run's log without its times."""
     with (model.parent / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    times = ("seconds", "captions_per_second")
+    times = ("seconds", "captions_per_second", "data_wait")
     return [{name: value for name, value in row.items() if name not in times} for row in rows]

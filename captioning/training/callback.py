@@ -26,8 +26,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class EpochSummary:
-    """Statistics of one epoch.
+class TrainingSummary:
+    """Statistics of one epoch, or of a number of steps.
 
     Attributes:
         epoch: Number of the epoch, from 1.
@@ -38,6 +38,7 @@ class EpochSummary:
         learning_rate: Learning rate of the last step.
         gradient_norm: Mean norm of the gradient before clipping.
         captions_per_second: Training speed.
+        data_wait: Share of the time in which the model waited for captions and features.
         reward: Mean reward of the sampled captions. None with cross-entropy.
     """
 
@@ -48,10 +49,11 @@ class EpochSummary:
     learning_rate: float
     gradient_norm: float
     captions_per_second: float
+    data_wait: float
     reward: float | None = None
 
 
-def describe_epoch(summary: EpochSummary) -> str:
+def describe_epoch(summary: TrainingSummary) -> str:
     """Return one line about an epoch."""
     perplexity = f"{summary.perplexity:.1f}"
     if len(perplexity) > _LONGEST_NUMBER:
@@ -59,7 +61,8 @@ def describe_epoch(summary: EpochSummary) -> str:
     return (
         f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {perplexity}, "
         f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
-        f"{summary.captions_per_second:.0f} captions/s"
+        f"{summary.captions_per_second:.0f} captions/s ({summary.data_wait:.0%} of the time "
+        "waiting for data)"
     )
 
 

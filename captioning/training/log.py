@@ -11,11 +11,13 @@ from captioning.files import write_atomic
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
-    "captions_per_second", "reward", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr",
-    "seconds",
+    "captions_per_second", "data_wait", "reward", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4",
+    "ROUGE-L", "CIDEr", "seconds",
 )  # fmt: skip
 
 _NUMBERS = ("step", "epoch")
+STEPS = "step"
+"""Value of ``split`` in the rows of step metrics."""
 
 
 class TrainingLog:
@@ -35,7 +37,7 @@ class TrainingLog:
         kept = io.StringIO(newline="")
         table = csv.DictWriter(kept, _COLUMNS)
         table.writeheader()
-        table.writerows(row for row in self._read_rows() if int(row["epoch"]) <= epoch)
+        table.writerows(row for row in self._read_rows() if _is_done(row, epoch, step))
         write_atomic(self.path, kept.getvalue())
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._table = csv.DictWriter(self._file, _COLUMNS)
@@ -48,7 +50,7 @@ class TrainingLog:
             table = csv.DictReader(file)
             # The last line of an interrupted run may be incomplete.
             rows = [row for row in table if None not in row and None not in row.values()]
-            valid = set(_NUMBERS) <= set(table.fieldnames or ()) <= set(_COLUMNS)
+            valid = {*_NUMBERS, "split"} <= set(table.fieldnames or ()) <= set(_COLUMNS)
         if valid and all(row[name].isdecimal() for row in rows for name in _NUMBERS):
             return rows
         self.path.replace(self.path.with_name("log.old.csv"))
@@ -75,6 +77,12 @@ class TrainingLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _is_done(row: Mapping[str, str], epoch: int, step: int) -> bool:
+    if row["split"] == STEPS:
+        return int(row["step"]) <= step
+    return int(row["epoch"]) <= epoch
 
 
 def _open_tensorboard(directory: Path, step: int) -> Any:

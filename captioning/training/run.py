@@ -3,6 +3,7 @@
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -12,7 +13,7 @@ from captioning.errors import TrainingError
 from captioning.messages import format_count
 from captioning.nn.model import CaptionModel
 from captioning.nn.split_encoder import split_encoder
-from captioning.training.callback import EpochSummary, TrainingCallback, describe_epoch
+from captioning.training.callback import TrainingCallback, TrainingSummary, describe_epoch
 from captioning.training.config import RunConfig
 from captioning.training.epoch_checkpoints import (
     MODEL,
@@ -21,7 +22,7 @@ from captioning.training.epoch_checkpoints import (
     load_best,
 )
 from captioning.training.epoch_validation import format_scores, report_data_sets, validate
-from captioning.training.log import TrainingLog
+from captioning.training.log import STEPS, TrainingLog
 from captioning.training.model_info import describe_model
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.run_directory import (
@@ -176,10 +177,13 @@ class _Run:
             while not (self.trainer.finished or self._out_of_patience()):
                 self.callback.on_phase("Training")
                 summary = self.trainer.train_epoch(
-                    on_step=self.callback.on_step, save_state=self._save
+                    on_step=self.callback.on_step,
+                    on_log=partial(self._log, log, STEPS),
+                    save_state=self._save,
                 )
                 validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
-                self._record(log, summary, validated.scores)
+                self._log(log, "train", summary)
+                log.write(summary.step, "val", {"epoch": summary.epoch, **validated.scores})
                 self._keep_if_best(summary, validated.scores)
                 report_data_sets(validated, self.prepared, self.callback)
                 if self.config.keep_checkpoints:
@@ -219,12 +223,11 @@ class _Run:
         patience = self.config.training.patience
         return bool(patience) and self.trainer.position.epoch - self.best.epoch >= patience
 
-    def _record(self, log: TrainingLog, summary: EpochSummary, scores: dict[str, float]) -> None:
+    def _log(self, log: TrainingLog, split: str, summary: TrainingSummary) -> None:
         known = {name: value for name, value in vars(summary).items() if value is not None}
         values = {**known, "seconds": self._seconds}
         del values["step"]
-        log.write(summary.step, "train", values)
-        log.write(summary.step, "val", {"epoch": summary.epoch, **scores})
+        log.write(summary.step, split, values)
 
     def _keep_initial(self, log: TrainingLog) -> None:
         """Validate the initial model, and keep it until an epoch is better."""
@@ -234,7 +237,7 @@ class _Run:
         self._keep(0, scores)
         self._save()
 
-    def _keep_if_best(self, summary: EpochSummary, scores: dict[str, float]) -> None:
+    def _keep_if_best(self, summary: TrainingSummary, scores: dict[str, float]) -> None:
         better = scores[self.config.training.select_by] > self.best.value
         self.trainer.schedule.report_epoch(better=better)
         self.callback.on_message(

@@ -22,7 +22,7 @@ _HIDDEN = (_LOCK, ".captioning-")  # also what a killed process leaves
 _LENGTH = ("training.epochs", "training.max_steps", "training.patience")
 _CHANGEABLE = {
     *("output", "resume", "cache", "search_images", "rerank_ngrams", "workers", "device"),
-    *("keep_checkpoints", "license", "training.save_every", *_LENGTH),
+    *("keep_checkpoints", "license", "training.save_every", "training.log_every", *_LENGTH),
 }
 _OTHER_START = _CHANGEABLE - {"resume"}
 # A new run can continue from a checkpoint with other values of these too.

@@ -29,40 +29,30 @@ from captioning.nn.losses import (
 )
 from captioning.nn.split_encoder import EncoderTail
 from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
-from captioning.training.callback import EpochSummary, Progress
+from captioning.training.augmented_images import AugmentedImages
+from captioning.training.callback import Progress, TrainingSummary
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 from captioning.training.optimizer import Schedule, create_optimizer
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
+from captioning.training.step_sums import StepSums, TimedRows
 from captioning.training.training_config import TrainingConfig
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
-_MAX_EXPONENT = 80.0  # exp of more does not fit into the 32 bits of TensorBoard
-
-
-@dataclass
-class _EpochSums:
-    """Sums over the steps of an epoch, saved so that a resumed epoch reports the same means."""
-
-    loss: float = 0.0
-    nll: float = 0.0
-    words: int = 0
-    reward: float = 0.0
-    gradient_norm: float = 0.0
-    batches: int = 0
-    steps: int = 0
-    captions: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
 class _Position:
-    """Number of finished epochs, batches of the current epoch, and steps of all epochs."""
+    """Number of finished epochs, batches of the current epoch, and steps of all epochs.
+
+    ``sums`` are those of the epoch, ``unlogged`` those since the last ``log_every`` steps.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    sums: _EpochSums = field(default_factory=_EpochSums)
+    sums: StepSums = field(default_factory=StepSums)
+    unlogged: StepSums = field(default_factory=StepSums)
 
 
 class Trainer:
@@ -94,7 +84,10 @@ class Trainer:
     ) -> None:
         self.cached_model = CachedModel(decoder, tail)
         self.dataset = dataset
-        self.cache = cache
+        self.reads = TimedRows(cache.pixels if isinstance(cache, AugmentedImages) else cache)
+        self.cache: CacheRows = self.reads
+        if isinstance(cache, AugmentedImages):  # the time of its encoder is not spent on reading
+            self.cache = AugmentedImages(self.reads, cache.encoder)
         self.config = config
         self.self_critical = self_critical
         self.optimizer = create_optimizer(self.cached_model, config)
@@ -122,12 +115,14 @@ class Trainer:
         self,
         *,
         on_step: Callable[[Progress], None] = lambda progress: None,
+        on_log: Callable[[TrainingSummary], None] = lambda summary: None,
         save_state: Callable[[], None] = lambda: None,
-    ) -> EpochSummary:
+    ) -> TrainingSummary:
         """Train to the end of the current epoch, or to the last step of the run.
 
         Args:
             on_step: Called after each step.
+            on_log: Called every ``log_every`` steps with their statistics.
             save_state: Called every ``save_every`` steps. May read :meth:`state_dict`.
 
         Raises:
@@ -147,26 +142,39 @@ class Trainer:
         self._random.restore()
         remaining = islice(batches, position.batch, None)  # after an interruption
         groups = _group(remaining, config.accumulation_steps)
+        start = time.perf_counter()
+        self.reads.seconds = 0.0
         for group in islice(groups, max(0, self.steps - position.step)):  # the limit can be lowered
-            self._train_step(group)
+            waited = time.perf_counter() - start
+            sums = self._train_step(group)
             self._random.capture()
-            sums = position.sums
-            speed = sums.captions / max(sums.seconds, 1e-9)
-            on_step(Progress(position.step, self.steps, speed, sums.loss / sums.words))
+            sums.data_seconds = waited + self.reads.seconds
+            sums.seconds = time.perf_counter() - start
+            position.sums.add(sums)
+            position.unlogged.add(sums)
+            start, self.reads.seconds = time.perf_counter(), 0.0
+            so_far = self._summarize(position.sums)
+            speed = so_far.captions_per_second
+            on_step(Progress(position.step, self.steps, speed, so_far.loss))
+            if position.step % config.log_every == 0:
+                on_log(self._summarize(position.unlogged))
+                position.unlogged = StepSums()
             if position.step % config.save_every == 0:
                 save_state()
-        summary = self._summarize()
-        self.position = _Position(epoch=position.epoch + 1, step=position.step)
+        summary = self._summarize(position.sums)
+        self.position = _Position(
+            epoch=position.epoch + 1, step=position.step, unlogged=position.unlogged
+        )
         return summary
 
-    def _train_step(self, batches: Sequence[Batch]) -> None:
-        start = time.perf_counter()
-        position, config, sums = self.position, self.config, self.position.sums
+    def _train_step(self, batches: Sequence[Batch]) -> StepSums:
+        position, config = self.position, self.config
         learning_rate = self.schedule.rate_at(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
         self.optimizer.zero_grad()
-        loss = self._add_gradients(batches)
+        sums = self._add_gradients(batches)
+        loss = sums.loss / sums.words
         max_norm = config.clip_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), max_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -179,18 +187,17 @@ class Trainer:
         self._update_ema(position.step)
         position.step += 1
         position.batch += len(batches)
-        sums.steps += 1
-        sums.gradient_norm += norm
-        sums.seconds += time.perf_counter() - start
+        sums.steps = 1
+        sums.gradient_norm = norm
+        return sums
 
-    def _add_gradients(self, batches: Sequence[Batch]) -> float:
-        """Compute the gradient of the mean loss per word of all batches, and return that loss.
+    def _add_gradients(self, batches: Sequence[Batch]) -> StepSums:
+        """Compute the gradient of the mean loss per word of all batches, and return the sums.
 
         The gradient of a batch is weighted by its words, so that the sum is the gradient of one
         large batch.
         """
-        sums = self.position.sums
-        loss_before, words_before = sums.loss, sums.words
+        sums = StepSums()
         for batch in batches:
             result = self._loss(batch)
             (result.loss if len(batches) == 1 else result.loss * result.words).backward()
@@ -200,12 +207,11 @@ class Trainer:
             sums.reward += result.reward or 0.0
             sums.batches += 1
             sums.captions += len(batch)
-        words = sums.words - words_before
         if len(batches) > 1:
             for weight in self.cached_model.parameters():
                 if weight.grad is not None:
-                    weight.grad /= words
-        return (sums.loss - loss_before) / words
+                    weight.grad /= sums.words
+        return sums
 
     def _loss(self, batch: Batch) -> CaptionLoss:
         bfloat16 = self.config.precision == "bfloat16"
@@ -268,17 +274,12 @@ class Trainer:
         update = get_ema_multi_avg_fn(decay)  # one call for all weights
         update(list(self.ema.parameters()), list(self.cached_model.parameters()), step)
 
-    def _summarize(self) -> EpochSummary:
-        sums, position = self.position.sums, self.position
-        return EpochSummary(
-            epoch=position.epoch + 1,
-            step=position.step,
-            loss=sums.loss / sums.words,
-            perplexity=math.exp(min(sums.nll / sums.words, _MAX_EXPONENT)),
+    def _summarize(self, sums: StepSums) -> TrainingSummary:
+        return sums.summarize(
+            epoch=self.position.epoch + 1,
+            step=self.position.step,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            reward=None if self.self_critical is None else sums.reward / sums.batches,
-            gradient_norm=sums.gradient_norm / sums.steps,
-            captions_per_second=sums.captions / max(sums.seconds, 1e-9),
+            rewards=self.self_critical is not None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,6 +293,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "position": [position.epoch, position.batch, position.step],
             "sums": vars(position.sums),
+            "unlogged": vars(position.unlogged),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -303,7 +305,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self._random.load(state["random"])
         epoch, batch, step = state["position"]
-        self.position = _Position(epoch, batch, step, _EpochSums(**state["sums"]))
+        sums, unlogged = (StepSums(**state[name]) for name in ("sums", "unlogged"))
+        self.position = _Position(epoch, batch, step, sums, unlogged)
 
 
 def _group(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:

@@ -133,12 +133,14 @@ class TrainingConfig:
     save_every: int = 200
     """Number of steps between saved states (1 or more). An interrupted run resumes from the last
     one."""
+    log_every: int = 50
+    """Number of steps between rows of step metrics in ``log.csv`` and TensorBoard (1 or more)."""
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
             "[1, inf)",
-            *("epochs", "batch_size", "captions_per_image", "save_every"),
+            *("epochs", "batch_size", "captions_per_image", "save_every", "log_every"),
             *("accumulation_steps", "encoder_start_epoch"),
         )
         check_ranges(self, "(0, inf)", "learning_rate", "encoder_lr_scale", "decay_epochs")

@@ -129,6 +129,32 @@ def test_log_has_two_rows_per_epoch(trained):
     assert list((trained.parent / "tensorboard").iterdir())
 
 
+def test_step_metrics_are_in_log_and_tensorboard(tmp_path):
+    """Means over steps, also of a run that was interrupted between two rows."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    run = config(tmp_path / "run", epochs=1, log_every=5, save_every=3)
+    with pytest.raises(Killed):
+        train(run, kill_after(9))
+    model = train(run).model_dir
+    rows = [row for row in read_log(model) if row["split"] == "step"]
+    assert [(row["step"], row["epoch"]) for row in rows] == [("5", "1"), ("10", "1")]
+    whole = config(tmp_path / "whole", epochs=1, log_every=5)
+    assert read_log(train(whole).model_dir) == read_log(model)
+    every = config(tmp_path / "every", epochs=1, log_every=1)
+    single = [row for row in read_log(train(every).model_dir) if row["split"] == "step"]
+    norms = [float(row["gradient_norm"]) for row in single]
+    assert float(rows[1]["gradient_norm"]) == pytest.approx(np.mean(norms[5:]), rel=1e-4)
+    assert rows[1]["learning_rate"] == single[9]["learning_rate"]
+
+    events = event_accumulator.EventAccumulator(str(run.output / "tensorboard")).Reload()
+    losses = {event.step: event.value for event in events.Scalars("step/loss")}
+    assert losses == {5 * n: pytest.approx(float(rows[n - 1]["loss"]), rel=1e-4) for n in (1, 2)}
+    for split in ("step", "train"):
+        assert all(0 <= event.value <= 1 for event in events.Scalars(f"{split}/data_wait"))
+
+
 def test_result_of_finished_run_names_best_epoch(trained):
     before = load_weights(trained)
     result = train(config(trained.parent), kill_after(1))  # it takes no step
