@@ -54,8 +54,8 @@ class Fields:
             ("the image", IMAGE_FIELDS) if image is None else ("the captions", CAPTION_FIELDS)
         )
         raise DataError(
-            f"{source}: no field with {missing}: expected {', '.join(known[:_SHOWN])} or a similar "
-            f"name, found {', '.join(map(str, names[:_SHOWN])) or 'none'}. {advice}".rstrip()
+            f"{source}: no field with {missing}: expected one of {', '.join(known)}; "
+            f"found {', '.join(map(str, names[:_SHOWN])) or 'none'}. {advice}".rstrip()
         )
 
 

@@ -145,7 +145,7 @@ def _load_rows(
         if len(row) != len(names):
             raise DataError(
                 f"{spec.path}, line {number}: expected {len(names)} columns as in the first line, "
-                f"found {len(row)}. Put captions with the delimiter in double quotes."
+                f"found {len(row)}. Put captions with commas in double quotes, or remove the tab."
             )
         where = f"line {number}"
         cells = row[image].strip(), row[captions], None if split is None else row[split]

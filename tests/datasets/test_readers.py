@@ -439,7 +439,7 @@ def test_csv_with_splits_next_to_its_images_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: no field with the image: expected image, file_name, .* found none"),
+        ("", "line 1: no field with the image: expected one of image, file_name, .* found none"),
         ("file_name,image\n", "no field with the captions: .* found file_name, image"),
         ("a.jpg,A dog.\n", r"line 1: no field with the image: .* found a\.jpg, A dog\."),
         ("image,caption\na.jpg,A dog, running\n", r"line 2: expected 2 columns .*double quotes"),
