@@ -16,6 +16,7 @@ from captioning.features.cache import CacheRows, JoinedCaches
 from captioning.features.external import ExternalFeatures
 from captioning.features.extraction import ExtractionConfig, plan_features, plan_pixels
 from captioning.features.row_extraction import RowExtraction
+from captioning.images.image_ref import ImageRef
 from captioning.messages import format_count
 from captioning.nn.encoder import Encoder
 from captioning.nn.split_encoder import EncoderFront
@@ -23,6 +24,7 @@ from captioning.training.augmented_images import AugmentedImages
 from captioning.training.callback import ENCODING, TrainingCallback
 from captioning.training.config import RunConfig
 
+_SAMPLES = 24
 _LISTED_IMAGES = 5  # unreadable images that are listed by name
 
 
@@ -34,6 +36,7 @@ class EncodedSplit:
         captions: Captions of each image.
         cache: Features of the images, in the same order.
         sources: Name and number of images of each data set.
+        samples: Row and reference of some evenly spaced images.
         split: Description of the split, such as ``train``, or ``train (val_fraction 0.1, ...)``.
     """
 
@@ -41,6 +44,7 @@ class EncodedSplit:
     cache: CacheRows
     sources: tuple[tuple[str, int], ...]
     split: str
+    samples: tuple[tuple[int, ImageRef], ...]
 
     @classmethod
     def join(cls, splits: list[CaptionSplit], cache: CacheRows) -> "EncodedSplit":
@@ -48,7 +52,10 @@ class EncodedSplit:
         captions = tuple(image.captions for split in splits for image in split.images)
         sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
         names = dict.fromkeys(f"{split.split}{describe_hold_out(split)}" for split in splits)
-        return cls(captions, cache, sources, ", ".join(names))
+        images = [image for split in splits for image in split.images]
+        rows = pick_evenly(range(len(images)), _SAMPLES)
+        samples = tuple((row, images[row].ref) for row in rows)
+        return cls(captions, cache, sources, ", ".join(names), samples)
 
     @property
     def readable(self) -> list[int]:

@@ -67,7 +67,7 @@ def load_best(source: Path, best: BestEpoch) -> Checkpoint | None:
 def copy_logs(source: Path, output: Path) -> None:
     """Copy the log of the run that a checkpoint or run directory belongs to, if it has one."""
     run = source.parent.parent if source.parent.name == _FOLDER else source
-    for name in ("log.csv",):
+    for name in ("log.csv", "samples.html"):
         if (run / name).is_file():
             shutil.copyfile(run / name, output / name)
 

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from captioning.files import write_atomic
+from captioning.training.samples import Sample
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
@@ -64,6 +65,16 @@ class TrainingLog:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Show images with their captions in TensorBoard."""
+        if self._board is None:
+            return
+        for number, sample in enumerate(samples, 1):
+            text = f"{sample.caption}\n\n*{sample.reference}*\n\n{sample.name}"
+            self._board.add_text(f"samples/{number}", text, step)
+            if sample.thumbnail:
+                self._board.add_image(f"samples/{number}", sample.draw(), step, dataformats="HWC")
 
     def __enter__(self) -> "TrainingLog":
         return self

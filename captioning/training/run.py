@@ -37,6 +37,7 @@ from captioning.training.run_state import (
     load_state,
     save_state,
 )
+from captioning.training.samples import SampleCaptions, write_samples
 from captioning.training.search_choice import choose_search
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.trainer import Trainer
@@ -107,6 +108,7 @@ class _Run:
         self.prepared = prepared
         self.callback = callback
         self.trainer = _create_trainer(config, prepared, callback)
+        self.samples = SampleCaptions(prepared.validation)
         self.captions = CaptionsId.create(len(prepared.dataset), prepared.vocabulary)
         self.model_dir = config.output / MODEL
         self.best = BestEpoch()
@@ -184,6 +186,9 @@ class _Run:
                 validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
                 self._log(log, "train", summary)
                 log.write(summary.step, "val", {"epoch": summary.epoch, **validated.scores})
+                samples = self.samples.select(validated.captions)
+                log.write_samples(summary.step, samples)
+                write_samples(self.config.output / "samples.html", summary.epoch, samples)
                 self._keep_if_best(summary, validated.scores)
                 report_data_sets(validated, self.prepared, self.callback)
                 if self.config.keep_checkpoints:

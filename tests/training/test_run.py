@@ -1,7 +1,10 @@
 """What a run learns, logs and saves, and which configs and data it refuses."""
 
+import base64
+import io
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_run import (
     TINY,
     Killed,
@@ -151,8 +155,28 @@ def test_step_metrics_are_in_log_and_tensorboard(tmp_path):
     events = event_accumulator.EventAccumulator(str(run.output / "tensorboard")).Reload()
     losses = {event.step: event.value for event in events.Scalars("step/loss")}
     assert losses == {5 * n: pytest.approx(float(rows[n - 1]["loss"]), rel=1e-4) for n in (1, 2)}
+    for number in range(1, 7):
+        shown = events.Images(f"samples/{number}")[-1]
+        with Image.open(io.BytesIO(shown.encoded_image_string)) as image:
+            assert image.width == 224
+        text = events.Tensors(f"samples/{number}/text_summary")[-1]
+        assert text.step == shown.step == 10
+        caption = text.tensor_proto.string_val[0].decode().split("\n")[0]
+        assert caption in (run.output / "samples.html").read_text()
     for split in ("step", "train"):
         assert all(0 <= event.value <= 1 for event in events.Scalars(f"{split}/data_wait"))
+
+
+def test_samples_page_shows_images_and_captions_of_each_epoch(trained):
+    """Parsed as a browser does: one figure per image and epoch, each with a picture."""
+    page = (trained.parent / "samples.html").read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == ["Epoch 1", "Epoch 2", "Epoch 3"]
+    pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)">', page)
+    assert len(pictures) == page.count("<figcaption>") == 3 * 6
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+            assert max(image.size) <= 224
 
 
 def test_result_of_finished_run_names_best_epoch(trained):
