@@ -29,7 +29,7 @@ PRINTED_BY = {
 }
 # Words for another command, which the message before them names.
 FOR_OTHERS = {("captioning.cli.data_download", "--data")}
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z.-]*[a-z]")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*+(?:\.[a-z-]++)*+(?!\.?{)")
 NAMED = re.compile(rf"captioning ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})\b")
 
 
@@ -54,21 +54,13 @@ def imported_modules(name: str) -> set[str]:
 
 
 def texts(module: str) -> Iterator[str]:
-    """Yield the strings of a module without its docstrings; a value in an f-string is a blank."""
-    tree = ast.parse(SOURCES[module])
-    for node in ast.walk(tree):
+    """Yield the strings of a module without its docstrings; a value in an f-string is ``{}``."""
+    for node in ast.walk(ast.parse(SOURCES[module])):
         if isinstance(node, ast.JoinedStr):
-            for part in node.values:
-                if isinstance(part, ast.FormattedValue):
-                    yield from (
-                        each.value
-                        for each in ast.walk(part)
-                        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-                    )
-            yield "".join(
-                part.value if isinstance(part, ast.Constant) else " " for part in node.values
-            )
-            node.values = []
+            parts = [part for part in node.values if isinstance(part, ast.Constant)]
+            yield "".join(part.value if part in parts else "{}" for part in node.values)
+            for part in parts:
+                part.value = ""
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = ""  # a docstring, or the text of a field: --help has its own test
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):

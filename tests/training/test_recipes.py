@@ -61,7 +61,7 @@ def test_recipes_are_described_with_scores():
 def test_settings_of_run_are_read_as_config(tmp_path):
     run = initialize(config(tmp_path, hflip=False, precision="bfloat16"), tmp_path / "model")
     run = replace(run, data_weights=(0.5,), cache=tmp_path / "features")
-    write_settings(run)
+    write_settings(run, tmp_path)
     file = read_run_file(str(tmp_path / "settings.json"))
     assert RunConfig(**file.stages[""]) == run
 
