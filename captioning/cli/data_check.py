@@ -174,7 +174,8 @@ def _read_whole(data: "CaptionData") -> "CaptionSplit":
 
 
 def _measure_features(encoder: EncoderConfig, images: int) -> FeatureBytes:
-    from captioning.features.row_format import FeatureDtype, RowFormat
+    from captioning.features.feature_dtype import FeatureDtype
+    from captioning.features.row_format import RowFormat
     from captioning.nn.encoder import Encoder
 
     shape = Encoder(encoder)

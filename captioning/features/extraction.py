@@ -11,8 +11,9 @@ from torch import Tensor
 
 from captioning.features.cache import StoredRows
 from captioning.features.content_digests import OnProgress
+from captioning.features.feature_dtype import FeatureDtype
 from captioning.features.row_extraction import DerivedRows, RowExtraction, RowSource
-from captioning.features.row_format import FeatureDtype, RowFormat
+from captioning.features.row_format import RowFormat
 from captioning.images.augmentation import fixed_view
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-FeatureDtype = Literal["float16", "int8"]
-"""Type of stored grids."""
 _INT8_LEVELS = 255
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from captioning.datasets.caption_data import name_data
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.errors import ConfigError, DataError
-from captioning.features.row_format import FeatureDtype
+from captioning.features.feature_dtype import FeatureDtype
 from captioning.messages import check_license, check_ranges, format_count
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
