@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from external_features import write_features, write_karpathy
-from small_run import config
+from small_run import Killed, config, kill_after, load_weights
 
 from captioning.checkpoint import load_checkpoint
 from captioning.decoding import Greedy
@@ -63,6 +63,17 @@ def test_evaluation_equals_validation_of_the_run(trained, data):
     assert sorted(found.errors) == sorted(ids["val"][:2])
     assert set(found.captions) == set(ids["val"][2:])
     assert "features:cocobu_att" in found.signature
+
+
+def test_interrupted_run_resumes_with_equal_weights(trained, data, tmp_path):
+    run = external_run(tmp_path / "run", data, epochs=2, doubly_stochastic_weight=0.5)
+    run = replace(run, workers=2)
+    with pytest.raises(Killed):
+        train(run, kill_after(13))
+    resumed = train(run)
+    assert resumed.resumed
+    expected, found = load_weights(trained[0].model_dir), load_weights(resumed.model_dir)
+    assert all(expected[name].equal(found[name]) for name in expected)
 
 
 def test_self_critical_training_uses_the_features(trained, data, tmp_path):
