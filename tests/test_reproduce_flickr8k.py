@@ -142,7 +142,7 @@ def test_script_trains_a_model_from_raw_files(script, raw, tmp_path, monkeypatch
 
 def test_select_run_precision_keeps_that_of_the_run(script, tmp_path):
     assert script.select_run_precision(tmp_path, "cuda") == "bfloat16"
-    write_settings(config(tmp_path, precision="float32"))
+    write_settings(config(tmp_path, precision="float32"), tmp_path)
     assert script.select_run_precision(tmp_path, "cuda") == "float32"
     (tmp_path / "settings.json").write_text("{")
     assert script.select_run_precision(tmp_path, "cuda") == "bfloat16"
