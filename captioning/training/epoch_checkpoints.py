@@ -36,7 +36,9 @@ def keep_checkpoint(checkpoint: Checkpoint, state: RunState, config: RunConfig, 
         write_settings(config, temporary)
         _remove(folder / f"{_NAME}{epoch}")  # written before an interruption
         temporary.rename(folder / f"{_NAME}{epoch}")
-        for old in _list_checkpoints(folder)[: -config.keep_checkpoints]:
+        # Later epochs are those of an earlier run here, whose state was removed.
+        done = [path for path in _list_checkpoints(folder) if int(_epoch_of(path)) <= epoch]
+        for old in done[: -config.keep_checkpoints]:
             _remove(old)
     except OSError as error:
         raise OutputError(

@@ -164,6 +164,15 @@ def test_last_checkpoints_are_models_and_others_are_removed(kept, plain):
     assert_same_weights(plain.output / "model", kept.output / "model")
 
 
+def test_checkpoints_of_a_run_started_again_are_kept(kept, tmp_path):
+    run = replace(kept, output=tmp_path / "run", keep_checkpoints=1)
+    shutil.copytree(kept.output, run.output)
+    (run.output / "state.pt").unlink()  # as advised for a damaged state
+    train(replace(run, training=replace(run.training, epochs=1)))
+    names = [path.name for path in (run.output / "checkpoints").iterdir()]
+    assert sorted(names) == ["epoch-1", "epoch-2", "epoch-3"]
+
+
 @pytest.mark.parametrize("source", ["kept/checkpoints/epoch-2", "interrupted"])
 def test_run_from_a_checkpoint_ends_like_the_first_run(kept, source, runs, tmp_path):
     if source == "interrupted":
