@@ -42,6 +42,8 @@ def caption_regions(
     size = _feature_size(captioner, batch_size)
 
     def check(number: int, array: Any) -> Tensor | str:
+        if isinstance(array, Tensor):  # np.asarray refuses bfloat16, GPUs and gradients
+            array = array.detach().cpu().to(torch.float32)
         try:
             return check_regions(np.asarray(array), f"image {number}", size)
         except (DataError, ValueError) as error:  # ValueError: a ragged list

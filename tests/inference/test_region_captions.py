@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from external_features import D, external_checkpoint, make_regions
 
 from captioning.checkpoint import load_checkpoint, save_checkpoint
@@ -38,6 +39,13 @@ def test_captions_do_not_depend_on_the_batch(external, search):
         (alone,) = caption_regions(external, [regions], search=search)
         assert [each.text for each in result.captions] == [each.text for each in alone.captions]
         assert result.log_prob == pytest.approx(alone.log_prob, abs=1e-4)
+
+
+def test_tensors_give_the_captions_of_arrays(external):
+    regions = [torch.tensor(array).bfloat16().requires_grad_() for array in REGIONS]
+    arrays = [tensor.detach().float().numpy() for tensor in regions]
+    found, expected = (caption_regions(external, each) for each in (regions, arrays))
+    assert [result.text for result in found] == [result.text for result in expected]
 
 
 def test_unusable_array_gives_a_result_with_an_error(external):
