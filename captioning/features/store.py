@@ -15,7 +15,7 @@ from captioning.features.content_digests import DIGEST_BYTES
 from captioning.features.records import RecordFile
 from captioning.features.row_format import RowFormat
 from captioning.files import write_atomic
-from captioning.messages import format_count
+from captioning.messages import explain_error, format_count
 
 _DESCRIPTION = "store.json"
 _SHARED = "features"  # name of the files to which every process that holds the lock appends
@@ -173,11 +173,18 @@ class RowStore:
         The checksum of each view is checked when it is read first.
 
         Raises:
-            DataError: Stored rows are damaged. They are removed from the store.
+            DataError: Stored rows are damaged. They are removed from the store if it can be written.
         """
         packed = np.zeros(len(entries), self.format.view_dtype)
         if self._gather(entries, views, packed):
-            damaged = self.remove_damaged(np.arange(self._starts[-1]))
+            try:
+                damaged = self.remove_damaged(np.arange(self._starts[-1]))
+            except OSError as error:
+                raise DataError(
+                    f"stored features in '{self.directory}' are damaged and cannot be removed: "
+                    f"{explain_error(error)}. Use another cache, or ask its owner to run "
+                    "captioning features --check-stored."
+                ) from error
             raise DataError(
                 f"the stored features of {format_count(damaged, 'image')} in '{self.directory}' "
                 "are damaged and were removed. Run the same command again: it encodes these "

@@ -15,6 +15,7 @@ import torch
 from captioning.errors import DataError
 from captioning.features import store as store_module
 from captioning.features.cache import ArrayRows, JoinedCaches, StoredRows
+from captioning.features.records import RecordFile
 from captioning.features.row_format import RowFormat
 from captioning.features.store import RowStore
 
@@ -94,6 +95,18 @@ def test_store_removes_damaged_rows(tmp_path):
     ]
     add(tmp_path, DIGESTS[2:3], rows[2:3])
     assert torch.equal(read(tmp_path, DIGESTS[:4], 1), rows[:, 1])
+
+
+def test_damaged_rows_in_a_read_only_store_give_advice(tmp_path, monkeypatch):
+    def refuse(self, positions):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    add(tmp_path, DIGESTS[:1], draw_rows(1))
+    (tmp_path / "features.rows").write_bytes(bytes(FORMAT.image_bytes))
+    monkeypatch.setattr(RecordFile, "erase", refuse)
+    store = RowStore(tmp_path, FORMAT)
+    with pytest.raises(DataError, match=r"cannot be removed: .*\. Use another cache"):
+        store.read(store.find(DIGESTS[:1]), np.array([0]))
 
 
 def test_store_with_damaged_index_record_loses_one_image(tmp_path):
