@@ -82,6 +82,11 @@ def parse_stages(
         config = parse_config(command, defaults, flags, description)
         output, cache = config.output / name, config.cache_directory
         stages.append(replace(config, output=output, cache=cache, **initial) if name else config)
+    if sum(stage.resume is not None for stage in stages) > 1:
+        raise ConfigError(
+            f"--resume continues one run, and the config has {len(stages)} stages. Set it for one "
+            f"of them: stages.{next(iter(file.stages))}.resume=DIR."
+        )
     return tuple(stages)
 
 

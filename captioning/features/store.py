@@ -173,7 +173,7 @@ class RowStore:
         The checksum of each view is checked when it is read first.
 
         Raises:
-            DataError: Stored rows are damaged. They are removed from the store if it can be written.
+            DataError: Stored rows are damaged. They are removed if the store can be written.
         """
         packed = np.zeros(len(entries), self.format.view_dtype)
         if self._gather(entries, views, packed):

@@ -140,7 +140,8 @@ class RunConfig:
         if self.word_vectors is not None and self.init_from is not None:
             raise ConfigError(
                 "word_vectors are for a new decoder, and that of init_from has trained vectors. "
-                "Remove word_vectors or init_from."
+                "Remove word_vectors or init_from. In a config with several stages, set them for "
+                "the first one: stages.NAME.word_vectors=FILE."
             )
         if self.feature_dtype not in ("float16", "int8"):
             raise ConfigError(

@@ -123,6 +123,14 @@ def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
         (["--config", "lrcn", "training.epohs=3"], "training.epohs: unknown field. Did you mean"),
         (["min_count=x"], 'KEY=VALUE: min_count: expected an integer, found "x". Correct it.'),
         (["--config", "up-down", "stages.self-crit.seed=1"], "Did you mean 'self-critical'?"),
+        (
+            ["--config", "up-down", "--resume", "x", "--data", "coco:x", "--output", "y"],
+            "of them: stages.teacher-forcing.resume=DIR.",
+        ),
+        (
+            ["--config", "up-down", "--word-vectors", "x", "--data", "coco:x", "--output", "y"],
+            "set them for the first one: stages.NAME.word_vectors=FILE.",
+        ),
     ],
 )
 def test_train_with_invalid_config_is_refused(words, message, capsys):
