@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from captioning.errors import DataError
+
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?|([a-z])\.\.([a-z])", re.IGNORECASE)
 
@@ -19,6 +21,23 @@ def find_matches(pattern: Path | str) -> list[Path]:
         return [Path(pattern)]
     names = list(expand_braces(str(pattern)))
     return [Path(path) for name in names for path in sorted(glob.glob(name))]  # noqa: PTH207
+
+
+def require_matches(path: Path, ending: str) -> list[Path]:
+    """Return the files of a folder with an ending, or those that a pattern names.
+
+    Raises:
+        DataError: There are none, or none for one of the names that braces stand for.
+    """
+    if path.is_dir():
+        names = [f"{glob.escape(str(path))}/*{ending}"]
+    else:
+        names = [str(path)] if path.exists() else list(expand_braces(str(path)))
+    found = {name: find_matches(name) for name in names}
+    if missing := [name for name, files in found.items() if not files]:
+        more = f" (and {len(missing) - 1:,} more names)" if len(missing) > 1 else ""
+        raise DataError(f"no file matches '{missing[0]}'{more}. Check the path and the pattern.")
+    return [file for files in found.values() for file in files]
 
 
 def expand_braces(pattern: str) -> Iterator[str]:

@@ -215,14 +215,19 @@ def read_lines(path: Path, *, error: type[CaptioningError]) -> Iterator[str]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as reason:
-                raise error(
-                    f"{path}, line {number}: not UTF-8 text ({reason.reason}). Convert the file, "
-                    "for example with iconv -f latin1 -t utf-8."
-                ) from reason
+                raise error(explain_encoding(f"{path}, line {number}", reason)) from reason
             end = line[-1:]
             yield from text.removesuffix("\n").removesuffix("\r").split("\r")
         if end in (b"\n", b"\r"):
             yield ""
+
+
+def explain_encoding(source: str, error: UnicodeDecodeError) -> str:
+    """Return the message for a file that is not UTF-8."""
+    return (
+        f"{source}: not UTF-8 text ({error.reason}). Convert the file, for example with "
+        "iconv -f latin1 -t utf-8."
+    )
 
 
 def read_bytes(path: Path, *, error: type[CaptioningError]) -> bytes:

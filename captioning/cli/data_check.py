@@ -131,7 +131,9 @@ def check_data(config: DataCheckConfig) -> DataReport:
             check_images(splits, findings, workers=config.workers, on_progress=on_progress)
     shared = captions.find_shared()
     names = {split.split for _, split in splits}
-    training = [name for name in _TRAINING if name in names] or sorted(names - {_VALIDATION})
+    training = [name for name in (*_TRAINING, _WHOLE) if name in names] or sorted(
+        names - {_VALIDATION}
+    )
     return DataReport(
         tuple(counts),
         (*findings.list(), *([shared] if shared else [])),
@@ -144,7 +146,7 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
     """Return all splits with their names, and report what the readers could not use."""
     from captioning.datasets import CaptionData, shorten_spec
 
-    splits, seen = [], set()
+    splits, seen, errors = [], set(), []
     for spec in data:
         prefix = f"{shorten_spec(spec)} " if len(data) > 1 else ""
         data_set = CaptionData(spec)
@@ -154,6 +156,7 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
             try:
                 read = data_set.read(split) if names else _read_whole(data_set)
             except DataError as error:
+                errors.append(error)
                 findings.add("splits that cannot be read", f"{name}: {error}", loses_data=True)
                 continue
             splits.append((name, read))
@@ -163,8 +166,7 @@ def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, 
                         seen.add((spec, kind, item))
                         findings.add(kind, f"{name}: {item}", loses_data=True)
     if not splits:
-        errors = [example for finding in findings.list() for example in finding.examples]
-        raise DataError(errors[0].partition(": ")[2])
+        raise errors[0]
     return splits
 
 

@@ -31,6 +31,7 @@ import tyro
 
 from captioning.cli.progress import show_progress, stderr_console
 from captioning.errors import ConfigError, OutputError
+from captioning.files import find_existing
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
@@ -105,10 +106,7 @@ def _print_plan(
     if done := len(data.archives) - len(plan):
         console.print(f"  Complete already: {done} of {len(data.archives)} archives.")
     needed = measure_space(plan, keep_archives=config.keep_archives)
-    existing = config.output.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(find_existing(config.output.absolute())).free
     console.print(f"Disk space: about {decimal(needed)} needed, {decimal(free)} free.")
     if free < needed:
         raise OutputError(

@@ -43,8 +43,10 @@ def make_entries(images: Sequence[CaptionedImage], split: str) -> list[ArchiveEn
             "captions": image.captions,
             "split": split,
         }
-        text = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        entries.append(ArchiveEntry(image, _content_size(image), text))
+        text = json.dumps(content, ensure_ascii=False)
+        # A lone surrogate, such as of a file name that is not UTF-8, becomes its escape in JSON.
+        encoded = text.encode(errors="backslashreplace")
+        entries.append(ArchiveEntry(image, _content_size(image), encoded))
     return entries
 
 

@@ -29,7 +29,7 @@ from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.errors import OutputError
 from captioning.files import write_atomic
-from captioning.images.image_ref import ImageRef
+from captioning.images.image_ref import IMAGE_EXTENSIONS, ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.images.preprocessing import Preprocessing
 from captioning.json_data import read_json
@@ -117,7 +117,7 @@ def write_archives(
                     lambda number: on_progress(number, len(entries)),
                 )
                 done.archives[archive_name] = written
-                write_atomic(journal_path, json.dumps(asdict(done), ensure_ascii=False))
+                write_atomic(journal_path, json.dumps(asdict(done)))
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -224,13 +224,14 @@ def _read_content(image: CaptionedImage) -> ImageRef:
 
 
 def _extension(ref: ImageRef) -> str:
-    """Return the extension of an image, from its content if its name has none."""
-    suffix = PurePath(ref.name).suffix.lower()[1:]
-    if not suffix:
+    """Return the extension of an image, from its content if its name has no usual one."""
+    suffix = PurePath(ref.name).suffix.lower()
+    if suffix not in IMAGE_EXTENSIONS:
         assert isinstance(ref.content, bytes)
         with Image.open(io.BytesIO(ref.content)) as image:
-            suffix = (image.format or "img").lower()
-    return {"jpeg": "jpg"}.get(suffix, suffix)
+            name = (image.format or "").lower()
+        suffix = {"jpeg2000": ".jp2"}.get(name, f".{name}")
+    return {".jpeg": "jpg"}.get(suffix, suffix[1:])
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -13,7 +13,7 @@ from captioning.datasets.source import CaptionSource
 from captioning.datasets.spec import DatasetSpec
 from captioning.datasets.table import find_folder
 from captioning.errors import DataError
-from captioning.file_patterns import find_matches
+from captioning.file_patterns import require_matches
 from captioning.images.image_ref import ContainedImage
 
 if TYPE_CHECKING:
@@ -40,11 +40,8 @@ def load_parquet(spec: DatasetSpec) -> CaptionSource:
         import pyarrow.parquet as pq
     except ImportError:
         raise DataError(f"'{spec.path}' needs pyarrow. Install it: pip install pyarrow") from None
-    paths = find_matches(spec.path / "*.parquet" if spec.path.is_dir() else spec.path)
-    if not paths:
-        raise DataError(f"no file matches '{spec.path}'. Check the path and the pattern.")
     collector = RowCollector(spec.path)
-    for path in paths:
+    for path in require_matches(spec.path, ".parquet"):
         try:
             with pq.ParquetFile(path) as file:
                 images = ParquetImages(path)

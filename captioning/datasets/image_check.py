@@ -7,7 +7,7 @@ from functools import partial
 
 from captioning.datasets.findings import Findings
 from captioning.datasets.spec import TRAIN_SPLIT
-from captioning.datasets.split import CaptionedImage, CaptionSplit
+from captioning.datasets.split import CaptionedImage, CaptionSplit, iterate_files
 from captioning.images.file_digest import stat_file
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
@@ -87,7 +87,7 @@ def check_overlap(splits: Sequence[tuple[str, CaptionSplit]], findings: Findings
 
     Ids are compared within a data set, and only where the data set itself contains them.
     """
-    for kind, key in (("files", _file_key), ("image ids", _id_key)):
+    for kind, key in (("files", iterate_files), ("image ids", _id_key)):
         first: dict[object, tuple[str, str]] = {}
         for name, split in splits:
             use = _use(split)
@@ -96,15 +96,6 @@ def check_overlap(splits: Sequence[tuple[str, CaptionSplit]], findings: Findings
                 if other_use != use:
                     example = f"{_base(image)} in {other} and {name}"
                     findings.add(f"{kind} in two splits", example, loses_data=True)
-
-
-def _file_key(split: CaptionSplit) -> Iterator[tuple[CaptionedImage, object]]:
-    folders: dict[str, str] = {}
-    for image in split.images:
-        folder, name = os.path.split(image.name)
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        yield image, (folders[folder], name)
 
 
 def _id_key(split: CaptionSplit) -> Iterator[tuple[CaptionedImage, object]]:

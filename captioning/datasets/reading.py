@@ -38,7 +38,7 @@ def read_json_fields(path: Path, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(read_bytes(path, error=DataError), type=kind)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         # Slower, but names the field at fault; and it accepts NaN and lone surrogates.
         content = load_json(read_text(path, error=DataError), str(path))
         return convert_json(content, kind, source=str(path), error=DataError)

@@ -165,7 +165,7 @@ def _parse_list(text: str) -> list[str]:
     """Return the captions of a list that is written as JSON in one cell; else the text itself."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     return values if is_list and values else [text]

@@ -1,7 +1,7 @@
 """One split of a captioned data set, as every reader returns it."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -127,15 +127,18 @@ def pick_evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
 
 def find_files(splits: Iterable[CaptionSplit]) -> set[str]:
     """Return the files of the images with links resolved, and the names of images in archives."""
+    return {file for split in splits for _, file in iterate_files(split)}
+
+
+def iterate_files(split: CaptionSplit) -> Iterator[tuple[CaptionedImage, str]]:
+    """Yield each image and its file as :func:`find_files` returns it."""
     folders: dict[str, str] = {}
-    files = set()
-    for image in (image for split in splits for image in split.images):
+    for image in split.images:
         if image.content is not None:
-            files.add(image.name)
+            yield image, image.name
             continue
         folder, name = os.path.split(image.name)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         path = os.path.join(folders[folder], name)  # noqa: PTH118
-        files.add(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114
-    return files
+        yield image, os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114

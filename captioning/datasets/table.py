@@ -14,7 +14,7 @@ from captioning.datasets.rows import CAPTION_FIELDS, IMAGE_FIELDS, RowCollector
 from captioning.datasets.source import CaptionSource, Entry, file_name
 from captioning.datasets.spec import DatasetSpec
 from captioning.errors import DataError
-from captioning.files import read_bytes, read_lines
+from captioning.files import explain_encoding, read_bytes, read_lines, read_text
 
 _ADVICE = (
     'Write each row as {"image": "a.jpg", "captions": ["...", "..."]} or '
@@ -53,7 +53,7 @@ def load_json_list(spec: DatasetSpec) -> CaptionSource:
     try:
         rows = msgspec.json.decode(content, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError):
-        rows = load_json(content.decode("utf-8-sig", "replace"), str(spec.path))
+        rows = load_json(read_text(spec.path, error=DataError), str(spec.path))
         if not isinstance(rows, list):
             raise DataError(
                 f"{spec.path}: expected a list of rows, found {rows!r:.80}. {_ADVICE}"
@@ -70,6 +70,8 @@ def load_json_list(spec: DatasetSpec) -> CaptionSource:
 def _decode(text: str | bytes, source: str) -> object:
     try:
         return msgspec.json.decode(text)
+    except UnicodeDecodeError as reason:
+        raise DataError(explain_encoding(source, reason)) from reason
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
         # The module of Python accepts NaN and lone surrogates, and its messages are clearer.
         return load_json(text if isinstance(text, str) else text.decode(), source)

@@ -11,12 +11,11 @@ from captioning.datasets.rows import CAPTION_FIELDS, SPLIT_FIELD, RowCollector
 from captioning.datasets.source import UNKNOWN_CAPTIONS, CaptionSource
 from captioning.datasets.spec import DatasetSpec
 from captioning.errors import DataError
-from captioning.file_patterns import find_matches
-from captioning.images.image_ref import FileRange
+from captioning.file_patterns import require_matches
+from captioning.images.image_ref import IMAGE_EXTENSIONS, FileRange
 from captioning.images.tar_member import CheckedMember
 from captioning.messages import explain_error
 
-_IMAGES = {*("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "jp2")}
 _TEXTS = {"txt", "text", "caption", "cap"}
 _SHOWN = 80  # characters of damaged JSON in an error
 
@@ -48,7 +47,7 @@ def load_tar(spec: DatasetSpec) -> CaptionSource:
     Raises:
         DataError: There is no archive, or one is compressed or damaged.
     """
-    paths = find_archives(spec.path)
+    paths = require_matches(spec.path, ".tar")
     collector = RowCollector(spec.path)
     unknown: list[str] = []
     ids: list[object] = []
@@ -69,18 +68,6 @@ def load_tar(spec: DatasetSpec) -> CaptionSource:
     return CaptionSource(entries, problems={UNKNOWN_CAPTIONS: unknown})
 
 
-def find_archives(pattern: Path) -> list[Path]:
-    """Return the archives that a path, a folder or a pattern names.
-
-    Raises:
-        DataError: There are none.
-    """
-    found = find_matches(pattern / "*.tar" if pattern.is_dir() else pattern)
-    if not found:
-        raise DataError(f"no file matches '{pattern}'. Check the path and the pattern.")
-    return found
-
-
 def _read_samples(path: Path) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
     try:
@@ -92,11 +79,11 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                 if not member.isfile() or not stem:
                     continue
                 sample = samples.setdefault(f"{folder}{slash}{stem}", _Sample())
-                if kind in _IMAGES:
+                if f".{kind}" in IMAGE_EXTENSIONS:
                     place = FileRange(str(path), member.offset_data, member.size)
                     sample.images.append((member.name, place))
                 elif kind in _TEXTS:
-                    sample.texts += _read_member(archive, member).decode().splitlines()
+                    sample.texts += _read_member(archive, member).decode("utf-8-sig").splitlines()
                 elif kind == "json":
                     fields = json.loads(_read_member(archive, member))
                     sample.fields |= fields if isinstance(fields, dict) else {"captions": fields}

@@ -67,7 +67,7 @@ def _is_wanted(member: zipfile.ZipInfo, path: Path) -> bool:
     """
     name = PurePosixPath(member.filename.replace("\\", "/"))
     is_link = stat.S_ISLNK(member.external_attr >> 16)
-    if is_link or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    if is_link or name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
         kind = "a link" if is_link else "outside the folder"
         raise DataError(
             f"'{path.name}' is not safe to unpack: its member {member.filename!r} is {kind}. "

@@ -5,6 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+_EXTENSIONS = (
+    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif hif jxl jp2 j2k ppm "
+    "pgm pbm pnm mpo ico tga"
+)
+IMAGE_EXTENSIONS = frozenset(f".{extension}" for extension in _EXTENSIONS.split())
+"""File extensions of images in folders and archives. A file named by the user is always read."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:

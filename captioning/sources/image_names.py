@@ -3,14 +3,7 @@
 import os
 import re
 
-from captioning.images.image_ref import ImageRef
-
-_EXTENSIONS = (
-    "jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif avifs heic heif hif jxl jp2 j2k ppm "
-    "pgm pbm pnm mpo ico tga"
-)
-IMAGE_EXTENSIONS = frozenset(f".{extension}" for extension in _EXTENSIONS.split())
-"""File extensions of images in folders and archives. A file named by the user is always read."""
+from captioning.images.image_ref import IMAGE_EXTENSIONS, ImageRef
 
 _ARCHIVE_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 

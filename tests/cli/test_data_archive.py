@@ -208,6 +208,28 @@ def test_archive_image_without_extension_gets_that_of_its_content(tmp_path):
         assert file.getnames() == ["000000000.jpg", "000000000.json"]
 
 
+@pytest.mark.parametrize("ending", ["jfif", "v2"])
+def test_archive_image_of_unusual_name_is_read_back(ending, tmp_path):
+    draw(0).save(tmp_path / f"image.{ending}", "JPEG")
+    rows = [{"image": f"image.{ending}", "captions": ["Red."]}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]))
+    assert archive(tmp_path, tmp_path / "out") == 0
+    (image,) = read_captions(f"tar:{tmp_path / 'out'}", split="train").images
+    assert image.captions == ("Red.",)
+
+
+def test_archive_of_lone_surrogates_is_read_back(tmp_path):
+    names = ["\udcff.png", "damaged \udcff.png"]  # bytes that are not UTF-8
+    draw(0).save(tmp_path / names[0])
+    (tmp_path / names[1]).touch()
+    rows = [json.dumps({"image": name, "caption": "Red \ud83d."}) for name in names]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    for _ in range(2):  # the second time, from the journal
+        assert archive(tmp_path, tmp_path / "out") == 1
+    (image,) = read_captions(f"tar:{tmp_path / 'out'}", split="train").images
+    assert image.captions == ("Red \ud83d.",)
+
+
 def test_archive_while_another_process_writes_is_refused(data, tmp_path, capsys):
     from filelock import FileLock
 

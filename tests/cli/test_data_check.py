@@ -183,6 +183,26 @@ def test_data_check_without_readable_split_exits_1(tmp_path, capsys):
     assert "nowhere.json': no such file" in capsys.readouterr().err
 
 
+def test_data_check_that_shows_no_examples_names_the_reason(tmp_path, capsys):
+    assert check("--data", f"coco:{tmp_path}/nowhere.json", "--show", "0") == 1
+    assert "nowhere.json': no such file" in capsys.readouterr().err
+
+
+def test_data_check_vocabulary_includes_data_without_splits(tmp_path, capsys):
+    first = write_rows(tmp_path, [("a.png", "train", ["one"]), ("b.png", "val", ["one"])])
+    (tmp_path / "whole.jsonl").write_text('{"image": "a.png", "caption": "two"}')
+    _, report, _ = check_json(capsys, "--data", first, f"jsonl:{tmp_path}/whole.jsonl")
+    assert report["vocabulary"][0]["words"] == 2
+
+
+def test_data_check_link_to_a_validation_image_is_lost(tmp_path, capsys):
+    data = write_rows(tmp_path, [("a.png", "train", ["one"]), ("b.png", "val", ["two"])])
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.png").symlink_to("b.png")
+    _, _, findings = check_json(capsys, "--data", data)
+    assert findings["files in two splits"]["loses_data"]
+
+
 @pytest.mark.parametrize(("words", "code"), [((), 2), (("--help",), 0), (("chek",), 2)])
 def test_data_without_command_lists_its_commands(words, code, capsys):
     with pytest.raises(SystemExit) as stop:

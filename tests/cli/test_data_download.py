@@ -36,7 +36,7 @@ def zip_bytes(members):
 
 TINY_ZIP = zip_bytes(
     [(path.relative_to(TINY).as_posix(), path.read_bytes()) for path in MEMBERS]
-    + [("__MACOSX/images/._000001.png", b"metadata")]
+    + [("./", b""), ("__MACOSX/images/._000001.png", b"metadata")]
 )
 
 

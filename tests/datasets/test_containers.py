@@ -219,6 +219,14 @@ def test_tar_patterns_and_folders_name_several(members, tmp_path):
         assert CaptionData(f"tar:{tmp_path}/{pattern}").splits == ("train",)
 
 
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_pattern_of_braces_without_a_file_is_refused(form, members, tmp_path):
+    write_tar(tmp_path / "0.tar", members)
+    pq.write_table(pyarrow.table({"image": ["a.png"], "caption": ["a"]}), tmp_path / "0.parquet")
+    with pytest.raises(DataError, match=r"no file matches '.*1\.\w+' \(and 1 more names\)"):
+        read_captions(f"{form}:{tmp_path}/{{0..2}}.{form}", split="train")
+
+
 @pytest.mark.parametrize(
     ("ids", "expected"), [((7, 3), [7, 3]), ((7, 7), [0, 1]), ((7, "a"), [0, 1])]
 )

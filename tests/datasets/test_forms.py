@@ -139,6 +139,27 @@ def test_row_fields_of_other_programs_are_read(field, captions, value, folder):
     assert captions_by_name(f"jsonl:{folder}/a.jsonl") == {"a.jpg": ("A.", "B.")}
 
 
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("json", b'[{"image": "a.jpg", "caption": "caf\xe9"}]'),
+        ("json", b'[{"image": "a.jpg", "caption": "caf\xe9", "score": NaN}]'),
+        ("coco", b'{"images": [], "annotations": [{"caption": "caf\xe9"}]}'),
+    ],
+)
+def test_json_that_is_not_utf_8_is_refused(form, content, folder):
+    (folder / "rows.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"not UTF-8 text .* iconv"):
+        read_captions(f"{form}:{folder}/rows.json", split="train")
+
+
+def test_caption_of_many_brackets_is_read_as_text(folder):
+    caption = "[" * 100_000
+    write(folder, "rows.jsonl", [json.dumps({"image": "a.jpg", "caption": caption})])
+    data = f"jsonl:{folder}/rows.jsonl@{folder}/flickr30k_images"
+    assert captions_by_name(data) == {"a.jpg": (caption,)}
+
+
 def test_caption_in_brackets_is_one_caption(folder):
     for text in ("[laughs] A dog.", "[1, 2]", "[]"):
         write(folder, "a.jsonl", [json.dumps({"image": "a.jpg", "caption": text})])
