@@ -84,10 +84,19 @@ class SampleCaptions:
 
     def select(self, captions: Mapping[int, str]) -> list[Sample]:
         """Return the images with their captions, which are given by row."""
-        return [
-            Sample(image.name, captions[row], self.split.captions[row][0], self._thumbnails[row])
+        texts = [
+            map(_replace_surrogates, (image.name, captions[row], self.split.captions[row][0]))
             for row, image in self.images
         ]
+        return [
+            Sample(*each, thumbnail)
+            for each, thumbnail in zip(texts, self._thumbnails.values(), strict=True)
+        ]
+
+
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 lacks: file names and JSON can contain them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_samples(path: Path, epoch: int, samples: list[Sample]) -> None:

@@ -179,6 +179,20 @@ def test_samples_page_shows_images_and_captions_of_each_epoch(trained):
             assert max(image.size) <= 224
 
 
+def test_samples_with_captions_beyond_utf8_are_shown(tmp_path):
+    data = tmp_path / "tiny"
+    shutil.copytree(TINY, data)
+    (annotations,) = data.glob("annotations/*val*")
+    content = json.loads(annotations.read_text())
+    for annotation in content["annotations"]:
+        annotation["caption"] += " \ud83d"  # half of an emoji
+    annotations.write_text(json.dumps(content))
+    run = config(tmp_path / "run", epochs=1, max_steps=1)
+    train(replace(run, data=(f"coco:{data}",)))
+    page = (run.output / "samples.html").read_text(encoding="utf-8")
+    assert page.count(r" \ud83d<br>") == 6
+
+
 def test_result_of_finished_run_names_best_epoch(trained):
     before = load_weights(trained)
     result = train(config(trained.parent), kill_after(1))  # it takes no step
