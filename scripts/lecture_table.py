@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 
 from captioning.checkpoint import load_checkpoint
@@ -43,7 +44,7 @@ from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.presets import PRESETS, preset
-from captioning.text.caption_arrays import CaptionWords
+from captioning.text.caption_arrays import CaptionArray, CaptionWords
 from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
 from captioning.training.training_config import TrainingConfig
@@ -262,18 +263,19 @@ def measure_run(config: RunConfig) -> dict[str, float]:
 
 
 def measure_retrieval(
-    decoder: Decoder, cache: CacheRows, captions: Sequence[Sequence[Sequence[int]]]
+    decoder: Decoder, cache: CacheRows, captions: CaptionArray
 ) -> dict[str, float]:
     """Rank all images for each caption by the reconstruction of the image vector.
 
     Args:
         decoder: Decoder with a memory.
         cache: Features of the images.
-        captions: Word ids of the captions of each image, ``<eos>`` included.
+        captions: Tokens of the captions of each image, ``<eos>`` included.
     """
     vectors = cache.read(torch.arange(len(cache))).mean(1)
-    sentences = [tokens[:-1] for image_captions in captions for tokens in image_captions]
-    counts = torch.tensor([len(image_captions) for image_captions in captions])
+    tokens = np.split(captions.ids, captions.caption_starts[1:-1])
+    sentences = [own[:-1].tolist() for own in tokens]
+    counts = torch.from_numpy(captions.captions_per_image)
     image = torch.arange(len(counts)).repeat_interleave(counts)
     ranks = rank_images(reconstruct(decoder, sentences), vectors, image)
     scores = retrieval_scores(ranks, len(vectors))

@@ -144,7 +144,11 @@ class CaptionData:
         """Return an error that names the form of the data, if it is not the given one."""
         likeness = recognize(path)
         form = self.name.partition(":")[0]
-        if likeness is None or FORMS.get(likeness.form) == self._form:
+        # A folder may hold a file of the right form, which is then named.
+        if likeness is None or (
+            FORMS.get(likeness.form) == self._form
+            and likeness.spelling == f"{likeness.form}:{path}"
+        ):
             return error
         return DataError(
             f"'{path}' cannot be read as {form}: it looks like {likeness.what}. {likeness.advice}"

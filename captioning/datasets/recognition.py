@@ -24,11 +24,13 @@ class Likeness:
         what: The kind of data, such as ``"a COCO caption file"``.
         form: The form in which they are read; empty if there is none.
         advice: What to do.
+        spelling: Name of the data in this form.
     """
 
     what: str
     form: str
     advice: str
+    spelling: str = ""
 
 
 # Heads of files, and names in folders: the first that matches counts.
@@ -41,7 +43,11 @@ _HEADS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x80[\x02-\x05]", "a pickle file", "Load it in Python, and pass a list of rows."),
     (rb"(?s:.{257})ustar", "a tar archive", "tar:{path}"),
     (rb'\s*\{(?s:.*)"sentences"\s*:', "a Karpathy split file", "karpathy:{path}"),
-    (rb'\s*\{\s*"(info|images|annotations|licenses|type)"\s*:', "a COCO file", "coco:{path}"),
+    (
+        rb'\s*\{\s*"(info|images|annotations|licenses|type"\s*:\s*"captions)"',
+        "a COCO file",
+        "coco:{path}",
+    ),
     (
         rb'\s*\[\s*\{\s*("image_id"\s*:[^,]*,\s*"caption"|"caption"\s*:[^,]*,\s*"image_id")[^,]*\}',
         "a file of results, which has ids but no images",
@@ -108,4 +114,6 @@ def _recognize_folder(folder: Path) -> Likeness | None:
 def _describe(what: str, advice: str, path: Path, found: Path) -> Likeness:
     spelling = advice.format(path=path, found=found)
     form, colon, _ = advice.partition(":{")
-    return Likeness(what, form, f"Name it {spelling}") if colon else Likeness(what, "", spelling)
+    if not colon:
+        return Likeness(what, "", spelling)
+    return Likeness(what, form, f"Name it {spelling}", spelling)

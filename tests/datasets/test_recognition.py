@@ -120,3 +120,22 @@ def test_file_of_its_own_form_keeps_its_error(tmp_path):
     path.write_text(json.dumps(COCO | {"images": [{"id": 1}]}))
     with pytest.raises(DataError, match=r"images\[0\]: missing field file_name"):
         read_captions(f"coco:{path}@{tmp_path}", split="train")
+
+
+def test_folder_with_a_split_file_names_the_file(tmp_path):
+    (tmp_path / "dataset_coco.json").write_text(json.dumps(KARPATHY))
+    with pytest.raises(DataError, match=r"Name it karpathy:.*/dataset_coco.json@"):
+        read_captions(f"karpathy:{tmp_path}", split="train")
+
+
+def test_row_with_a_type_is_not_taken_for_coco(tmp_path):
+    rows = [{"type": "photo", **ROW}, {"type": "photo", "image": 3, "caption": "A."}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match="line 2: image: expected a string"):
+        read_captions(f"jsonl:{tmp_path}/rows.jsonl", split="train")
+
+
+def test_damaged_tar_named_webdataset_keeps_its_error(tmp_path):
+    (tmp_path / "a.tar").write_bytes(pack_tar()[:300] + b"x" + pack_tar()[301:])
+    with pytest.raises(DataError, match="cannot read"):
+        read_captions(f"webdataset:{tmp_path}/a.tar", split="train")
