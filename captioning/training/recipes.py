@@ -109,14 +109,14 @@ def read_run_file(name: str, settings: Sequence[str] = ()) -> RunFile:
     in_stages = {"stages": changes.pop("stages")} if "stages" in changes else {}
     content = _read_yaml(name) if name else {}
     source = name or "KEY=VALUE"
-    for stage in in_stages.get("stages") or ():
-        if stage not in (known := content.get("stages") or ()):
+    for stage in _read_stages(in_stages, "KEY=VALUE"):
+        if stage not in (known := _read_stages(content, source)):
             raise ConfigError(f"{source}: there is no stage {stage!r}.{suggest(stage, known)}")
     content = _merge(content, in_stages)
     checked = _convert(content, _RunFileContent, source)
     shared = {key: value for key, value in content.items() if key not in ("recipe", "stages")}
     stages = {}
-    for stage, own in (content.get("stages") or {"": {}}).items():
+    for stage, own in (_read_stages(content, source) or {"": {}}).items():
         fields = _merge(_merge(shared, own), changes)
         where = f"{source}, stage {stage}" if stage else source
         run = _convert(fields, _PartialRun, where)
@@ -139,13 +139,23 @@ def _read_yaml(name: str) -> dict[str, Any]:
     content = _parse_yaml(text, name)
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: expected lines such as 'min_count: 5'. {_ADVICE}")
-    for stage in content.get("stages") or {}:
+    for stage in _read_stages(content, name):
         if not re.fullmatch(r"\w[\w.-]*", str(stage)):
             raise ConfigError(
                 f"{name}: stages: {stage!r} is not a name for a directory. Use letters, digits, "
                 "_, . and - only."
             )
     return content
+
+
+def _read_stages(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    stages = content.get("stages") or {}
+    if not isinstance(stages, dict):
+        raise ConfigError(
+            f"{source}: stages: expected names with their settings, such as 'stages: {{first: "
+            f"{{min_count: 5}}}}', found {json.dumps(stages):.100}. {_ADVICE}"
+        )
+    return stages
 
 
 def _parse_yaml(text: str, source: str) -> Any:

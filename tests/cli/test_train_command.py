@@ -121,6 +121,7 @@ def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
         (["--config", "--data", "coco:x"], "--config needs one name"),
         (["--config", "lrcn", "--config", "m-rnn"], "--config needs one name"),
         (["--config", "lrcn", "training.epohs=3"], "training.epohs: unknown field. Did you mean"),
+        (["stages=3"], "KEY=VALUE: stages: expected names with their settings"),
         (["min_count=x"], 'KEY=VALUE: min_count: expected an integer, found "x". Correct it.'),
         (["--config", "up-down", "stages.self-crit.seed=1"], "Did you mean 'self-critical'?"),
         (

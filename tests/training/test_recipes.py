@@ -104,6 +104,7 @@ def test_recipes_command_lists_names_and_marks_scores(capsys):
         ("decoder: {cell: grue}", "cell: expected one of rnn, relu_rnn, gru, lstm"),
         ("- 1", "expected lines such as"),
         ("stages: {../x: {}}", "is not a name for a directory"),
+        ("stages: 5", "stages: expected names with their settings, .* found 5"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("\ud800", "cannot read|not YAML"),
     ],
