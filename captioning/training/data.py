@@ -141,7 +141,7 @@ def _refuse_overlap(train: list[CaptionSplit], validation: list[CaptionSplit]) -
 def limit_validation(
     splits: list[CaptionSplit], limit: int, callback: TrainingCallback
 ) -> list[CaptionSplit]:
-    """Return splits with at most ``limit`` images in all (0: no limit), and report their number.
+    """Return splits with about ``limit`` images in all (0: no limit), and report their number.
 
     The images of each split are evenly spaced, and each split keeps its share, rounded up.
     """

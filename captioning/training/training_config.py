@@ -67,7 +67,8 @@ class TrainingConfig:
     run with more epochs continues: from there, its learning rate follows the longer schedule."""
     max_steps: int = 0
     """Maximum number of steps of the run (0: no limit). The cosine schedule ends with the last one.
-    An epoch that ends early is validated and saved like the others."""
+    An epoch that ends early is validated and saved like the others; with a larger limit, the run
+    continues with the next epoch."""
     batch_size: int = 128
     """Captions per batch (1 or more)."""
     accumulation_steps: int = 1
