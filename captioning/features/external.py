@@ -85,6 +85,13 @@ class ExternalFeatures(CacheRows):
             raise DataError(self.unreadable[row])
         return load_regions(self.files, name, self.feature_size)
 
+    def load_or_explain(self, row: int) -> Float[Tensor, "P D"] | str:
+        """Return the regions of one image, or the reason why they cannot be used."""
+        try:
+            return self.load(row)
+        except DataError as error:
+            return str(error)
+
     def read(
         self, images: Int[Tensor, " B"], views: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B P D"]:
@@ -93,7 +100,7 @@ class ExternalFeatures(CacheRows):
         An image whose array is damaged has one region of zeros, as captions without an image have.
         """
         rows = images.tolist()
-        found = list(self._pool.map(self._load_or_explain, rows))
+        found = list(self._pool.map(self.load_or_explain, rows))
         regions = [x if isinstance(x, Tensor) else torch.zeros(1, self.feature_size) for x in found]
         for row, result, each in zip(rows, found, regions, strict=True):
             if isinstance(result, str):
@@ -119,14 +126,8 @@ class ExternalFeatures(CacheRows):
                 self.unreadable[row] = result
             on_progress(done, len(rows))
 
-    def _load_or_explain(self, row: int) -> Tensor | str:
-        try:
-            return self.load(row)
-        except DataError as error:
-            return str(error)
-
     def _explain(self, row: int) -> str:
-        result = self._load_or_explain(row)
+        result = self.load_or_explain(row)
         return result if isinstance(result, str) else ""
 
     def _report(self, row: int, reason: str) -> None:

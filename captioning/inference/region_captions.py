@@ -71,14 +71,7 @@ def caption_external(
         batch_size: Images per batch.
     """
     _feature_size(captioner, batch_size)
-
-    def load(row: int) -> Tensor | str:
-        try:
-            return features.load(row)
-        except DataError as error:
-            return str(error)
-
-    loaded = ((name, load(row)) for row, name in enumerate(names))
+    loaded = ((name, features.load_or_explain(row)) for row, name in enumerate(names))
     return _caption(captioner, loaded, search, batch_size)
 
 
