@@ -55,8 +55,8 @@ def run(config: DataArchiveConfig) -> int:
 
     console = stderr_console()
     split = read_captions(config.data, split=config.split)
-    if report := split.problems.report():
-        console.print(escape_unprintable(report).replace("\\n", "\n"))
+    for line in filter(None, split.problems.report().split("\n")):
+        console.print(escape_unprintable(line))
 
     def announce(count: int, size: int) -> None:
         if count:

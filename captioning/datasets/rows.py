@@ -4,11 +4,12 @@ Many programs write such rows, with different names for the same fields. All are
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from captioning.datasets.source import Entry
+from captioning.datasets.source import Content, Entry
 from captioning.datasets.spec import normalize_split
 from captioning.errors import DataError
 
@@ -22,6 +23,7 @@ CAPTION_FIELDS = (*("captions", "caption", "text", "raw", "sentences", "title", 
 SPLIT_FIELD = "split"
 _NESTED = ("raw", "caption", "text")  # of a caption that is an object
 _SHOWN = 8  # names of fields in an error
+_COMPARED = 20  # images that occur again; reading all of them would take too long
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class RowCollector:
         self._entries: dict[object, Entry] = {}
         self._fields: dict[tuple[str, ...], Fields] = {}
         self._first: tuple[str, str | None] | None = None
+        self._compared = 0
 
     @property
     def entries(self) -> list[Entry]:
@@ -112,7 +115,7 @@ class RowCollector:
         captions: object,
         split: object = None,
         *,
-        content: bytes | Callable[[], bytes] | None = None,
+        content: Content | None = None,
     ) -> None:
         """Add a row.
 
@@ -124,7 +127,8 @@ class RowCollector:
             content: As in :class:`Entry`.
 
         Raises:
-            DataError: A value has another type, or some rows have a split and others have none.
+            DataError: A value has another type, some rows have a split and others have none, or
+                different images have the same name.
         """
         if not isinstance(split, str | None):
             raise self._error(where, f"split: expected a string, found {split!r:.80}")
@@ -142,7 +146,23 @@ class RowCollector:
         if entry is None:
             self._entries[key] = Entry(image, texts, split, content=content)
         else:
+            self._compare(entry, content, where)
             entry.captions += texts
+
+    def _compare(self, entry: Entry, content: Content | None, where: str) -> None:
+        """Compare some images of the same name: some programs write names without folders."""
+        if entry.content is None or content is None or self._compared == _COMPARED:
+            return
+        self._compared += 1
+        with suppress(OSError):  # reported when the image is used
+            pair = [
+                each if isinstance(each, bytes) else each() for each in (entry.content, content)
+            ]
+            if pair[0] != pair[1]:
+                raise DataError(
+                    f"{self.file}, {where}: another image has the name '{entry.name}' too. Give "
+                    "different images different names, or remove their names (path)."
+                )
 
     def _texts(self, value: object, where: str) -> list[str]:
         if isinstance(value, str):

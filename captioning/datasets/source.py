@@ -34,6 +34,10 @@ _URL_ADVICE = (
 )
 
 
+Content = bytes | Callable[[], bytes]
+"""Content of an image that is not a file of its own, or a function that reads it."""
+
+
 @dataclass(slots=True)
 class Entry:
     """An image of a data set, with its captions as they are written there.
@@ -51,7 +55,7 @@ class Entry:
     captions: list[str]
     split: str | None = None
     image_id: int | None = None
-    content: bytes | Callable[[], bytes] | None = None
+    content: Content | None = None
     subfolder: str = ""
 
 

@@ -115,6 +115,20 @@ def test_parquet_of_bytes_in_several_files_is_read(tmp_path):
     assert [pixels for pixels, _ in as_pairs(split)] == [pixels for pixels, _ in EXPECTED]
 
 
+def test_parquet_rows_of_one_image_are_joined(tmp_path):
+    image = {"bytes": encode(0), "path": "0.png"}
+    pq.write_table(pyarrow.table({"image": [image] * 2, "caption": ["a", "b"]}), tmp_path / "x")
+    (read,) = read_captions(f"parquet:{tmp_path}/x", split="train").images
+    assert read.captions == ("a", "b")
+
+
+def test_parquet_images_with_equal_names_are_refused(tmp_path):
+    images = [{"bytes": encode(number), "path": "0.png"} for number in range(2)]
+    pq.write_table(pyarrow.table({"image": images, "caption": ["a", "b"]}), tmp_path / "x")
+    with pytest.raises(DataError, match="row 2: another image has the name"):
+        read_captions(f"parquet:{tmp_path}/x", split="train")
+
+
 def test_parquet_of_paths_and_splits_is_read(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").touch()
