@@ -1,6 +1,7 @@
 """Patterns of file names: braces as in bash, and glob patterns."""
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ def find_matches(pattern: Path | str) -> list[Path]:
     An existing path stands for itself, whatever characters it has. The matches of a glob pattern
     are sorted; names in braces keep their order.
     """
-    if Path(pattern).exists():
+    if os.path.exists(pattern):  # noqa: PTH110  (Path.exists raises for a long list in braces)
         return [Path(pattern)]
     names = list(expand_braces(str(pattern)))
     return [Path(path) for name in names for path in sorted(glob.glob(name))]  # noqa: PTH207
@@ -29,10 +30,10 @@ def require_matches(path: Path, ending: str) -> list[Path]:
     Raises:
         DataError: There are none, or none for one of the names that braces stand for.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (as above)
         names = [f"{glob.escape(str(path))}/*{ending}"]
     else:
-        names = [str(path)] if path.exists() else list(expand_braces(str(path)))
+        names = [str(path)] if find_matches(path) == [path] else list(expand_braces(str(path)))
     found = {name: find_matches(name) for name in names}
     if missing := [name for name, files in found.items() if not files]:
         more = f" (and {len(missing) - 1:,} more names)" if len(missing) > 1 else ""

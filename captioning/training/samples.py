@@ -84,14 +84,12 @@ class SampleCaptions:
 
     def select(self, captions: Mapping[int, str]) -> list[Sample]:
         """Return the images with their captions, which are given by row."""
-        texts = [
-            map(_replace_surrogates, (image.name, captions[row], self.split.captions[row][0]))
-            for row, image in self.images
-        ]
-        return [
-            Sample(*each, thumbnail)
-            for each, thumbnail in zip(texts, self._thumbnails.values(), strict=True)
-        ]
+        samples = []
+        for row, image in self.images:
+            texts = (image.name, captions[row], self.split.captions[row][0])
+            name, caption, reference = map(_replace_surrogates, texts)
+            samples.append(Sample(name, caption, reference, self._thumbnails[row]))
+        return samples
 
 
 def _replace_surrogates(text: str) -> str:

@@ -233,6 +233,16 @@ def test_tar_patterns_and_folders_name_several(members, tmp_path):
         assert CaptionData(f"tar:{tmp_path}/{pattern}").splits == ("train",)
 
 
+def test_tar_names_in_braces_may_be_a_long_list(members, tmp_path):
+    names = [f"{number}{'x' * 200}" for number in range(2)]
+    for name in names:
+        write_tar(tmp_path / f"{name}.tar", members)
+    found = read_captions(f"tar:{tmp_path}/{{{','.join(names)}}}.tar", split="train")
+    assert len(found.images) == 2 * COUNT
+    with pytest.raises(DataError, match="no file matches"):
+        read_captions(f"tar:{tmp_path}/{{{','.join(names)},other}}.tar", split="train")
+
+
 @pytest.mark.parametrize("form", ["tar", "parquet"])
 def test_pattern_of_braces_without_a_file_is_refused(form, members, tmp_path):
     write_tar(tmp_path / "0.tar", members)
