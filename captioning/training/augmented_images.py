@@ -18,7 +18,7 @@ class AugmentedImages(CacheRows):
     validation, encode the whole image.
 
     Args:
-        pixels: The images, such as a :class:`captioning.features.cache.PixelCache`.
+        pixels: The images, such as :class:`captioning.features.cache.StoredRows`.
         encoder: A frozen encoder, or its frozen first stages.
     """
 
