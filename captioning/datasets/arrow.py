@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,15 +217,27 @@ class ParquetImages:
             OSError: The file cannot be read.
         """
         with self._lock:
-            if not (self._kept and self._kept[0][0] <= row):
+            if self._kept and self._kept[0][0] <= row:
+                with suppress(Exception):  # rows before this one can be damaged
+                    return self._advance(row)
+            try:
                 self._start(row)
-            while row >= self._next:
-                batch = next(self._batches, None)
-                if batch is None:
-                    raise OSError(f"'{self.path}' has no row {row + 1}. Copy the file again.")
-                self._kept.append((self._next, batch))
-                self._next += len(batch)
-            return next(batch[row - start] for start, batch in reversed(self._kept) if start <= row)
+                return self._advance(row)
+            except Exception as error:  # pyarrow raises many kinds
+                self._kept.clear()
+                reason = str(error).partition("\n")[0]
+                raise OSError(
+                    f"cannot read row {row + 1} of '{self.path}': {reason}. Copy the file again."
+                ) from error
+
+    def _advance(self, row: int) -> bytes | None:
+        while row >= self._next:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise OSError("the file has fewer rows")
+            self._kept.append((self._next, batch))
+            self._next += len(batch)
+        return next(batch[row - start] for start, batch in reversed(self._kept) if start <= row)
 
     def _start(self, row: int) -> None:
         """Continue at the row group that contains a row."""

@@ -159,6 +159,23 @@ def test_parquet_row_without_an_image_is_an_error_of_the_image(tmp_path):
         second.content()
 
 
+def test_parquet_damaged_row_group_leaves_the_others_readable(tmp_path):
+    contents = [b"image %d" % number for number in range(48)]
+    table = pyarrow.table({"image": contents, "caption": [f"a {n}" for n in range(48)]})
+    path = tmp_path / "t.parquet"
+    pq.write_table(table, path, row_group_size=16, use_dictionary=False)
+    page = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    with path.open("r+b") as file:
+        file.seek(page)
+        file.write(b"\xff" * 16)
+    images = read_captions(f"parquet:{path}", split="train").images
+    for image in images[16:32]:
+        with pytest.raises(OSError, match=r"cannot read row .*\. Copy the file again"):
+            read_content(image)
+    for row in (*range(16), *range(32, 48)):
+        assert read_content(images[row]) == contents[row]
+
+
 def test_parquet_images_are_not_all_in_memory(tmp_path):
     size, rows = 100_000, 400
     noise = np.random.default_rng(0)
