@@ -218,7 +218,7 @@ class Consensus:
         count = min(self.config.num_neighbors, len(cosines))
         similar = cosines.topk(count)
         weights = similar.values.clamp(min=1e-6) ** self.config.power
-        shares = (weights / weights.sum()).numpy()
+        shares = (weights / weights.sum()).detach().cpu().numpy()
         images = similar.indices.tolist()
         repeated = [caption for caption in captions for _ in images]
         values = self._cider(images * len(captions), repeated).reshape(len(captions), count)

@@ -66,6 +66,12 @@ def test_score_captions_is_weighted_cider_of_nearest_images(num_neighbors, power
     assert max(found) > 0
 
 
+def test_score_captions_vector_with_gradient_is_accepted():
+    vector, words = torch.ones(3), [["a", "red", "ball"]]
+    values = consensus().score_captions(vector.clone().requires_grad_(), words)
+    assert values == consensus().score_captions(vector, words)
+
+
 def test_rerank_adds_search_score_and_weighted_consensus():
     words = [["a", "tent"], ["a", "red", "ball"], ["a", "blue", "box"]]
     found = [Hypothesis((n,), float(n), -float(n), True, (float(n),)) for n in (1, 2, 3)]
