@@ -88,8 +88,8 @@ def load_file(network: nn.Module, path: Path) -> tuple[str, ...]:
         Names of the ignored tensors.
 
     Raises:
-        WeightsError: The file cannot be read, or a tensor of the network is missing or has another
-            shape.
+        WeightsError: The file cannot be read, a tensor of the network is missing or has another
+            shape, or the file has further blocks (ResNet-101 in a ResNet-50).
     """
     weights = _find_state_dict(_read_file(path))
     own = network.state_dict()
@@ -99,7 +99,10 @@ def load_file(network: nn.Module, path: Path) -> tuple[str, ...]:
     missing = [name for name in own.keys() - found if not name.endswith("num_batches_tracked")]
     ignored = tuple(sorted(weights.keys() - {prefix + name for name in found}))
     other = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
-    if not missing and not other:
+    further = _blocks(name[len(prefix) :] for name in ignored if name.startswith(prefix))
+    lists = {block.rpartition(".")[0] for block in _blocks(own)}
+    deeper = any(block.rpartition(".")[0] in lists for block in further - _blocks(own))
+    if not (missing or other or deeper):
         network.load_state_dict(found, strict=False)
         return ignored
     shapes = [
@@ -155,6 +158,17 @@ def _find_prefix(own: Iterable[str], weights: Iterable[str]) -> str:
 
 def _name_starts(name: str) -> list[int]:
     return [0, *(index + 1 for index, character in enumerate(name) if character == ".")]
+
+
+def _blocks(names: Iterable[str]) -> set[str]:
+    """Return the numbered modules that contain tensors, such as ``layer1.2``."""
+    parts = (name.split(".") for name in names)
+    return {
+        ".".join(each[: place + 1])
+        for each in parts
+        for place, part in enumerate(each)
+        if part.isdecimal()
+    }
 
 
 def _list_names(title: str, names: Sequence[str], limit: int = 3) -> str:

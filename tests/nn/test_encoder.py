@@ -253,6 +253,10 @@ def remove_layer(weights):
             r"layer1\.0\.conv1\.weight \(file: \(64, 64, 1, 1\), network: \(64, 64, 3, 3\)\), .*"
             r"Not in the network: \d+, such as fc\.bias, .*another architecture",
         ),
+        (  # a deeper network has all tensors of a ResNet-18
+            lambda: torchvision.models.resnet34().state_dict(),
+            r"Not in the network: 98, such as .*another architecture",
+        ),
         (
             lambda: remove_layer(timm.create_model("resnet18", num_classes=0).state_dict()),
             r"Missing: 10, such as layer4\.1\.bn1\.bias, .*The file is incomplete",
