@@ -53,7 +53,7 @@ def load_best(source: Path, best: BestEpoch) -> Checkpoint | None:
     Returns:
         The model; None if it was removed or replaced by that of a later epoch.
     """
-    run = source.parent.parent if source.parent.name == _FOLDER else source
+    run = _run_of(source)
     wanted = {name: round(value, 4) for name, value in best.scores.items()}
     for path in (run / MODEL, run / _FOLDER / f"{_NAME}{best.epoch}", source):
         try:
@@ -68,10 +68,14 @@ def load_best(source: Path, best: BestEpoch) -> Checkpoint | None:
 
 def copy_logs(source: Path, output: Path) -> None:
     """Copy the log of the run that a checkpoint or run directory belongs to, if it has one."""
-    run = source.parent.parent if source.parent.name == _FOLDER else source
+    run = _run_of(source)
     for name in ("log.csv", "samples.html"):
         if (run / name).is_file():
             shutil.copyfile(run / name, output / name)
+
+
+def _run_of(source: Path) -> Path:
+    return source.parent.parent if source.parent.name == _FOLDER else source
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:
