@@ -81,7 +81,7 @@ def _paths_of(output: Path | None) -> list[Path]:
 
 
 def write_image_outputs(
-    rows: Iterable[CaptionRow], writer: Writer, existing: Existing, *, beyond_files: bool
+    rows: Iterable[CaptionRow], writer: Writer, existing: Existing, *, accept_non_files: bool
 ) -> Iterator[CaptionRow | None]:
     """Write each row to the output of its image.
 
@@ -89,13 +89,14 @@ def write_image_outputs(
         rows: The rows; ``image`` is the path of the image from the working directory.
         writer: Writer of one output per image.
         existing: What happens to captions that exist already.
-        beyond_files: Accept images behind URLs and in archives, which have no place next to them.
+        accept_non_files: Accept images behind URLs and in archives, which have no place next to
+            them.
 
     Yields:
         The row, with an error if it has no output; None if an existing caption is kept.
     """
     for row in rows:
-        if error := "" if row.error else _find_obstacle(row.image, beyond_files):
+        if error := "" if row.error else _find_obstacle(row.image, accept_non_files):
             yield fail_row(row, error)
         elif row.ok and keeps_output(writer, row.image, existing):
             yield None
@@ -103,10 +104,10 @@ def write_image_outputs(
             yield write_row(writer, row, existing)
 
 
-def _find_obstacle(image: str, beyond_files: bool) -> str:
+def _find_obstacle(image: str, accept_non_files: bool) -> str:
     """Return the reason why an image cannot have an output; empty if it can."""
     in_archive = is_present(image) and not os.path.lexists(image)
     if "://" in image or in_archive:
         advice = "Use a folder with -o, and a --format other than embed."
-        return "" if beyond_files else f"cannot write to '{image}': it is not a file. {advice}"
+        return "" if accept_non_files else f"cannot write to '{image}': it is not a file. {advice}"
     return "" if Path(image).is_file() else f"cannot find '{image}'. Move the image back."

@@ -17,9 +17,9 @@ from captioning.bulk.rows import (
     Existing,
     RelativeNames,
     describe_kept_caption,
+    fail_if_unwritable,
     keep_best,
     keeps_output,
-    refuse_unwritable,
     row_of_result,
     write_row,
 )
@@ -64,9 +64,9 @@ class JobSpeed:
     seconds: float = 0.0
     """Time since the first image was requested."""
     network_waited: float = 0.0
-    """Share of the time in which the network waited for images."""
+    """Share of the time in which the model waited for images."""
     readers_waited: float = 0.0
-    """Share of their time in which the readers of images waited for the network."""
+    """Share of their time in which the image readers waited for the model."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ class CaptionJob:
     def run(self, images: Iterable[ImageRef]) -> Iterator[list[CaptionRow]]:
         """Caption images; yield the rows of each batch after they are written.
 
-        Memory is bounded: if many results of earlier runs wait for one new caption, the loader is
-        drained before more images are read.
+        Images are taken in segments, which bounds memory: a segment ends when ``_MAX_PENDING`` rows
+        wait, and its last batch is captioned before the next segment begins.
 
         Args:
             images: The images, in the order of the output.
@@ -180,7 +180,9 @@ class CaptionJob:
             self._unwritten.append(pending)
             if pending.result is None:
                 self._uncaptioned.append(pending)
-                yield _request_digest(refuse_unwritable(self.output.writer, image), pending.content)
+                yield _request_digest(
+                    fail_if_unwritable(self.output.writer, image), pending.content
+                )
             if len(self._unwritten) >= _MAX_PENDING:
                 return
 
@@ -232,7 +234,7 @@ class CaptionJob:
 
 
 def _request_digest(image: ImageRef, content: ImageContent | None) -> ImageRef:
-    """Return a request that also computes the digest of a file, for the journal."""
+    """Return the image with a request to compute its digest on reading, for the journal."""
     if content is None or not content.stamp:
         return image
     return replace(image, stamp=content.stamp, on_digest=content.set_digest)

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 from captioning.bulk.journal import journal_path
-from captioning.bulk.rows import Existing, keeps_output, refuse_unwritable
+from captioning.bulk.rows import Existing, fail_if_unwritable, keeps_output
 from captioning.bulk.thumbnails import thumbnail_folder
 from captioning.bulk.writers.base import Writer
 from captioning.bulk.writers.failed_rows import failed_path
@@ -93,7 +93,7 @@ def _require_writable(
         held += len(image.content) if isinstance(image.content, bytes) else 0
         if image.error:
             continue
-        found = refuse_unwritable(writer, image).error
+        found = fail_if_unwritable(writer, image).error
         if not found or len(checked) == _MAX_CHECKED or held > _MAX_HELD:
             return chain(checked, images)
         if not obstacle and not keeps_output(writer, image.name, existing):

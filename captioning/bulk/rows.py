@@ -86,7 +86,7 @@ def describe_kept_caption(writer: Writer, image: str) -> str:
     return f"The caption of {escape_unprintable(image)!r} is {quote!r}." if text else ""
 
 
-def refuse_unwritable(writer: Writer, image: ImageRef) -> ImageRef:
+def fail_if_unwritable(writer: Writer, image: ImageRef) -> ImageRef:
     """Return the image, with an error if its output cannot be written: then it is not decoded."""
     if image.error or not isinstance(writer, ImageWriter):
         return image

@@ -91,14 +91,15 @@ class CaptionConfig(OutputConfig):
         default_factory=SearchFlags
     )
     seed: int = 0
-    """Random seed of sampling (0 or more)."""
+    """Random seed of sampling (0 to 2**63 - 1)."""
 
     batch_size: int = 64
     """Number of images per batch (1 or more); halved if the device runs out of memory."""
     workers: int = 2
     """Number of processes that read image files (0: read in the main process)."""
     time_limit: float = 60.0
-    """Time limit for reading one image, in seconds (above 0). No effect with --workers 0."""
+    """Time limit for reading one image, in seconds (above 0, at most 1,000,000). No effect
+    with --workers 0."""
 
     @property
     def share(self) -> Partition | None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,7 @@ class FailureList:
         for row in rows:
             if not row.ok:
                 self.count += 1
-                if is_archive(row.file_name):
+                if is_archive(row.file_name) or has_magic(row.file_name):
                     self.noun = "input"
                 listed = holds_errors(self.format_name) or self.place is not None
                 if len(self.reasons) < _LISTED_FAILURES or not listed:
@@ -252,7 +253,7 @@ class RunReport:
             )
             if speed.images:
                 self.console.print(
-                    f"{speed.images / speed.seconds:.1f} images/s without start-up. The network "
-                    f"waited for images {speed.network_waited:.0%} of the time, the image readers "
-                    f"for the network {speed.readers_waited:.0%}."
+                    f"{speed.images / speed.seconds:.1f} images/s without start-up. The model "
+                    f"waited for images {speed.network_waited:.0%} of the time; the image readers "
+                    f"waited for the model {speed.readers_waited:.0%}."
                 )

@@ -2,9 +2,11 @@
 
 The input is a file that `captioning caption`, `merge` or `convert` has written: JSON lines, CSV,
 COCO results or Parquet. COCO results do not contain log-probabilities, and contain one caption per
-image. An HTML page links to the images. For formats with one output per image, images are located
+image. An HTML page that this command writes shows the original images by link, so keep them in
+place. For formats with one output per image, images are located
 by file name, relative to the folder of the input. Exit code: 0 if every row was converted, 1 if
-some rows failed (they are listed) or the command failed, 2 for wrong usage.
+some rows failed (they are listed) or the command failed, 2 for wrong usage, such as an input file
+that does not exist.
 
 For example:
 
@@ -73,7 +75,7 @@ def run(config: ConvertConfig) -> int:
 
 def _find_run_folder(path: Path) -> str | None:
     """Return the folder in which a file was written, if its journal says so."""
-    with suppress(OutputError):  # only images that have moved need it
+    with suppress(OutputError):  # without a journal, names are relative to the file's own folder
         return read_metadata(journal_path(path)).get("folder")
     return None
 
@@ -82,9 +84,11 @@ def _write_per_image(config: ConvertConfig, rows: Iterable[CaptionRow]) -> int:
     """Write one output per image and return the exit code."""
     console, written, skipped = stderr_console(), 0, 0
     failures = FailureList(config.format_name, config.output)
-    beyond_files = config.output is not None and config.format_name != "embed"
+    accept_non_files = config.output is not None and config.format_name != "embed"
     with open_writer(config.format_name, config.output, keep_time=config.keep_time) as writer:
-        for row in write_image_outputs(rows, writer, config.existing, beyond_files=beyond_files):
+        for row in write_image_outputs(
+            rows, writer, config.existing, accept_non_files=accept_non_files
+        ):
             skipped += row is None
             written += row is not None and row.ok
             failures.add([] if row is None else [row])
@@ -98,7 +102,7 @@ def _input_format(path: Path) -> str:
     format_name = FORMAT_BY_SUFFIX.get(path.suffix.lower(), "")
     if format_name == "html":
         raise ConfigError(
-            f"cannot convert '{path}': an HTML page does not hold the paths of its images. Caption "
+            f"cannot convert '{path}': captions cannot be read from an HTML page. Caption "
             "the images again with -o captions.jsonl."
         )
     if format_name not in READERS:

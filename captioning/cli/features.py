@@ -1,11 +1,11 @@
 """Encode the images of a training run before it starts, for example on another machine.
 
 The options are those of `captioning train`, whose runs with the same options and cache then encode
-nothing. Stored features are found by the content of an image: images that are moved, renamed or
-removed are not encoded again, and new ones are added. Several processes can share a cache. Before
-the first image, the command prints the bytes that are needed and the free space. Repeat it to
-continue after an interruption. Options that do not change the features have no effect; --output is
-not needed.
+nothing. Stored features are found by the content of an image: moved, renamed and copied images are
+not encoded again, and removing images changes nothing for the others. Several processes can share a
+cache. Before the first image, the command prints the bytes that are needed and the free space.
+Repeat it to continue after an interruption. Options that do not change the features have no effect.
+Give --cache, or the --output of the later run.
 
 For example:
 
@@ -43,7 +43,10 @@ class FeaturesConfig(TrainConfig):
         if self.cache is None and self.output == _NO_OUTPUT:
             raise ConfigError("cache is missing. Name the directory of the features with --cache.")
         if self.features is not None:
-            raise ConfigError("features come from elsewhere here, so there is nothing to encode.")
+            raise ConfigError(
+                "--features names features that exist already, so there is nothing to encode. "
+                "Remove --features."
+            )
 
 
 def parse(words: Sequence[str]) -> tuple[FeaturesConfig, ...]:

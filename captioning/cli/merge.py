@@ -1,7 +1,8 @@
 """Merge the partitions of a run: the outputs of `captioning caption --partition 1/8` to `8/8`.
 
 The rows come in the order in which one run without partitions would have written them. All
-partitions must be complete, and their journals (the hidden files next to them) must exist.
+partitions must be complete, and their journals (the hidden files next to them) must exist. Exit
+code: 1 if the command failed, 2 for wrong usage, such as an input file that does not exist.
 
 For example:
 
@@ -103,7 +104,8 @@ def _sort_partitions(paths: Sequence[Path]) -> list[PartitionFile]:
             raise ConfigError(
                 f"'{other}' and '{path}' are both partition {partition}. Pass each partition once."
             )
-        found[partition.number] = PartitionFile(path, metadata["finished"], metadata["folder"])
+        rows = metadata["finished"]  # the number of rows, written when the partition is complete
+        found[partition.number] = PartitionFile(path, rows, metadata["folder"])
         settings = {**metadata["settings"], "partition": None}
         runs.setdefault(json.dumps([settings, metadata.get("inputs")], sort_keys=True), path)
     if len(runs) > 1:

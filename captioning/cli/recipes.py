@@ -1,7 +1,8 @@
-"""List the recipes of published models, with their expected scores.
+"""List the recipes of published models, with published or measured scores.
 
-A recipe sets encoder, decoder and training. Data and output are yours. Stages of a recipe are
-trained one after the other, each in its own directory.
+`captioning recipes show NAME` prints one of them. A recipe sets encoder, decoder and
+training. Data and output are yours. Stages of a recipe are trained one after the other, each in its
+own directory.
 
 For example:
 

@@ -31,6 +31,7 @@ class Report:
     def table(self) -> str:
         """Return a text table: scores times 100, with 95 % bootstrap intervals."""
         lines = self.scores.table(self.scores.intervals()).splitlines()
+        # The last line, a signature, is left out: the report ends with its own.
         diversity = self._measure_diversity()
         parts = ["\n".join(lines[:-1]), diversity.table()]
         if baseline := self._score_baseline():
@@ -39,7 +40,7 @@ class Report:
         return "\n\n".join([*parts, self.signature])
 
     def as_json(self) -> str:
-        """Return the content of the table as JSON, scores between 0 and 1."""
+        """Return the content of the table as JSON, scores not times 100 (CIDEr from 0 to 10)."""
         content = {
             **self.scores.as_dict(),
             "intervals": {
@@ -59,7 +60,10 @@ class Report:
         )
 
     def _score_baseline(self) -> dict[str, float]:
-        """Return BLEU-4 and CIDEr of the baseline. Empty for one image, which has no other."""
+        """Return BLEU-4 and CIDEr of the baseline.
+
+        Empty for one image: there is no other image to swap captions with.
+        """
         if len(self.captions) < 2:
             return {}
         scores = score_shuffled(

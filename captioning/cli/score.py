@@ -39,8 +39,9 @@ class ScoreConfig:
     subset: bool = False
     """Score only images that have references and a caption."""
     document_frequency: Path | None = None
-    """JSON file of the n-gram document frequencies for CIDEr, as DocumentFrequency.to_json returns
-    it (default: count them over the references)."""
+    """JSON file of the n-gram document frequencies for CIDEr, as
+    ``captioning.metrics.DocumentFrequency(...).to_json()`` returns it (default: count them over
+    the references)."""
     tokenizer: TokenizerName = "ptb"
     """Splits captions into words. ptb: the official scorer's words, for English. whitespace: text
     between spaces. characters: for languages without spaces between words, such as Chinese."""

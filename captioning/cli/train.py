@@ -35,8 +35,8 @@ class TrainConfig(RunConfig):
     SECTIONS: ClassVar = {**RunConfig.SECTIONS, "config": "input"}
 
     config: str | None = None
-    """Recipe of a published model (``captioning recipes`` lists them), or YAML file of settings,
-    such as the settings.json of a run."""
+    """Recipe of a published model (``captioning recipes`` lists them), or a YAML or JSON file
+    of settings, such as the settings.json of a run."""
 
     def run_config(self) -> RunConfig:
         """Return the run, without the name of the file: its settings are in the run already."""

@@ -58,6 +58,8 @@ FORMS: dict[str, Form] = {
 }
 """Form of each name."""
 
+_JSON_FORMS = ("coco", "karpathy", "json")
+
 
 class CaptionData:
     """A captioned data set. Each of its files is read once, when a split first needs it.
@@ -144,6 +146,9 @@ class CaptionData:
         """Return an error that names the form of the data, if it is not the given one."""
         likeness = recognize(path)
         form = self.name.partition(":")[0]
+        # Another format of whole JSON files would fail in the same way; JSON lines would not.
+        if likeness and likeness.form in _JSON_FORMS and "not valid JSON" in str(error):
+            return error
         # A folder may hold a file of the right form, which is then named.
         if likeness is None or (
             FORMS.get(likeness.form) == self._form
@@ -202,7 +207,8 @@ def _unknown_form(name: str) -> DataError:
     if name and form not in FORMS and path.exists():
         likeness = recognize(path)
         hint = f" It looks like {likeness.what}. {likeness.advice}" if likeness else ""
+    forms = ", ".join(form for form in FORMS if form != "webdataset")  # the same as tar
     return DataError(
         f"{name!r} does not name a data set: expected FORMAT:PATH, where FORMAT is one of "
-        f"{', '.join(FORMS)}.{hint or ' Example: coco:data/tiny'}"
+        f"{forms}.{hint or ' Example: coco:data/tiny'}"
     )

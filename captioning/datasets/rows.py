@@ -4,6 +4,7 @@ Many programs write such rows, with different names for the same fields. All are
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ CAPTION_FIELDS = (*("captions", "caption", "text", "raw", "sentences", "title", 
 """Names of the field with one or several captions, in the order in which they are tried."""
 SPLIT_FIELD = "split"
 _NESTED = ("raw", "caption", "text")  # of a caption that is an object
+_IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp)$", re.IGNORECASE)
 _SHOWN = 8  # names of fields in an error
 _COMPARED = 20  # images that occur again; reading all of them would take too long
 
@@ -55,9 +57,12 @@ class Fields:
         missing, known = (
             ("the image", IMAGE_FIELDS) if image is None else ("the captions", CAPTION_FIELDS)
         )
+        found = ", ".join(map(str, names[:_SHOWN])).rstrip(".") or "none"
+        if any(_IMAGE_NAME.search(str(name)) for name in names):
+            advice = f"This line looks like data, not like a header. {advice}"
         raise DataError(
             f"{source}: no field with {missing}: expected one of {', '.join(known)}; "
-            f"found {', '.join(map(str, names[:_SHOWN])) or 'none'}. {advice}".rstrip()
+            f"found {found}. {advice}".rstrip()
         )
 
 

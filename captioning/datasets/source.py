@@ -113,7 +113,8 @@ def select_split(
         known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in splits.items())
         raise DataError(
             f"'{spec.path}' has no split {', '.join(map(describe_split, unknown))}; available: "
-            f"{known}.{suggest(unknown[0], splits)}{source.missing_split}"
+            f"{known}.{suggest(unknown[0], splits)}{source.missing_split} The split given is "
+            f"{spec.split!r}: name an available one."
         )
     builder = SplitBuilder(spec, source)
     for name, entry in zip(names, source.entries, strict=True):

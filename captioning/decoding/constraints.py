@@ -54,7 +54,8 @@ class TokenConstraints:
         for name in ("required_words", "forbidden_words"):
             if unknown := [word for word in getattr(method, name) if word not in known]:
                 raise ConfigError(
-                    f"{name}: the model does not know {', '.join(map(repr, unknown))}."
+                    f"{name} has unknown words: the model does not know "
+                    f"{', '.join(map(repr, unknown))}."
                     f"{suggest(unknown[0], known)} Remove unknown words; words are lower case."
                 )
         forbidden = (vocabulary.id(word) for word in method.forbidden_words)

@@ -23,11 +23,11 @@ class SearchMethod(ShortRepr):
     """
 
     min_length: int = 1
-    """Minimum number of words (0 or more)."""
+    """Minimum number of words (0 to 10,000)."""
     max_length: int = 20
-    """Maximum number of words; longer captions are cut off."""
+    """Maximum number of words (1 to 10,000); longer captions are cut off."""
     no_repeat_ngram: int = 0
-    """Block repeated n-grams of this size (0: off)."""
+    """Block repeated n-grams of this size (0 to 10,000; 0: off)."""
     block_repeated_words: bool = False
     """Block a word that equals one of the two words before it."""
     forbidden_words: tuple[str, ...] = ()
@@ -104,14 +104,15 @@ class BeamSearch(SearchMethod):
     """
 
     width: int = 3
-    """Beam width: active hypotheses per image, per group in diverse search (1 or more)."""
+    """Beam width: active hypotheses per image, per group in diverse search (1 to 10,000)."""
     length_penalty: float = 0.0
-    """Divide log-probabilities by the caption length to this power (0 or more). 0 prefers short
+    """Divide log-probabilities by the caption length to this power (0 to 20). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""
     n: int = 1
-    """Number of captions per image, best first (1 or more). `evaluate` scores only the best."""
+    """Number of captions per image, best first (1 to 10,000; for sampling, 1 to 100,000).
+    `evaluate` scores only the best."""
     rerank_weight: float = 0.0
-    """Weight of n-gram reranking (0: off)."""
+    """Weight of n-gram reranking (0 to 1,000; 0: off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,13 +141,14 @@ class DiverseBeamSearch(SearchMethod):
     """
 
     groups: int = 3
-    """Number of beam searches (1 or more); each yields one caption."""
+    """Number of beam searches (1 to 1,000); each yields one caption."""
     diversity_penalty: float = 0.5
-    """Penalty, in nats, for a word that an earlier group chose at the same step (0 or more)."""
+    """Penalty, in nats, for a word that an earlier group chose at the same step (0 to
+    1,000,000)."""
     width: int = 1
-    """Beam width of each group (1 or more)."""
+    """Beam width of each group (1 to 10,000)."""
     length_penalty: float = 0.0
-    """Divide log-probabilities by the caption length to this power (0 or more)."""
+    """Divide log-probabilities by the caption length to this power (0 to 20)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,14 +171,14 @@ class Sampling(SearchMethod):
     """
 
     temperature: float = 1.0
-    """Temperature (above 0). Below 1 sharpens the distribution; above 1 flattens it."""
+    """Temperature (1e-06 to 1,000,000). Below 1 sharpens the distribution; above 1 flattens it."""
     top_k: int = 0
-    """Sample from the K most probable words (0: all)."""
+    """Sample from the K most probable words (0 to 1,000,000; 0: all)."""
     top_p: float = 1.0
     """Sample from the smallest set of words whose total probability is at least P (above 0, at most
     1)."""
     n: int = 1
-    """Number of captions per image, most probable first (1 or more)."""
+    """Number of captions per image, most probable first (1 to 100,000)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,9 +3,9 @@
 The process is started, not forked, and imports neither torch nor the caller's script. A message is
 a :data:`HEADER` with its kind and three lengths, and then three parts, which may be empty. Requests
 come on standard input: a name, the content of a file for kind ``CONTENT`` (for kind ``PATH`` the
-name is a path), and the stamp of the file if its digest is wanted. Responses go to standard output:
-``PIXELS`` with the pixels, an optional thumbnail (JPEG) and the digest; or ``ERROR`` with the
-reason.
+name is a path), and, if the digest of the file is wanted, its stamp (size and time), so that a
+changed file gets no digest. Responses go to standard output: ``PIXELS`` with the pixels, an
+optional thumbnail (JPEG) and the digest; or ``ERROR`` with the reason.
 """
 
 import json

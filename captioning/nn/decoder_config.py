@@ -119,8 +119,8 @@ class DecoderConfig:
             )
         if self.core == "top_down" and self.layers > 1:
             yield (
-                f"the core top_down has two cells of its own, but layers is {self.layers}. Use "
-                "layers 1 or another core."
+                f"the core top_down always has two cells and cannot be stacked, but layers is "
+                f"{self.layers}. Use layers 1 or another core."
             )
         if self.factored and (self.layers < 2 or self.uses_grid):
             yield (

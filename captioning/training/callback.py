@@ -59,7 +59,8 @@ def describe_epoch(summary: TrainingSummary) -> str:
     if len(perplexity) > _LONGEST_NUMBER:
         perplexity = f"{summary.perplexity:.1e}"
     return (
-        f"Epoch {summary.epoch}: loss {summary.loss:.3f}, perplexity {perplexity}, "
+        f"Epoch {summary.epoch}: training loss {summary.loss:.3f}, perplexity "
+        f"{'' if summary.reward is None else 'of sampled captions '}{perplexity}, "
         f"{'' if summary.reward is None else f'reward {summary.reward:.3f}, '}"
         f"{summary.captions_per_second:.0f} captions/s ({summary.data_wait:.0%} of the time "
         "waiting for data)"

@@ -48,8 +48,8 @@ class RunConfig:
     ``checkpoints/epoch-N`` (0: none). The best model is kept in any case."""
     resume: Path | None = None
     """Directory of a run, or of one of its checkpoints, from which a new run in ``output``
-    continues. The other settings are those of that run, such as by ``--config
-    RUN/settings.json``; the learning rate, its schedule, and the length of the run can differ."""
+    continues. Pass the settings of that run, for example with ``--config RUN/settings.json``; only
+    those that docs/training.md lists can differ, such as the learning rate and the length."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
     used; encoder and decoder options are ignored, and so is ``min_count`` without
@@ -99,7 +99,7 @@ class RunConfig:
     become <unk>."""
     max_caption_words: int = 0
     """Maximum number of words that are learned from a training caption (0: no limit). A longer
-    caption is cut, and its cut end is not learned as an end."""
+    caption is cut, and no end token is learned after the cut."""
     tokenizer: TokenizerName = "ptb"
     """Splits captions into words, for training and scores. ptb: the official scorer's words, for
     English. whitespace: text between spaces. characters: for languages without spaces between
@@ -116,7 +116,8 @@ class RunConfig:
     """Type of cached feature grids, which attention and fine-tuning read. ``int8`` needs half the
     space (docs/training.md states the loss in CIDEr)."""
     workers: int = 2
-    """Number of processes that read image files (0: read in the main process)."""
+    """Number of processes that read image files, or of threads with ``features`` (0: read in the
+    main process)."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
 

@@ -202,7 +202,7 @@ def test_convert_reports_rows_without_output(run_file, photos, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["page.html"], "an HTML page does not hold the paths of its images"),
+        (["page.html"], "captions cannot be read from an HTML page"),
         (["rows.txt"], "its file extension is not one of .jsonl, .csv, .json, .parquet"),
         (["none.jsonl"], "none.jsonl': no such file. Check the path."),
         (["rows.jsonl", "-o", "rows.jsonl"], "is also an input"),

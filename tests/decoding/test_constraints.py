@@ -182,8 +182,11 @@ def test_token_constraints_resolve_words_to_ids():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"required_words": ("Dog",)}, "required_words: .* does not know 'Dog'.*mean 'dog'"),
-        ({"forbidden_words": ("dog", "mann", "x")}, "forbidden_words: .*'mann', 'x'.*mean 'man'"),
+        ({"required_words": ("Dog",)}, "required_words has .* does not know 'Dog'.*mean 'dog'"),
+        (
+            {"forbidden_words": ("dog", "mann", "x")},
+            "forbidden_words has .*'mann', 'x'.*mean 'man'",
+        ),
         ({"required_words": ("<unk>",)}, "does not know '<unk>'"),
     ],
 )

@@ -66,7 +66,7 @@ def holds_errors(format_name: str) -> bool:
 
 
 def failure_list(format_name: str, output: Path | None) -> Path | None:
-    """Return the file that lists the failed images of a run; None for streams and image outputs."""
+    """Return the file that lists the failed images; None for streams and outputs per image."""
     if format_name not in _FILE_WRITERS or output is None or is_special_file(output):
         return None
     is_table = _FILE_WRITERS[format_name].is_table
