@@ -1,13 +1,13 @@
 """Find problems in captioned data, and show what training will get from it.
 
 All splits are read. The report has their sizes, entries that cannot be used, suspicious captions,
-images in two splits, the vocabulary for several thresholds, and the bytes that cached features
-need. Every image is decoded, which takes about three minutes per 100,000 images of COCO on two
-cores.
+images in two splits, the vocabulary for several values of --min-count, and the bytes that cached
+features need. Every image is decoded, which takes about three minutes per 100,000 images of COCO on
+two cores.
 
 Exit code: 0 if training can use all entries, even if some captions are suspicious; 1 if entries
-are lost (missing or damaged images, empty captions, an image in two splits, ...) or the command
-failed; 2 for wrong usage.
+are lost (missing or damaged images, empty captions, ...), training refuses the data (an image in
+two splits), or the command failed; 2 for wrong usage.
 
 For example:
 

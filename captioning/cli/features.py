@@ -36,7 +36,8 @@ class FeaturesConfig(TrainConfig):
     output: Path = _NO_OUTPUT
     """Directory of the later run, if that run has no ``cache`` (default: none)."""
     check_stored: bool = False
-    """Read the stored features of these images too, and encode damaged ones again."""
+    """Verify the checksums of all stored features of these images, and encode damaged ones
+    again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

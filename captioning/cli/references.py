@@ -197,7 +197,7 @@ def _match_files(
 
 
 def _list_ends(path: PurePosixPath, *, suffixed: bool) -> Iterator[tuple[str, ...]]:
-    """Yield the last parts of a path, most of them first, with or without the file extension."""
+    """Yield all ends of a path, the longest first, with or without the file extension."""
     parts = (*path.parts[:-1], path.name if suffixed else path.stem)
     return (parts[start:] for start in range(len(path.parts)))
 

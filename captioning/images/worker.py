@@ -67,7 +67,7 @@ def decode_image(
     Args:
         config: Size, filter and thumbnail.
         source: Path or content of the file.
-        name: Name of the image in error messages.
+        name: Name of the image in error messages; its path if a stamp is given.
         stamp: Stamp of the file if a digest is wanted (:mod:`captioning.images.file_digest`).
     """
     shrink_to = max(config.size, config.thumbnail)

@@ -18,8 +18,8 @@ class EncoderConfig:
     """Configuration of the encoder."""
 
     name: str = "timm:tf_efficientnet_lite0"
-    """Network: ``timm:<model>`` or ``torchvision:<classification model>``; A model
-    trained with ``--features`` has no CNN: its name is ``features``, which cannot be set here."""
+    """Network: ``timm:<model>`` or ``torchvision:<classification model>``. A model trained with
+    ``--features`` has no CNN."""
     weights: str | None = "default"
     """Source of the ImageNet weights: ``package`` (an installed package that contains them),
     ``hub`` (download), ``default`` (package if installed, else hub), None for random weights, or

@@ -205,7 +205,7 @@ class _Run:
         if self.config.init_from is not None and self.best.epoch == 0:
             self.callback.on_message(
                 "Warning: no epoch is better than the initial model, so the initial model is the "
-                "result. Try another --training.learning-rate (mostly a lower one)."
+                "result. Try another --training.learning-rate (usually a lower one helps)."
             )
         if not self.model_dir.is_dir():
             raise TrainingError(
