@@ -125,7 +125,7 @@ def _read_file(path: Path) -> Any:
     else:
         reader = partial(torch.load, path, map_location="cpu", weights_only=True)
     try:
-        # Training scripts often save their options, which are no code, with the weights.
+        # Training scripts often save their options with the weights. They contain no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return reader()
     except Exception as error:  # the libraries raise many types

@@ -29,7 +29,7 @@ _UNSPLIT = (
     "Warning: the captions look like one word each. If their language has no spaces between words, "
     "use --tokenizer characters."
 )
-_UNSPLIT_IMAGES = 1000  # whose captions are looked at
+_UNSPLIT_IMAGES = 1000  # the check reads the captions of about this many images
 
 
 @dataclass(frozen=True)
