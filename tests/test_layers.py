@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "messages",
     "short_repr",
+    "file_lock",
     "files",
     "file_patterns",
     "json_data",

@@ -24,10 +24,10 @@ from pathlib import Path, PurePath
 from PIL import Image
 
 from captioning.datasets.archive_plan import ArchiveEntry, make_entries, make_key, plan_archives
-from captioning.datasets.output_lock import lock_output
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.errors import OutputError
+from captioning.file_lock import lock_output
 from captioning.files import write_atomic
 from captioning.images.image_ref import IMAGE_EXTENSIONS, ImageRef
 from captioning.images.loader import ImageLoader

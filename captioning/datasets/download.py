@@ -12,10 +12,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from captioning.datasets.output_lock import lock_output
 from captioning.datasets.public_archives import PublicArchive
 from captioning.datasets.unpack import DamagedArchiveError, unpack
 from captioning.errors import DataError, OutputError
+from captioning.file_lock import lock_output
 from captioning.messages import explain_error
 
 OnProgress = Callable[[str, int, int], None]

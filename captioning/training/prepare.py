@@ -115,9 +115,11 @@ def _choose_tokenizer(config: RunConfig, initial: Checkpoint | None) -> Tokenize
 
 
 def _warn_unsplit(words: CaptionWords, tokenizer: Tokenizer, callback: TrainingCallback) -> None:
+    if tokenizer.name != "ptb":
+        return
     step = max(1, len(words) // _UNSPLIT_IMAGES)
     captions = [caption for row in range(0, len(words), step) for caption in words.of_image(row)]
-    if tokenizer.name == "ptb" and seem_unsplit(captions):
+    if seem_unsplit(captions):
         callback.on_message(_UNSPLIT)
 
 

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from captioning.errors import TrainingError
+from captioning.file_lock import lock_output
 from captioning.files import write_atomic
 from captioning.json_data import read_json
 from captioning.messages import describe_differences
@@ -122,19 +121,11 @@ def lock_run_directory(output: Path) -> Iterator[None]:
         TrainingError: Another process holds the lock.
     """
     output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"another process is training in '{output}'. Wait until it ends, or use another output."
-        ) from None
-    except NotImplementedError:
-        pass  # the file system has no locks
-    try:
+    in_use = TrainingError(
+        f"another process is training in '{output}'. Wait until it ends, or use another output."
+    )
+    with lock_output(output / _LOCK, in_use):
         yield
-    finally:
-        lock.release()
 
 
 def _to_json(config: RunConfig) -> dict[str, Any]:

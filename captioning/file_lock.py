@@ -1,4 +1,4 @@
-"""Lock of a folder that a command writes."""
+"""Lock of a folder that only one process may write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,23 +6,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from captioning.errors import OutputError
+from captioning.errors import CaptioningError, OutputError
 
 
 @contextmanager
-def lock_output(path: Path) -> Iterator[None]:
+def lock_output(path: Path, in_use: CaptioningError | None = None) -> Iterator[None]:
     """Hold a lock file, so that no other process writes the same output.
 
     Without file locks, as on some network disks, there is no lock.
 
+    Args:
+        path: The lock file.
+        in_use: Raised if another process holds the lock. None: an OutputError that says so.
+
     Raises:
-        OutputError: Another process holds the lock.
+        CaptioningError: Another process holds the lock.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise OutputError(
+        raise in_use or OutputError(
             f"another process is writing to '{path.parent}'. Wait until it has finished, or use "
             "another folder."
         ) from None
