@@ -6,7 +6,6 @@ both weights files.
 """
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -114,7 +113,9 @@ def _read_reranker(path: Path, search: SearchMethod, sizes: DecoderSizes) -> Ngr
     with open_weights(path) as weights:
         tensors = {name: weights.read(name) for name in weights.tensors}
     with name_file(path):
-        return NgramReranker.from_tensors(tensors, **asdict(sizes))
+        return NgramReranker.from_tensors(
+            tensors, vocabulary_size=sizes.vocabulary_size, feature_size=sizes.feature_size
+        )
 
 
 def _read_ranges(path: Path, encoder: Encoder) -> ActivationRanges | None:

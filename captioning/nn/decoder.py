@@ -1,7 +1,7 @@
 """Recurrent decoder: from an image and the words so far to the next word."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.nn.cells import CellState
+from captioning.nn.concepts import Concepts
 from captioning.nn.cores import CORES
 from captioning.nn.decoder_config import DecoderConfig, DecoderSizes
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.readouts import READOUTS
-from captioning.nn.state import DecoderState, ImageContext
+from captioning.nn.state import DecoderState, ImageContext, add_image_term
 from captioning.nn.step_linear import StepLinear
 
 
@@ -45,7 +46,9 @@ class Decoder(nn.Module):
         r       = readout(h, z, x, v)                    see captioning.nn.readouts
         p       = softmax(W_rw r + b_w)
 
-    :mod:`captioning.nn.injections` defines where v enters.
+    :mod:`captioning.nn.injections` defines where v enters. With concepts
+    (:class:`captioning.nn.concepts.Concepts`), ``W_sh s`` is added to the gates, and ``W_sr s`` to
+    r.
 
     :meth:`teacher_forcing` and :meth:`step` (search) use the same core and readout, so they
     agree to rounding.
@@ -54,15 +57,25 @@ class Decoder(nn.Module):
         config: Choice of core, injection, readout and sizes.
         vocabulary_size: V, number of words, special tokens included.
         feature_size: D, size of v and of each grid position.
+        concepts: C, number of words that can be concepts; 0 if the config has no concepts.
+        classes: K, number of classes of the CNN that stand for concepts.
 
     Raises:
         ConfigError: A size is out of range.
     """
 
-    def __init__(self, config: DecoderConfig, *, vocabulary_size: int, feature_size: int) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        vocabulary_size: int,
+        feature_size: int,
+        concepts: int = 0,
+        classes: int = 0,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.sizes = DecoderSizes(vocabulary_size, feature_size)
+        self.sizes = DecoderSizes(vocabulary_size, feature_size, concepts, classes)
         E = config.embedding_size
         self.embedding = nn.Embedding(vocabulary_size, E)
         nn.init.normal_(self.embedding.weight, std=E**-0.5)
@@ -76,6 +89,8 @@ class Decoder(nn.Module):
             self.W_rw.weight = self.embedding.weight
         else:
             nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
+        gate_size = len(self.core.cell.b)
+        self.concepts = Concepts(config, self.sizes, gate_size) if config.concepts else None
         self.dropout = Dropout(config.dropout)
         self.recurrent_dropout = Dropout(config.recurrent_dropout)
         self._word_table: tuple[list[Any], Tensor] | None = None
@@ -131,7 +146,7 @@ class Decoder(nn.Module):
         table = self._project_words(self.dropout(self.embedding(words)))
         core_words, readout_words = self._split_words(nn.functional.embedding(index, table))
         masks = self._recurrent_masks(state)
-        outputs, image_readouts = [], []
+        outputs, image_readouts, concepts = [], [], []
         sizes = tokens.batch_sizes.tolist()
         with StepLinear(sizes):
             for step_words in core_words.split(sizes):
@@ -143,9 +158,11 @@ class Decoder(nn.Module):
                 state = output.state
                 outputs.append(output)
                 image_readouts.append(context.readout)
+                concepts.append(context.concepts)
         h = torch.cat([output.state[0] for output in outputs])
         z = _concatenate([output.z for output in outputs])
-        logits = self._predict(h, z, readout_words, _concatenate(image_readouts))
+        r = self.readout(h, z, readout_words, _concatenate(image_readouts))
+        logits = self._predict(r, _concatenate(concepts))
         attention = _concatenate([output.attention for output in outputs])
         return TeacherForcingOutput(logits, attention, self.core.reconstruct(z))
 
@@ -179,7 +196,8 @@ class Decoder(nn.Module):
             projected = self._load_word_table().index_select(0, tokens)
         core_words, readout_words = self._split_words(projected)
         output = self.core.step(core_words, state.recurrent, state.context)
-        logits = self._predict(output.state[0], output.z, readout_words, state.context.readout)
+        r = self.readout(output.state[0], output.z, readout_words, state.context.readout)
+        logits = self._predict(r, state.context.concepts)
         dtype = torch.promote_types(logits.dtype, torch.float32)  # 16 bits are too coarse
         log_probs = torch.log_softmax(logits, 1, dtype=dtype)
         return log_probs, DecoderState(
@@ -190,6 +208,7 @@ class Decoder(nn.Module):
 
     def _start(self, features: Features) -> tuple[CellState, ImageContext]:
         """Return the initial state and the image terms, one row per image."""
+        strengths = self._concept_strengths(features)
         if self.config.uses_image and (self.training or torch.is_grad_enabled()):
             # The same mask for v and all grid positions: separate masks are slow to draw, and a
             # value dropped at one position would still be visible at the others.
@@ -200,7 +219,25 @@ class Decoder(nn.Module):
             gates=self.injection.project_gates(v, self.core),
             readout=self.injection.project_readout(v),
         )
+        context = self._add_concepts(context, strengths)
         return state, self.core.add_grid(context, features)
+
+    def _concept_strengths(self, features: Features) -> Float[Tensor, "B C"] | None:
+        if self.concepts is None:
+            return None
+        given = features.concepts
+        return self.concepts(features.vector) if given is None else given
+
+    def _add_concepts(
+        self, context: ImageContext, strengths: Float[Tensor, "B C"] | None
+    ) -> ImageContext:
+        """Return the context with the terms of s. Dropout omits single concepts."""
+        if self.concepts is None or strengths is None:
+            return context
+        s = self.concepts.embed(self.dropout(strengths), self.embedding.weight)
+        term = self.concepts.W_sh(s)
+        gates = term if context.gates is None else context.gates + term
+        return replace(context, gates=gates, concepts=self.concepts.W_sr(s))
 
     def _project_words(self, embedded: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows S"]:
         """Return the terms of words in the core and, after them, in the readout."""
@@ -230,14 +267,10 @@ class Decoder(nn.Module):
         return self._word_table[1]
 
     def _predict(
-        self,
-        h: Float[Tensor, "M H"],
-        z: Float[Tensor, "M Z"] | None,
-        word: Float[Tensor, "M E"] | None,
-        image: Float[Tensor, "B E"] | None,
+        self, r: Float[Tensor, "M E"], concepts: Float[Tensor, "B E"] | None
     ) -> Float[Tensor, "M V"]:
-        """Return the logits of the next word; ``image`` has M rows, or one for each image."""
-        return self.W_rw(self.dropout(self.readout(h, z, word, image)))
+        """Return the logits of the next word; ``concepts`` has M rows, or one for each image."""
+        return self.W_rw(self.dropout(add_image_term(r, concepts)))
 
 
 def _apply_masks(state: CellState, masks: dict[int, Float[Tensor, "M H"]]) -> CellState:

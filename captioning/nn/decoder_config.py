@@ -66,12 +66,17 @@ class DecoderConfig:
     1; Gal & Ghahramani 2016)."""
     tie_weights: bool = True
     """Use the word vectors as output weights too (Press & Wolf 2017)."""
+    concepts: int = 0
+    """Number of concepts per image whose word vectors enter the gates and the readout (0: none). A
+    concept is a word that the CNN recognizes in the image; the detector is fitted before the first
+    epoch. With ``init_from``, it is added to a model without concepts."""
 
     def __post_init__(self) -> None:
         check_ranges(self, SIZES, "embedding_size", "hidden_size", "attention_size")
         check_ranges(self, "[1, 100]", "layers")
         check_ranges(self, "[1, 2]", "embedding_layers")
         check_ranges(self, "[0, 1)", "dropout", "recurrent_dropout")
+        check_ranges(self, "[0, 1000]", "concepts")
         self._check_choices()
         for problem in self._conflicts():
             raise ConfigError(problem)
@@ -117,6 +122,11 @@ class DecoderConfig:
                 f"the core {self.core} needs an image, but injection is none. Use another "
                 "injection or the core stack."
             )
+        if self.concepts and not self.uses_image:
+            yield (
+                f"concepts is {self.concepts}, but injection is none, so there is no image to find "
+                "concepts in. Use another injection or concepts 0."
+            )
         if self.core == "top_down" and self.layers > 1:
             yield (
                 f"the core top_down always has two cells and cannot be stacked, but layers is "
@@ -147,6 +157,11 @@ class DecoderSizes:
     """V, number of words, special tokens included."""
     feature_size: int
     """D, size of the image vector v and of each grid position."""
+    concepts: int = 0
+    """C, number of words that can be concepts."""
+    classes: int = 0
+    """K, number of classes of the CNN that stand for concepts."""
 
     def __post_init__(self) -> None:
         check_ranges(self, SIZES, "vocabulary_size", "feature_size")
+        check_ranges(self, "[0, 1000000000]", "concepts", "classes")

@@ -15,6 +15,8 @@ from captioning.nn.encoder_config import EncoderConfig
 from captioning.nn.features import Features
 from captioning.nn.pretrained import PACKAGED, build_pretrained, load_file
 
+IMAGENET_CLASSES = 1000
+
 
 class Encoder(nn.Module):
     """CNN without its classifier.
@@ -36,12 +38,14 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
+        classifier: nn.Module | None = None
         if config.name in PACKAGED:
-            self.network, self.preprocessing = _lite_network(config)
+            self.network, self.preprocessing, classifier = _lite_network(config)
         elif config.family == "timm":
-            self.network, self.preprocessing = _timm_network(config)
+            self.network, self.preprocessing, classifier = _timm_network(config)
         else:
             self.network, self.preprocessing = _torchvision_network(config)
+        self._classifier = (classifier,)  # in a tuple, it is no part of the encoder's weights
         self.preprocessing = preprocessing or self.preprocessing
         self.ignored_weights: tuple[str, ...] = ()
         """Names in a file of weights that the network does not have."""
@@ -51,6 +55,17 @@ class Encoder(nn.Module):
         self.eval()
         self.positions, self.feature_size = self._grid_shape()
         """P, number of grid positions; D, size of v and of each grid position."""
+
+    @property
+    def classifier(self) -> nn.Linear | None:
+        """The pretrained classifier of v into the 1,000 classes of ImageNet.
+
+        None: the weights are not those of a pretraining on these classes, or torchvision's.
+        """
+        (classifier,) = self._classifier
+        pretrained = self.config.weights in ("default", "hub", "package")
+        found = pretrained and isinstance(classifier, nn.Linear)
+        return classifier if found and classifier.out_features == IMAGENET_CLASSES else None
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode, but keep the network in evaluation mode."""
@@ -94,7 +109,7 @@ def _check_model(config: EncoderConfig, known: Iterable[str]) -> None:
         )
 
 
-def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
+def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.Module]:
     shape = LITE_SHAPES[config.model]
 
     def build(pretrained: bool) -> nn.Module:
@@ -106,17 +121,19 @@ def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
         return network
 
     network = build_pretrained(config.name, config.weights, build)
+    classifier = network.classifier
     del network.classifier
-    return network, Preprocessing(
+    preprocessing = Preprocessing(
         size=config.image_size or shape.image_size,
         mean=(127 / 255,) * 3,  # TensorFlow's (x - 127) / 128
         std=(128 / 255,) * 3,
         interpolation="bicubic",
         fit=config.fit,
     )
+    return network, preprocessing, classifier
 
 
-def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
+def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.Module]:
     import timm
     from timm.data.config import resolve_model_data_config
 
@@ -128,15 +145,17 @@ def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:
         return timm.create_model(config.model, pretrained=pretrained)
 
     network = build_pretrained(config.name, config.weights, build)
+    classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
     network.reset_classifier(0)  # type: ignore[operator]
     settings: dict[str, Any] = resolve_model_data_config(network)
-    return network, Preprocessing(
+    preprocessing = Preprocessing(
         size=config.image_size or settings["input_size"][-1],
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
         interpolation="bicubic" if settings["interpolation"] == "bicubic" else "bilinear",
         fit=config.fit,
     )
+    return network, preprocessing, classifier
 
 
 def _torchvision_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing]:

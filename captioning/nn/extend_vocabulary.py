@@ -1,6 +1,7 @@
 """Extension of a trained decoder by new words."""
 
 import math
+from dataclasses import asdict, replace
 
 import torch
 
@@ -29,7 +30,9 @@ def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> D
     old, new = decoder.sizes.vocabulary_size, vocabulary_size
     if new == old:
         return decoder
-    extended = Decoder(decoder.config, vocabulary_size=new, feature_size=decoder.sizes.feature_size)
+    extended = Decoder(
+        decoder.config, **asdict(replace(decoder.sizes, vocabulary_size=vocabulary_size))
+    )
     weights = extended.state_dict()
     for name, weight in decoder.state_dict().items():
         if name not in ("embedding.weight", "W_rw.weight", "W_rw.bias"):

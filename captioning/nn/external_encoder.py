@@ -25,6 +25,7 @@ class ExternalEncoder(Encoder):
         nn.Module.__init__(self)  # that of Encoder would build a network
         self.config = EncoderConfig(EXTERNAL, weights=None)
         self.ignored_weights = ()
+        self._classifier = (None,)
         self.positions, self.feature_size = 0, feature_size
 
     def train(self, mode: bool = True) -> "ExternalEncoder":

@@ -18,11 +18,14 @@ class Features:
             are kept.
         padding: True for the positions of the grid that are padding: images of a batch can have
             different numbers of positions (regions). None: there is no padding.
+        concepts: Strength of each concept (:class:`captioning.nn.concepts.Concepts`). None: the
+            decoder computes it from v, if it has concepts.
     """
 
     vector: Float[Tensor, "B D"]
     grid: Float[Tensor, "B P D"] | None = None
     padding: Bool[Tensor, "B P"] | None = None
+    concepts: Float[Tensor, "B C"] | None = None
 
     @classmethod
     def from_grid(
@@ -51,8 +54,10 @@ class Features:
         return self._map(lambda part: part.index_select(0, rows))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Features":
-        optional = [None if part is None else function(part) for part in (self.grid, self.padding)]
-        return Features(function(self.vector), *optional)
+        parts = (self.grid, self.padding, self.concepts)
+        return Features(
+            function(self.vector), *(None if part is None else function(part) for part in parts)
+        )
 
     def masked(self, mask: Float[Tensor, "B D"]) -> "Features":
         """Return v and every grid position, multiplied by the image's row of ``mask``."""
@@ -63,4 +68,5 @@ class Features:
         """Return the features on ``device``, as float32 unless ``dtype`` says otherwise."""
         grid = None if self.grid is None else self.grid.to(device, dtype)
         padding = None if self.padding is None else self.padding.to(device)
-        return Features(self.vector.to(device, dtype), grid, padding)
+        concepts = None if self.concepts is None else self.concepts.to(device, dtype)
+        return Features(self.vector.to(device, dtype), grid, padding, concepts)

@@ -19,6 +19,7 @@ class ImageContext:
     Attributes:
         gates: Image term of the gates, such as ``W_vh v``.
         readout: Image term of the readout, ``W_vr v``.
+        concepts: Term of the concepts in the readout, ``W_sr s``.
         grid: Projected grid positions a, which attention averages.
         keys: Attention keys ``W_ae a``.
         exp_keys: In a search instead of ``keys``: their exponentials
@@ -29,6 +30,7 @@ class ImageContext:
 
     gates: Float[Tensor, "B kH"] | None = None
     readout: Float[Tensor, "B E"] | None = None
+    concepts: Float[Tensor, "B E"] | None = None
     grid: Float[Tensor, "B P A"] | None = None
     keys: Float[Tensor, "B P A"] | None = None
     exp_keys: Float[Tensor, "B P A"] | None = None
@@ -44,7 +46,7 @@ class ImageContext:
         return replace(self._map(lambda term: term[:count]), grid_rows=self.grid_rows)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ImageContext":
-        names = ("gates", "readout", "grid", "keys", "exp_keys", "padding")
+        names = ("gates", "readout", "concepts", "grid", "keys", "exp_keys", "padding")
         terms = ((name, getattr(self, name)) for name in names)
         found: dict[str, Any] = {name: function(term) for name, term in terms if term is not None}
         return ImageContext(**found)

@@ -36,6 +36,7 @@ class EncodedSplit:
         captions: Captions of each image.
         cache: Features of the images, in the same order.
         sources: Name and number of images of each data set.
+        images: The images, in the same order.
         samples: Row and reference of some evenly spaced images.
         split: Description of the split, such as ``train``, or ``train (val_fraction 0.1, ...)``.
     """
@@ -44,6 +45,7 @@ class EncodedSplit:
     cache: CacheRows
     sources: tuple[tuple[str, int], ...]
     split: str
+    images: tuple[ImageRef, ...]
     samples: tuple[tuple[int, ImageRef], ...]
 
     @classmethod
@@ -52,10 +54,10 @@ class EncodedSplit:
         captions = tuple(image.captions for split in splits for image in split.images)
         sources = tuple((shorten_spec(split.source), len(split.images)) for split in splits)
         names = dict.fromkeys(f"{split.split}{describe_hold_out(split)}" for split in splits)
-        images = [image for split in splits for image in split.images]
+        images = tuple(image.ref for split in splits for image in split.images)
         rows = pick_evenly(range(len(images)), _SAMPLES)
-        samples = tuple((row, images[row].ref) for row in rows)
-        return cls(captions, cache, sources, ", ".join(names), samples)
+        samples = tuple((row, images[row]) for row in rows)
+        return cls(captions, cache, sources, ", ".join(names), images, samples)
 
     @property
     def readable(self) -> list[int]:

@@ -76,6 +76,7 @@ def encode_data(
     initial = load_checkpoint(config.init_from, device=device) if config.init_from else None
     encoder = initial.model.encoder if initial else _build_encoder(config, train_splits).to(device)
     check_features_given(encoder, config.features)
+    _check_concepts(config, initial)
     _report_ignored_weights(encoder, callback)
     stages = config.training.fine_tune_stages
     front, tail = split_encoder(encoder, stages) if stages else (encoder, None)
@@ -153,6 +154,22 @@ def _uses_attention(config: RunConfig, initial: Checkpoint | None) -> bool:
             "--decoder.core attention, or set the weight to 0."
         )
     return shape.uses_grid
+
+
+def _check_concepts(config: RunConfig, initial: Checkpoint | None) -> None:
+    shape = initial.model.decoder.config if initial else config.decoder
+    count = shape.concepts or config.decoder.concepts
+    if count and config.training.fine_tune_stages:
+        raise ConfigError(
+            f"the decoder has {count} concepts, which are fitted to a fixed encoder, but "
+            f"fine_tune_stages is {config.training.fine_tune_stages}. Fine-tune the encoder first, "
+            "and add the concepts in a second run with init_from."
+        )
+    if initial and shape.concepts and config.decoder.concepts not in (0, shape.concepts):
+        raise ConfigError(
+            f"decoder.concepts is {config.decoder.concepts}, but the initial model has "
+            f"{shape.concepts} concepts, which are kept. Remove the option."
+        )
 
 
 def _extraction(config: RunConfig, *, grid: bool, augment: bool) -> ExtractionConfig:

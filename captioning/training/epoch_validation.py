@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from captioning.decoding import Greedy
 from captioning.evaluation.validation import caption_features
 from captioning.features.cached_model import CachedModel
+from captioning.messages import format_count
 from captioning.metrics import score
+from captioning.metrics.diversity import Diversity, measure_diversity
 from captioning.metrics.scores import SCORE_NAMES
 from captioning.training.callback import TrainingCallback
 from captioning.training.prepare import Prepared
@@ -15,10 +17,36 @@ from captioning.training.prepare import Prepared
 
 @dataclass(frozen=True)
 class ValidatedCaptions:
-    """Greedy captions of the validation images by their rows, and their scores."""
+    """Greedy captions of validation images.
+
+    Attributes:
+        captions: The captions by the rows of their images.
+        scores: Their scores.
+        diversity: How varied they are.
+    """
 
     captions: Mapping[int, str]
     scores: dict[str, float]
+    diversity: Diversity
+
+    @property
+    def log_values(self) -> dict[str, float]:
+        """Values of a row of the log."""
+        diversity = self.diversity
+        return {
+            **self.scores,
+            "distinct_captions": diversity.distinct / diversity.captions,
+            "words_used": diversity.vocabulary,
+            "mean_length": diversity.mean_length,
+        }
+
+    def __str__(self) -> str:
+        diversity = self.diversity
+        return (
+            f"{format_scores(self.scores)}; {format_count(diversity.vocabulary, 'word')} used, "
+            f"{diversity.distinct / diversity.captions:.0%} of captions distinct, mean length "
+            f"{diversity.mean_length:.1f}"
+        )
 
 
 def validate(
@@ -37,7 +65,7 @@ def validate(
     )
     captions = dict(zip(split.readable, texts, strict=True))
     callback.on_phase("Scoring captions")
-    return ValidatedCaptions(captions, _score(captions, prepared))
+    return _validated(captions, prepared)
 
 
 def report_data_sets(
@@ -49,7 +77,7 @@ def report_data_sets(
     for name, count in sources if len(sources) > 1 else ():
         rows = range(start, start + count)
         own = {row: text for row, text in validated.captions.items() if row in rows}
-        callback.on_message(f"  {name}: {format_scores(_score(own, prepared))}")
+        callback.on_message(f"  {name}: {_validated(own, prepared)}")
         start += count
 
 
@@ -59,7 +87,9 @@ def format_scores(scores: Mapping[str, float]) -> str:
     return f"BLEU-4 {100 * bleu:.2f}, CIDEr {100 * cider:.2f}"
 
 
-def _score(captions: Mapping[int, str], prepared: Prepared) -> dict[str, float]:
+def _validated(captions: Mapping[int, str], prepared: Prepared) -> ValidatedCaptions:
     references = {row: list(prepared.validation.captions[row]) for row in captions}
-    scores = score(captions, references, tokenizer=prepared.vocabulary.tokenizer.name)
-    return {SCORE_NAMES[name]: value for name, value in scores.values.items()}
+    tokenizer = prepared.vocabulary.tokenizer.name
+    scores = score(captions, references, tokenizer=tokenizer)
+    named = {SCORE_NAMES[name]: value for name, value in scores.values.items()}
+    return ValidatedCaptions(captions, named, measure_diversity(captions, tokenizer=tokenizer))

@@ -13,7 +13,7 @@ from captioning.training.samples import Sample
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
     "captions_per_second", "data_wait", "reward", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4",
-    "ROUGE-L", "CIDEr", "seconds",
+    "ROUGE-L", "CIDEr", "distinct_captions", "words_used", "mean_length", "seconds",
 )  # fmt: skip
 
 _NUMBERS = ("step", "epoch")

@@ -1,6 +1,6 @@
 """Preparation of a run: splits, features, vocabulary, decoder, tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
 from captioning.training.callback import TrainingCallback
+from captioning.training.concept_preparation import fit_concepts, simulate_text
 from captioning.training.config import RunConfig
 from captioning.training.data import EncodedSplit
 from captioning.training.encoded_data import encode_data
 from captioning.training.initial_embedding import load_embedding
+from captioning.training.text_concepts import TextConcepts
 
 _UNSPLIT = (
     "Warning: the captions look like one word each. If their language has no spaces between words, "
@@ -46,6 +48,7 @@ class Prepared:
         train: The split to train on.
         validation: The split that selects the best epoch.
         initial_training: How the initial model was trained; None if unknown.
+        text_concepts: Concepts of the captions without images; None if there are none.
     """
 
     encoder: Encoder
@@ -57,6 +60,7 @@ class Prepared:
     train: EncodedSplit
     validation: EncodedSplit
     initial_training: TrainingInfo | None
+    text_concepts: TextConcepts | None = None
 
 
 def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
@@ -85,10 +89,22 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     callback.on_phase("Building the vocabulary")
     torch.manual_seed(config.training.seed)  # of the decoder, whatever was encoded before
     vocabulary, decoder = _build_decoder(config, initial, encoder, words, callback)
-    _report_unknown(
-        own, CaptionWords.tokenize(validation.captions, tokenizer.split), vocabulary, callback
-    )
+    references = CaptionWords.tokenize(validation.captions, tokenizer.split)
+    _report_unknown(own, references, vocabulary, callback)
     dataset = _build_dataset(words, train, vocabulary, config, callback)
+    images = dataset.captions.select(np.arange(len(train.captions)))
+    decoder = fit_concepts(decoder, data, images, vocabulary, config, callback)
+    text_concepts = None
+    if decoder.concepts is not None and text:
+        callback.on_phase("Simulating the concepts of text")
+        text_concepts = simulate_text(
+            decoder,
+            validation,
+            references.encode(vocabulary),
+            dataset.captions,
+            first=len(train.captions),
+            seed=config.training.seed,
+        )
     return Prepared(
         encoder=encoder,
         tail=data.tail,
@@ -99,6 +115,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         train=train,
         validation=validation,
         initial_training=initial.info.training if initial else None,
+        text_concepts=text_concepts,
     )
 
 
@@ -147,9 +164,8 @@ def _build_decoder(
         )
         size = format_count(len(vocabulary), "word")
         callback.on_message(f"Vocabulary: {size} (found at least {times}).")
-        decoder = Decoder(
-            config.decoder, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size
-        )
+        shape = replace(config.decoder, concepts=0)  # they are added later
+        decoder = Decoder(shape, vocabulary_size=len(vocabulary), feature_size=encoder.feature_size)
         if config.word_vectors is not None:
             load_embedding(decoder, vocabulary, config.word_vectors, callback)
         return vocabulary, decoder.to(resolve_device(config.device))

@@ -21,7 +21,12 @@ from captioning.training.epoch_checkpoints import (
     keep_checkpoint,
     load_best,
 )
-from captioning.training.epoch_validation import format_scores, report_data_sets, validate
+from captioning.training.epoch_validation import (
+    ValidatedCaptions,
+    format_scores,
+    report_data_sets,
+    validate,
+)
 from captioning.training.log import STEPS, TrainingLog
 from captioning.training.model_info import describe_model
 from captioning.training.prepare import Prepared, prepare
@@ -185,11 +190,11 @@ class _Run:
                 )
                 validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
                 self._log(log, "train", summary)
-                log.write(summary.step, "val", {"epoch": summary.epoch, **validated.scores})
+                log.write(summary.step, "val", {"epoch": summary.epoch, **validated.log_values})
                 samples = self.samples.select(validated.captions)
                 log.write_samples(summary.step, samples)
                 write_samples(self.config.output / "samples.html", summary.epoch, samples)
-                self._keep_if_best(summary, validated.scores)
+                self._keep_if_best(summary, validated)
                 report_data_sets(validated, self.prepared, self.callback)
                 if self.config.keep_checkpoints:
                     checkpoint = self._checkpoint(summary.epoch, validated.scores)
@@ -236,17 +241,18 @@ class _Run:
 
     def _keep_initial(self, log: TrainingLog) -> None:
         """Validate the initial model, and keep it until an epoch is better."""
-        scores = validate(self.trainer.model_to_save, self.prepared, self.callback).scores
-        log.write(0, "val", {"epoch": 0, **scores})
-        self.callback.on_message(f"Epoch 0 (initial model): greedy search: {format_scores(scores)}")
-        self._keep(0, scores)
+        validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
+        log.write(0, "val", {"epoch": 0, **validated.log_values})
+        self.callback.on_message(f"Epoch 0 (initial model): greedy search: {validated}")
+        self._keep(0, validated.scores)
         self._save()
 
-    def _keep_if_best(self, summary: TrainingSummary, scores: dict[str, float]) -> None:
+    def _keep_if_best(self, summary: TrainingSummary, validated: ValidatedCaptions) -> None:
+        scores = validated.scores
         better = scores[self.config.training.select_by] > self.best.value
         self.trainer.schedule.report_epoch(better=better)
         self.callback.on_message(
-            f"{describe_epoch(summary)}; greedy search: {format_scores(scores)}"
+            f"{describe_epoch(summary)}; greedy search: {validated}"
             f"{' (best so far)' if better else ''}"
         )
         if better:
@@ -291,4 +297,5 @@ def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCal
         config.training,
         tail=prepared.tail,
         self_critical=objective,
+        text_concepts=prepared.text_concepts,
     )

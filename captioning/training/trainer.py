@@ -36,6 +36,7 @@ from captioning.training.optimizer import Schedule, create_optimizer
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.step_sums import StepSums, TimedRows
+from captioning.training.text_concepts import TextConcepts
 from captioning.training.training_config import TrainingConfig
 
 _BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
@@ -70,6 +71,7 @@ class Trainer:
         config: Optimizer, regularization, and augmentation.
         tail: Last encoder stages, trained in place. Their input is the cached features.
         self_critical: Objective that replaces the cross-entropy.
+        text_concepts: Concepts of the captions without an image, for a decoder with concepts.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Trainer:
         *,
         tail: EncoderTail | None = None,
         self_critical: SelfCriticalObjective | None = None,
+        text_concepts: TextConcepts | None = None,
     ) -> None:
+        self.text_concepts = text_concepts
         self.cached_model = CachedModel(decoder, tail)
         self.dataset = dataset
         self.reads = TimedRows(cache.pixels if isinstance(cache, AugmentedImages) else cache)
@@ -218,14 +222,14 @@ class Trainer:
         # Autocast caches 16-bit weights without a graph in passes without gradients. Later passes
         # with gradients must not reuse them.
         cache_weights = self.self_critical is None and not self.config.scheduled_sampling
-        device = self.cached_model.device.type
+        device, decoder = self.cached_model.device.type, self.cached_model.decoder
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16, cache_enabled=cache_weights):
             features = self.cached_model.encode(self.cache, batch.images, batch.views)
+            if self.text_concepts is not None and decoder.concepts is not None:
+                features = self.text_concepts.complete(features, batch.images, decoder.concepts)
             if self.self_critical is None:
                 return self._cross_entropy(batch, features)
-            result = self.self_critical.loss(
-                self.cached_model.decoder, features, batch.images, batch.flipped
-            )
+            result = self.self_critical.loss(decoder, features, batch.images, batch.flipped)
             if weight := self.config.self_critical.cross_entropy_weight:
                 loss = result.loss + weight * self._cross_entropy(batch, features).loss
                 return replace(result, loss=loss)

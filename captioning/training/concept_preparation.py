@@ -1,0 +1,141 @@
+"""Concepts of a run: fitted to its images, and simulated for its captions without images."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from captioning.features.cache import CacheRows
+from captioning.features.cached_model import CachedModel
+from captioning.features.extraction import ExtractionConfig, plan_features
+from captioning.messages import format_count
+from captioning.nn.decoder import Decoder
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
+from captioning.nn.pretrained import weights_hash
+from captioning.text.caption_arrays import CaptionArray
+from captioning.text.vocabulary import Vocabulary
+from captioning.training.callback import ENCODING, TrainingCallback
+from captioning.training.concept_fitting import ClassTeacher, add_concepts
+from captioning.training.config import RunConfig
+from captioning.training.data import EncodedSplit
+from captioning.training.encoded_data import EncodedData
+from captioning.training.text_concepts import TextConcepts, simulate_concepts
+
+_CHUNK = 512  # images whose grids are read at once
+
+
+def fit_concepts(
+    decoder: Decoder,
+    data: EncodedData,
+    captions: CaptionArray,
+    vocabulary: Vocabulary,
+    config: RunConfig,
+    callback: TrainingCallback,
+) -> Decoder:
+    """Return the decoder with ``config.decoder.concepts``, unless it has concepts already.
+
+    Args:
+        decoder: The decoder.
+        data: Features of the run.
+        captions: Captions of the training images, as tokens.
+        vocabulary: Words of the decoder.
+        config: The run.
+        callback: Receives progress and messages.
+
+    Raises:
+        DataError: No word can be recognized in the images.
+        WeightsError: The pretrained weights of the encoder are not available.
+        OutputError: The cache cannot be written.
+    """
+    count = config.decoder.concepts
+    if not count or decoder.concepts is not None:
+        return decoder
+    rows = np.flatnonzero(captions.captions_per_image)
+    teacher = _load_teacher(data, rows, config, callback)
+    callback.on_phase("Fitting concepts")
+    extended = add_concepts(
+        decoder,
+        count,
+        _read_vectors(decoder, data.train.cache, rows),
+        captions.select(rows),
+        vocabulary,
+        teacher,
+        config.training.seed,
+    )
+    words, classes = extended.sizes.concepts, extended.sizes.classes
+    callback.on_message(
+        f"Concepts: {format_count(words, 'word')}"
+        f"{f', from captions and from {classes:,} classes of ImageNet' if classes else ''}; "
+        f"the {count} strongest of each image are used."
+    )
+    return extended
+
+
+def simulate_text(
+    decoder: Decoder,
+    validation: EncodedSplit,
+    references: CaptionArray,
+    captions: CaptionArray,
+    *,
+    first: int,
+    seed: int,
+) -> TextConcepts:
+    """Return the concepts of the captions without images.
+
+    Args:
+        decoder: Decoder with concepts.
+        validation: Images on which the mistakes of the concepts are measured.
+        references: Their captions, as tokens.
+        captions: All training captions, as tokens: those of images first.
+        first: Row of the first text.
+        seed: Seed of the simulation.
+    """
+    assert decoder.concepts is not None
+    rows = np.array(validation.readable)
+    concepts = decoder.concepts
+    vectors = _read_vectors(decoder, validation.cache, rows).to(concepts.W_cv.device)
+    strengths = torch.cat([concepts(part.float()).cpu() for part in vectors.split(_CHUNK)])
+    texts = captions.select(np.arange(first, len(captions)))
+    references = references.select(rows)
+    return simulate_concepts(concepts, strengths, references, texts, first=first, seed=seed)
+
+
+def _read_vectors(decoder: Decoder, cache: CacheRows, rows: np.ndarray) -> Float[Tensor, "N D"]:
+    model = CachedModel(decoder)
+    parts = torch.from_numpy(rows).split(_CHUNK)
+    return torch.cat([model.encode(cache, part).vector.cpu().half() for part in parts])
+
+
+def _load_teacher(
+    data: EncodedData, rows: np.ndarray, config: RunConfig, callback: TrainingCallback
+) -> ClassTeacher | None:
+    """Return what the pretrained CNN recognizes in the images; None if its training is unknown."""
+    own = data.encoder
+    if own.config.name == EXTERNAL or own.config.weights not in ("default", "hub", "package"):
+        return None
+    callback.on_phase("Loading the pretrained encoder")
+    settings = own.config
+    pretrained = Encoder(
+        EncoderConfig(settings.name, settings.weights, settings.image_size, settings.fit),
+        own.preprocessing,
+    )
+    classifier = pretrained.classifier
+    if classifier is None:
+        callback.on_message(
+            f"{settings.name} has no known classifier of ImageNet's 1,000 classes. Only words of "
+            "the captions are concepts."
+        )
+        return None
+    if weights_hash(pretrained) == weights_hash(own):
+        return ClassTeacher(classifier, None)
+    pretrained.to(next(own.parameters()).device)
+    images = [data.train.images[row] for row in rows.tolist()]
+    extraction = ExtractionConfig(workers=config.workers, precision=config.training.precision)
+    callback.on_phase(ENCODING)
+    plan = plan_features(pretrained, images, config.cache_directory, extraction)
+    stored = plan.run(callback.on_progress)
+    vectors = torch.cat(
+        [stored.read(part).mean(1) for part in torch.arange(len(rows)).split(_CHUNK)]
+    )
+    return ClassTeacher(classifier, vectors)
