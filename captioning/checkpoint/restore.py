@@ -154,6 +154,7 @@ def restore(model: CaptionModel, weights: WeightsFile) -> None:
     content = {name: weights.read(name) for name in weights.tensors}
     if not isinstance(model.encoder, ExternalEncoder):
         _complete_network(model.encoder, content, weights.path)
+    _check_concepts(model.decoder, content, weights.path)
     if model.decoder.config.tie_weights:
         content[TIED_WEIGHT] = content["decoder.embedding.weight"]
     model.load_state_dict(content, assign=True)
@@ -176,6 +177,24 @@ def _complete_network(encoder: Encoder, content: dict[str, Tensor], path: Path) 
     if indices or _unsaved_buffers(encoder.network):
         encoder.network = _build_network(encoder, path)
     _check_indices(encoder.network, indices, content, path)
+
+
+def _check_concepts(decoder: Decoder, content: dict[str, Tensor], path: Path) -> None:
+    """Refuse concepts that are no words, and classes that stand for no concepts.
+
+    Raises:
+        CheckpointError: Indices are out of range.
+    """
+    if decoder.concepts is None:
+        return
+    sizes = decoder.sizes
+    for name, end in (("words", sizes.vocabulary_size), ("class_words", sizes.concepts + 1)):
+        found = content[f"decoder.concepts.{name}"]
+        if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < end:
+            raise CheckpointError(
+                f"{path}: decoder.concepts.{name} has values outside 0 to {end - 1}. Copy the "
+                "model again."
+            )
 
 
 def _unsaved_buffers(network: nn.Module) -> set[str]:

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
         self.config = config
-        classifier: nn.Module | None = None
+        classifier: object = None
         if config.name in PACKAGED:
             self.network, self.preprocessing, classifier = _lite_network(config)
         elif config.family == "timm":
@@ -64,8 +64,9 @@ class Encoder(nn.Module):
         """
         (classifier,) = self._classifier
         pretrained = self.config.weights in ("default", "hub", "package")
-        found = pretrained and isinstance(classifier, nn.Linear)
-        return classifier if found and classifier.out_features == IMAGENET_CLASSES else None
+        if not pretrained or not isinstance(classifier, nn.Linear):
+            return None
+        return classifier if classifier.out_features == IMAGENET_CLASSES else None
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode, but keep the network in evaluation mode."""
@@ -109,7 +110,7 @@ def _check_model(config: EncoderConfig, known: Iterable[str]) -> None:
         )
 
 
-def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.Module]:
+def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, object]:
     shape = LITE_SHAPES[config.model]
 
     def build(pretrained: bool) -> nn.Module:
@@ -121,7 +122,7 @@ def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.M
         return network
 
     network = build_pretrained(config.name, config.weights, build)
-    classifier = network.classifier
+    classifier = network.get_submodule("classifier")
     del network.classifier
     preprocessing = Preprocessing(
         size=config.image_size or shape.image_size,
@@ -133,7 +134,7 @@ def _lite_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.M
     return network, preprocessing, classifier
 
 
-def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.Module]:
+def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, object]:
     import timm
     from timm.data.config import resolve_model_data_config
 
@@ -145,7 +146,7 @@ def _timm_network(config: EncoderConfig) -> tuple[nn.Module, Preprocessing, nn.M
         return timm.create_model(config.model, pretrained=pretrained)
 
     network = build_pretrained(config.name, config.weights, build)
-    classifier: nn.Module = network.get_classifier()  # type: ignore[operator]
+    classifier: object = network.get_classifier()  # type: ignore[operator]
     network.reset_classifier(0)  # type: ignore[operator]
     settings: dict[str, Any] = resolve_model_data_config(network)
     preprocessing = Preprocessing(

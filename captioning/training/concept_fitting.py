@@ -154,8 +154,8 @@ def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Det
     share = present[train].float().mean(0)
     gains = _log_likelihood(p, present[held_out]) - _log_likelihood(share, present[held_out])
     certain = gains.mean(0) > _MIN_GAIN * gains.std(0) / len(gains) ** 0.5
-    order = gains.mean(0).argsort(descending=True).tolist()
-    best = [index for index in order if certain[index]][:_MAX_WORDS]
+    ranked = gains.mean(0).argsort(descending=True).tolist()
+    best = [index for index in ranked if certain[index]][:_MAX_WORDS]
     chosen = [words[index] for index in best]
     if not best:
         return _Detector([], vectors.new_zeros(0, vectors.shape[1]), share[:0], share[:0])
@@ -190,7 +190,7 @@ def _fit_classifier(vectors: Float[Tensor, "N D"], teacher: ClassTeacher) -> nn.
         return teacher.classifier
     with torch.no_grad():
         target = teacher.classifier(teacher.vectors.float()).log_softmax(1)
-    student = nn.Linear(*reversed(teacher.classifier.weight.shape))
+    student = nn.Linear(teacher.classifier.in_features, teacher.classifier.out_features)
     student.load_state_dict(teacher.classifier.state_dict())
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from small_run import config, initialize, kill_after, load_weights
 from torch import nn
 
-from captioning.checkpoint import load_checkpoint
-from captioning.errors import ConfigError, DataError
+from captioning.checkpoint import load_checkpoint, save_checkpoint
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.features import Features
@@ -219,3 +219,22 @@ def test_fine_tuning_with_concepts_is_refused(concept_run, tmp_path):
     following = initialize(replace(run, output=tmp_path / "run", training=tuned), model)
     with pytest.raises(ConfigError, match="Fine-tune the encoder first"):
         train(following)
+
+
+@pytest.mark.parametrize("name", ["words", "class_words"])
+def test_load_concept_outside_its_range_is_refused(concept_run, tmp_path, name):
+    _, model, _ = concept_run
+    checkpoint = load_checkpoint(model)
+    concepts = checkpoint.model.decoder.concepts
+    if name == "class_words":
+        concepts.class_words = torch.full((1, 3), 10**6)
+        sizes = replace(checkpoint.model.decoder.sizes, classes=1)
+        checkpoint.model.decoder.sizes = sizes
+        concepts.W_kv, concepts.b_k = torch.zeros(1, sizes.feature_size), torch.zeros(1)
+    else:
+        concepts.words[0] = -1
+    save_checkpoint(checkpoint, tmp_path / "model")
+    with pytest.raises(
+        CheckpointError, match=rf"decoder\.concepts\.{name} has values outside 0 to"
+    ):
+        load_checkpoint(tmp_path / "model")
