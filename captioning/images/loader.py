@@ -1,11 +1,10 @@
 """Image loader: reads and resizes images in worker processes, ahead of the network, in order."""
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -15,10 +14,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.errors import ConfigError
+from captioning.images.image_readers import ImageReaders, read_in_process
 from captioning.images.image_ref import ImageRef
 from captioning.images.preprocessing import Preprocessing
-from captioning.images.worker import DecodedImage, WorkerConfig, decode_image
-from captioning.images.worker_pool import Watchdog, WorkerProcess
+from captioning.images.worker import DecodedImage, WorkerConfig
 from captioning.messages import check_minimum
 
 _BATCHES_AHEAD = 2
@@ -108,27 +107,13 @@ class ImageLoader:
     def _read_in_workers(
         self, images: Iterator[ImageRef]
     ) -> Iterator[tuple[ImageRef, DecodedImage]]:
-        workers = self.readers
-        processes: list[WorkerProcess] = []
-        of_thread, closing, watchdog = threading.local(), threading.Event(), Watchdog()
-
-        def decode(name: str, content: bytes | None, stamp: str) -> DecodedImage:
-            if not hasattr(of_thread, "process"):
-                of_thread.process = WorkerProcess(self.worker_config, self.time_limit, watchdog)
-                processes.append(of_thread.process)
-            decoded: DecodedImage = of_thread.process.read(name, content, stamp)
-            return decoded
-
-        def read(image: ImageRef) -> DecodedImage:
-            return self._read(image, closing, decode)
-
-        executor = ThreadPoolExecutor(workers, thread_name_prefix="images")
+        readers = ImageReaders(self.worker_config, self.readers, self.time_limit)
         pending: deque[tuple[ImageRef, Future[DecodedImage]]] = deque()
         try:
-            max_pending = self.batch_size * _BATCHES_AHEAD + workers
+            max_pending = self.batch_size * _BATCHES_AHEAD + self.readers
             pending_bytes = 0
             for image in images:
-                pending.append((image, executor.submit(read, image)))
+                pending.append((image, readers.submit(image)))
                 pending_bytes += _content_size(image)
                 while len(pending) >= max_pending or pending_bytes > _MAX_BYTES_AHEAD:
                     first, result = pending.popleft()
@@ -138,37 +123,10 @@ class ImageLoader:
                 first, result = pending.popleft()
                 yield first, result.result()
         finally:
-            closing.set()
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.close()
-            executor.shutdown()
-            watchdog.close()
+            readers.close()
 
     def _read_here(self, image: ImageRef) -> tuple[ImageRef, DecodedImage]:
-        def decode(name: str, content: bytes | None, stamp: str) -> DecodedImage:
-            source = name if content is None else content
-            return decode_image(self.worker_config, source, name, stamp)
-
-        return image, self._read(image, threading.Event(), decode)
-
-    def _read(
-        self,
-        image: ImageRef,
-        closing: threading.Event,
-        decode: Callable[[str, bytes | None, str], DecodedImage],
-    ) -> DecodedImage:
-        """Fetch the content of an image if it is remote, and decode it."""
-        if image.error:
-            return DecodedImage(error=image.error)
-        started = time.monotonic()
-        content, error = _fetch_content(image, self.time_limit, closing)
-        if error:
-            return DecodedImage(error=error)
-        decoded = decode(image.name, content, image.stamp)
-        if image.on_digest is not None and not decoded.error:
-            image.on_digest(decoded.digest or None)
-        return replace(decoded, seconds=time.monotonic() - started)
+        return image, read_in_process(image, self.worker_config, self.time_limit)
 
     def _collate(self, items: list[tuple[ImageRef, DecodedImage]]) -> PixelBatch:
         size = self.preprocessing.size
@@ -185,35 +143,3 @@ class ImageLoader:
 
 def _content_size(image: ImageRef) -> int:
     return len(image.content) if isinstance(image.content, bytes) else 0
-
-
-def _fetch_content(
-    image: ImageRef, time_limit: float, closing: threading.Event
-) -> tuple[bytes | None, str]:
-    """Return the content of an image, None if it is a local file; and an error text."""
-    fetch = image.content
-    if not callable(fetch):
-        return fetch, ""
-    outcome: list[bytes | OSError] = []
-
-    def run() -> None:
-        try:
-            outcome.append(fetch())
-        except OSError as error:
-            outcome.append(error)
-
-    # A daemon: a server that never answers would keep the process alive.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + time_limit
-    while thread.is_alive() and time.monotonic() < deadline and not closing.is_set():
-        thread.join(min(0.1, time_limit))
-    if not outcome:
-        return None, (
-            f"cannot fetch '{image.name}': no answer within {time_limit:g} seconds. Try again, or "
-            "raise the time limit."
-        )
-    (fetched,) = outcome
-    if isinstance(fetched, bytes):
-        return fetched, ""
-    return None, f"cannot fetch '{image.name}': {fetched}"
