@@ -39,6 +39,7 @@ def small_checkpoint(sentences=(WORDS,), *, search=None, encoder_type=Encoder, *
             DecoderConfig(**{**SIZES, **options}),
             vocabulary_size=len(vocabulary),
             feature_size=encoder.feature_size,
+            concepts=3 if options.get("concepts") else 0,
         )
         with torch.no_grad():
             for weight in decoder.parameters():

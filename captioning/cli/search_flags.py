@@ -1,12 +1,12 @@
 """Search flags of the command line, derived from the fields of the search methods."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from captioning.cli.help_texts import BOOLEANS, read_field_texts
-from captioning.decoding import METHODS, BeamSearch, SearchMethod
+from captioning.decoding import METHODS, SearchMethod, change_search
 from captioning.errors import ConfigError
 
 _METAVARS: dict[Any, str] = {
@@ -83,9 +83,4 @@ def apply_flags(own: SearchMethod, flags: SearchFlags) -> SearchMethod:
                 f"--{setting.replace('_', '-')} is not a setting of {name} search. Remove it, or "
                 f"choose another --search: {_methods_with(setting, 'or')}."
             )
-    base = own
-    if method is not type(own):
-        base = method(**{setting: getattr(own, setting) for setting in _SHARED})
-    if isinstance(base, BeamSearch) and "n" in given and "width" not in given:
-        given["width"] = max(base.width, given["n"])
-    return replace(base, **given)
+    return change_search(own, method, given)

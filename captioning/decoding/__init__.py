@@ -11,6 +11,7 @@ from captioning.decoding.methods import (
     Greedy,
     Sampling,
     SearchMethod,
+    change_search,
     search_from_json,
     search_to_json,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Greedy",
     "Sampling",
     "SearchMethod",
+    "change_search",
     "search_from_json",
     "search_to_json",
 ]

@@ -4,7 +4,7 @@ This module does not import torch: the command line derives its search flags fro
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from captioning.errors import ConfigError, SearchError
@@ -231,6 +231,28 @@ def search_from_json(content: Mapping[str, Any], *, source: str = "search") -> S
         ConfigError: The method or a setting is unknown, or a value is out of range.
     """
     return choice_from_json(content, METHODS, tag="method", source=source)
+
+
+def change_search(
+    own: SearchMethod, method: type[SearchMethod], settings: Mapping[str, Any]
+) -> SearchMethod:
+    """Return a search with other settings, or another method with the settings that both share.
+
+    ``n`` without ``width`` widens a beam if necessary.
+
+    Args:
+        own: The search to start from.
+        method: Class of the result.
+        settings: Settings of this class.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    if method is not type(own):
+        own = method(**{field.name: getattr(own, field.name) for field in fields(SearchMethod)})
+    if isinstance(own, BeamSearch) and "n" in settings and "width" not in settings:
+        settings = {**settings, "width": max(own.width, settings["n"])}
+    return replace(own, **settings)
 
 
 def _check_ranges(method: SearchMethod, **ranges: tuple[int | float, int | float]) -> None:

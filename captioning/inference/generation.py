@@ -96,6 +96,12 @@ class CaptionGenerator:
         reranking._consensus = consensus
         return reranking
 
+    def with_seed(self, seed: int) -> "CaptionGenerator":
+        """Return a generator with the same models and another seed of sampling."""
+        seeded = copy.copy(self)
+        seeded._seed = seed
+        return seeded
+
     def check_search(self, method: SearchMethod) -> None:
         """Check that the model supports a search.
 
