@@ -25,6 +25,7 @@ ROOMS = (
     "nn",
     "datasets",
     "metrics",
+    "graphs",
     "features",
     "reranking",
     "checkpoint",

@@ -186,7 +186,7 @@ def _openvino_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encod
     encoder = checkpoint.model.encoder
     ranges = checkpoint.ranges if resolved.precision == "int8" else None
     try:
-        from captioning.inference.openvino_encoder import OpenVINOEncoder  # imports openvino
+        from captioning.graphs.openvino_encoder import OpenVINOEncoder  # imports openvino
 
         return OpenVINOEncoder(encoder, resolved.precision, ranges)
     except Exception as error:  # OpenVINO raises many kinds, also if it is not installed correctly

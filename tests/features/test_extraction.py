@@ -23,6 +23,7 @@ from captioning.features.extraction import (
     plan_features,
     plan_pixels,
 )
+from captioning.graphs import openvino_encoder
 from captioning.images.augmentation import fixed_view
 from captioning.images.image_ref import FileRange, ImageRef
 from captioning.images.loader import ImageLoader
@@ -46,9 +47,9 @@ def encoded(monkeypatch):
     counts = []
     encode_views = extraction._encode_views
 
-    def count(encoder, pixels, digests, config):
+    def count(encode, pixels, *arguments):
         counts.append(len(pixels))
-        return encode_views(encoder, pixels, digests, config)
+        return encode_views(encode, pixels, *arguments)
 
     monkeypatch.setattr(extraction, "_encode_views", count)
     return counts
@@ -352,6 +353,35 @@ def test_rows_of_an_image_do_not_depend_on_its_batch(encoder, photos, tmp_path):
     together = read_all(cached(encoder, photos, tmp_path / "together"))
     alone = [read_all(cached(encoder, [path], tmp_path / "alone"))[0] for path in photos]
     assert torch.equal(torch.stack(alone), together)
+
+
+def test_openvino_encodes_many_images_like_torch(encoder, photos, tmp_path, monkeypatch):
+    expected = read_all(cached(encoder, photos, tmp_path / "torch"))
+    monkeypatch.setattr(extraction, "_OPENVINO_IMAGES", 9)
+    used = []
+    run = openvino_encoder.OpenVINOEncoder.__call__
+    monkeypatch.setattr(
+        openvino_encoder.OpenVINOEncoder,
+        "__call__",
+        lambda graph, pixels: used.append(len(pixels)) or run(graph, pixels),
+    )
+    found = read_all(cached(encoder, photos, tmp_path / "openvino"))
+    assert sum(used) > 9 * CONFIG.views
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_torch_encodes_what_openvino_does_not_support(
+    encoder, photos, tmp_path, monkeypatch, caplog
+):
+    expected = read_all(cached(encoder, photos, tmp_path / "torch"))
+    monkeypatch.setattr(extraction, "_OPENVINO_IMAGES", 9)
+
+    def fail(*arguments):
+        raise RuntimeError("Unsupported operation")
+
+    monkeypatch.setattr(openvino_encoder, "cached_graph", fail)
+    assert torch.equal(read_all(cached(encoder, photos, tmp_path / "other")), expected)
+    assert "RuntimeError: Unsupported operation). torch is used instead." in caplog.text
 
 
 def test_damaged_rows_are_encoded_again(encoder, encoded, photos, tmp_path):

@@ -15,12 +15,13 @@ from captioning.decoding import BeamSearch, Greedy
 from captioning.decoding.constraints import TokenConstraints
 from captioning.decoding.search import search
 from captioning.errors import ConfigError
+from captioning.graphs import graph_cache, openvino_encoder
+from captioning.graphs.openvino_encoder import OpenVINOEncoder
 from captioning.images.loader import ImageLoader
-from captioning.inference import backends, graph_cache, openvino_encoder
+from captioning.inference import backends
 from captioning.inference.backend_config import PLAIN, BackendConfig, ResolvedBackend
 from captioning.inference.backends import LowPrecisionDecoder, load_backend, resolve_backend
 from captioning.inference.captioner import Captioner
-from captioning.inference.openvino_encoder import OpenVINOEncoder
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.device import has_bfloat16
@@ -139,7 +140,7 @@ def test_auto_precision_is_bfloat16_only_in_openvino(fast, monkeypatch):
 
 
 def test_broken_openvino_falls_back_with_a_warning(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "captioning.inference.openvino_encoder", None)
+    monkeypatch.setitem(sys.modules, "captioning.graphs.openvino_encoder", None)
     with caplog.at_level(logging.WARNING):
         loaded = load_backend(BackendConfig(), [small_checkpoint()])
     assert loaded.resolved.backend == "torch"

@@ -16,10 +16,10 @@ from captioning.bulk.resume import fingerprint
 from captioning.checkpoint import load_checkpoint, save_checkpoint
 from captioning.cli.main import main
 from captioning.errors import CheckpointError, ConfigError
+from captioning.graphs.openvino_encoder import OpenVINOEncoder
 from captioning.images.loader import ImageLoader
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.inference.captioner import Captioner
-from captioning.inference.openvino_encoder import OpenVINOEncoder
 from captioning.nn.activation_ranges import check_ranges, measure_ranges
 from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig

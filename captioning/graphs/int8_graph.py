@@ -22,7 +22,7 @@ def quantize_graph(graph: ov.Model, ranges: ActivationRanges) -> None:
     without a range, or with computed weights, stays in floating point.
 
     Args:
-        graph: The graph that :func:`captioning.inference.openvino_encoder.convert_encoder`
+        graph: The graph that :func:`captioning.graphs.openvino_encoder.convert_encoder`
             returns; it is changed.
         ranges: Ranges of the activations.
     """

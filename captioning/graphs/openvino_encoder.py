@@ -15,8 +15,8 @@ from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from captioning import __version__
-from captioning.inference.graph_cache import cached_graph
-from captioning.inference.int8_graph import quantize_graph
+from captioning.graphs.graph_cache import cached_graph
+from captioning.graphs.int8_graph import quantize_graph
 from captioning.nn.activation_ranges import ActivationRanges
 from captioning.nn.encoder import Encoder
 from captioning.nn.features import Features

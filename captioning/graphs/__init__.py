@@ -1,0 +1,1 @@
+"""The encoder as a graph of OpenVINO: conversion, cache on disk, int8."""
