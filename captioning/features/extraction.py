@@ -248,5 +248,6 @@ def _encode_views(
         for view in range(config.views):
             features = encode(fixed_view(pixels, view, seeds).to(device))
             rows = features.grid if config.grid else features.vector.unsqueeze(1)
+            assert rows is not None  # an encoder returns its grid
             views.append(rows[:count].cpu())
     return torch.stack(views, 1).float()
