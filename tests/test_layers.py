@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "captioning"
 ROOMS = (
     "errors",
     "messages",
+    "field_texts",
     "short_repr",
     "file_lock",
     "files",
@@ -34,6 +35,7 @@ ROOMS = (
     "evaluation",
     "training",
     "bulk",
+    "web",
     "cli",
     "__main__",
 )
@@ -42,6 +44,7 @@ FORBIDDEN = {
     "nn": {"decoding"},
     "metrics": {"decoding", "nn"},
     "bulk": {"training", "evaluation"},
+    "web": {"training", "evaluation"},
     "sources": {"checkpoint", "reranking", "features", "metrics", "nn", "decoding", "datasets"},
 }
 # The lecture's modules stand at the side: they may import every room, and no room imports them.

@@ -1,15 +1,11 @@
 """Help of the commands: text, default value, and section of each flag, from the config classes."""
 
-import ast
-import inspect
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from functools import cache, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -23,6 +19,7 @@ from tyro.constructors import (
 
 from captioning.cli.flag_values import flag_registry
 from captioning.errors import ConfigError
+from captioning.field_texts import clean_text, read_field_texts
 
 BOOLEANS = "{True,False}"
 _METAVARS: dict[Any, str] = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -51,7 +48,7 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
         return tyro.cli(
             config,
             prog=f"captioning {command}",
-            description=_clean(summary),
+            description=clean_text(summary),
             args=words,
             config=(tyro.conf.FlagCreatePairsOff,),
             registry=registry,
@@ -104,35 +101,6 @@ def name_flags(message: str, config: Any) -> str:
         lambda m: flags[m[0].rpartition(".")[2]],
         message,
     )
-
-
-def read_field_texts(cls: type, flags: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the text under each field of a dataclass, which Python keeps only in the source.
-
-    Args:
-        cls: The dataclass.
-        flags: Flag of each field that a text may name, such as ``init_from``.
-    """
-    known = flags or {}
-    texts: dict[str, str] = {}
-    for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        definition = _class_definitions(base.__module__)[base.__name__]
-        texts |= {
-            field.target.id: _clean(
-                re.sub(r"``(\w+)``", lambda m: known.get(m[1], m[1]), str(text.value.value))
-            )
-            for field, text in pairwise(definition.body)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-        }
-    return texts
-
-
-@cache
-def _class_definitions(module: str) -> dict[str, ast.ClassDef]:
-    """Return the classes of a module. Parsing once is faster than inspect.getsource per class."""
-    statements = ast.parse(inspect.getsource(sys.modules[module])).body
-    return {each.name: each for each in statements if isinstance(each, ast.ClassDef)}
 
 
 class _Section:
@@ -247,13 +215,8 @@ def _split_default(text: str) -> tuple[str, str | None]:
     return (f"{found[1]}.", found[2]) if found else (text, None)
 
 
-def _clean(text: str) -> str:
-    """Return text on one line, without the marks of code."""
-    return " ".join(text.replace("``", "").split())
-
-
 def _wrap(paragraph: str) -> str:
     if paragraph.startswith(" "):
         return paragraph
     width = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
-    return textwrap.fill(_clean(paragraph), width, break_on_hyphens=False)
+    return textwrap.fill(clean_text(paragraph), width, break_on_hyphens=False)

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from captioning.cli.help_texts import BOOLEANS, read_field_texts
+from captioning.cli.help_texts import BOOLEANS
 from captioning.decoding import METHODS, SearchMethod, change_search
 from captioning.errors import ConfigError
+from captioning.field_texts import read_field_texts
 
 _METAVARS: dict[Any, str] = {
     int: "INT",

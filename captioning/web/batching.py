@@ -1,0 +1,155 @@
+"""The thread that owns the model: captions of simultaneous requests are computed in batches."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioning.decoding import SearchMethod
+from captioning.inference.captioner import Captioner
+from captioning.inference.results import Caption
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Work that waits for the thread."""
+
+    argument: Any
+    """Pixels of an image, or a function."""
+    key: tuple[SearchMethod, int] | None
+    """Search and seed, which the images of a batch have in common; None for a function."""
+    future: "Future[Any]"
+
+
+class ModelThread:
+    """Runs a captioner in one thread, for any number of callers.
+
+    A batch holds the images that wait at that moment, with the same search and seed. While nobody
+    waits, the thread advances background work, such as the captions of a folder.
+
+    Args:
+        captioner: The captioner. Nobody else may use it until :meth:`close`.
+        batch_size: Largest number of images in a batch.
+        on_batch: Called with the number of images in each batch.
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.captioner = captioner
+        self._batch_size = batch_size
+        self._on_batch = on_batch
+        self._tasks: deque[_Task] = deque()
+        self._background: Iterator[None] | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread accepts work."""
+        return self._thread.is_alive() and not self._closed
+
+    def caption(
+        self, pixels: Tensor, search: SearchMethod, seed: int
+    ) -> "Future[tuple[Caption, ...]]":
+        """Caption one image.
+
+        Args:
+            pixels: Pixels ``(3, S, S)``, as :meth:`Captioner.read_pixels` returns them.
+            search: The search.
+            seed: Seed of sampling.
+        """
+        return self._add(pixels, (search, seed))
+
+    def call(self, function: Callable[[], Any]) -> "Future[Any]":
+        """Call a function that uses the captioner."""
+        return self._add(function, None)
+
+    def start_background(self, steps: Iterator[None] | None) -> None:
+        """Advance an iterator step by step while nothing else waits; replaces the one before.
+
+        The iterator handles its own errors. None ends the background work.
+        """
+        with self._changed:
+            self._background = steps
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Cancel what has not started, and end the thread."""
+        with self._changed:
+            self._closed = True
+            while self._tasks:
+                self._tasks.popleft().future.cancel()
+            self._changed.notify()
+        self._thread.join()
+
+    def _add(self, argument: Any, key: tuple[SearchMethod, int] | None) -> "Future[Any]":
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._closed:
+                future.cancel()
+            else:
+                self._tasks.append(_Task(argument, key, future))
+                self._changed.notify()
+        return future
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._tasks or self._background or self._closed)
+                if self._closed:
+                    return
+                batch, steps = self._take_batch(), self._background
+            if batch:
+                self._finish(batch)
+            elif steps is not None and next(steps, self) is self:
+                with self._changed:
+                    if self._background is steps:
+                        self._background = None
+
+    def _take_batch(self) -> list[_Task]:
+        """Remove the first task, and all that can be computed with it, from the queue."""
+        if not self._tasks:
+            return []
+        first = self._tasks.popleft()
+        batch: list[_Task] = [first]
+        others: list[_Task] = []
+        for task in self._tasks:
+            fits = first.key is not None and task.key == first.key
+            (batch if fits and len(batch) < self._batch_size else others).append(task)
+        self._tasks = deque(others)
+        return batch
+
+    def _finish(self, batch: list[_Task]) -> None:
+        """Compute the results of tasks; those that their callers have cancelled are dropped."""
+        batch = [task for task in batch if task.future.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            results = self._compute(batch)
+        except BaseException as error:  # it belongs to the callers; the thread must live on
+            for task in batch:
+                task.future.set_exception(error)
+        else:
+            for task, result in zip(batch, results, strict=True):
+                task.future.set_result(result)
+
+    def _compute(self, batch: list[_Task]) -> list[Any]:
+        key = batch[0].key
+        if key is None:
+            return [batch[0].argument()]
+        self._on_batch(len(batch))
+        search, seed = key
+        pixels = torch.stack([task.argument for task in batch])
+        return self.captioner.generator.with_seed(seed).generate(pixels, search)
