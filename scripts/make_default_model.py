@@ -1,12 +1,13 @@
 r"""Make the default model of the package from a trained model.
 
     python scripts/make_default_model.py runs/last/model \
-        --data flickr8k:data/flickr8k karpathy:data/everyday/everyday.json@photos
+        --data flickr8k:data/flickr8k "coco:captions_{split}.json@photos"
 
 1. Round the weights to 16 bits, so that exactly the shipped weights are scored.
 2. Fit the n-gram reranker to the training splits of all data sets.
-3. Choose the search on the validation split of the first data set.
-4. Score it on the validation split of each data set, and write the model.
+3. Score all searches on the validation split of each data set, and choose the best one by the mean
+   over the data sets.
+4. Write the model with these scores.
 
 scripts/reproduce_flickr8k.py trains the model and calls this script.
 """
@@ -84,11 +85,11 @@ def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -
                 on_scores=print_scores,
             )
 
-        table = score_searches(data[0], candidate_searches(checkpoint))
-        best = best_search(table)
+        searches = candidate_searches(checkpoint)
+        tables = [score_searches(spec, searches) for spec in data]
+        best = best_search(*tables)
         print(f"chosen: {best}")
-        scores = {spec: score_searches(spec, [best])[best] for spec in data[1:]}
-        scores = {data[0]: table[best], **scores}
+        scores = {spec: table[best] for spec, table in zip(data, tables, strict=True)}
     info = ModelInfo(
         name="The default captioner: EfficientNet-Lite2 and an attentive LSTM",
         training=checkpoint.info.training,
@@ -99,7 +100,7 @@ def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -
                 scores[spec], f"{shorten_spec(spec)} dev, {len(scores[spec])} photos"
             ).items()
         },
-        signature=table[best].signature,
+        signature=scores[data[0]].signature,
         search_chosen=True,
         license="apache-2.0",
         limits=LIMITS,

@@ -1,23 +1,23 @@
 """Train the default model from raw files, with one command.
 
     python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3
-    python scripts/reproduce_flickr8k.py data/flickr8k --everyday data/everyday@photos --runs runs \
-        --device cuda --parallel 3
+    python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3 \
+        --everyday "coco:captions_{split}.json@photos" --text text.tsv
 
 The first command trains on Flickr8k only, so its scores can be compared with published ones. The
-second adds everyday photos and captions without images, which scripts/prepare_everyday.py writes,
-and saves its model into the package. The default model was trained this way, except that its n-gram
-reranking and search were chosen twice (docs/experiments.md explains why). The settings of the runs
-are those of the recipe ``default-model``.
+second adds everyday photos with the splits train and val, and captions without images, and saves
+its model into the package. The settings of the runs are those of the recipe ``default-model``.
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.
 2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
-   and all encoder stages with online augmentation. With --everyday, they use both data sets, the
-   text, and an extended vocabulary.
+   and all encoder stages with online augmentation. With --everyday, they use both data sets and an
+   extended vocabulary.
 3. ``mean``: mean of the weights of these three.
-4. ``reward_0``, ``reward_1``: two runs from ``mean`` with self-critical training. The encoder is
-   frozen. The features of each image, of four crops, and of flipped views are cached.
-5. ``last``: weighted mean of ``mean`` and these two.
+4. ``concepts``: teacher forcing of a decoder with concepts, on cached features of the encoder of
+   ``mean``. With --text, also on captions without images.
+5. ``reward_0``, ``reward_1``: two runs from ``concepts`` with self-critical training. The encoder
+   is frozen. The features of each image, of four crops, and of flipped views are cached.
+6. ``last``: weighted mean of ``concepts`` and these two.
 
 Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
 docs/experiments.md ("The model in the package, by one command").
@@ -59,10 +59,13 @@ ENCODER = STAGES["teacher-forcing"]["encoder"]
 DECODER = STAGES["teacher-forcing"]["decoder"]
 DECODER_TRAINING = STAGES["teacher-forcing"]["training"]
 LIVE = STAGES["fine-tuning"]["training"]
+CONCEPTS = STAGES["concepts"]["decoder"].concepts
+CONCEPT_TRAINING = STAGES["concepts"]["training"]
 REWARD = STAGES["self-critical"]["training"]
 ENCODER_LR_SCALES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
 BLEU_WEIGHTS = (0.5, 0.2)  # of reward_0 and reward_1
-SHARES = (0.65, 0.2, 0.15)  # of mean, reward_0 and reward_1 in last
+SHARES = (0.65, 0.2, 0.15)  # of concepts, reward_0 and reward_1 in last
+TEXT_WEIGHT = 0.1  # passes over the captions without images per epoch
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,17 @@ class Blend:
 Step = RunConfig | Blend
 
 
-def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list[Step]]:
+def recipe(
+    flickr8k: str, everyday: str, text: Path | None, folder: Path, device: str
+) -> list[list[Step]]:
     """Return the steps in order, in groups whose steps do not depend on each other.
 
     The last step gives the model.
 
     Args:
         flickr8k: Data set, such as ``flickr8k:DIR``.
-        everyday: ``FOLDER@PHOTOS``, the folder of everyday.json and text.tsv, and that of the
-            photos. Empty: train on Flickr8k only.
+        everyday: Data set with the splits train and val. Empty: train on Flickr8k only.
+        text: File of captions without images, or None.
         folder: Directory of the runs.
         device: Device that trains.
     """
@@ -129,15 +134,8 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
     live = replace(following, init_from=decoder.output / "model")
     ending = "" if everyday else "_flickr8k"
     if everyday:
-        captions, photos = split_everyday(everyday)
         live = replace(
-            live,
-            data=(flickr8k, f"karpathy:{captions}/everyday.json@{photos}"),
-            data_weights=(1.0, 3.0),
-            text_data=Path(captions) / "text.tsv",
-            text_weight=0.25,
-            extend_vocabulary=True,
-            min_count=10,
+            live, data=(flickr8k, everyday), data_weights=(1.0, 2.0), extend_vocabulary=True
         )
     lives = [
         replace(
@@ -155,11 +153,24 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
     ]
     mean = Blend(folder / f"mean{ending}", {each.output: 1 / len(lives) for each in lives})
 
+    concepts = replace(
+        following,
+        data=live.data,
+        data_weights=live.data_weights,
+        init_from=mean.output / "model",
+        decoder=DecoderConfig(concepts=CONCEPTS),
+        text_data=text,
+        text_weight=TEXT_WEIGHT,
+        extend_vocabulary=text is not None,
+        min_count=20,
+        training=CONCEPT_TRAINING,
+        output=folder / f"concepts{ending}",
+    )
     reward = replace(
         following,
         data=live.data,
-        data_weights=(1.0, 2.0) if everyday else (),
-        init_from=mean.output / "model",
+        data_weights=live.data_weights,
+        init_from=concepts.output / "model",
     )
     rewards = [
         replace(
@@ -171,10 +182,10 @@ def recipe(flickr8k: str, everyday: str, folder: Path, device: str) -> list[list
         )
         for seed, bleu in enumerate(BLEU_WEIGHTS)
     ]
-    ends: list[Step] = [mean, *rewards]
+    ends: list[Step] = [concepts, *rewards]
     shares = {each.output: share for each, share in zip(ends, SHARES, strict=True)}
     last = Blend(folder / f"last{ending}", shares)
-    return [[decoder], [*lives], [mean], [*rewards], [last]]
+    return [[decoder], [*lives], [mean], [concepts], [*rewards], [last]]
 
 
 def select_run_precision(output: Path, device: str) -> Precision:
@@ -275,8 +286,9 @@ def main() -> None:
     parser.add_argument(
         "--everyday",
         default="",
-        help="FOLDER@PHOTOS: the folder of everyday.json, and that of the photos.",
+        help="Data set of everyday photos with the splits train and val.",
     )
+    parser.add_argument("--text", type=Path, help="File of captions without images.")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="Directory of the runs.")
     parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda, cuda:1, or mps.")
     parser.add_argument(
@@ -296,18 +308,10 @@ def main() -> None:
     everyday = arguments.everyday
     if arguments.parallel < 1:
         parser.error(f"--parallel {arguments.parallel}: must be at least 1.")
-    if everyday:
-        captions, photos = split_everyday(everyday)
-        needed = [Path(captions) / "everyday.json", Path(captions) / "text.tsv", Path(photos)]
-        if missing := [path for path in needed if not path.exists()]:
-            parser.error(
-                f"--everyday {everyday}: {missing[0]} does not exist. Expected "
-                "FOLDER@PHOTOS, where scripts/prepare_everyday.py wrote FOLDER."
-            )
     data = f"flickr8k:{arguments.flickr8k}"
     own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
     try:
-        steps = recipe(data, everyday, arguments.runs, arguments.device)
+        steps = recipe(data, everyday, arguments.text, arguments.runs, arguments.device)
         for group in steps:
             run_all(group, arguments.parallel)
         model = load_checkpoint(steps[-1][-1].output / "model")
@@ -318,12 +322,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
-
-
-def split_everyday(everyday: str) -> tuple[str, str]:
-    """Return the two folders of ``FOLDER@PHOTOS``."""
-    captions, _, photos = everyday.rpartition("@")
-    return captions, photos
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from captioning.errors import TrainingError
 from captioning.inference.captioner import Captioner
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
+from captioning.training import concept_fitting
 from captioning.training.config import RunConfig
 from captioning.training.run_directory import write_settings
 
@@ -36,7 +37,7 @@ def script(monkeypatch):
     import reproduce_flickr8k as module
 
     small = {"epochs": 1, "batch_size": 40, "warmup_steps": 1, "save_every": 2}
-    for name in ("DECODER_TRAINING", "LIVE", "REWARD"):
+    for name in ("DECODER_TRAINING", "LIVE", "CONCEPT_TRAINING", "REWARD"):
         monkeypatch.setattr(module, name, replace(getattr(module, name), **small))
     encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
     monkeypatch.setattr(module, "ENCODER", encoder)
@@ -68,7 +69,7 @@ def captions_of(number):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """A folder with the files of Flickr8k, and the inputs of scripts/prepare_everyday.py."""
+    """A folder with the files of Flickr8k, everyday photos with captions, and captions only."""
     folder = tmp_path_factory.mktemp("raw")
     flickr8k = folder / "flickr8k"
     (flickr8k / "images").mkdir(parents=True)
@@ -81,18 +82,18 @@ def raw(tmp_path_factory):
     (flickr8k / "Flickr_8k.devImages.txt").write_text("\n".join(names[16:]))
 
     (folder / "photos").mkdir()
-    numbers = range(100, 112)
-    for number in numbers:
-        draw(number).save(folder / "photos" / f"{number}.png")
-    content = {
-        "images": [{"id": n, "file_name": f"{n}.png"} for n in numbers],
-        "annotations": [
-            {"id": 10 * n + k, "image_id": n, "caption": f"{c} {n}"}
-            for n in numbers
-            for k, c in enumerate(captions_of(n))
-        ],
-    }
-    (folder / "captions.json").write_text(json.dumps(content))
+    for split, numbers in (("train", range(100, 108)), ("val", range(108, 112))):
+        for number in numbers:
+            draw(number).save(folder / "photos" / f"{number}.png")
+        content = {
+            "images": [{"id": n, "file_name": f"{n}.png"} for n in numbers],
+            "annotations": [
+                {"id": 10 * n + k, "image_id": n, "caption": f"{c} {n}"}
+                for n in numbers
+                for k, c in enumerate(captions_of(n))
+            ],
+        }
+        (folder / f"captions_{split}.json").write_text(json.dumps(content))
     text = [f"{n}\tA kettle stands on a stove number {n} .\n" for n in range(500, 520)]
     (folder / "text.tsv").write_text("".join(text))
     return folder
@@ -104,40 +105,39 @@ def run(monkeypatch, module, *words):
 
 
 def test_script_trains_a_model_from_raw_files(script, raw, tmp_path, monkeypatch, capsys):
-    import prepare_everyday
-
-    everyday = tmp_path / "everyday"
-    inputs = ("captions.json", "text.tsv")
-    run(monkeypatch, prepare_everyday, *(raw / name for name in inputs), everyday, "--held", 4)
-    where = f"{everyday}@{raw / 'photos'}"
-    words = (raw / "flickr8k", "--everyday", where, "--runs", tmp_path / "runs")
+    monkeypatch.setattr(concept_fitting, "_MIN_GAIN", -100.0)  # the images are few
+    everyday = f"coco:{raw}/captions_{{split}}.json@{raw / 'photos'}"
+    words = (raw / "flickr8k", "--everyday", everyday, "--runs", tmp_path / "runs")
+    words = (*words, "--text", raw / "text.tsv")
     output = ("--output", tmp_path / "model")
     run(monkeypatch, script, *words, *output)
     shipped = load_checkpoint(tmp_path / "model")
     history = shipped.info.training.runs
-    assert len(history) == 5  # decoder, the last live run, mean, the last reward, last
+    # decoder, the last live run, mean, concepts, the last reward (if it is better), last
+    assert len(history) in (5, 6)
     assert "0.333333 live_0 + 0.333333 live_1 + 0.333333 live_2" in history[2]
-    assert "0.65 mean + 0.2 reward_0 + 0.15 reward_1" in history[4]
+    assert "0.65 concepts + 0.2 reward_0 + 0.15 reward_1" in history[-1]
     assert "kettle" in shipped.vocabulary
     scores = shipped.info.scores
-    assert {"flickr8k:flickr8k dev, 8 photos", "karpathy:everyday.json dev, 4 photos"} <= {
+    assert {"flickr8k:flickr8k dev, 8 photos", "coco:captions_{split}.json dev, 4 photos"} <= {
         key.partition(" (")[2].rstrip(")") for key in scores
     }
     assert Captioner(shipped).caption(raw / "photos" / "100.png").captions[0].words
 
     # Finished steps are not done again, on any device: the photos of Flickr8k are gone.
-    steps = script.recipe(f"flickr8k:{raw / 'flickr8k'}", where, tmp_path / "runs", "cuda")
-    lives, rewards = ([step.training for step in steps[place]] for place in (1, 3))
+    flickr8k = f"flickr8k:{raw / 'flickr8k'}"
+    steps = script.recipe(flickr8k, everyday, raw / "text.tsv", tmp_path / "runs", "cuda")
+    lives, rewards = ([step.training for step in steps[place]] for place in (1, 4))
     assert [live.precision for live in lives] == ["float32"] * 3
     assert [(live.seed, live.encoder_lr_scale) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
     assert [(one.seed, one.self_critical.bleu_weight) for one in rewards] == [(0, 0.5), (1, 0.2)]
-    assert {step.init_from for step in steps[3]} == {tmp_path / "runs" / "mean" / "model"}
+    assert {step.init_from for step in steps[4]} == {tmp_path / "runs" / "concepts" / "model"}
     assert "is finished" not in capsys.readouterr().out
     monkeypatch.setattr(script, "make_default_model", lambda model, data, output: None)
     photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
     run(monkeypatch, script, *words, *output)
     photos.rename(raw / "flickr8k" / "images")
-    assert capsys.readouterr().out.count("is finished") == 6
+    assert capsys.readouterr().out.count("is finished") == 7
 
 
 def test_select_run_precision_keeps_that_of_the_run(script, tmp_path):

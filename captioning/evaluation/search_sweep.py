@@ -215,9 +215,11 @@ def candidate_searches(checkpoint: Checkpoint) -> tuple[SearchMethod, ...]:
     return CANDIDATE_SEARCHES + (() if checkpoint.reranker is None else RERANKING_SEARCHES)
 
 
-def best_search(table: Mapping[SearchMethod, Scores]) -> SearchMethod:
-    """Return the search with the highest sum of CIDEr and BLEU-4."""
-    return max(table, key=lambda method: _combined_score(table[method]))
+def best_search(*tables: Mapping[SearchMethod, Scores]) -> SearchMethod:
+    """Return the search with the highest sum of CIDEr and BLEU-4, over all tables."""
+    return max(
+        tables[0], key=lambda method: sum(_combined_score(table[method]) for table in tables)
+    )
 
 
 def _combined_score(scores: Scores) -> float:
