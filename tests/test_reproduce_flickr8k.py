@@ -106,6 +106,7 @@ def run(monkeypatch, module, *words):
 
 def test_script_trains_a_model_from_raw_files(script, raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(concept_fitting, "_MIN_GAIN", -100.0)  # the images are few
+    monkeypatch.setattr(concept_fitting, "_MIN_INFORMATION", -100.0)
     everyday = f"coco:{raw}/captions_{{split}}.json@{raw / 'photos'}"
     words = (raw / "flickr8k", "--everyday", everyday, "--runs", tmp_path / "runs")
     words = (*words, "--text", raw / "text.tsv")

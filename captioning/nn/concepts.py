@@ -19,9 +19,11 @@ class Concepts(nn.Module):
 
         p_c = sigmoid(w_c v + b_c)                          detector
         p_k = softmax(W_k v + b_k)                          classes of ImageNet
-        a_c = max(p_c - mean of p_c, sum of the p_k that stand for c, 0)
+        q_c = sum of the p_k that stand for c
+        a_c = max(p_c - mean of p_c, q_c - mean of q_c, 0)
         s   = sum over the n largest a_c of  a_c E[c]
 
+    The means are those of the training images: what every image has says nothing about one.
     So a word that was never paired with an image can enter the decoder, if the CNN knows it. The
     detector and the classifier are fixed during training (:mod:`captioning.training.concepts`).
 
@@ -35,6 +37,7 @@ class Concepts(nn.Module):
     W_cv: Tensor
     b_c: Tensor
     mean: Tensor
+    class_mean: Tensor
     W_kv: Tensor
     b_k: Tensor
     class_words: Tensor
@@ -47,6 +50,7 @@ class Concepts(nn.Module):
         self.register_buffer("W_cv", torch.zeros(C, D))
         self.register_buffer("b_c", torch.zeros(C))
         self.register_buffer("mean", torch.zeros(C))
+        self.register_buffer("class_mean", torch.zeros(C))
         self.register_buffer("W_kv", torch.zeros(K, D))
         self.register_buffer("b_k", torch.zeros(K))
         # Concepts of each class; C stands for none.
@@ -66,11 +70,12 @@ class Concepts(nn.Module):
             p = torch.sigmoid(nn.functional.linear(v, self.W_cv, self.b_c))
             strengths = torch.relu(p - self.mean)
             if len(self.b_k):
-                classes = nn.functional.linear(v, self.W_kv, self.b_k).softmax(1)
-                strengths = torch.maximum(strengths, self._sum_classes(classes))
+                strengths = torch.maximum(strengths, self.sum_classes(v) - self.class_mean)
             return keep_largest(strengths, self.count)
 
-    def _sum_classes(self, classes: Float[Tensor, "B K"]) -> Float[Tensor, "B C"]:
+    def sum_classes(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """Return q, the probability of the classes that stand for each concept."""
+        classes = nn.functional.linear(v, self.W_kv, self.b_k).softmax(1)
         sums = classes.new_zeros(len(classes), len(self.words) + 1)
         for column in self.class_words.T:
             sums.index_add_(1, column, classes)

@@ -27,6 +27,7 @@ _CANDIDATES = 2500
 _MIN_IMAGES = 10  # that a caption has the word of
 _HELD_OUT = 5  # every fifth image measures what a detector gains over the mean
 _MIN_GAIN = 2.0  # in standard errors
+_MIN_INFORMATION = 0.12  # share of a word's entropy; less is typical of function words
 _INPUT_DROPOUT = 0.8  # keeps the detector from memorizing the images
 _EPOCHS, _BATCH, _RATE = 10, 256, 1e-3
 _NEVER = -30.0  # logit of a probability of 0
@@ -122,23 +123,29 @@ def add_concepts(
     assert concepts is not None
     detector.copy_to(concepts, ids)
     if teacher is not None:
-        classifier = _fit_classifier(vectors, teacher)
-        concepts.W_kv.copy_(classifier.weight.data)
-        concepts.b_k.copy_(classifier.bias.data)
         column = {word: index for index, word in enumerate(ids)}
         for row, own in zip(concepts.class_words, class_ids, strict=True):
             row[: len(own)] = torch.tensor([column[word] for word in own])
+        _set_classifier(concepts, _fit_classifier(vectors, teacher), vectors)
     extended.load_state_dict(decoder.state_dict(), strict=False)
     torch.random.set_rng_state(random)
     return extended.to(decoder.embedding.weight.device)
 
 
+def _set_classifier(
+    concepts: Concepts, classifier: nn.Linear, vectors: Float[Tensor, "N D"]
+) -> None:
+    concepts.W_kv.copy_(classifier.weight.data)
+    concepts.b_k.copy_(classifier.bias.data)
+    sums = [concepts.sum_classes(part.float()).sum(0) for part in vectors.split(_BATCH)]
+    concepts.class_mean.copy_(torch.stack(sums).sum(0) / len(vectors))
+
+
 def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Detector:
     """Return the detector of the words that can be recognized.
 
-    A word is kept if its detector predicts the captions of held-out images better than the
-    share of images that have it.
-    Then the detector is fitted to all images.
+    A word is kept if its detector predicts the captions of held-out images clearly better than the
+    share of images that have it. Then the detector is fitted to all images.
     """
     pairs = _words_of_images(captions)
     images = np.bincount(pairs[:, 1])
@@ -154,6 +161,7 @@ def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Det
     share = present[train].float().mean(0)
     gains = _log_likelihood(p, present[held_out]) - _log_likelihood(share, present[held_out])
     certain = gains.mean(0) > _MIN_GAIN * gains.std(0) / len(gains) ** 0.5
+    certain &= gains.mean(0) > _MIN_INFORMATION * torch.distributions.Bernoulli(share).entropy()
     ranked = gains.mean(0).argsort(descending=True).tolist()
     best = [index for index in ranked if certain[index]][:_MAX_WORDS]
     chosen = [words[index] for index in best]

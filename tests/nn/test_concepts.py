@@ -31,6 +31,7 @@ def randomize(concepts):
     for name in ("W_cv", "b_c", "W_kv", "b_k"):
         getattr(concepts, name).normal_()
     concepts.mean.uniform_(0, 0.5)
+    concepts.class_mean.uniform_(0, 0.2)
     concepts.words.copy_(torch.tensor([4, 6, 7, 5, 8]))
     concepts.class_words[:] = torch.tensor([[0, 5, 5], [1, 2, 5], [5, 5, 5], [1, 5, 5]])
     for layer in (concepts.W_sh, concepts.W_sr):
@@ -56,6 +57,7 @@ def test_strengths_equal_numpy():
     p = softmax(v.numpy() @ weights["W_kv"].T + weights["b_k"], axis=1)
     zero = np.zeros(3)
     known = np.stack([p[:, 0], p[:, 1] + p[:, 3], p[:, 1], zero, zero], 1)
+    known = known - weights["class_mean"]
     expected = np.maximum(np.maximum(detected, known), 0)
     expected[expected < np.sort(expected, 1)[:, -2:-1]] = 0
     np.testing.assert_allclose(concepts(v).numpy(), expected, atol=1e-6)
