@@ -21,19 +21,22 @@ WORDS = [
 SIZES = {"embedding_size": 16, "hidden_size": 16, "attention_size": 8}
 
 
-def small_checkpoint(sentences=(WORDS,), *, search=None, encoder_type=Encoder, **options):
+def small_checkpoint(
+    sentences=(WORDS,), *, search=None, encoder_type=Encoder, image_size=32, **options
+):
     """Return a model whose captions differ from image to image.
 
     Args:
         sentences: Sentences as words, whose words are the vocabulary.
         search: The default search.
         encoder_type: Class of the encoder.
+        image_size: Side of its input; its grid has a position for every 32 pixels.
         options: Options of the decoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         vocabulary = Vocabulary.build(sentences, min_count=1)
-        preprocessing = Preprocessing(size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+        preprocessing = Preprocessing(size=image_size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
         encoder = encoder_type(EncoderConfig("timm:test_resnet", weights=None), preprocessing)
         decoder = Decoder(
             DecoderConfig(**{**SIZES, **options}),

@@ -56,7 +56,7 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """Results and metadata of one run. One process at a time can open it.
+    """Results and metadata of one run. One process at a time can open it, and one thread use it.
 
     Attributes:
         resumed: Whether an earlier run has created the journal.
@@ -86,7 +86,9 @@ class Journal:
         self._check(settings)
 
     def _connect(self, restart: bool) -> None:
-        self._database = sqlite3.connect(self.path, isolation_level=None, timeout=1)
+        self._database = sqlite3.connect(
+            self.path, isolation_level=None, timeout=1, check_same_thread=False
+        )
         try:
             self._prepare()
             if restart:  # another run may hold the file, so it is emptied instead of deleted

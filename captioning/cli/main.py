@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "caption a data set split and score the captions",
     "score": "score a file of captions",
     "compare": "compare the captions of two systems",
+    "web": "show captions in a web browser, and correct them",
     "serve": "caption images over HTTP",
     "info": "show what a model directory contains",
 }

@@ -17,7 +17,7 @@ For example:
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -28,9 +28,7 @@ from captioning.inference.backend_config import BackendConfig
 from captioning.web.limits import ServerLimits
 
 if TYPE_CHECKING:  # starlette and torch are slow to import, and --help does not need them
-    from starlette.routing import BaseRoute
-
-    from captioning.web.server import Address
+    from captioning.web.pages import Page
     from captioning.web.service import CaptionService
 
 TOKEN_VARIABLE = "CAPTIONING_TOKEN"
@@ -65,22 +63,22 @@ class ServeConfig:
 
 def run(config: ServeConfig) -> int:
     """Serve captions and return the exit code."""
-    return run_server(config, lambda service: [], "captions")
+    return run_server(config, "captions", lambda service: None)
 
 
 def run_server(
     config: ServeConfig,
-    make_routes: "Callable[[CaptionService], Sequence[BaseRoute]]",
     content: str,
-    on_ready: "Callable[[Address], None]" = lambda address: None,
+    make_page: "Callable[[CaptionService], Page | None]",
+    on_ready: Callable[[str], None] = lambda url: None,
 ) -> int:
     """Load the model, and serve until Ctrl-C.
 
     Args:
         config: The address, the model and the limits.
-        make_routes: Returns the routes besides those of the HTTP interface.
         content: What is served, for the message.
-        on_ready: Called when the server accepts requests.
+        make_page: Returns the page, if there is one.
+        on_ready: Called with the address when the server accepts requests.
     """
     from captioning.web.server import open_address, require_packages, serve
 
@@ -96,16 +94,12 @@ def run_server(
     )
     service = CaptionService(captioner, config.limits)
     service.warm_up()
-    app = create_app(
-        service,
-        token=address.token,
-        any_host=not address.is_local,
-        routes=make_routes(service),
-    )
+    page = make_page(service)
+    app = create_app(service, token=address.token, any_host=not address.is_local, page=page)
 
     def report() -> None:
         console.print(f"Serving {content} at {address.url} (Ctrl-C stops the server)")
-        on_ready(address)
+        on_ready(address.url)
 
     try:
         serve(app, address, report)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from captioning.errors import CaptioningError, ConfigError, ImageError, SearchError
 from captioning.web.guard import Guard
 from captioning.web.json_replies import JsonReply, explanation_to_json, result_to_json
 from captioning.web.openapi import describe_interface
+from captioning.web.pages import Page
 from captioning.web.service import CaptionService
 from captioning.web.uploads import parse_search, read_uploads
 
@@ -29,7 +30,7 @@ def create_app(
     *,
     token: str = "",
     any_host: bool = False,
-    routes: Sequence[BaseRoute] = (),
+    page: Page | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -37,12 +38,14 @@ def create_app(
         service: Captions the images; closed when the application ends.
         token: The token that requests need; empty for none.
         any_host: Accept requests for every host name. Only safe with a token.
-        routes: Further routes, such as those of the page.
+        page: The page; None for the HTTP interface alone.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
+        if page is not None:
+            await page.close()
         service.close()
 
     handlers = _Handlers(service)
@@ -54,7 +57,7 @@ def create_app(
         Route("/openapi.json", handlers.openapi),
     ]
     return Starlette(
-        routes=[*own, *routes],
+        routes=[*own, *(() if page is None else page.routes)],
         middleware=[Middleware(Guard, token=token, any_host=any_host)],
         exception_handlers={HTTPException: _reply_error, Exception: _reply_failure},
         lifespan=lifespan,

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +29,7 @@ class _Task:
 class ModelThread:
     """Runs a captioner in one thread, for any number of callers.
 
-    A batch holds the images that wait at that moment, with the same search and seed. While nobody
-    waits, the thread advances background work, such as the captions of a folder.
+    A batch holds the images that wait at that moment, with the same search and seed.
 
     Args:
         captioner: The captioner. Nobody else may use it until :meth:`close`.
@@ -49,7 +48,6 @@ class ModelThread:
         self._batch_size = batch_size
         self._on_batch = on_batch
         self._tasks: deque[_Task] = deque()
-        self._background: Iterator[None] | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -76,15 +74,6 @@ class ModelThread:
         """Call a function that uses the captioner."""
         return self._add(function, None)
 
-    def start_background(self, steps: Iterator[None] | None) -> None:
-        """Advance an iterator step by step while nothing else waits; replaces the one before.
-
-        The iterator handles its own errors. None ends the background work.
-        """
-        with self._changed:
-            self._background = steps
-            self._changed.notify()
-
     def close(self) -> None:
         """Cancel what has not started, and end the thread."""
         with self._changed:
@@ -107,21 +96,14 @@ class ModelThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._tasks or self._background or self._closed)
+                self._changed.wait_for(lambda: self._tasks or self._closed)
                 if self._closed:
                     return
-                batch, steps = self._take_batch(), self._background
-            if batch:
-                self._finish(batch)
-            elif steps is not None and next(steps, self) is self:
-                with self._changed:
-                    if self._background is steps:
-                        self._background = None
+                batch = self._take_batch()
+            self._finish(batch)
 
     def _take_batch(self) -> list[_Task]:
         """Remove the first task, and all that can be computed with it, from the queue."""
-        if not self._tasks:
-            return []
         first = self._tasks.popleft()
         batch: list[_Task] = [first]
         others: list[_Task] = []

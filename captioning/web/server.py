@@ -61,7 +61,9 @@ def open_address(host: str, port: int, token: str) -> Address:
             "letters and digits."
         )
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        families = [found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        # Clients of localhost try both families; some address 127.0.0.1.
+        family = socket.AF_INET if socket.AF_INET in families else families[0]
         opened = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         reason = explain_error(error).partition(" (while")[0]

@@ -121,10 +121,11 @@ class CaptionService:
         self, images: Sequence[ImageRef], request: SearchRequest
     ) -> list[CaptionResult]:
         """Caption images; one that cannot be read has a result with an ``error``."""
-        tasks = (self._caption_one(image, request) for image in images)
+        tasks = (self.caption_one(image, request) for image in images)
         return list(await asyncio.gather(*tasks))
 
-    async def _caption_one(self, image: ImageRef, request: SearchRequest) -> CaptionResult:
+    async def caption_one(self, image: ImageRef, request: SearchRequest) -> CaptionResult:
+        """Caption one image; if it cannot be read, the result has an ``error``."""
         decoded = await self.read(image)
         if decoded.error:
             self.metrics.images.labels("failed").inc()

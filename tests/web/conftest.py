@@ -10,18 +10,24 @@ from captioning.web.api import create_app
 from captioning.web.limits import ServerLimits
 from captioning.web.service import CaptionService
 
+PATIENT = ServerLimits(workers=0, max_seconds=600)  # a busy computer is no failure
+
 
 @pytest.fixture
 def open_client(captioner):
     """Return a context manager: a client of a server with the given limits."""
 
     @contextmanager
-    def open_it(limits=None, *, routes=lambda service: [], token="", any_host=False, **options):
-        service = CaptionService(captioner, limits or ServerLimits(workers=0))
-        app = create_app(service, token=token, any_host=any_host, routes=routes(service))
-        with TestClient(app, base_url="http://localhost:8080", **options) as client:
-            client.service = service
-            yield client
+    def open_it(limits=PATIENT, *, make_page=lambda service: None, model=captioner, **options):
+        access = {name: options.pop(name) for name in ("token", "any_host") if name in options}
+        service = CaptionService(model, limits)
+        try:
+            app = create_app(service, page=make_page(service), **access)
+            with TestClient(app, base_url="http://localhost:8080", **options) as client:
+                client.service = service
+                yield client
+        finally:
+            service.close()
 
     return open_it
 

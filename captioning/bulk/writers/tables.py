@@ -42,10 +42,10 @@ def _row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
         row: The row.
         lists: Add all captions to the best one.
     """
-    name = _escape_bytes(row.file_name)
+    name = escape_bytes(row.file_name)
     if not row.ok:
         index = {} if row.index is None else {"index": row.index}
-        return {**index, "file_name": name, "error": _escape_bytes(row.error)}
+        return {**index, "file_name": name, "error": escape_bytes(row.error)}
     record: dict[str, Any] = {
         "file_name": name,
         "text": row.captions[0],
@@ -56,7 +56,7 @@ def _row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
     return record
 
 
-def _escape_bytes(name: str) -> str:
+def escape_bytes(name: str) -> str:
     """Escape the bytes of a file name that are not UTF-8: readers of JSON and Parquet refuse them.
 
     :func:`unescape_bytes` is the inverse.

@@ -1,0 +1,89 @@
+"""Show captions in a web browser: images, attention, next words, and a folder to correct.
+
+Images are dropped, pasted or chosen on the page. With a folder, the page also captions its images
+and lets you correct the captions. Corrections are in FOLDER/corrections.jsonl, which `captioning
+train --data jsonl:FOLDER/corrections.jsonl` reads. The page needs no network connection. Only this
+computer reaches it, unless --host says otherwise; see `captioning serve`.
+
+For example:
+
+    captioning web
+    captioning web holiday --recursive
+    captioning web holiday --output captions --model runs/first/model --open
+"""
+
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
+
+from captioning.cli.serve import ServeConfig, run_server
+from captioning.errors import ConfigError
+from captioning.sources.find import SourceConfig, find_images
+
+if TYPE_CHECKING:  # starlette and torch are slow to import, and --help does not need them
+    from captioning.images.image_ref import ImageRef
+    from captioning.web.pages import Page
+    from captioning.web.service import CaptionService
+
+
+@dataclass(frozen=True)
+class WebConfig(ServeConfig):
+    """A page of captions."""
+
+    SECTIONS: ClassVar = {**ServeConfig.SECTIONS, "folder": "folder", "open": "server"}
+
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]")] = None
+    """Folder of images to caption and to correct."""
+    recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
+    """Include the images in subfolders."""
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FOLDER", aliases=["-o"], help_behavior_hint="(default: FOLDER)"),
+    ] = None
+    """Folder of the corrections and of the saved captions."""
+    open: bool = False
+    """Open the page in the web browser."""
+
+
+def run(config: WebConfig) -> int:
+    """Serve the page and return the exit code."""
+    images = _find_images(config)
+
+    def make_page(service: "CaptionService") -> "Page":
+        from captioning.web.folder import FolderSession
+        from captioning.web.pages import Page
+
+        if config.folder is None:
+            return Page(service)
+        output = config.output or config.folder
+        output.mkdir(parents=True, exist_ok=True)
+        return Page(service, FolderSession(service, images, output))
+
+    def on_ready(url: str) -> None:
+        if config.open:
+            webbrowser.open(url)
+
+    return run_server(config, "the page", make_page, on_ready)
+
+
+def _find_images(config: WebConfig) -> "list[ImageRef]":
+    """Return the images of the folder.
+
+    Raises:
+        ConfigError: It is not a folder, or it has no images.
+    """
+    folder = config.folder
+    if folder is None:
+        if config.output is not None or config.recursive:
+            raise ConfigError("--output and --recursive need a folder. Name one.")
+        return []
+    if not folder.is_dir():
+        raise ConfigError(f"'{folder}' is not a folder. Check the path.")
+    images = list(find_images([str(folder)], SourceConfig(recursive=config.recursive)))
+    if not images:
+        advice = "Check the path" if config.recursive else "Check the path, or add --recursive"
+        raise ConfigError(f"no images found in '{folder}'. {advice}.")
+    return images
