@@ -17,6 +17,8 @@ from captioning.training.run_state import BestEpoch, RunState, save_state
 _FOLDER, _NAME = "checkpoints", "epoch-"
 MODEL = "model"
 """Name of the model directory of a run."""
+LAST_MODEL = "last"
+"""Name of the directory of the last epoch's model, if the initial model is the result."""
 
 
 def keep_checkpoint(checkpoint: Checkpoint, state: RunState, config: RunConfig, epoch: int) -> None:

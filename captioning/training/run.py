@@ -16,6 +16,7 @@ from captioning.nn.split_encoder import split_encoder
 from captioning.training.callback import TrainingCallback, TrainingSummary, describe_epoch
 from captioning.training.config import RunConfig
 from captioning.training.epoch_checkpoints import (
+    LAST_MODEL,
     MODEL,
     copy_logs,
     keep_checkpoint,
@@ -117,6 +118,7 @@ class _Run:
         self.captions = CaptionsId.create(len(prepared.dataset), prepared.vocabulary)
         self.model_dir = config.output / MODEL
         self.best = BestEpoch()
+        self._last: dict[str, float] | None = None  # scores of the last epoch trained here
         self.resumed = False
         self._started = time.monotonic()
 
@@ -208,15 +210,26 @@ class _Run:
                 "continues the run."
             )
         if self.config.init_from is not None and self.best.epoch == 0:
-            self.callback.on_message(
-                "Warning: no epoch is better than the initial model, so the initial model is the "
-                "result. Try another --training.learning-rate (usually a lower one helps)."
-            )
+            self._report_initial_is_best()
         if not self.model_dir.is_dir():
             raise TrainingError(
                 f"the run is finished, but '{self.model_dir}' does not exist. Move the model back, "
                 "or train again with another output."
             )
+
+    def _report_initial_is_best(self) -> None:
+        """Keep the model of the last epoch too: a following run may need it.
+
+        Teacher forcing of a model that was trained with rewards lowers its scores at first.
+        """
+        last = self.config.output / LAST_MODEL
+        if self._last is not None:
+            save_checkpoint(self._checkpoint(self.trainer.position.epoch, self._last), last)
+        kept = f" The model of the last epoch is in '{last}'." if last.is_dir() else ""
+        self.callback.on_message(
+            "Warning: no epoch is better than the initial model, so the initial model is the "
+            f"result.{kept} Try another --training.learning-rate (usually a lower one helps)."
+        )
 
     def result(self) -> TrainResult:
         """Return the result of the run."""
@@ -248,7 +261,7 @@ class _Run:
         self._save()
 
     def _keep_if_best(self, summary: TrainingSummary, validated: ValidatedCaptions) -> None:
-        scores = validated.scores
+        scores = self._last = validated.scores
         better = scores[self.config.training.select_by] > self.best.value
         self.trainer.schedule.report_epoch(better=better)
         self.callback.on_message(
