@@ -10,6 +10,7 @@
     ├── SearchError      search that is invalid or that no caption satisfies (ValueError)
     ├── ScoreError       candidates and references that cannot be scored (ValueError)
     ├── TrainingError    training run that cannot start, continue or resume (RuntimeError)
+    │   └── TrainingStoppedError  run that was asked to stop, and resumes
     └── OutputError      results that cannot be written (OSError)
 
 Each message says what is wrong, what was found, and what to do. Each class also inherits the
@@ -55,6 +56,10 @@ class ScoreError(CaptioningError, ValueError):
 
 class TrainingError(CaptioningError, RuntimeError):
     """A training run cannot start or resume."""
+
+
+class TrainingStoppedError(TrainingError):
+    """A training run was asked to stop. Its state is saved, and the same call resumes it."""
 
 
 class OutputError(CaptioningError, OSError):

@@ -1,18 +1,24 @@
 """Kill feature extraction and training at random moments, and check that nothing is lost.
 
     python scripts/interrupted_training.py --feature-kills 10 --training-kills 30
+    python scripts/interrupted_training.py --feature-kills 10 --training-kills 30 --processes 3
 
 Images and captions are generated; some images are damaged. An undisturbed run gives the expected
 files. Then `captioning features` and `captioning train` are killed (``kill -9``) after random times
 and started again until they finish. The stored features and the final weights must equal the
 expected ones byte for byte.
+
+With several processes, torchrun starts the commands, and a random process is killed each time. The
+order of stored features then depends on the kills, so their checksums are compared by image.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +27,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from captioning.cli.main import main as run_command
+from captioning.features.content_digests import DIGEST_BYTES
+from captioning.features.records import RecordFile
 from captioning.training import encoded_data, run  # noqa: F401  (imported before the forks)
 
 _FORK = multiprocessing.get_context("fork")  # a run starts at once, as torch is imported already
@@ -52,8 +61,49 @@ def make_data(folder: Path, images: int) -> Path:
     return data
 
 
-def start(words: Sequence[str], log: Path) -> BaseProcess:
+class Job:
+    """A command in several processes, with its messages in a file, and the methods of a process.
+
+    Attributes:
+        processes: Number of processes of each job; with 1, no job is started.
+        rng: Selects the process that :meth:`kill` ends.
+    """
+
+    processes = 1
+    rng = random.Random(0)
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        job = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        job += [str(self.processes), "-m", "captioning", *words]
+        with log.open("a") as file:
+            self._process = subprocess.Popen([sys.executable, *job], stderr=file)
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit code; None while the job runs."""
+        return self._process.poll()
+
+    def is_alive(self) -> bool:
+        """Return whether the job runs."""
+        return self.exitcode is None
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for the end of the job, at most for some seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """Kill a random process of the job; torchrun then ends the others."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self._process.pid).children()
+            if found:
+                self.rng.choice(found).kill()
+
+
+def start(words: Sequence[str], log: Path) -> BaseProcess | Job:
     """Start a command in a process of its own, with its messages in a file."""
+    if Job.processes > 1:
+        return Job(words, log)
 
     def target() -> None:
         with log.open("a") as file:
@@ -106,6 +156,18 @@ def read_files(folder: Path, pattern: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
 
 
+def read_features(folder: Path) -> dict[str, bytes]:
+    """Return the checksums of the stored views of each image by the digest of its content."""
+    found = {}
+    for path in folder.glob("*/*.index"):
+        views = json.loads((path.parent / "store.json").read_text())["views"]
+        for record in RecordFile(path, DIGEST_BYTES + 4 * views).read():
+            if record is not None:
+                digest = record[:DIGEST_BYTES].hex()
+                found[f"{path.parent.name}/{digest}"] = record[DIGEST_BYTES:]
+    return found
+
+
 def count_differences(name: str, found: dict[str, bytes], expected: dict[str, bytes]) -> int:
     """Print the files that differ, and return their number."""
     different = [
@@ -127,6 +189,8 @@ def interrupt_features(home: Path, data: Path, kills: int, rng: random.Random) -
     cut = [*words, str(home / "cut")]
     hits = kill_repeatedly(cut, home / "cut.log", kills, step, rng)
     folders = [read_files(home / name, "**/*.[ir]*") for name in ("cut", "whole")]
+    if Job.processes > 1:
+        folders = [read_features(home / name) for name in ("cut", "whole")]
     return {"features_killed": hits, "feature_problems": count_differences("features", *folders)}
 
 
@@ -147,9 +211,11 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2000, help="number of images")
     parser.add_argument("--feature-kills", type=int, default=10, help="kills of the extraction")
     parser.add_argument("--training-kills", type=int, default=30, help="kills of the training")
+    parser.add_argument("--processes", type=int, default=1, help="number of processes")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    rng = Job.rng = random.Random(options.seed)
+    Job.processes = options.processes
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "images").mkdir()

@@ -20,6 +20,7 @@ ROOMS = (
     "files",
     "file_patterns",
     "json_data",
+    "processes",
     "text",
     "images",
     "decoding",

@@ -22,6 +22,7 @@ from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.inference.backend_config import BackendConfig
 from captioning.messages import check_minimum, check_ranges, format_count
+from captioning.processes import connect_processes, is_main_process
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from rich.console import Console
@@ -108,6 +109,7 @@ def run(config: EvaluateConfig) -> int:
     from captioning.inference.captioner import Captioner
     from captioning.metrics import check_java
 
+    connect_processes(config.device)
     console = stderr_console()
     captioner = Captioner.from_pretrained(
         config.model, *config.ensemble, device=config.device, **asdict(config.engine)
@@ -140,7 +142,8 @@ def run(config: EvaluateConfig) -> int:
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     console.print(f"Captions written to {output}")
-    _print_evaluation(evaluation, console, as_json=config.json)
+    if is_main_process():
+        _print_evaluation(evaluation, console, as_json=config.json)
     return 1 if evaluation.errors else 0
 
 

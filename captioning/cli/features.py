@@ -23,6 +23,7 @@ from captioning.cli.progress import stderr_console
 from captioning.cli.train import TrainConfig, parse_stages
 from captioning.cli.train_progress import TrainingProgressReport
 from captioning.errors import ConfigError
+from captioning.processes import connect_processes, fail_together
 
 _NO_OUTPUT = Path("-")
 
@@ -75,9 +76,11 @@ def _encode(config: FeaturesConfig) -> bool:
     """Encode the images of a stage, and return whether some cannot be read."""
     from captioning.training.encoded_data import encode_data  # imports torch
 
+    connect_processes(config.device)
     console = stderr_console()
-    with TrainingProgressReport(console) as report:
-        data = encode_data(config.run_config(), report.callback, check_stored=config.check_stored)
+    with TrainingProgressReport(console) as report, fail_together():
+        callback = report.callback.for_process()
+        data = encode_data(config.run_config(), callback, check_stored=config.check_stored)
     caches = (data.train.cache, data.validation.cache)
     stored = sum(len(cache.readable) for cache in caches)
     console.print(f"The features of {stored:,} images are stored in '{config.cache_directory}'.")

@@ -10,10 +10,12 @@ import importlib
 import io
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
-from captioning.errors import CaptioningError, ConfigError
+from captioning.errors import CaptioningError, ConfigError, TrainingStoppedError
 from captioning.messages import suggest
+from captioning.processes import SECONDS_FOR_MESSAGE, STOPPED, launched_index
 
 COMMANDS = {
     "caption": "caption images and folders",
@@ -47,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = _run(words)
         _flush()
+    except TrainingStoppedError as error:
+        _print_error(str(error), same_in_all=True)
+        code = STOPPED
     except CaptioningError as error:
-        _print_error(str(error))
+        _print_error(str(error), same_in_all=isinstance(error, ConfigError))
         code = WRONG_USAGE if isinstance(error, ConfigError) else SOME_FAILED
     except KeyboardInterrupt:
         _print_error("interrupted")
@@ -62,8 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
-def _print_error(message: str) -> None:
-    print(f"captioning: {message}", file=sys.stderr)  # noqa: T201
+def _print_error(message: str, *, same_in_all: bool = False) -> None:
+    """Print an error; of those that all processes of a job have, only that of the main process."""
+    index = launched_index()
+    if index and same_in_all:
+        time.sleep(SECONDS_FOR_MESSAGE)
+        return
+    process = f" (process {index + 1})" if index else ""
+    print(f"captioning{process}: {message}", file=sys.stderr)  # noqa: T201
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from captioning.processes import is_main_process
+
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
     from rich.progress import Progress, Task
@@ -16,14 +18,21 @@ _LINE_INTERVAL = 30.0  # seconds between two lines of progress
 
 
 def stderr_console() -> "Console":
-    """Return a console that prints plain lines to standard error.
+    """Return a console that prints plain lines to standard error, in the main process of a job.
 
     File names are printed as they are: long lines are not broken, and nothing in them is
     interpreted as markup, a number to highlight or an emoji.
     """
     from rich.console import Console
 
-    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return Console(
+        stderr=True,
+        quiet=not is_main_process(),
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Progress":

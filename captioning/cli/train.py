@@ -1,6 +1,9 @@
 """Train a model on captioned images.
 
-To resume a run that was stopped, run the same command again.
+To resume a run that was stopped, run the same command again. After SIGTERM, the command saves the
+state and exits with code 75. To train on several GPUs:
+
+    torchrun --nproc-per-node 8 -m captioning train ...
 
 For example:
 
@@ -14,7 +17,10 @@ of the file, and flags replace both. Paths in a file are relative to the current
 
 import argparse
 import re
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -23,6 +29,7 @@ from captioning.cli.help_texts import name_flags, parse_config
 from captioning.cli.progress import stderr_console
 from captioning.cli.train_progress import TrainingProgressReport
 from captioning.errors import ConfigError
+from captioning.processes import connect_processes
 from captioning.training.config import RunConfig
 from captioning.training.memory import disable_malloc_trim
 from captioning.training.recipes import read_run_file
@@ -107,6 +114,7 @@ def _find_file(words: Sequence[str]) -> str:
 
 def run(config: tuple[TrainConfig, ...]) -> int:
     """Run ``captioning train``, and return the exit code."""
+    connect_processes(config[0].device)
     for number, stage in enumerate(config, 1):
         if len(config) > 1:
             stderr_console().print(f"Stage {number} of {len(config)}: {stage.output}")
@@ -126,11 +134,26 @@ def run_training(config: RunConfig) -> int:
     def print_message(text: str) -> None:
         report.callback.on_message(name_flags(text, TrainConfig))
 
+    stop = threading.Event()
+    callback = replace(report.callback, on_message=print_message, should_stop=stop.is_set)
     try:
-        with report:
-            result = train(config, replace(report.callback, on_message=print_message))
+        with report, _on_terminate(stop.set):
+            result = train(config, callback)
     except KeyboardInterrupt:
         console.print("Interrupted. Run the same command again to resume.")
         return 130
     console.print(f"Saved the model to {result.model_dir}.")
     return 0
+
+
+@contextmanager
+def _on_terminate(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function when SIGTERM arrives, which SLURM and ``kill`` send."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can set handlers
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: function())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

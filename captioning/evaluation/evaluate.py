@@ -18,6 +18,14 @@ from captioning.inference.region_captions import caption_external
 from captioning.messages import check_minimum, check_ranges, format_count
 from captioning.metrics import Scores, score
 from captioning.metrics.java import check_java
+from captioning.processes import (
+    connect_processes,
+    fail_together,
+    is_main_process,
+    merge_shares,
+    process_count,
+    share_batches,
+)
 from captioning.reranking.consensus import Consensus
 from captioning.short_repr import ShortDict, ShortTuple
 
@@ -122,6 +130,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Caption a split with a model and score the captions.
 
+    In a job of torchrun or ``accelerate launch``, all processes call it and share the images. The
+    main process writes the captions. The result is that of one process.
+
     Args:
         model: A captioner, a model directory or hub id, or None for the model of the package.
         data: Data set, as for :func:`captioning.read_captions`.
@@ -139,6 +150,7 @@ def evaluate(
         ScoreError: A metric in Java is not available.
     """
     config = config or EvaluationConfig()
+    connect_processes(config.device)
     if config.java:
         check_java(config.java)
     if config.output is not None:
@@ -155,10 +167,11 @@ def evaluate(
     caption_split = data_set.read(split)
     if captioner.consensus is not None:
         _refuse_overlap(caption_split, captioner.consensus)
-    captions, errors = _caption_split(captioner, caption_split, search, config, on_progress)
+    with fail_together():
+        captions, errors = _caption_split(captioner, caption_split, search, config, on_progress)
     if not captions:
         raise no_readable_image(data_set.name, errors)
-    if config.output is not None:
+    if config.output is not None and is_main_process():
         write_results(captions, config.output)
     images = [image for image in caption_split.images if image.image_id in captions]
     references = {image.image_id: list(image.captions) for image in images}
@@ -193,11 +206,16 @@ def _caption_split(
     config: EvaluationConfig,
     on_progress: Callable[[int, int], None],
 ) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the caption of each image that can be read, and the errors of the others."""
-    captions, errors = {}, {}
+    """Return the caption of each image that can be read, and the errors of the others.
+
+    Each process captions some batches, and gets the results of all.
+    """
+    captions: dict[int, str] = {}
+    errors: dict[int, str] = {}
+    images, total = share_batches(split.images, config.batch_size), len(split.images)
     if config.features is None:
         results = captioner.caption_files(
-            [image.ref for image in split.images],
+            [image.ref for image in images],
             search=search,
             batch_size=config.batch_size,
             workers=config.workers,
@@ -207,17 +225,18 @@ def _caption_split(
         results = caption_external(
             captioner,
             ExternalFeatures(Path(config.features), [split], feature_size=size),
-            [image.name for image in split.images],
+            [image.name for image in images],
             search=search,
             batch_size=config.batch_size,
         )
-    for done, (image, result) in enumerate(zip(split.images, results, strict=True), 1):
+    for done, (image, result) in enumerate(zip(images, results, strict=True), 1):
         if result.ok:
             captions[image.image_id] = result.text
         else:
             errors[image.image_id] = result.error
-        on_progress(done, len(split.images))
-    return captions, errors
+        on_progress(min(done * process_count(), total), total)
+    order = [image.image_id for image in split.images]
+    return merge_shares(captions, order), merge_shares(errors, order)
 
 
 def _refuse_overlap(split: CaptionSplit, consensus: Consensus) -> None:

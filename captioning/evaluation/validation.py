@@ -18,7 +18,7 @@ from captioning.reranking.ngram import NgramReranker
 from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import Vocabulary
 
-_IMAGES_PER_BATCH = 64
+IMAGES_PER_BATCH = 64
 _CAPTIONS_PER_IMAGE = 5
 
 
@@ -62,8 +62,8 @@ def caption_features(
     constraints = TokenConstraints.resolve(method, vocabulary)
     captions: list[str] = []
     with _evaluation_mode(cached_model):
-        for start in range(0, len(rows), _IMAGES_PER_BATCH):
-            batch = torch.tensor(rows[start : start + _IMAGES_PER_BATCH])
+        for start in range(0, len(rows), IMAGES_PER_BATCH):
+            batch = torch.tensor(rows[start : start + IMAGES_PER_BATCH])
             features = cached_model.encode(cache, batch)
             beams = search(
                 decoder.step,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from captioning.files import find_existing
 from captioning.images.image_ref import ImageRef, as_ref
 from captioning.images.loader import ImageLoader, PixelBatch
 from captioning.messages import explain_error, format_bytes, format_count
+from captioning.processes import (
+    gather_objects,
+    is_main_process,
+    main_process_first,
+    merge_shares,
+    process_count,
+    process_index,
+    wait_for_processes,
+)
 
 _COMMIT_IMAGES = 256  # lost at most if the process is killed
 _CHANGED = "'{}' changed while it was read. Run the same command again."
@@ -82,7 +91,8 @@ class RowExtraction:
         self._source = source
         with _explain_errors(directory):
             self._store = source.open_store(directory)
-            self._stamps, self._digests = digest_images(self.images, directory, on_digest)
+            with main_process_first():  # the others find its digests in the directory
+                self._stamps, self._digests = digest_images(self.images, directory, on_digest)
 
     @property
     def missing(self) -> int:
@@ -111,8 +121,9 @@ class RowExtraction:
     def run(self, on_progress: OnProgress = lambda done, total: None) -> StoredRows:
         """Return the rows of all images, and extract those that are missing.
 
-        If several processes need the same store, one of them extracts; the others wait and report
-        its progress. Images that cannot be read are tried again in each run.
+        The processes of a job share the missing images. If several jobs need the same store, one of
+        them extracts; the others wait and report its progress. Images that cannot be read are tried
+        again in each run.
 
         Args:
             on_progress: Called with the number of finished images and the number of all images:
@@ -124,9 +135,45 @@ class RowExtraction:
         """
         unreadable: dict[int, str] = {}
         with _explain_errors(self.directory):
+            if process_count() > 1 and any(gather_objects(bool(self._find_missing()))):
+                self._extract_share(on_progress)
             if self._find_missing():
                 unreadable = self._extract(on_progress)
+            unreadable = merge_shares(unreadable, range(len(self.images)))
             return StoredRows(self._store, self._digests, unreadable)
+
+    def _extract_share(self, on_progress: OnProgress) -> None:
+        """Store the missing rows that belong to this process of a job.
+
+        The main process holds the lock, and each process appends to files of its own. The content
+        of an image decides which process encodes it. What is missing afterwards is left to
+        :meth:`_extract`: images that cannot be read, and all images of other machines if the
+        machines do not share the directory.
+        """
+        with ExitStack() as stack:
+            held = False
+            if is_main_process():
+                lock = directory_lock(self._store.directory, self._report_waiting(on_progress))
+                held = stack.enter_context(lock).held
+            held = gather_objects(held)[0]  # the others wait here
+            self._store.refresh()
+            mine = [row for row in self._find_missing() if self._is_mine(self._digests[row])]
+            require_space([self])
+            total, count = len(self.images), process_count()
+
+            def report(done: int, all_of_mine: int) -> None:
+                on_progress(max(0, total - (total - done) * count), total)
+
+            if mine:
+                report(total - len(mine), total)
+            with _writer(self._store, shared=held, process=process_index()) as writer:
+                self._encode(self._derive(mine, writer, report), writer, report)
+            wait_for_processes()
+        self._store.refresh()
+
+    def _is_mine(self, digest: bytes | None) -> bool:
+        """Return whether this process encodes an image."""
+        return digest is not None and int.from_bytes(digest) % process_count() == process_index()
 
     def _find_missing(self) -> list[int]:
         """Return the first row of each image that is not stored."""
@@ -139,12 +186,8 @@ class RowExtraction:
     def _extract(self, on_progress: OnProgress) -> dict[int, str]:
         """Store the missing rows, and return why images cannot be read."""
         total = len(self.images)
-
-        def report_other_process() -> None:
-            self._store.refresh()
-            on_progress(total - len(self._find_missing()), total)
-
-        with directory_lock(self._store.directory, report_other_process) as lock:
+        waiting = self._report_waiting(on_progress)
+        with directory_lock(self._store.directory, waiting) as lock:
             self._store.refresh()
             missing = self._find_missing()
             on_progress(total - len(missing), total)
@@ -156,6 +199,15 @@ class RowExtraction:
         reasons = {self._digests[row] or row: reason for row, reason in errors.items()}
         keys = (digest or row for row, digest in enumerate(self._digests))
         return {row: reasons[key] for row, key in enumerate(keys) if key in reasons}
+
+    def _report_waiting(self, on_progress: OnProgress) -> Callable[[], None]:
+        """Return a function that reports the progress of the process that holds the lock."""
+
+        def report() -> None:
+            self._store.refresh()
+            on_progress(len(self.images) - len(self._find_missing()), len(self.images))
+
+        return report
 
     def _derive(self, missing: list[int], writer: RowWriter, on_progress: OnProgress) -> list[int]:
         """Store the rows that follow from another store, and return the rows still missing."""
@@ -258,9 +310,9 @@ def _explain_errors(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writer(store: RowStore, *, shared: bool) -> Iterator[RowWriter]:
+def _writer(store: RowStore, *, shared: bool, process: int = 0) -> Iterator[RowWriter]:
     """Open a writer that keeps what was written before an error or an interruption."""
-    writer = store.open_writer(shared=shared)
+    writer = store.open_writer(shared=shared, process=process)
     try:
         yield writer
         writer.commit()

@@ -18,7 +18,7 @@ from captioning.files import write_atomic
 from captioning.messages import explain_error, format_count
 
 _DESCRIPTION = "store.json"
-_SHARED = "features"  # name of the files to which every process that holds the lock appends
+_SHARED = "features"  # name of the files to which a process that holds the lock appends
 _CHECKSUM = np.dtype("<u4")
 
 
@@ -231,14 +231,16 @@ class RowStore:
             removed += len(bad)
         return removed
 
-    def open_writer(self, *, shared: bool) -> RowWriter:
+    def open_writer(self, *, shared: bool, process: int = 0) -> RowWriter:
         """Return a writer that appends rows.
 
         Args:
-            shared: Append to the files that all processes use; the caller holds the lock. False:
-                append to new files, for file systems without locks.
+            shared: Append to files that later writers use too; the caller, or the main process of
+                its job, holds the lock. False: append to new files, for file systems without locks.
+            process: Number of the process in its job, which selects the shared files.
         """
-        name = _SHARED if shared else f"{_SHARED}-{secrets.token_hex(4)}"
+        own = f"{process}" * (process > 0) if shared else secrets.token_hex(4)
+        name = f"{_SHARED}-{own}" if own else _SHARED
         return RowWriter(_Segment(self.directory / name, self.format), self._description)
 
 

@@ -110,7 +110,7 @@ class _Groups:
         """Yield images, rows, and ``s = u / (u + y)`` for groups whose values fit in a cache."""
         limit = _BLOCK_BYTES if u.device.type == "cpu" else 16 * _BLOCK_BYTES
         most = max(1, limit // (u[0].numel() * u.element_size()))  # rows
-        buffer = u.new_empty(max(most, *self._counts), *u.shape[1:])
+        buffer = u.new_empty(max([most, *self._counts]), *u.shape[1:])
         for images, rows, shape in self.split(most):
             block = u[images].unsqueeze(1)
             s = buffer[: rows.stop - rows.start].unflatten(0, shape)

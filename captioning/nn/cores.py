@@ -71,7 +71,7 @@ class StackCore(nn.Module):
             for layer in range(2, config.layers + 1)
         )
         self.attention: SoftAttention | None = None
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, "step")  # between layers
 
     # --- once per word or image ---------------------------------------------------------------
 
@@ -270,6 +270,7 @@ class MemoryCore(StackCore):
         super().__init__(config, feature_size)
         self.memory = build_cell(config.cell, config.embedding_size, config.hidden_size)
         self.W_uv = nn.Linear(config.hidden_size, feature_size)
+        self.memory_dropout = Dropout(config.dropout, "tokens")
         self.z_size = config.hidden_size
 
     @property
@@ -299,7 +300,7 @@ class MemoryCore(StackCore):
 
     def reconstruct(self, z: Float[Tensor, "M Z"] | None) -> Float[Tensor, "M D"] | None:
         """Return v~ for each u."""
-        return None if z is None else self.W_uv(self.dropout(z))
+        return None if z is None else self.W_uv(self.memory_dropout(z))
 
 
 CORES: dict[CoreName, type[StackCore]] = {

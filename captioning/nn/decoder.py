@@ -17,6 +17,7 @@ from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.injections import INJECTIONS
 from captioning.nn.readouts import READOUTS
+from captioning.nn.shared_draws import set_draw_step
 from captioning.nn.state import DecoderState, ImageContext, add_image_term
 from captioning.nn.step_linear import StepLinear
 
@@ -91,8 +92,10 @@ class Decoder(nn.Module):
             nn.init.normal_(self.W_rw.weight, std=0.1 * E**-0.5)
         gate_size = len(self.core.cell.b)
         self.concepts = Concepts(config, self.sizes, gate_size) if config.concepts else None
-        self.dropout = Dropout(config.dropout)
-        self.recurrent_dropout = Dropout(config.recurrent_dropout)
+        self.word_dropout = Dropout(config.dropout, "words")
+        self.image_dropout = Dropout(config.dropout, "images")
+        self.token_dropout = Dropout(config.dropout, "tokens")
+        self.recurrent_dropout = Dropout(config.recurrent_dropout, "captions")
         self._word_table: tuple[list[Any], Tensor] | None = None
 
     def train(self, mode: bool = True) -> "Decoder":
@@ -143,13 +146,14 @@ class Decoder(nn.Module):
         # Each distinct word is projected once, so dropout drops the same values of a word
         # wherever it occurs in the batch (Gal & Ghahramani 2016, section 4.2).
         words, index = tokens.data.unique(return_inverse=True)
-        table = self._project_words(self.dropout(self.embedding(words)))
+        table = self._project_words(self.word_dropout(self.embedding(words)))
         core_words, readout_words = self._split_words(nn.functional.embedding(index, table))
         masks = self._recurrent_masks(state)
         outputs, image_readouts, concepts = [], [], []
         sizes = tokens.batch_sizes.tolist()
         with StepLinear(sizes):
-            for step_words in core_words.split(sizes):
+            for step, step_words in enumerate(core_words.split(sizes)):
+                set_draw_step(step)
                 count = len(step_words)  # rows are sorted by length: the longest captions remain
                 state = _apply_masks(tuple(part[:count] for part in state), masks)
                 context = context.truncate(count)
@@ -191,7 +195,7 @@ class Decoder(nn.Module):
         Without gradients, the projections of all words are a table that is computed once.
         """
         if self.training or torch.is_grad_enabled():
-            projected = self._project_words(self.dropout(self.embedding(tokens)))
+            projected = self._project_words(self.word_dropout(self.embedding(tokens)))
         else:
             projected = self._load_word_table().index_select(0, tokens)
         core_words, readout_words = self._split_words(projected)
@@ -212,7 +216,7 @@ class Decoder(nn.Module):
         if self.config.uses_image and (self.training or torch.is_grad_enabled()):
             # The same mask for v and all grid positions: separate masks are slow to draw, and a
             # value dropped at one position would still be visible at the others.
-            features = features.masked(self.dropout(torch.ones_like(features.vector)))
+            features = features.masked(self.image_dropout(torch.ones_like(features.vector)))
         v = features.vector
         state = self.core.complete_state(self.injection.build_state(v, self.core))
         context = ImageContext(
@@ -234,7 +238,7 @@ class Decoder(nn.Module):
         """Return the context with the terms of s. Dropout omits single concepts."""
         if self.concepts is None or strengths is None:
             return context
-        s = self.concepts.embed(self.dropout(strengths), self.embedding.weight)
+        s = self.concepts.embed(self.image_dropout(strengths), self.embedding.weight)
         term = self.concepts.W_sh(s)
         gates = term if context.gates is None else context.gates + term
         return replace(context, gates=gates, concepts=self.concepts.W_sr(s))
@@ -270,7 +274,7 @@ class Decoder(nn.Module):
         self, r: Float[Tensor, "M E"], concepts: Float[Tensor, "B E"] | None
     ) -> Float[Tensor, "M V"]:
         """Return the logits of the next word; ``concepts`` has M rows, or one for each image."""
-        return self.W_rw(self.dropout(add_image_term(r, concepts)))
+        return self.W_rw(self.token_dropout(add_image_term(r, concepts)))
 
 
 def _apply_masks(state: CellState, masks: dict[int, Float[Tensor, "M H"]]) -> CellState:

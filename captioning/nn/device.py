@@ -6,6 +6,7 @@ import re
 import torch
 
 from captioning.errors import ConfigError
+from captioning.processes import process_count
 
 _KINDS = ("cpu", "cuda", "mps")
 
@@ -69,4 +70,5 @@ def _list_devices() -> str:
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    one_process = process_count() == 1  # processes exchange gradients between CPUs or CUDA devices
+    return "mps" if one_process and torch.backends.mps.is_available() else "cpu"

@@ -3,9 +3,13 @@
 One random number per value would take a seventh of a training step on a CPU.
 """
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+
+from captioning.nn.shared_draws import RowKind, draw_rows
 
 _BYTES = 8  # per 64-bit number
 
@@ -18,18 +22,25 @@ class Dropout(nn.Module):
 
     Args:
         p: Dropout probability, 0 to below 1.
+        rows: What the rows are, for batches that several processes share.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, rows: RowKind = "images") -> None:
         super().__init__()
         self.p = p
+        self.rows = rows
         self.threshold = min(round(256 * p), 255)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply dropout in training mode; return ``x`` unchanged in evaluation mode."""
         if not self.training or not self.threshold:
             return x
-        draws = torch.empty(-(-x.numel() // _BYTES), dtype=torch.int64, device=x.device)
-        draws.random_(-(2**63), 2**63 - 1)
-        kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
+
+        def draw(count: int) -> UInt8[Tensor, "*shape"]:
+            values = count * math.prod(x.shape[1:])
+            draws = torch.empty(-(-values // _BYTES), dtype=torch.int64, device=x.device)
+            draws.random_(-(2**63), 2**63 - 1)
+            return draws.view(torch.uint8)[:values].view(count, *x.shape[1:])
+
+        kept = draw_rows(self.rows, len(x), draw) >= self.threshold
         return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))

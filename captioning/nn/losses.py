@@ -97,8 +97,16 @@ def reconstruction_error(
         vectors: v of each caption's image, longest caption first.
         sizes: Number of captions at each step.
     """
+    error, square = reconstruction_terms(reconstruction, vectors, sizes)
+    return error / square
+
+
+def reconstruction_terms(
+    reconstruction: Float[Tensor, "M D"], vectors: Float[Tensor, "N D"], sizes: Sequence[int]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the two terms of :func:`reconstruction_error`: squared error, and mean square."""
     expected = torch.cat([vectors[:count] for count in sizes]).float()
-    return (reconstruction.float() - expected).square().mean() / expected.square().mean()
+    return (reconstruction.float() - expected).square().mean(), expected.square().mean()
 
 
 def doubly_stochastic(

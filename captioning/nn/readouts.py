@@ -35,7 +35,7 @@ class LinearReadout(nn.Module):
         self.W_xr = nn.Linear(E, E, bias=False) if self.reads_word else None
         self.W_zr = None if z_size is None else nn.Linear(z_size, E, bias=False)
         self.W_hr = nn.Linear(config.hidden_size, E)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, "tokens")
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor
 from captioning.features.cache import CacheRows
 from captioning.images.augmentation import RANDOM_VALUES, augment_batch
 from captioning.nn.encoder import Encoder
+from captioning.nn.shared_draws import draw_rows
 from captioning.nn.split_encoder import EncoderFront, as_map
 
 
@@ -46,7 +47,9 @@ class AugmentedImages(CacheRows):
         pixels = as_map(rows)
         if views is not None:
             # torch's global generator: its state is saved with the run.
-            random_values = torch.rand(len(views), RANDOM_VALUES)
+            random_values = draw_rows(
+                "images", len(views), lambda count: torch.rand(count, RANDOM_VALUES)
+            )
             pixels = augment_batch(pixels, random_values, hflip=views % 2 == 1)
         with torch.no_grad():
             grid = self.encoder(pixels).grid

@@ -1,7 +1,10 @@
 """What a training run reports, and the callbacks that receive it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from captioning.errors import TrainingStoppedError
+from captioning.processes import is_main_process
 
 ENCODING = "Encoding images"
 """Name of the phase that computes the features that are not cached."""
@@ -78,6 +81,8 @@ class TrainingCallback:
             number of all items. Some phases do not call it.
         on_step: Called after each step.
         on_resume: Called with the number of steps done before, and the number of all steps.
+        should_stop: Called after each step and with progress. If it returns True, the run saves its
+            state and raises :class:`captioning.errors.TrainingStoppedError`.
     """
 
     on_message: Callable[[str], None] = lambda text: None
@@ -85,3 +90,18 @@ class TrainingCallback:
     on_progress: Callable[[int, int], None] = lambda done, total: None
     on_step: Callable[[Progress], None] = lambda progress: None
     on_resume: Callable[[int, int], None] = lambda done, total: None
+    should_stop: Callable[[], bool] = lambda: False
+
+    def for_process(self) -> "TrainingCallback":
+        """Return the callback of this process: only the main process reports.
+
+        Its ``on_progress`` raises TrainingStoppedError if the run should stop.
+        """
+        callback = self if is_main_process() else TrainingCallback(should_stop=self.should_stop)
+
+        def report(done: int, total: int) -> None:
+            if callback.should_stop():
+                raise TrainingStoppedError("stopped. Run the same command again to resume.")
+            callback.on_progress(done, total)
+
+        return replace(callback, on_progress=report)

@@ -46,6 +46,9 @@ class RunConfig:
     keep_checkpoints: int = 0
     """Number of checkpoints to keep: the model and the state after each of the last epochs, in
     ``checkpoints/epoch-N`` (0: none). The best model is kept in any case."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``: those that
+    accelerate supports and that are installed. Their environment variables configure them."""
     resume: Path | None = None
     """Directory of a run, or of one of its checkpoints, from which a new run in ``output``
     continues. Pass the settings of that run, for example with ``--config RUN/settings.json``; only

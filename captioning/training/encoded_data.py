@@ -16,6 +16,7 @@ from captioning.nn.device import resolve_device
 from captioning.nn.encoder import Encoder
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.split_encoder import EncoderFront, EncoderTail, split_encoder
+from captioning.processes import process_count
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
 from captioning.training.data import (
@@ -65,6 +66,7 @@ def encode_data(
         ConfigError: The config does not fit the encoder or this machine.
         OutputError: The cache cannot be written, or its disk is too small.
     """
+    _check_processes(config)
     train_splits, validation_splits = read_splits(config, callback)
     validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
     callback.on_phase("Loading the encoder")
@@ -90,6 +92,18 @@ def encode_data(
         check_stored=check_stored,
     )
     return EncodedData(encoder, tail, initial, train, validation)
+
+
+def _check_processes(config: RunConfig) -> None:
+    """Refuse what several processes cannot share.
+
+    Each draws the crops of all images of a batch, and only those who have images would.
+    """
+    if process_count() > 1 and config.training.online_augmentation and config.text_data:
+        raise ConfigError(
+            f"online_augmentation with text_data needs one process, and the job has "
+            f"{process_count()}. Remove one of the two options, or start one process."
+        )
 
 
 def _read_features(
@@ -179,6 +193,6 @@ def _extraction(config: RunConfig, *, grid: bool, augment: bool) -> ExtractionCo
         hflip=augment and training.hflip,
         crops=training.cached_crops if augment else 0,
         workers=config.workers,
-        precision=training.precision,
+        precision="bfloat16" if training.precision == "bfloat16" else "float32",
         dtype=config.feature_dtype,
     )

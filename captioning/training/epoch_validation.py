@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from captioning.decoding import Greedy
-from captioning.evaluation.validation import caption_features
+from captioning.evaluation.validation import IMAGES_PER_BATCH, caption_features
 from captioning.features.cached_model import CachedModel
 from captioning.messages import format_count
 from captioning.metrics import score
 from captioning.metrics.diversity import Diversity, measure_diversity
 from captioning.metrics.scores import SCORE_NAMES
+from captioning.processes import fail_together, merge_shares, share_batches
 from captioning.training.callback import TrainingCallback
 from captioning.training.prepare import Prepared
 
@@ -52,18 +53,23 @@ class ValidatedCaptions:
 def validate(
     model: CachedModel, prepared: Prepared, callback: TrainingCallback
 ) -> ValidatedCaptions:
-    """Caption the validation images that can be read, and score the captions."""
+    """Caption the validation images that can be read, and score the captions.
+
+    Each process captions some batches of images, and gets the captions of all.
+    """
     callback.on_phase("Captioning validation images")
     split = prepared.validation
-    texts = caption_features(
-        model,
-        split.cache,
-        split.readable,
-        prepared.vocabulary,
-        Greedy(),
-        on_progress=callback.on_progress,
-    )
-    captions = dict(zip(split.readable, texts, strict=True))
+    rows = share_batches(split.readable, IMAGES_PER_BATCH)
+    with fail_together():
+        texts = caption_features(
+            model,
+            split.cache,
+            rows,
+            prepared.vocabulary,
+            Greedy(),
+            on_progress=callback.on_progress,
+        )
+    captions = merge_shares(dict(zip(rows, texts, strict=True)), split.readable)
     callback.on_phase("Scoring captions")
     return _validated(captions, prepared)
 

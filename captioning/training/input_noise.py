@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from captioning.nn.shared_draws import draw_rows
+
 
 def apply_word_dropout(
     tokens: PackedSequence, probability: float, *, unk: int, bos: int
@@ -21,7 +23,7 @@ def apply_word_dropout(
         unk: Id of ``<unk>``.
         bos: Id of ``<bos>``, which is never replaced.
     """
-    dropped = torch.rand(len(tokens.data), device=tokens.data.device) < probability
+    dropped = _draw_uniform(tokens.data) < probability
     dropped &= tokens.data != bos
     return tokens._replace(data=tokens.data.masked_fill(dropped, unk))
 
@@ -48,9 +50,26 @@ def apply_scheduled_sampling(
     logits = logits.detach().float()
     if excluded:
         logits = logits.index_fill(1, torch.tensor(excluded, device=logits.device), -torch.inf)
-    sampled: Int[Tensor, " M"] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+    sampled = _draw_words(logits.softmax(1))
     # A prediction after step t is the input of step t + 1, for the captions that have one.
     predictions = zip(sampled.split(sizes), sizes[1:], strict=False)
     inputs = [tokens.data[: sizes[0]], *(words[:count] for words, count in predictions)]
-    replaced = torch.rand(len(sampled), device=sampled.device) < probability
+    replaced = _draw_uniform(sampled) < probability
     return tokens._replace(data=torch.where(replaced, torch.cat(inputs), tokens.data))
+
+
+def _draw_uniform(tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Return one number in [0, 1) per token."""
+    return draw_rows("tokens", len(tokens), lambda count: torch.rand(count, device=tokens.device))
+
+
+def _draw_words(p: Float[Tensor, "M V"]) -> Int[Tensor, " M"]:
+    """Draw one word per row, as ``torch.multinomial`` does.
+
+    p(w) / E(w) is largest for a word w with probability p(w), if all E are exponentially
+    distributed with the rate 1.
+    """
+    exponential = draw_rows(
+        "tokens", len(p), lambda count: p.new_empty(count, p.shape[1]).exponential_()
+    )
+    return (p / exponential).argmax(1)

@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from captioning.files import write_atomic
 from captioning.training.samples import Sample
+from captioning.training.trackers import Trackers
 
 _COLUMNS = (
     "step", "epoch", "split", "loss", "perplexity", "learning_rate", "gradient_norm",
@@ -21,7 +21,23 @@ STEPS = "step"
 """Value of ``split`` in the rows of step metrics."""
 
 
-class TrainingLog:
+class NoLog:
+    """The log of a process that writes none."""
+
+    def write(self, step: int, split: str, values: Mapping[str, float | int]) -> None:
+        """Drop a row."""
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Drop samples."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close nothing."""
+
+
+class TrainingLog(NoLog):
     """The table ``log.csv`` and, if the ``tensorboard`` package is installed, its event files.
 
     A ``log.csv`` that another program has rewritten is renamed to ``log.old.csv``.
@@ -31,9 +47,17 @@ class TrainingLog:
         epoch: Number of epochs done; -1 for a new run. Rows of later epochs are removed: an
             interrupted run wrote them after its last saved state, and they are written again.
         step: Number of steps done; -1 for a new run.
+        trackers: Receive the values too.
     """
 
-    def __init__(self, directory: Path, *, epoch: int = -1, step: int = -1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        epoch: int = -1,
+        step: int = -1,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.path = directory / "log.csv"
         kept = io.StringIO(newline="")
         table = csv.DictWriter(kept, _COLUMNS)
@@ -43,6 +67,7 @@ class TrainingLog:
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._table = csv.DictWriter(self._file, _COLUMNS)
         self._board = _open_tensorboard(directory / "tensorboard", step)
+        self._trackers = trackers
 
     def _read_rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
@@ -65,6 +90,8 @@ class TrainingLog:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
+        if self._trackers is not None:
+            self._trackers.write(step, split, values)
 
     def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Show images with their captions in TensorBoard."""
@@ -76,18 +103,13 @@ class TrainingLog:
             if sample.thumbnail:
                 self._board.add_image(f"samples/{number}", sample.draw(), step, dataformats="HWC")
 
-    def __enter__(self) -> "TrainingLog":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
 
 def _is_done(row: Mapping[str, str], epoch: int, step: int) -> bool:

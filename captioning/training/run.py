@@ -1,18 +1,22 @@
 """A training run, from the config to a model directory. An interrupted run can be resumed."""
 
-import copy
 import time
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, save_checkpoint
 from captioning.checkpoint.save import recover_checkpoint
-from captioning.decoding import BeamSearch
 from captioning.errors import TrainingError
 from captioning.messages import format_count
-from captioning.nn.model import CaptionModel
-from captioning.nn.split_encoder import split_encoder
+from captioning.processes import (
+    broadcast_object,
+    connect_processes,
+    fail_together,
+    is_main_process,
+    wait_for_processes,
+)
 from captioning.training.callback import TrainingCallback, TrainingSummary, describe_epoch
 from captioning.training.config import RunConfig
 from captioning.training.epoch_checkpoints import (
@@ -28,14 +32,15 @@ from captioning.training.epoch_validation import (
     report_data_sets,
     validate,
 )
-from captioning.training.log import STEPS, TrainingLog
-from captioning.training.model_info import describe_model
+from captioning.training.log import STEPS, NoLog, TrainingLog
 from captioning.training.prepare import Prepared, prepare
 from captioning.training.run_directory import (
     check_run_directory,
+    list_settings,
     lock_run_directory,
     write_settings,
 )
+from captioning.training.run_model import build_checkpoint, create_trainer, update_license
 from captioning.training.run_state import (
     BestEpoch,
     CaptionsId,
@@ -45,8 +50,7 @@ from captioning.training.run_state import (
 )
 from captioning.training.samples import SampleCaptions, write_samples
 from captioning.training.search_choice import choose_search
-from captioning.training.self_critical import SelfCriticalObjective
-from captioning.training.trainer import Trainer
+from captioning.training.trackers import Trackers, check_trackers
 
 _NO_CALLBACK = TrainingCallback()
 
@@ -77,6 +81,8 @@ class TrainResult:
 def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> TrainResult:
     """Train a captioning model. The same call on the same directory resumes an interrupted run.
 
+    In a job of torchrun or ``accelerate launch``, all processes call it, and share each batch.
+
     Args:
         config: The run. It is saved in the directory. A run is resumed with the same config, except
             for its length (epochs, patience), its speed (workers, device) and what it writes.
@@ -89,20 +95,31 @@ def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> Train
         ConfigError: The config does not fit the encoder, the decoder, or this machine.
         TrainingError: The directory holds another run, another process trains in it, or the loss
             diverged.
+        TrainingStoppedError: ``callback.should_stop`` returned True. The state is saved.
         OutputError: The state or the model cannot be written.
     """
-    check_run_directory(config)  # before the data are read
-    prepared = prepare(config, callback)  # before the directory exists: the data may be wrong
-    with lock_run_directory(config.output):
-        changes = check_run_directory(config)  # another process may have started a run meanwhile
-        write_settings(config, config.output)
-        recover_checkpoint(config.output / MODEL)
+    connect_processes(config.device)
+    callback = callback.for_process()
+    with fail_together():
+        check_trackers(config.trackers)
+        check_run_directory(config)  # before the data are read
+        prepared = prepare(config, callback)  # before the directory exists: the data may be wrong
+    with ExitStack() as stack:
+        changes = ""
+        with fail_together():
+            if is_main_process():
+                stack.enter_context(lock_run_directory(config.output))
+                changes = check_run_directory(config)  # another run may have started meanwhile
+                write_settings(config, config.output)
+                recover_checkpoint(config.output / MODEL)
         run = _Run(config, prepared, callback)
         run.resume(changes)
         run.train_epochs()
-        choose_search(run.model_dir, config, prepared, callback)
-        if run.resumed:
-            _update_license(run.model_dir, config.license)
+        with fail_together():
+            if is_main_process():
+                choose_search(run.model_dir, config, prepared, callback)
+                if run.resumed:
+                    update_license(run.model_dir, config.license)
         return run.result()
 
 
@@ -113,7 +130,7 @@ class _Run:
         self.config = config
         self.prepared = prepared
         self.callback = callback
-        self.trainer = _create_trainer(config, prepared, callback)
+        self.trainer = create_trainer(config, prepared, callback)
         self.samples = SampleCaptions(prepared.validation)
         self.captions = CaptionsId.create(len(prepared.dataset), prepared.vocabulary)
         self.model_dir = config.output / MODEL
@@ -128,18 +145,18 @@ class _Run:
 
     def resume(self, changes: str) -> None:
         """Continue from the saved state, or from the run or checkpoint of ``config.resume``."""
-        state = load_state(self.config.output, self.captions)
-        source = self.config.resume if state is None else None
-        if source is not None:
-            state = load_state(source, self.captions)
-            if state is None:
-                raise TrainingError(f"'{source}' has no saved state yet. Use another resume.")
-        if state is None:
+        source = None
+        with fail_together():
+            if is_main_process():
+                source = self._load()
+        # All processes start from the same state.
+        state, self.best, self.resumed, source = broadcast_object(
+            (self.trainer.state_dict(), self.best, self.resumed, source)
+        )
+        if not is_main_process():
+            self.trainer.load_state_dict(state)
+        if not self.resumed:
             return
-        self.trainer.load_state_dict(state.trainer)
-        self.best = state.best
-        self.resumed = True
-        self._started -= state.seconds
         step, steps = self.trainer.position.step, self.trainer.steps
         if source is not None:
             self._take_over(source)
@@ -158,11 +175,28 @@ class _Run:
             )
         self.callback.on_resume(step, steps)
 
+    def _load(self) -> Path | None:
+        """Load the saved state, and return the run or checkpoint that it comes from if another."""
+        state = load_state(self.config.output, self.captions)
+        source = self.config.resume if state is None else None
+        if source is not None:
+            state = load_state(source, self.captions)
+            if state is None:
+                raise TrainingError(f"'{source}' has no saved state yet. Use another resume.")
+        if state is not None:
+            self.trainer.load_state_dict(state.trainer)
+            self.best = state.best
+            self.resumed = True
+            self._started -= state.seconds
+        return source
+
     def _take_over(self, source: Path) -> None:
         """Start this run with the log and the best model of another one."""
-        copy_logs(source, self.config.output)
-        if (best := load_best(source, self.best)) is not None:
-            save_checkpoint(best, self.model_dir)
+        best = load_best(source, self.best)
+        if is_main_process():
+            copy_logs(source, self.config.output)
+        if best is not None:
+            self._save_model(best)
         elif self.best.scores:
             epoch, lost = self.trainer.position.epoch, self.best.epoch
             validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
@@ -175,12 +209,8 @@ class _Run:
 
     def train_epochs(self) -> None:
         """Train, validate, and keep the model of the best epoch, until the last epoch."""
-        position, fresh = self.trainer.position, not self.resumed
-        with TrainingLog(
-            self.config.output,
-            epoch=-1 if fresh else position.epoch,
-            step=-1 if fresh else position.step,
-        ) as log:
+        fresh = not self.resumed
+        with self._open_log() as log:
             if fresh and self.config.init_from is not None:
                 self._keep_initial(log)
             while not (self.trainer.finished or self._out_of_patience()):
@@ -189,16 +219,18 @@ class _Run:
                     on_step=self.callback.on_step,
                     on_log=partial(self._log, log, STEPS),
                     save_state=self._save,
+                    should_stop=self.callback.should_stop,
                 )
                 validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
                 self._log(log, "train", summary)
                 log.write(summary.step, "val", {"epoch": summary.epoch, **validated.log_values})
-                samples = self.samples.select(validated.captions)
-                log.write_samples(summary.step, samples)
-                write_samples(self.config.output / "samples.html", summary.epoch, samples)
+                if is_main_process():
+                    samples = self.samples.select(validated.captions)
+                    log.write_samples(summary.step, samples)
+                    write_samples(self.config.output / "samples.html", summary.epoch, samples)
                 self._keep_if_best(summary, validated)
                 report_data_sets(validated, self.prepared, self.callback)
-                if self.config.keep_checkpoints:
+                if self.config.keep_checkpoints and is_main_process():
                     checkpoint = self._checkpoint(summary.epoch, validated.scores)
                     keep_checkpoint(checkpoint, self._state(), self.config, summary.epoch)
                 self._save()
@@ -211,6 +243,7 @@ class _Run:
             )
         if self.config.init_from is not None and self.best.epoch == 0:
             self._report_initial_is_best()
+        wait_for_processes()  # the main process saves the model
         if not self.model_dir.is_dir():
             raise TrainingError(
                 f"the run is finished, but '{self.model_dir}' does not exist. Move the model back, "
@@ -236,8 +269,25 @@ class _Run:
         best = self.best
         return TrainResult(self.model_dir, best.epoch, best.value, best.scores, self.resumed)
 
+    def _open_log(self) -> NoLog:
+        position, fresh = self.trainer.position, not self.resumed
+        if not is_main_process():
+            return NoLog()
+        config = self.config
+        return TrainingLog(
+            config.output,
+            epoch=-1 if fresh else position.epoch,
+            step=-1 if fresh else position.step,
+            trackers=Trackers(config.trackers, config.output, list_settings(config)),
+        )
+
     def _save(self) -> None:
-        save_state(self._state(), self.config.output)
+        if is_main_process():
+            save_state(self._state(), self.config.output)
+
+    def _save_model(self, checkpoint: Checkpoint) -> None:
+        if is_main_process():
+            save_checkpoint(checkpoint, self.model_dir)
 
     def _state(self) -> RunState:
         return RunState(self.trainer.state_dict(), self.captions, self.best, self._seconds)
@@ -274,41 +324,8 @@ class _Run:
     def _keep(self, epoch: int, scores: dict[str, float]) -> None:
         """Save the current model as the result of the run."""
         self.best = BestEpoch(epoch, scores[self.config.training.select_by], scores)
-        save_checkpoint(self._checkpoint(epoch, scores), self.model_dir)
+        self._save_model(self._checkpoint(epoch, scores))
 
     def _checkpoint(self, epoch: int, scores: dict[str, float]) -> Checkpoint:
-        """Return the current model with its whole encoder."""
-        info = describe_model(self.config, self.prepared, epoch, scores)
-        trained, encoder = self.trainer.model_to_save, self.prepared.encoder
-        if trained.tail is not None:
-            encoder = copy.deepcopy(encoder)
-            tail = split_encoder(encoder, self.config.training.fine_tune_stages)[1]
-            tail.load_state_dict(trained.tail.state_dict())
-        model = CaptionModel(encoder, trained.decoder)
-        return Checkpoint(model, self.prepared.vocabulary, BeamSearch(width=3), info)
-
-
-def _update_license(model_dir: Path, license: str) -> None:
-    """State the license of a model that was saved with another one, or with none."""
-    checkpoint = load_checkpoint(model_dir)
-    if checkpoint.info.license != license:
-        info = replace(checkpoint.info, license=license)
-        save_checkpoint(replace(checkpoint, info=info), model_dir)
-
-
-def _create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCallback) -> Trainer:
-    objective = None
-    if config.training.objective == "self_critical":
-        callback.on_phase("Preparing rewards")
-        objective = SelfCriticalObjective(
-            prepared.words, prepared.vocabulary, config.training.self_critical
-        )
-    return Trainer(
-        prepared.decoder,
-        prepared.dataset,
-        prepared.train.cache,
-        config.training,
-        tail=prepared.tail,
-        self_critical=objective,
-        text_concepts=prepared.text_concepts,
-    )
+        model = self.trainer.model_to_save
+        return build_checkpoint(model, self.config, self.prepared, epoch, scores)

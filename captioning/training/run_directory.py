@@ -21,7 +21,14 @@ _HIDDEN = (_LOCK, ".captioning-")  # also what a killed process leaves
 _LENGTH = ("training.epochs", "training.max_steps", "training.patience")
 _CHANGEABLE = {
     *("output", "resume", "cache", "search_images", "rerank_ngrams", "workers", "device"),
-    *("keep_checkpoints", "license", "training.save_every", "training.log_every", *_LENGTH),
+    *(
+        "keep_checkpoints",
+        "trackers",
+        "license",
+        "training.save_every",
+        "training.log_every",
+        *_LENGTH,
+    ),
 }
 _OTHER_START = _CHANGEABLE - {"resume"}
 # A new run can continue from a checkpoint with other values of these too.
@@ -62,6 +69,15 @@ def check_run_directory(config: RunConfig) -> str:
             "of a run, or one that --keep-checkpoints wrote, such as RUN/checkpoints/epoch-3."
         )
     return _check_settings(source, config, config.resume, _CHANGEABLE | _NEW_RUN_CHANGEABLE)
+
+
+def list_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings by names such as ``training.epochs``, as numbers and text."""
+    flat = _flatten(_to_json(config))
+    return {
+        name: value if isinstance(value, int | float | str) else str(value)
+        for name, value in flat.items()
+    }
 
 
 def _check_settings(

@@ -20,6 +20,7 @@ from captioning.nn.decoder import Decoder
 from captioning.nn.dropout import Dropout
 from captioning.nn.features import Features
 from captioning.nn.losses import CaptionLoss
+from captioning.nn.shared_draws import draw_rows
 from captioning.text.caption_arrays import CaptionWords
 from captioning.text.ngrams import count_ngrams
 from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
@@ -160,8 +161,9 @@ class SelfCriticalObjective:
         self, decoder: Decoder, features: Features, method: Sampling | Greedy
     ) -> list[Hypothesis]:
         constraints = TokenConstraints.resolve(method, self.vocabulary)
+        keys = draw_rows("images", len(features), torch.arange)  # numbers of the images
         with torch.no_grad():
-            found = search(decoder.step, decoder.start(features), method, constraints)
+            found = search(decoder.step, decoder.start(features), method, constraints, keys=keys)
         return [caption for captions in found for caption in captions]
 
     def _log_probs(

@@ -5,41 +5,30 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from captioning.datasets.batches import Batch, CaptionDataset
-from captioning.errors import TrainingError
+from captioning.errors import TrainingError, TrainingStoppedError
 from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
-from captioning.nn.features import Features
-from captioning.nn.losses import (
-    CaptionLoss,
-    cross_entropy,
-    doubly_stochastic,
-    reconstruction_error,
-)
 from captioning.nn.split_encoder import EncoderTail
-from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
 from captioning.training.augmented_images import AugmentedImages
+from captioning.training.batch_loss import BatchLoss
 from captioning.training.callback import Progress, TrainingSummary
-from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
+from captioning.training.gradients import add_gradients
 from captioning.training.optimizer import Schedule, create_optimizer
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
 from captioning.training.step_sums import StepSums, TimedRows
 from captioning.training.text_concepts import TextConcepts
 from captioning.training.training_config import TrainingConfig
-
-_BOS, _UNK = SPECIALS.index(BOS), SPECIALS.index(UNK)
 
 
 @dataclass
@@ -85,7 +74,6 @@ class Trainer:
         self_critical: SelfCriticalObjective | None = None,
         text_concepts: TextConcepts | None = None,
     ) -> None:
-        self.text_concepts = text_concepts
         self.cached_model = CachedModel(decoder, tail)
         self.dataset = dataset
         self.reads = TimedRows(cache.pixels if isinstance(cache, AugmentedImages) else cache)
@@ -93,7 +81,7 @@ class Trainer:
         if isinstance(cache, AugmentedImages):  # the time of its encoder is not spent on reading
             self.cache = AugmentedImages(self.reads, cache.encoder)
         self.config = config
-        self.self_critical = self_critical
+        self.loss = BatchLoss(self.cached_model, self.cache, config, self_critical, text_concepts)
         self.optimizer = create_optimizer(self.cached_model, config)
         self.ema = copy.deepcopy(self.cached_model) if config.ema_decay else None
         self.position = _Position()
@@ -101,6 +89,10 @@ class Trainer:
         per_epoch = math.ceil(batches / config.accumulation_steps)
         self.steps = min(per_epoch * config.epochs, config.max_steps or sys.maxsize)
         self.schedule = Schedule(config, steps=self.steps, steps_per_epoch=per_epoch)
+        self._scaler = torch.amp.GradScaler(
+            self.cached_model.device.type, enabled=config.precision == "float16"
+        )
+        self._stopping = False
         self._random = RandomState.from_seed(config.seed, self.cached_model.device)
 
     @property
@@ -121,16 +113,20 @@ class Trainer:
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_log: Callable[[TrainingSummary], None] = lambda summary: None,
         save_state: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> TrainingSummary:
         """Train to the end of the current epoch, or to the last step of the run.
 
         Args:
             on_step: Called after each step.
             on_log: Called every ``log_every`` steps with their statistics.
-            save_state: Called every ``save_every`` steps. May read :meth:`state_dict`.
+            save_state: Called every ``save_every`` steps and after the last step of the epoch. May
+                read :meth:`state_dict`.
+            should_stop: Called after each step. If it returns True, the state is saved.
 
         Raises:
             TrainingError: The loss or the gradient is not finite.
+            TrainingStoppedError: ``should_stop`` of one of the processes returned True.
         """
         config, position = self.config, self.position
         batches = self.dataset.batches(
@@ -150,7 +146,7 @@ class Trainer:
         self.reads.seconds = 0.0
         for group in islice(groups, max(0, self.steps - position.step)):  # the limit can be lowered
             waited = time.perf_counter() - start
-            sums = self._train_step(group)
+            sums = self._train_step(group, should_stop)
             self._random.capture()
             sums.data_seconds = waited + self.reads.seconds
             sums.seconds = time.perf_counter() - start
@@ -163,31 +159,43 @@ class Trainer:
             if position.step % config.log_every == 0:
                 on_log(self._summarize(position.unlogged))
                 position.unlogged = StepSums()
-            if position.step % config.save_every == 0:
+            if self._stopping or position.step % config.save_every == 0:
                 save_state()
+            if self._stopping:
+                self._stopping = False
+                raise TrainingStoppedError(
+                    f"stopped after step {position.step} of {self.steps}, and saved the state. Run "
+                    "the same command again to resume."
+                )
+        if position.step % config.save_every:
+            save_state()  # validation can take long
         summary = self._summarize(position.sums)
         self.position = _Position(
             epoch=position.epoch + 1, step=position.step, unlogged=position.unlogged
         )
         return summary
 
-    def _train_step(self, batches: Sequence[Batch]) -> StepSums:
+    def _train_step(self, batches: Sequence[Batch], should_stop: Callable[[], bool]) -> StepSums:
         position, config = self.position, self.config
         learning_rate = self.schedule.rate_at(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
         self.optimizer.zero_grad()
-        sums = self._add_gradients(batches)
+        sums = self._add_gradients(batches, should_stop)
         loss = sums.loss / sums.words
         max_norm = config.clip_norm or math.inf
+        self._scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.cached_model.parameters(), max_norm))
+        if self._scaler.is_enabled() and not math.isfinite(norm):
+            norm = 0.0  # an overflow in float16: the scaler omits the step and lowers the scale
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
                 f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
                 f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}), and "
                 "start again with another output."
             )
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self._update_ema(position.step)
         position.step += 1
         position.batch += len(batches)
@@ -195,79 +203,30 @@ class Trainer:
         sums.gradient_norm = norm
         return sums
 
-    def _add_gradients(self, batches: Sequence[Batch]) -> StepSums:
+    def _add_gradients(self, batches: Sequence[Batch], should_stop: Callable[[], bool]) -> StepSums:
         """Compute the gradient of the mean loss per word of all batches, and return the sums.
 
         The gradient of a batch is weighted by its words, so that the sum is the gradient of one
         large batch.
         """
-        sums = StepSums()
+        config, sums = self.config, StepSums()
+        scheduled_sampling = config.scheduled_sampling * self.position.step / self.steps
         for batch in batches:
-            result = self._loss(batch)
-            (result.loss if len(batches) == 1 else result.loss * result.words).backward()
+            result = self.loss(batch, scheduled_sampling)
+            loss = result.loss if len(batches) == 1 else result.loss * result.words
+            self._scaler.scale(loss).backward()
             sums.loss += result.loss.item() * result.words
             sums.nll += result.nll.item() * result.words
             sums.words += result.words
             sums.reward += result.reward or 0.0
             sums.batches += 1
             sums.captions += len(batch)
+        self._stopping = add_gradients(self.cached_model, sums, stop=should_stop())
         if len(batches) > 1:
             for weight in self.cached_model.parameters():
                 if weight.grad is not None:
                     weight.grad /= sums.words
         return sums
-
-    def _loss(self, batch: Batch) -> CaptionLoss:
-        bfloat16 = self.config.precision == "bfloat16"
-        # Autocast caches 16-bit weights without a graph in passes without gradients. Later passes
-        # with gradients must not reuse them.
-        cache_weights = self.self_critical is None and not self.config.scheduled_sampling
-        device, decoder = self.cached_model.device.type, self.cached_model.decoder
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16, cache_enabled=cache_weights):
-            features = self.cached_model.encode(self.cache, batch.images, batch.views)
-            if self.text_concepts is not None and decoder.concepts is not None:
-                features = self.text_concepts.complete(features, batch.images, decoder.concepts)
-            if self.self_critical is None:
-                return self._cross_entropy(batch, features)
-            result = self.self_critical.loss(decoder, features, batch.images, batch.flipped)
-            if weight := self.config.self_critical.cross_entropy_weight:
-                loss = result.loss + weight * self._cross_entropy(batch, features).loss
-                return replace(result, loss=loss)
-            return result
-
-    def _cross_entropy(self, batch: Batch, features: Features) -> CaptionLoss:
-        config, device, decoder = self.config, self.cached_model.device, self.cached_model.decoder
-        inputs: PackedSequence = batch.inputs.to(device)  # type: ignore[arg-type]
-        image = batch.image_index.to(device)
-        output = decoder.teacher_forcing(features, self._add_noise(features, inputs, image), image)
-        result = cross_entropy(
-            output.logits, batch.targets.to(device), label_smoothing=config.label_smoothing
-        )
-        rows = image if inputs.sorted_indices is None else image[inputs.sorted_indices]
-        if config.doubly_stochastic_weight and output.attention is not None:
-            padding = None if features.padding is None else features.padding[rows]
-            penalty = doubly_stochastic(output.attention, inputs.batch_sizes.tolist(), padding)
-            loss = result.loss + config.doubly_stochastic_weight * penalty
-            result = replace(result, loss=loss)
-        if config.reconstruction_weight and output.reconstruction is not None:
-            error = reconstruction_error(
-                output.reconstruction, features.vector[rows], inputs.batch_sizes.tolist()
-            )
-            result = replace(result, loss=result.loss + config.reconstruction_weight * error)
-        return result
-
-    def _add_noise(
-        self, features: Features, inputs: PackedSequence, image: Int[Tensor, " N"]
-    ) -> PackedSequence:
-        config = self.config
-        if config.scheduled_sampling:
-            with torch.no_grad():
-                logits = self.cached_model.decoder.teacher_forcing(features, inputs, image).logits
-            probability = config.scheduled_sampling * self.position.step / self.steps
-            inputs = apply_scheduled_sampling(inputs, logits, probability, excluded=NEVER_GENERATED)
-        if config.word_dropout:
-            inputs = apply_word_dropout(inputs, config.word_dropout, unk=_UNK, bos=_BOS)
-        return inputs
 
     @torch.no_grad()
     def _update_ema(self, step: int) -> None:
@@ -283,7 +242,7 @@ class Trainer:
             epoch=self.position.epoch + 1,
             step=self.position.step,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            rewards=self.self_critical is not None,
+            rewards=self.loss.self_critical is not None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -294,6 +253,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self._random.states,
+            "scaler": self._scaler.state_dict(),
             "schedule": self.schedule.state_dict(),
             "position": [position.epoch, position.batch, position.step],
             "sums": vars(position.sums),
@@ -306,6 +266,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
         self.schedule.load_state_dict(state["schedule"])
         self._random.load(state["random"])
         epoch, batch, step = state["position"]

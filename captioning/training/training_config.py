@@ -5,7 +5,6 @@ from typing import Literal
 
 from captioning.errors import ConfigError
 from captioning.messages import check_ranges
-from captioning.nn.encoder_config import Precision
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,10 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation score (0: never)."""
     select_by: Literal["CIDEr", "BLEU-4"] = "CIDEr"
     """Score of greedy validation captions that selects the best epoch."""
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of matrix products. ``bfloat16`` is almost twice as fast on hardware that supports
-    it. On other hardware it is much slower, and the log has a warning."""
+    it. On other hardware it is much slower, and the log has a warning. ``float16``, with a scaled
+    loss, is for GPUs without bfloat16; features are then encoded in float32."""
     seed: int = 0
     """Seed of the initial weights, the order of the captions, and dropout (0 to 2**32 - 1)."""
     save_every: int = 200

@@ -299,3 +299,23 @@ def test_scheduled_sampling_in_bfloat16_trains_all_weights(dataset, cache):
     trainer = Trainer(decoder(core="attention"), dataset, cache, settings)
     trainer.train_epoch()
     assert all(weight.grad is not None for weight in trainer.cached_model.parameters())
+
+
+def test_float16_trains_as_float32_up_to_rounding(dataset, cache):
+    losses = []
+    for precision in ("float32", "float16"):
+        trainer = Trainer(decoder(dropout=0.0), dataset, cache, config(precision=precision))
+        losses.append([trainer.train_epoch().loss for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1] != losses[0]
+
+
+def test_float16_overflow_omits_the_step_and_halves_the_scale(dataset, cache):
+    trainer = Trainer(decoder(), dataset, cache, config(precision="float16", max_steps=1))
+    state = trainer.state_dict()
+    state["scaler"]["scale"] = 2.0**120
+    trainer.load_state_dict(state)
+    before = weights(trainer)
+    trainer.train_epoch()
+    assert trainer.state_dict()["scaler"]["scale"] == 2.0**119
+    assert all(torch.equal(weights(trainer)[name], before[name]) for name in before)

@@ -1,0 +1,145 @@
+"""Training on several processes. Oracle: the same run in one process."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import process_job
+import pytest
+import torch
+
+from captioning.datasets.batches import CaptionDataset
+from captioning.features.cache import ArrayRows
+from captioning.features.cached_model import CachedModel
+from captioning.nn.decoder import Decoder
+from captioning.nn.decoder_config import DecoderConfig
+from captioning.text.caption_arrays import CaptionArray
+from captioning.training import batch_loss
+from captioning.training.batch_loss import BatchLoss
+from captioning.training.batch_parts import select_part
+from captioning.training.training_config import TrainingConfig
+
+WORDS, SIZE, IMAGES = 12, 6, 7
+RUNS = ("noisy", "stopped", "memory", "self_critical", "augmented")
+
+
+def make_dataset():
+    generator = torch.Generator().manual_seed(5)
+    captions = [
+        [
+            [1, *torch.randint(4, WORDS, (2 + (image + i) % 5,), generator=generator).tolist(), 2]
+            for i in range(2)
+        ]
+        for image in range(IMAGES)
+    ]
+    return CaptionDataset(CaptionArray.from_lists(captions))
+
+
+def compute_gradients(monkeypatch, count, batch, **shape):
+    """Return the gradient, the loss and the random state after it, with ``count`` processes."""
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 10, "hidden_size": 10, "attention_size": 10, "dropout": 0.3}
+    decoder = Decoder(
+        DecoderConfig(**{**sizes, **shape}), vocabulary_size=WORDS, feature_size=SIZE
+    ).train()
+    cache = ArrayRows(torch.randn(IMAGES, 1, 4, SIZE))
+    config = TrainingConfig(doubly_stochastic_weight=0.5)
+    loss = BatchLoss(CachedModel(decoder), cache, config)
+    total, states = 0.0, set()
+    for index in range(count):
+        torch.manual_seed(1)  # the state is that of all processes
+        monkeypatch.setattr(batch_loss, "process_index", lambda index=index: index)
+        monkeypatch.setattr(batch_loss, "process_count", lambda: count)
+        result = loss(batch, 0.0)
+        result.loss.backward()
+        total += float(result.loss.detach())
+        states.add(torch.get_rng_state().numpy().tobytes())
+    (state,) = states
+    return [weight.grad for weight in decoder.parameters()], total, state
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])  # 9: more than images
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"core": "attention"},
+        {"layers": 3, "recurrent_dropout": 0.2, "readout": "deep"},
+    ],
+    ids=["attention", "layers"],
+)
+def test_gradients_of_parts_add_up_to_that_of_the_batch(monkeypatch, shape, count):
+    (batch,) = make_dataset().batches(100, per_image=2)
+    expected, loss, state = compute_gradients(monkeypatch, 1, batch, **shape)
+    found, sum_of_losses, found_state = compute_gradients(monkeypatch, count, batch, **shape)
+    assert sum_of_losses == pytest.approx(loss, rel=1e-5)
+    assert found_state == state
+    for one, several in zip(expected, found, strict=True):
+        torch.testing.assert_close(several, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_parts_of_a_batch_contain_each_caption_once(count):
+    (batch,) = make_dataset().batches(100, per_image=2)
+    parts = [select_part(batch, index, count) for index in range(count)]
+    busy = [part for part in parts if not part.part.idle]
+    assert sum(part.token_share for part in parts) == pytest.approx(1)
+    assert torch.cat([part.batch.images for part in busy]).tolist() == batch.images.tolist()
+    tokens = torch.cat([part.part.tokens.index for part in busy])
+    assert sorted(tokens.tolist()) == list(range(len(batch.targets)))
+    for part in parts:
+        assert torch.equal(part.batch.targets, batch.targets[part.part.tokens.index])
+        assert torch.equal(part.batch.inputs.data, batch.inputs.data[part.part.tokens.index])
+
+
+@pytest.fixture(scope="module")
+def outputs(trained, tmp_path_factory):
+    """Folders of what one process and three processes wrote."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "three")]
+    process_job.run_all(folders[0], trained)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    words += [process_job.__file__, str(folders[1]), str(trained)]
+    package = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
+    job = subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == 0, job.stderr[-3000:]
+    return folders
+
+
+def read_state(folder, name):
+    return torch.load(folder / name / "state.pt", weights_only=True)["trainer"]
+
+
+def read_values(folder, name, column):
+    with (folder / name / "log.csv").open(newline="") as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_three_processes_train_as_one_process(outputs, name):
+    one, three = (read_state(folder, name) for folder in outputs)
+    assert one["position"] == three["position"]
+    assert all(map(torch.equal, one["random"], three["random"]))
+    for weight, expected in one["cached_model"].items():
+        found = three["cached_model"][weight]
+        # Adam enlarges rounding where the gradient is close to 0.
+        assert float((found - expected).norm()) <= 1e-3 * float(expected.norm()) + 3e-5, weight
+    for column in ("loss", "reward", "CIDEr"):
+        losses = [read_values(folder, name, column) for folder in outputs]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-4), column
+
+
+def test_stopped_processes_resume_to_the_same_weights(outputs):
+    for folder in outputs:
+        whole, stopped = (read_state(folder, name) for name in ("noisy", "stopped"))
+        for weight, expected in whole["cached_model"].items():
+            assert torch.equal(stopped["cached_model"][weight], expected), weight
+
+
+@pytest.mark.parametrize("file", ["captions.json", "scores.txt"])
+def test_three_processes_evaluate_as_one_process(outputs, file):
+    one, three = ((folder / file).read_text() for folder in outputs)
+    assert three == one
