@@ -155,10 +155,7 @@ def evaluate(
         check_java(config.java)
     if config.output is not None:
         check_writable(Path(config.output))
-    captioner = model
-    if not isinstance(captioner, Captioner):
-        device, precision = config.device, config.precision
-        captioner = Captioner.from_pretrained(captioner, device=device, precision=precision)
+    captioner = model if isinstance(model, Captioner) else _load_captioner(model, config)
     check_features_given(captioner.checkpoint.model.encoder, config.features)
     search = captioner.checkpoint.search if search is None else search
     captioner.check_search(search)
@@ -187,6 +184,10 @@ def evaluate(
         rounding=captioner.backend.rounding,
         features=Path(config.features).name if config.features else "",
     )
+
+
+def _load_captioner(model: str | Path | None, config: EvaluationConfig) -> Captioner:
+    return Captioner.from_pretrained(model, device=config.device, precision=config.precision)
 
 
 def _score(

@@ -145,10 +145,9 @@ class RowExtraction:
     def _extract_share(self, on_progress: OnProgress) -> None:
         """Store the missing rows that belong to this process of a job.
 
-        The main process holds the lock, and each process appends to files of its own. The content
-        of an image decides which process encodes it. What is missing afterwards is left to
-        :meth:`_extract`: images that cannot be read, and all images of other machines if the
-        machines do not share the directory.
+        The main process holds the lock, and each process appends to files of its own. What is
+        missing afterwards is left to :meth:`_extract`: images that cannot be read, and those of
+        other machines if the machines do not share the directory.
         """
         with ExitStack() as stack:
             held = False
@@ -164,8 +163,7 @@ class RowExtraction:
             def report(done: int, all_of_mine: int) -> None:
                 on_progress(max(0, total - (total - done) * count), total)
 
-            if mine:
-                report(total - len(mine), total)
+            report(total - len(mine), total)
             with _writer(self._store, shared=held, process=process_index()) as writer:
                 self._encode(self._derive(mine, writer, report), writer, report)
             wait_for_processes()

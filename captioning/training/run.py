@@ -296,13 +296,13 @@ class _Run:
         patience = self.config.training.patience
         return bool(patience) and self.trainer.position.epoch - self.best.epoch >= patience
 
-    def _log(self, log: TrainingLog, split: str, summary: TrainingSummary) -> None:
+    def _log(self, log: NoLog, split: str, summary: TrainingSummary) -> None:
         known = {name: value for name, value in vars(summary).items() if value is not None}
         values = {**known, "seconds": self._seconds}
         del values["step"]
         log.write(summary.step, split, values)
 
-    def _keep_initial(self, log: TrainingLog) -> None:
+    def _keep_initial(self, log: NoLog) -> None:
         """Validate the initial model, and keep it until an epoch is better."""
         validated = validate(self.trainer.model_to_save, self.prepared, self.callback)
         log.write(0, "val", {"epoch": 0, **validated.log_values})

@@ -122,29 +122,20 @@ class Trainer:
             on_log: Called every ``log_every`` steps with their statistics.
             save_state: Called every ``save_every`` steps and after the last step of the epoch. May
                 read :meth:`state_dict`.
-            should_stop: Called after each step. If it returns True, the state is saved.
+            should_stop: Called in each step. If it returns True, the state is saved after it.
 
         Raises:
             TrainingError: The loss or the gradient is not finite.
             TrainingStoppedError: ``should_stop`` of one of the processes returned True.
         """
         config, position = self.config, self.position
-        batches = self.dataset.batches(
-            config.batch_size,
-            per_image=config.captions_per_image,
-            views=self.cache.views if config.hflip else 1,
-            seed=config.seed,
-            epoch=position.epoch,
-        )
         self.cached_model.train()
         if self.cached_model.tail is not None:
             self.cached_model.tail.requires_grad_(position.epoch + 1 >= config.encoder_start_epoch)
         self._random.restore()
-        remaining = islice(batches, position.batch, None)  # after an interruption
-        groups = _group(remaining, config.accumulation_steps)
         start = time.perf_counter()
         self.reads.seconds = 0.0
-        for group in islice(groups, max(0, self.steps - position.step)):  # the limit can be lowered
+        for group in self._remaining_groups():
             waited = time.perf_counter() - start
             sums = self._train_step(group, should_stop)
             self._random.capture()
@@ -159,14 +150,7 @@ class Trainer:
             if position.step % config.log_every == 0:
                 on_log(self._summarize(position.unlogged))
                 position.unlogged = StepSums()
-            if self._stopping or position.step % config.save_every == 0:
-                save_state()
-            if self._stopping:
-                self._stopping = False
-                raise TrainingStoppedError(
-                    f"stopped after step {position.step} of {self.steps}, and saved the state. Run "
-                    "the same command again to resume."
-                )
+            self._save_if_due(save_state)
         if position.step % config.save_every:
             save_state()  # validation can take long
         summary = self._summarize(position.sums)
@@ -174,6 +158,32 @@ class Trainer:
             epoch=position.epoch + 1, step=position.step, unlogged=position.unlogged
         )
         return summary
+
+    def _remaining_groups(self) -> Iterator[list[Batch]]:
+        """Return the batches of each remaining step of the epoch."""
+        config, position = self.config, self.position
+        batches = self.dataset.batches(
+            config.batch_size,
+            per_image=config.captions_per_image,
+            views=self.cache.views if config.hflip else 1,
+            seed=config.seed,
+            epoch=position.epoch,
+        )
+        remaining = islice(batches, position.batch, None)  # after an interruption
+        groups = _group(remaining, config.accumulation_steps)
+        return islice(groups, max(0, self.steps - position.step))  # the limit can be lowered
+
+    def _save_if_due(self, save_state: Callable[[], None]) -> None:
+        """Save the state every ``save_every`` steps, and before a stop."""
+        step, stopping = self.position.step, self._stopping
+        if stopping or step % self.config.save_every == 0:
+            save_state()
+        if stopping:
+            self._stopping = False
+            raise TrainingStoppedError(
+                f"stopped after step {step} of {self.steps}, and saved the state. Run the same "
+                "command again to resume."
+            )
 
     def _train_step(self, batches: Sequence[Batch], should_stop: Callable[[], bool]) -> StepSums:
         position, config = self.position, self.config
