@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from captioning.nn.encoder_config import EncoderConfig
     from captioning.text.tokenizer import tokenize
     from captioning.text.vocabulary import Vocabulary
-    from captioning.training.callback import TrainingCallback
+    from captioning.training.callback import TrainingCallback, TrainResult
     from captioning.training.config import RunConfig
-    from captioning.training.run import TrainResult, train
+    from captioning.training.run import train
     from captioning.training.training_config import TrainingConfig
 
     __version__: str
@@ -73,7 +73,7 @@ _LAZY = {
     "RunConfig": "training.config",
     "Sampling": "decoding",
     "Scores": "metrics",
-    "TrainResult": "training.run",
+    "TrainResult": "training.callback",
     "TrainingCallback": "training.callback",
     "TrainingConfig": "training.training_config",
     "Vocabulary": "text.vocabulary",

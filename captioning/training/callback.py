@@ -1,7 +1,8 @@
 """What a training run reports, and the callbacks that receive it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from captioning.errors import TrainingStoppedError
 from captioning.processes import is_main_process
@@ -54,6 +55,29 @@ class TrainingSummary:
     captions_per_second: float
     data_wait: float
     reward: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a training run.
+
+    Attributes:
+        model_dir: Model directory of the best epoch.
+        best_epoch: Number of the best epoch, from 1. 0: no epoch is better than the initial model.
+        best_value: The validation score that selected it.
+        scores: All validation scores of its greedy captions, such as ``{"CIDEr": 0.5}``.
+        resumed: Whether the run continued from a saved state.
+    """
+
+    model_dir: Path
+    best_epoch: int
+    best_value: float
+    scores: dict[str, float] = field(default_factory=dict)
+    resumed: bool = False
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<td>{name} {value:.3f}</td>" for name, value in self.scores.items())
+        return f"<table><tr><th>epoch {self.best_epoch}</th>{cells}</tr></table>"
 
 
 def describe_epoch(summary: TrainingSummary) -> str:

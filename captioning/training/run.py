@@ -2,7 +2,6 @@
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,12 @@ from captioning.processes import (
     is_main_process,
     wait_for_processes,
 )
-from captioning.training.callback import TrainingCallback, TrainingSummary, describe_epoch
+from captioning.training.callback import (
+    TrainingCallback,
+    TrainingSummary,
+    TrainResult,
+    describe_epoch,
+)
 from captioning.training.config import RunConfig
 from captioning.training.epoch_checkpoints import (
     LAST_MODEL,
@@ -53,29 +57,6 @@ from captioning.training.search_choice import choose_search
 from captioning.training.trackers import Trackers, check_trackers
 
 _NO_CALLBACK = TrainingCallback()
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Result of a training run.
-
-    Attributes:
-        model_dir: Model directory of the best epoch.
-        best_epoch: Number of the best epoch, from 1. 0: no epoch is better than the initial model.
-        best_value: The validation score that selected it.
-        scores: All validation scores of its greedy captions, such as ``{"CIDEr": 0.5}``.
-        resumed: Whether the run continued from a saved state.
-    """
-
-    model_dir: Path
-    best_epoch: int
-    best_value: float
-    scores: dict[str, float] = field(default_factory=dict)
-    resumed: bool = False
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<td>{name} {value:.3f}</td>" for name, value in self.scores.items())
-        return f"<table><tr><th>epoch {self.best_epoch}</th>{cells}</tr></table>"
 
 
 def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> TrainResult:
@@ -256,7 +237,7 @@ class _Run:
         Teacher forcing of a model that was trained with rewards lowers its scores at first.
         """
         last = self.config.output / LAST_MODEL
-        if self._last is not None:
+        if self._last is not None and is_main_process():
             save_checkpoint(self._checkpoint(self.trainer.position.epoch, self._last), last)
         kept = f" The model of the last epoch is in '{last}'." if last.is_dir() else ""
         self.callback.on_message(
