@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
+from captioning.cli.progress import stderr_console
 from captioning.cli.serve import ServeConfig, run_server
 from captioning.errors import ConfigError
 from captioning.sources.find import SourceConfig, find_images
+from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # starlette and torch are slow to import, and --help does not need them
     from captioning.images.image_ref import ImageRef
@@ -82,8 +84,17 @@ def _find_images(config: WebConfig) -> "list[ImageRef]":
         return []
     if not folder.is_dir():
         raise ConfigError(f"'{folder}' is not a folder. Check the path.")
-    images = list(find_images([str(folder)], SourceConfig(recursive=config.recursive)))
+    skipped = SkippedCounts(is_output=_is_output)
+    images = list(find_images([str(folder)], SourceConfig(recursive=config.recursive), skipped))
+    skipped.without_images.clear()
     if not images:
-        advice = "Check the path" if config.recursive else "Check the path, or add --recursive"
-        raise ConfigError(f"no images found in '{folder}'. {advice}.")
+        notices = "".join(f"\n{notice}" for notice in skipped.notices())
+        raise ConfigError(f"no images found in '{folder}'.{notices or ' Check the path.'}")
+    for notice in skipped.notices():
+        stderr_console().print(notice)
     return images
+
+
+def _is_output(name: str) -> bool:
+    """Return whether a file name is that of an output of the page."""
+    return name.removeprefix(".").startswith(("captions.", "corrections.jsonl", "captioning-web."))

@@ -2,12 +2,15 @@
 
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from captioning.errors import ConfigError
 from captioning.messages import explain_error
 
+PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+"""Packages of the extra ``web``."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _MIN_TOKEN = 16  # characters
 
@@ -100,16 +103,13 @@ def serve(app: Callable[..., object], address: Address, on_ready: Callable[[], N
     Server(config).run([address.socket])
 
 
-def require_packages(names: Sequence[str] = ("starlette", "uvicorn", "python_multipart")) -> None:
+def require_packages() -> None:
     """Check that the packages of the extra ``web`` are installed.
 
     Raises:
         ConfigError: One is missing.
     """
-    from importlib.util import find_spec
-
-    if missing := [name for name in (*names, "prometheus_client") if find_spec(name) is None]:
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
-            f"the web server needs {', '.join(missing)}. Run pip install 'captioning[web]', or "
-            "pip install '.[web]' in a clone."
+            f"the web server needs {', '.join(missing)}. Run pip install {' '.join(missing)}"
         )
