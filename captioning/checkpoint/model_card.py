@@ -46,6 +46,24 @@ def format_card(checkpoint: Checkpoint) -> str:
     )
 
 
+def format_export_card(checkpoint: Checkpoint) -> str:
+    """Return the README of an exported model."""
+    info = checkpoint.info
+    license_text = f"License: {info.license}." if info.license else _NO_LICENSE
+    return "\n".join(
+        [
+            f"# {info.name}",
+            "",
+            "Exported by `captioning export`. docs/export.md has the inputs and "
+            "outputs of the graphs, and an example.",
+            "",
+            license_text,
+            "",
+            *("## Limits", "", "\n\n".join(info.limits), ""),
+        ]
+    )
+
+
 def _usage(checkpoint: Checkpoint) -> list[str]:
     load = 'captioner = Captioner.from_pretrained("path/to/this/directory")'
     if isinstance(checkpoint.model.encoder, ExternalEncoder):

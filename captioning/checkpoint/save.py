@@ -1,15 +1,11 @@
 """Writing of model directories: a directory is replaced as a whole, or left unchanged."""
 
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -27,6 +23,7 @@ from captioning.checkpoint.checkpoint import (
     Checkpoint,
     ModelConfig,
 )
+from captioning.checkpoint.directories import refuse_foreign_files, write_directory, write_json
 from captioning.checkpoint.model_card import format_card
 from captioning.decoding import search_to_json
 from captioning.errors import ConfigError, OutputError
@@ -35,9 +32,6 @@ from captioning.messages import explain_error
 from captioning.nn.activation_ranges import ActivationRanges
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.model import CaptionModel
-
-_IGNORED_FILES = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}
-"""Files that file managers and notebooks create; they are removed with an older model."""
 
 
 def save_checkpoint(
@@ -62,20 +56,9 @@ def save_checkpoint(
         )
     directory = Path(directory)
     _refuse_foreign(directory)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        fresh.chmod(0o755)
-        try:
-            _write_files(checkpoint, fresh, dtype)
-            _replace_directory(fresh, directory)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
-        raise OutputError(
-            f"cannot write the model to '{directory}': {error}. Free space, or use another "
-            "directory."
-        ) from error
+    write_directory(
+        directory, lambda fresh: _write_files(checkpoint, fresh, dtype), content="the model"
+    )
 
 
 def recover_checkpoint(directory: Path) -> None:
@@ -113,10 +96,10 @@ def _write_files(checkpoint: Checkpoint, directory: Path, dtype: torch.dtype) ->
     )
     save_file(_weights(model, dtype), directory / WEIGHTS_FILE, {"format": "pt"})
     checkpoint.vocabulary.save(directory / VOCABULARY_FILE)
-    _write_json(directory / CONFIG_FILE, asdict(config))
+    write_json(directory / CONFIG_FILE, asdict(config))
     if not isinstance(model.encoder, ExternalEncoder):
-        _write_json(directory / PREPROCESSOR_FILE, asdict(model.encoder.preprocessing))
-    _write_json(directory / GENERATION_FILE, search_to_json(checkpoint.search))
+        write_json(directory / PREPROCESSOR_FILE, asdict(model.encoder.preprocessing))
+    write_json(directory / GENERATION_FILE, search_to_json(checkpoint.search))
     if checkpoint.reranker is not None:
         save_file(checkpoint.reranker.to_tensors(), directory / RERANKER_FILE)
     if checkpoint.ranges is not None:
@@ -135,25 +118,10 @@ def _weights(model: CaptionModel, dtype: torch.dtype) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
 def _refuse_foreign(directory: Path) -> None:
     """Refuse to replace a directory that contains anything but a model of this package."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise OutputError(f"'{directory}' is a file and is not replaced. Give a directory.")
-    names = {path.name for path in directory.iterdir()} - _IGNORED_FILES
-    if foreign := sorted(names - MODEL_FILES):
-        raise OutputError(
-            f"{directory} contains {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}, "
-            "which do not belong to a model, and is not replaced. Move them, or use another "
-            "directory."
-        )
-    if names and not _is_own_config(directory / CONFIG_FILE):
+    has_files = refuse_foreign_files(directory, MODEL_FILES, kind="a model")
+    if has_files and not _is_own_config(directory / CONFIG_FILE):
         raise OutputError(
             f"{directory} contains files named like those of a model, but its {CONFIG_FILE} is not "
             "one of captioning, so it is not replaced. Use another directory."
@@ -166,26 +134,3 @@ def _is_own_config(path: Path) -> bool:
         return bool(json.loads(path.read_text(encoding="utf-8"))["format"] == "captioning")
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _replace_directory(fresh: Path, directory: Path) -> None:
-    """Rename ``fresh`` to ``directory`` after all its bytes are on the disk."""
-    for path in fresh.iterdir():
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
-    for path in [*fresh.iterdir(), fresh]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    if not directory.exists():
-        fresh.rename(directory)
-        return
-    old = fresh.with_name(f"{fresh.name}-old")
-    directory.rename(old)
-    try:
-        fresh.rename(directory)
-    except OSError:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

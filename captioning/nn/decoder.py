@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         """Return the state before the first word, with one row per image."""
         weight = self.embedding.weight
         state, context = self._start(features.to(weight.device, weight.dtype))
-        if not torch.is_grad_enabled():
+        if _is_search():
             context = self.core.prepare_search(context)
         return DecoderState(tuple(state), context)
 
@@ -194,10 +194,10 @@ class Decoder(nn.Module):
 
         Without gradients, the projections of all words are a table that is computed once.
         """
-        if self.training or torch.is_grad_enabled():
-            projected = self._project_words(self.word_dropout(self.embedding(tokens)))
-        else:
+        if _is_search() and not self.training:
             projected = self._load_word_table().index_select(0, tokens)
+        else:
+            projected = self._project_words(self.word_dropout(self.embedding(tokens)))
         core_words, readout_words = self._split_words(projected)
         output = self.core.step(core_words, state.recurrent, state.context)
         r = self.readout(output.state[0], output.z, readout_words, state.context.readout)
@@ -275,6 +275,11 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "M V"]:
         """Return the logits of the next word; ``concepts`` has M rows, or one for each image."""
         return self.W_rw(self.token_dropout(add_image_term(r, concepts)))
+
+
+def _is_search() -> bool:
+    """Return whether neither gradients nor an export need the plain equations."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def _apply_masks(state: CellState, masks: dict[int, Float[Tensor, "M H"]]) -> CellState:

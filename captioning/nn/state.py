@@ -93,6 +93,6 @@ def add_image_term(
     """Return ``rows`` plus the term of each row's image; N / B consecutive rows have one image."""
     if term is None:
         return rows
-    if len(rows) == len(term):
+    if rows.shape[0] == term.shape[0]:  # len would fix the number of rows in an export
         return rows + term
     return (rows.unflatten(0, (len(term), -1)) + term.unsqueeze(1)).flatten(0, 1)
