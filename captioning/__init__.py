@@ -5,8 +5,9 @@
 
 The public names; all but the errors are imported when they are first used:
 
-- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``caption_regions``,
-  ``attention_maps``, ``read_image``.
+- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``caption_regions``, ``read_image``.
+- Explanations: ``explain``, ``Explanation``, ``draw_word_maps``, ``draw_next_words``,
+  ``draw_beam``, ``draw_concepts``, ``attention_maps``, ``occlusion_maps``.
 - Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
 - Training: ``train``, ``TrainResult``, ``TrainingCallback``, ``RunConfig``, ``TrainingConfig``,
   ``EncoderConfig``, ``DecoderConfig``.
@@ -44,6 +45,14 @@ if TYPE_CHECKING:
     from captioning.images.decode import read_image
     from captioning.inference.attention_maps import attention_maps
     from captioning.inference.captioner import Captioner
+    from captioning.inference.explanation import Explanation, explain
+    from captioning.inference.explanation_figures import (
+        draw_beam,
+        draw_concepts,
+        draw_next_words,
+        draw_word_maps,
+    )
+    from captioning.inference.occlusion_maps import occlusion_maps
     from captioning.inference.region_captions import caption_regions
     from captioning.inference.results import Caption, CaptionResult
     from captioning.metrics import Scores, compare, score
@@ -69,6 +78,7 @@ _LAZY = {
     "EncoderConfig": "nn.encoder_config",
     "EvaluationConfig": "evaluation.evaluate",
     "EvaluationResult": "evaluation.evaluate",
+    "Explanation": "inference.explanation",
     "Greedy": "decoding",
     "RunConfig": "training.config",
     "Sampling": "decoding",
@@ -80,8 +90,14 @@ _LAZY = {
     "attention_maps": "inference.attention_maps",
     "caption_regions": "inference.region_captions",
     "compare": "metrics",
+    "draw_beam": "inference.explanation_figures",
+    "draw_concepts": "inference.explanation_figures",
+    "draw_next_words": "inference.explanation_figures",
+    "draw_word_maps": "inference.explanation_figures",
     "evaluate": "evaluation.evaluate",
+    "explain": "inference.explanation",
     "load_checkpoint": "checkpoint",
+    "occlusion_maps": "inference.occlusion_maps",
     "read_captions": "datasets",
     "read_image": "images.decode",
     "save_checkpoint": "checkpoint",
@@ -105,6 +121,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "EvaluationResult",
+    "Explanation",
     "Greedy",
     "ImageError",
     "OutputError",
@@ -123,9 +140,15 @@ __all__ = [
     "attention_maps",
     "caption_regions",
     "compare",
+    "draw_beam",
+    "draw_concepts",
+    "draw_next_words",
+    "draw_word_maps",
     "errors",
     "evaluate",
+    "explain",
     "load_checkpoint",
+    "occlusion_maps",
     "read_captions",
     "read_image",
     "save_checkpoint",

@@ -19,6 +19,7 @@ from captioning.processes import SECONDS_FOR_MESSAGE, STOPPED, launched_index
 
 COMMANDS = {
     "caption": "caption images and folders",
+    "explain": "show how the model captions an image",
     "merge": "merge the partitions of a run",
     "convert": "convert captions to another file format",
     "samples": "copy sample images into a folder",
@@ -29,6 +30,7 @@ COMMANDS = {
     "train": "train a model on captioned images",
     "recipes": "list the recipes of published models",
     "recipes show": "print the settings of a recipe",
+    "export": "write a model as ONNX or OpenVINO graphs",
     "calibrate": "prepare a model for int8",
     "evaluate": "caption a data set split and score the captions",
     "score": "score a file of captions",

@@ -25,6 +25,7 @@ from captioning.inference.results import Caption
 from captioning.nn.encoder import Encoder
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.features import Features
+from captioning.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # the scorer that consensus reranking needs takes a second to import
     from captioning.reranking.consensus import Consensus
@@ -168,7 +169,7 @@ class CaptionGenerator:
             method if self._consensus is None else self._consensus.widen_search(method),
             constraints,
             generator=torch.Generator().manual_seed(self._seed),
-            keys=_image_keys(images) if isinstance(method, Sampling) else None,
+            keys=image_keys(images) if isinstance(method, Sampling) else None,
             rerank=None if reranker is None else reranker.prepare(features[0].vector),
         )
         if self._consensus is not None:
@@ -178,21 +179,22 @@ class CaptionGenerator:
             ]
             if isinstance(method, BeamSearch):
                 beams = [beam[: method.n] for beam in beams]
-        return [tuple(self._caption_from(hypothesis) for hypothesis in beam) for beam in beams]
-
-    def _caption_from(self, hypothesis: Hypothesis) -> Caption:
-        vocabulary = self._first.vocabulary
-        words = vocabulary.decode(hypothesis.tokens)
-        return Caption(
-            text=vocabulary.tokenizer.join(words),
-            words=tuple(words),
-            log_prob=hypothesis.log_prob if math.isfinite(hypothesis.log_prob) else -math.inf,
-            finished=hypothesis.finished,
-            word_log_probs=hypothesis.token_log_probs[: len(words)],
-        )
+        return [tuple(make_caption(each, vocabulary) for each in beam) for beam in beams]
 
 
-def _image_keys(images: UInt8[Tensor, "B 3 S S"] | Features) -> Int[Tensor, " B"]:
+def make_caption(hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:
+    """Return a hypothesis as a caption in words."""
+    words = vocabulary.decode(hypothesis.tokens)
+    return Caption(
+        text=vocabulary.tokenizer.join(words),
+        words=tuple(words),
+        log_prob=hypothesis.log_prob if math.isfinite(hypothesis.log_prob) else -math.inf,
+        finished=hypothesis.finished,
+        word_log_probs=hypothesis.token_log_probs[: len(words)],
+    )
+
+
+def image_keys(images: UInt8[Tensor, "B 3 S S"] | Features) -> Int[Tensor, " B"]:
     """Return a number for each image, so that its samples do not depend on its batch."""
     if isinstance(images, Features):
         assert images.grid is not None

@@ -36,16 +36,25 @@ def read_pixels(
     Raises:
         ImageError: The image cannot be read.
     """
+    is_file = bool(name_source(image, "")) and not is_url(image)
+    loaded = load_image(image, preprocessing)
+    return preprocessing.pixels(loaded), b"" if is_file else make_preview(loaded)
+
+
+def load_image(image: ImageSource, preprocessing: Preprocessing) -> Image.Image:
+    """Return an image as RGB, at least in the size that the preprocessing needs.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
     name = name_source(image, "")
-    is_file = bool(name) and not is_url(image)
-    if is_file and os.path.isdir(name):  # noqa: PTH112  (does not raise)
+    if not is_url(image) and name and os.path.isdir(name):  # noqa: PTH112  (does not raise)
         raise ImageError(f"cannot read '{name}': it is a folder. Use caption_folder.")
     try:
         content = _fetch_url(name) if is_url(image) else image
     except OSError as error:
         raise ImageError(f"cannot fetch '{name:.200}': {error}") from error
-    loaded = read_image(content, name=name, shrink_to=preprocessing.size)
-    return preprocessing.pixels(loaded), b"" if is_file else make_preview(loaded)
+    return read_image(content, name=name, shrink_to=preprocessing.size)
 
 
 def _fetch_url(url: str) -> bytes:

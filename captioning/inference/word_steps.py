@@ -1,6 +1,7 @@
 """What a model knows at each word of a caption: the next words, the attention, the concepts."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from captioning.errors import ConfigError
 from captioning.images.image_inputs import ImageSource
 from captioning.inference.captioner import Captioner
 from captioning.nn.concepts import concept_words
+from captioning.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,7 @@ def trace_words(
         ImageError: The image cannot be read.
     """
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
-    if unknown := [word for word in words if word not in vocabulary]:
-        raise ConfigError(
-            f"the model does not know the words {unknown[:5]}. Give a caption of this model."
-        )
+    check_words(words, vocabulary)
     state = model.start(captioner.read_pixels(image).unsqueeze(0).to(captioner.device))
     tokens = [vocabulary.bos, *map(vocabulary.id, words), vocabulary.eos]
     steps = []
@@ -74,6 +73,18 @@ def trace_words(
         attention = None if weights is None else weights.reshape(side, side).cpu()
         steps.append(WordStep(word, float(log_probs[0, token].exp()), likely, attention))
     return steps
+
+
+def check_words(words: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Check that a model can read a caption.
+
+    Raises:
+        ConfigError: The model does not know a word.
+    """
+    if unknown := [word for word in words if word not in vocabulary]:
+        raise ConfigError(
+            f"the model does not know the words {unknown[:5]}. Give a caption of this model."
+        )
 
 
 @torch.inference_mode()

@@ -24,7 +24,10 @@ def read_commands(page):
 
 @pytest.mark.parametrize(
     "page",
-    ["docs/train-on-coco.md", "docs/training.md", "docs/evaluation.md", "docs/web.md"],
+    [
+        *("docs/train-on-coco.md", "docs/training.md", "docs/evaluation.md", "docs/web.md"),
+        *("docs/explain.md", "docs/export.md"),
+    ],
 )
 def test_documented_commands_are_read(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
