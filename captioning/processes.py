@@ -6,6 +6,7 @@ alone writes the output and reports messages.
 """
 
 import os
+import re
 import sys
 import threading
 import time
@@ -248,7 +249,7 @@ def _explain_lost_process() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = re.sub(r"^\[.*?\] |\. This .*", "", str(error).splitlines()[0])[:200]
         raise TrainingError(
             f"lost the connection to another process of the job ({reason}). Its message says why "
             "it ended. Run the same command again to continue."
