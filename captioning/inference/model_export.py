@@ -105,7 +105,8 @@ def _write_files(checkpoint: Checkpoint, directory: Path, to: ExportFormat) -> N
     write_json(directory / PREPROCESSOR_FILE, asdict(model.encoder.preprocessing))
     write_json(directory / GENERATION_FILE, search)
     if checkpoint.reranker is not None:
-        arrays = {name: each.numpy() for name, each in checkpoint.reranker.to_tensors().items()}
+        tensors = checkpoint.reranker.to_tensors()
+        arrays: dict[str, Any] = {name: each.numpy() for name, each in tensors.items()}
         np.savez(directory / RERANKER_ARRAYS, **arrays)
     (directory / CARD_FILE).write_text(format_export_card(checkpoint), encoding="utf-8")
 

@@ -131,7 +131,9 @@ def _load_teacher(
         return ClassTeacher(classifier, None)
     pretrained.to(next(own.parameters()).device)
     images = [data.train.images[row] for row in rows.tolist()]
-    extraction = ExtractionConfig(workers=config.workers, precision=config.training.precision)
+    extraction = ExtractionConfig(
+        workers=config.workers, precision=config.training.encoder_precision
+    )
     callback.on_phase(ENCODING)
     plan = plan_features(pretrained, images, config.cache_directory, extraction)
     stored = plan.run(callback.on_progress)

@@ -71,7 +71,7 @@ def encode_data(
     validation_splits = limit_validation(validation_splits, config.validation_limit, callback)
     callback.on_phase("Loading the encoder")
     device = resolve_device(config.device)
-    if warning := warn_slow_precision(config.training.precision, device):
+    if warning := warn_slow_precision(config.training.encoder_precision, device):
         callback.on_message(warning)
 
     torch.manual_seed(config.training.seed)  # of an encoder with random weights
@@ -193,6 +193,6 @@ def _extraction(config: RunConfig, *, grid: bool, augment: bool) -> ExtractionCo
         hflip=augment and training.hflip,
         crops=training.cached_crops if augment else 0,
         workers=config.workers,
-        precision="bfloat16" if training.precision == "bfloat16" else "float32",
+        precision=training.encoder_precision,
         dtype=config.feature_dtype,
     )

@@ -5,6 +5,7 @@ from typing import Literal
 
 from captioning.errors import ConfigError
 from captioning.messages import check_ranges
+from captioning.nn.encoder_config import Precision
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,11 @@ class TrainingConfig:
     one."""
     log_every: int = 50
     """Number of steps between rows of step metrics in ``log.csv`` and TensorBoard (1 or more)."""
+
+    @property
+    def encoder_precision(self) -> Precision:
+        """Precision in which a frozen encoder computes the features."""
+        return "bfloat16" if self.precision == "bfloat16" else "float32"
 
     def __post_init__(self) -> None:
         check_ranges(
