@@ -81,7 +81,7 @@ def connect_processes(device: str = "auto") -> None:
     if not on_cpu and local > gpus:
         raise ConfigError(
             f"the job has {format_count(local, 'process')} on this machine, and it has "
-            f"{format_count(gpus, 'GPU')}. Start one process per GPU, or use --device cpu."
+            f"{format_count(gpus, 'GPU')}. Start one process per GPU, or use the device cpu."
         )
     state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     _job = _Job(state.process_index, state.num_processes)

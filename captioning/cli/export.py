@@ -8,6 +8,7 @@ For example:
 
     captioning export exported --to onnx
     captioning export runs/first/model exported --to openvino
+    captioning export --help
 """
 
 from dataclasses import dataclass

@@ -90,11 +90,11 @@ def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
             *("--init-from", "old/model", "--training.batch-size", "40"),
         ]
     )
-    names = ["teacher-forcing", "fine-tuning", "self-critical"]
+    names = ["teacher-forcing", "fine-tuning", "concepts", "self-critical"]
     assert [stage.output for stage in stages] == [Path("runs/new") / name for name in names]
-    starts = [Path("old/model"), *(Path("runs/new") / name / "model" for name in names[:2])]
+    starts = [Path("old/model"), *(Path("runs/new") / name / "model" for name in names[:3])]
     assert [stage.init_from for stage in stages] == starts
-    assert [stage.training.epochs for stage in stages] == [10, 7, 9]
+    assert [stage.training.epochs for stage in stages] == [10, 7, 4, 9]
     for stage in stages:
         assert (stage.training.seed, stage.training.batch_size) == (3, 40)
         assert stage.cache == Path("runs/features")  # shared with other runs
