@@ -43,7 +43,7 @@ VAGUE = frozenset(
     thing tool top toy transport truck unit ware way whole work worker working works
     """.split()  # noqa: SIM905
 )
-# Last parts of names that are no nouns ("bicycle-built-for-two").
+# Last parts of names that are not nouns, as in "bicycle-built-for-two".
 NOT_NOUNS = frozenset({"aid", "off", "t", "two", "up"})
 
 

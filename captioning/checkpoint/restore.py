@@ -180,7 +180,7 @@ def _complete_network(encoder: Encoder, content: dict[str, Tensor], path: Path) 
 
 
 def _check_concepts(decoder: Decoder, content: dict[str, Tensor], path: Path) -> None:
-    """Refuse concepts that are no words, and classes that stand for no concepts.
+    """Check that concepts are ids of words, and that classes refer to concepts.
 
     Raises:
         CheckpointError: Indices are out of range.

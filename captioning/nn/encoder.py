@@ -45,7 +45,7 @@ class Encoder(nn.Module):
             self.network, self.preprocessing, classifier = _timm_network(config)
         else:
             self.network, self.preprocessing = _torchvision_network(config)
-        self._classifier = (classifier,)  # in a tuple, it is no part of the encoder's weights
+        self._classifier = (classifier,)  # a tuple, so that its weights are not saved
         self.preprocessing = preprocessing or self.preprocessing
         self.ignored_weights: tuple[str, ...] = ()
         """Names in a file of weights that the network does not have."""

@@ -10,7 +10,7 @@ from captioning.web.api import create_app
 from captioning.web.limits import ServerLimits
 from captioning.web.service import CaptionService
 
-PATIENT = ServerLimits(workers=0, max_seconds=600)  # a busy computer is no failure
+PATIENT = ServerLimits(workers=0, max_seconds=600)  # slow computers must not fail
 
 
 @pytest.fixture
