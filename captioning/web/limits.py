@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from captioning.messages import check_minimum, check_ranges
+from captioning.errors import ConfigError
+from captioning.messages import check_minimum
 
 MAX_SEARCH_ROWS = 200
 """Largest number of hypotheses per image that a request may ask for."""
@@ -29,8 +30,11 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         check_minimum(self, max_images=1, max_waiting=1, batch_size=1, workers=0)
-        check_ranges(self, "(0, 1000]", "max_body")
-        check_ranges(self, "(0, 3600]", "max_seconds")
+        for name, largest in (("max_body", 1000), ("max_seconds", 3600)):
+            if not 0 < getattr(self, name) <= largest:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be above 0 and at most {largest:,}."
+                )
 
     @property
     def body_bytes(self) -> int:
