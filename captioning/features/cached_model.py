@@ -1,7 +1,10 @@
 """The trained part of a model, applied to cached features."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from captioning.features.cache import CacheRows
@@ -55,6 +58,30 @@ class CachedModel(nn.Module):
         counts = cache.count_positions(images)
         features = Features.from_grid(grid, None if counts is None else counts.to(self.device))
         return features if self.decoder.config.uses_grid else Features(features.vector)
+
+    def read_vectors(
+        self,
+        cache: CacheRows,
+        rows: Int[np.ndarray, " N"],
+        *,
+        batch_size: int = 64,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Float[Tensor, "N D"]:
+        """Return v of images, without augmentation, on the CPU.
+
+        Args:
+            cache: Cached rows of all images.
+            rows: Row of each image.
+            batch_size: Images per batch.
+            on_progress: Called with the number of images read and the number of all, after each
+                batch.
+        """
+        vectors = torch.empty(len(rows), self.decoder.sizes.feature_size)
+        for start in range(0, len(rows), batch_size):
+            batch = torch.from_numpy(rows[start : start + batch_size])
+            vectors[start : start + len(batch)] = self.encode(cache, batch).vector
+            on_progress(start + len(batch), len(rows))
+        return vectors
 
     def _encode_with_gaps(
         self, cache: CacheRows, images: Tensor, views: Tensor | None, has_image: Tensor

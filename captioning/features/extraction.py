@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from captioning.features.content_digests import OnProgress
 from captioning.features.feature_dtype import FeatureDtype
 from captioning.features.row_extraction import DerivedRows, RowExtraction, RowSource
 from captioning.features.row_format import RowFormat
+from captioning.graphs.load import UnsupportedEncoderError, has_openvino, load_openvino_encoder
 from captioning.images.augmentation import fixed_view
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
@@ -210,19 +210,12 @@ def _load_graph(encoder: Encoder | EncoderFront, precision: Precision) -> _Encod
     None: OpenVINO is not installed, does not support the network, or would be on another device.
     """
     on_cpu = next(encoder.parameters()).device.type == "cpu"
-    if not on_cpu or not isinstance(encoder, Encoder) or find_spec("openvino") is None:
+    if not on_cpu or not isinstance(encoder, Encoder) or not has_openvino():
         return None
     try:
-        from captioning.graphs.openvino_encoder import OpenVINOEncoder
-
-        return OpenVINOEncoder(encoder, precision)
-    except Exception as error:  # OpenVINO raises many kinds; torch encodes instead
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        logging.getLogger(__name__).warning(
-            "OpenVINO cannot run the encoder %s (%.200s). torch is used instead.",
-            encoder.config.name,
-            reason,
-        )
+        return load_openvino_encoder(encoder, precision)
+    except UnsupportedEncoderError as error:
+        logging.getLogger(__name__).warning("%s torch is used instead.", str(error))
         return None
 
 

@@ -4,7 +4,6 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import torch
 from jaxtyping import UInt8
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from captioning.checkpoint import Checkpoint
 from captioning.errors import ConfigError
+from captioning.graphs.load import UnsupportedEncoderError, has_openvino, load_openvino_encoder
 from captioning.inference.backend_config import BackendConfig, ResolvedBackend
 from captioning.nn.decoder import Decoder
 from captioning.nn.device import has_bfloat16, has_fast_bfloat16
@@ -71,7 +71,7 @@ def load_backend(config: BackendConfig, checkpoints: Sequence[Checkpoint]) -> Lo
     resolved = resolve_backend(config, device, has_ranges=has_ranges)
     try:
         return _load(resolved, checkpoints)
-    except _UnsupportedEncoderError as error:
+    except UnsupportedEncoderError as error:
         if config.backend == "openvino":
             raise ConfigError(f"{error} Use the backend torch.") from error
         fallback = BackendConfig("torch", config.precision)
@@ -99,7 +99,7 @@ def resolve_backend(
         ConfigError: The backend is not available here or does not support the precision.
     """
     backend, precision = config.backend, config.precision
-    on_cpu, installed = device.type == "cpu", find_spec("openvino") is not None
+    on_cpu, installed = device.type == "cpu", has_openvino()
     if backend == "auto":
         backend = "openvino" if on_cpu and installed else "torch"
     elif backend == "openvino" and not on_cpu:
@@ -126,10 +126,6 @@ def resolve_backend(
             "bfloat16."
         )
     return ResolvedBackend(backend, precision)
-
-
-class _UnsupportedEncoderError(Exception):
-    """OpenVINO cannot run an encoder."""
 
 
 def _load(resolved: ResolvedBackend, checkpoints: Sequence[Checkpoint]) -> LoadedBackend:
@@ -185,15 +181,7 @@ def _load_decoder(decoder: Decoder, resolved: ResolvedBackend) -> "Decoder | Low
 def _openvino_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:
     encoder = checkpoint.model.encoder
     ranges = checkpoint.ranges if resolved.precision == "int8" else None
-    try:
-        from captioning.graphs.openvino_encoder import OpenVINOEncoder  # imports openvino
-
-        return OpenVINOEncoder(encoder, resolved.precision, ranges)
-    except Exception as error:  # OpenVINO raises many kinds, also if it is not installed correctly
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise _UnsupportedEncoderError(
-            f"OpenVINO cannot run the encoder {encoder.config.name} ({reason:.200})."
-        ) from error
+    return load_openvino_encoder(encoder, resolved.precision, ranges)
 
 
 def _torch_encode(checkpoint: Checkpoint, resolved: ResolvedBackend) -> Encode:

@@ -21,7 +21,12 @@ from captioning.inference.generation import image_keys, make_caption
 from captioning.inference.image_batches import load_image
 from captioning.inference.occlusion_maps import occlusion_maps
 from captioning.inference.results import Caption
-from captioning.inference.word_steps import WordStep, find_concepts, trace_words
+from captioning.inference.word_steps import (
+    WordStep,
+    encode_image,
+    find_concepts,
+    trace_words,
+)
 from captioning.nn.features import Features
 from captioning.short_repr import ShortRepr
 from captioning.text.vocabulary import Vocabulary
@@ -92,16 +97,16 @@ def explain(
         ConfigError: The model does not support the search.
     """
     checkpoint = captioner.checkpoint
-    model, vocabulary = checkpoint.model, checkpoint.vocabulary
+    vocabulary = checkpoint.vocabulary
     method = checkpoint.search if search is None else search
     captioner.check_search(method)
     loaded = load_image(image, captioner.generator.preprocessing)
     pixels = captioner.read_pixels(loaded)
-    features = model.encoder(pixels.unsqueeze(0).to(captioner.device))
+    features = encode_image(captioner, pixels)
     beam = _Beam(vocabulary)
     found = _search(captioner, features, pixels, method, beam)
     caption = make_caption(found[0], vocabulary)
-    steps = trace_words(captioner, loaded, caption.words, top=_WORDS_SHOWN)
+    steps = trace_words(captioner, features, caption.words, top=_WORDS_SHOWN)
     attention = [step.attention for step in steps[:-1] if step.attention is not None]
     maps = torch.stack(attention) if attention else occlusion_maps(captioner, loaded, caption)
     return Explanation(
@@ -116,7 +121,7 @@ def explain(
             for each in found
         ),
         beam=beam.log_probs,
-        concepts=tuple(find_concepts(captioner, loaded)),
+        concepts=tuple(find_concepts(captioner, features)),
     )
 
 

@@ -12,6 +12,7 @@ from captioning.errors import ConfigError
 from captioning.images.image_inputs import ImageSource
 from captioning.inference.captioner import Captioner
 from captioning.nn.concepts import concept_words
+from captioning.nn.features import Features
 from captioning.text.vocabulary import Vocabulary
 
 
@@ -34,8 +35,20 @@ class WordStep:
 
 
 @torch.inference_mode()
+def encode_image(captioner: Captioner, image: ImageSource) -> Features:
+    """Return the features of an image, from the first model of the captioner.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    pixels = captioner.read_pixels(image).unsqueeze(0)
+    features: Features = captioner.checkpoint.model.encoder(pixels.to(captioner.device))
+    return features
+
+
+@torch.inference_mode()
 def trace_words(
-    captioner: Captioner, image: ImageSource, words: tuple[str, ...], *, top: int = 10
+    captioner: Captioner, image: ImageSource | Features, words: tuple[str, ...], *, top: int = 10
 ) -> list[WordStep]:
     """Let the model read a caption, and return what it knows before each word.
 
@@ -44,7 +57,7 @@ def trace_words(
 
     Args:
         captioner: The captioner; an ensemble gives the steps of its first model.
-        image: The image.
+        image: The image, or the result of :func:`encode_image`.
         words: The words of a caption.
         top: Number of probable next words.
 
@@ -57,7 +70,8 @@ def trace_words(
     """
     model, vocabulary = captioner.checkpoint.model, captioner.checkpoint.vocabulary
     check_words(words, vocabulary)
-    state = model.start(captioner.read_pixels(image).unsqueeze(0).to(captioner.device))
+    features = image if isinstance(image, Features) else encode_image(captioner, image)
+    state = model.decoder.start(features)
     tokens = [vocabulary.bos, *map(vocabulary.id, words), vocabulary.eos]
     steps = []
     for last, token, word in zip(tokens, tokens[1:], (*words, ""), strict=False):
@@ -88,12 +102,12 @@ def check_words(words: Sequence[str], vocabulary: Vocabulary) -> None:
 
 
 @torch.inference_mode()
-def find_concepts(captioner: Captioner, image: ImageSource) -> list[tuple[str, float]]:
+def find_concepts(captioner: Captioner, image: ImageSource | Features) -> list[tuple[str, float]]:
     """Return the concepts that the CNN recognizes in an image, with their strengths.
 
     Args:
         captioner: The captioner; an ensemble gives the concepts of its first model.
-        image: The image.
+        image: The image, or the result of :func:`encode_image`.
 
     Returns:
         The words, the strongest first; empty if the model has no concepts.
@@ -105,6 +119,6 @@ def find_concepts(captioner: Captioner, image: ImageSource) -> list[tuple[str, f
     concepts = model.decoder.concepts
     if concepts is None:
         return []
-    features = model.encoder(captioner.read_pixels(image).unsqueeze(0).to(captioner.device))
+    features = image if isinstance(image, Features) else encode_image(captioner, image)
     found = concept_words(concepts, concepts(features.vector)[0])
     return [(vocabulary.words[token], strength) for token, strength in found]

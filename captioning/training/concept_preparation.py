@@ -102,9 +102,7 @@ def simulate_text(
 
 
 def _read_vectors(decoder: Decoder, cache: CacheRows, rows: np.ndarray) -> Float[Tensor, "N D"]:
-    model = CachedModel(decoder)
-    parts = torch.from_numpy(rows).split(_CHUNK)
-    return torch.cat([model.encode(cache, part).vector.cpu().half() for part in parts])
+    return CachedModel(decoder).read_vectors(cache, rows, batch_size=_CHUNK).half()
 
 
 def _load_teacher(

@@ -107,11 +107,7 @@ def fit_reranker(
     rows = np.intersect1d(captioned, cache.readable)
     if not len(rows) or cached_model.decoder.config.injection == "none":
         return None
-    vectors = torch.empty(len(rows), cached_model.decoder.sizes.feature_size)
-    for start in range(0, len(rows), batch_size):
-        batch = torch.from_numpy(rows[start : start + batch_size])
-        vectors[start : start + len(batch)] = cached_model.encode(cache, batch).vector
-        on_progress(start + len(batch), len(rows))
+    vectors = cached_model.read_vectors(cache, rows, batch_size=batch_size, on_progress=on_progress)
     try:
         return NgramReranker.fit(vectors, captions.select(rows), vocabulary, max_ngrams=max_ngrams)
     except DataError:  # a finished training run does not fail because of its reranker

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from captioning.inference.results import Caption, CaptionResult
-from captioning.web.service import Explanation
+from captioning.web.service import TracedCaption
 
 
 class JsonReply(Response):
@@ -45,7 +45,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
+def explanation_to_json(explanation: TracedCaption) -> dict[str, Any]:
     """Return an explanation as JSON data; the thumbnail is a ``data:`` URL."""
     thumbnail = base64.b64encode(explanation.thumbnail).decode("ascii")
     return {

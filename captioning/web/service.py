@@ -17,7 +17,12 @@ from captioning.images.image_ref import ImageRef
 from captioning.images.worker import DecodedImage, WorkerConfig
 from captioning.inference.captioner import Captioner
 from captioning.inference.results import CaptionResult
-from captioning.inference.word_steps import WordStep, find_concepts, trace_words
+from captioning.inference.word_steps import (
+    WordStep,
+    encode_image,
+    find_concepts,
+    trace_words,
+)
 from captioning.web.batching import ModelThread
 from captioning.web.limits import MAX_WORDS, ServerLimits
 from captioning.web.uploads import Budget, SearchRequest
@@ -55,7 +60,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class TracedCaption:
     """What the model knows about an image and a caption.
 
     Attributes:
@@ -135,7 +140,7 @@ class CaptionService:
         self.metrics.images.labels("captioned").inc()
         return CaptionResult(image.name, captions)
 
-    async def explain(self, image: ImageRef, caption: str | None) -> Explanation:
+    async def explain(self, image: ImageRef, caption: str | None) -> TracedCaption:
         """Explain a caption of an image.
 
         Args:
@@ -159,13 +164,14 @@ class CaptionService:
             raise ConfigError(f"the caption has {len(words):,} words; the limit is {MAX_WORDS}.")
         call = self.model.call(partial(self._trace, pixels, words))
         steps, concepts = await asyncio.wrap_future(call)
-        return Explanation(words, steps, concepts, decoded.thumbnail)
+        return TracedCaption(words, steps, concepts, decoded.thumbnail)
 
     def _trace(
         self, pixels: Tensor, words: tuple[str, ...]
     ) -> tuple[tuple[WordStep, ...], tuple[tuple[str, float], ...]]:
-        steps = trace_words(self.captioner, pixels, words)
-        return tuple(steps), tuple(find_concepts(self.captioner, pixels))
+        features = encode_image(self.captioner, pixels)
+        steps = trace_words(self.captioner, features, words)
+        return tuple(steps), tuple(find_concepts(self.captioner, features))
 
     async def read(self, image: ImageRef) -> DecodedImage:
         """Decode an image in a worker process."""

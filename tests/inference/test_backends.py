@@ -148,7 +148,7 @@ def test_broken_openvino_falls_back_with_a_warning(monkeypatch, caplog):
 
 
 def test_missing_openvino_falls_back_only_if_not_requested(monkeypatch):
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr("captioning.graphs.load.find_spec", lambda name: None)
     assert resolve_backend(BackendConfig(), CPU).backend == "torch"
     with pytest.raises(ConfigError, match=r"OpenVINO is not installed\. Use pip install"):
         resolve_backend(OPENVINO, CPU)
