@@ -125,6 +125,9 @@ def test_three_processes_train_as_one_process(outputs, name):
     assert all(map(torch.equal, one["random"], three["random"]))
     for weight, expected in one["cached_model"].items():
         found = three["cached_model"][weight]
+        if not expected.is_floating_point():
+            assert torch.equal(found, expected), weight
+            continue
         # Adam enlarges rounding where the gradient is close to 0.
         assert float((found - expected).norm()) <= 1e-3 * float(expected.norm()) + 3e-5, weight
     for column in ("loss", "reward", "CIDEr"):

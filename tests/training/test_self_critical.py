@@ -262,7 +262,7 @@ def test_accumulated_self_critical_gradient_weights_words(cache):
     torch.manual_seed(run.config.seed)  # draws the same samples
     for batch in run.dataset.batches(6, per_image=2):
         features = model.encode(cache, batch.images, batch.views)
-        result = run.self_critical.loss(model.decoder, features, batch.images, batch.flipped)
+        result = run.loss.self_critical.loss(model.decoder, features, batch.images, batch.flipped)
         total = total + result.loss * result.words
         words += result.words
     (total / words).backward()

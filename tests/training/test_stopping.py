@@ -1,15 +1,14 @@
 """Runs that are asked to stop: SIGTERM, and ``should_stop`` of a callback."""
 
-import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from small_run import TINY, config, load_weights, read_log
 
-from captioning.cli.main import main
 from captioning.errors import TrainingStoppedError
 from captioning.training.callback import TrainingCallback
-from captioning.training.log import TrainingLog
 from captioning.training.run import train
 
 
@@ -38,23 +37,35 @@ def test_stopped_run_resumes_to_the_same_weights(trained, tmp_path, moment):
     assert read_log(result.model_dir) == read_log(trained)
 
 
-def test_train_command_after_sigterm_exits_with_75(tmp_path, monkeypatch, capsys):
-    write = TrainingLog.write
+PROGRAM = """
+import signal, sys
+from captioning.cli.main import main
+from captioning.training.log import TrainingLog
 
-    def terminate(log, step, split, values):
-        write(log, step, split, values)
-        signal.raise_signal(signal.SIGTERM)
+write = TrainingLog.write
 
-    monkeypatch.setattr(TrainingLog, "write", terminate)
+def terminate(log, step, split, values):
+    write(log, step, split, values)
+    signal.raise_signal(signal.SIGTERM)
+
+TrainingLog.write = terminate
+before = signal.getsignal(signal.SIGTERM)
+try:
+    main(sys.argv[1:])
+finally:
+    assert signal.getsignal(signal.SIGTERM) == before
+"""
+
+
+def test_train_command_after_sigterm_exits_with_75(tmp_path):
+    """In a process of its own, which the signal would end without a handler."""
     words = ["train", "--data", f"coco:{TINY}", "--output", str(tmp_path / "run")]
     words += ["--encoder.name", "timm:test_resnet", "--encoder.weights", "None", "--workers", "0"]
     words += ["--encoder.image-size", "64", "--device", "cpu", "--training.log-every", "2"]
     words += ["--training.batch-size", "16"]
     words += ["--decoder.hidden-size", "16", "--decoder.embedding-size", "16"]
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as exit_code:
-        main(words)
-    assert exit_code.value.code == 75
-    assert "stopped after step 3 of" in capsys.readouterr().err
+    command = [sys.executable, "-c", PROGRAM, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 75, ended.stderr
+    assert "stopped after step 3 of" in ended.stderr
     assert read_position(tmp_path / "run") == [0, 3, 3]
-    assert signal.getsignal(signal.SIGTERM) == before
