@@ -61,6 +61,8 @@ class Corrections:
             raise ConfigError(
                 f"the caption has {len(text):,} characters; the limit is {_MAX_LENGTH:,}."
             )
+        if text == self.get(file_name):
+            return text
         changed = {**self._texts, file_name: text}
         if not text:
             del changed[file_name]

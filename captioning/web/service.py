@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -25,7 +25,7 @@ from captioning.inference.word_steps import (
 )
 from captioning.web.batching import ModelThread
 from captioning.web.limits import MAX_WORDS, ServerLimits
-from captioning.web.uploads import Budget, SearchRequest
+from captioning.web.uploads import Budget, SearchRequest, replace_commands
 
 THUMBNAIL_SIZE = 960
 """Longest side of the small copies of images that the page shows, in pixels."""
@@ -125,9 +125,10 @@ class CaptionService:
     async def caption(
         self, images: Sequence[ImageRef], request: SearchRequest
     ) -> list[CaptionResult]:
-        """Caption images; one that cannot be read has a result with an ``error``."""
+        """Caption uploaded images; one that cannot be read has a result with an ``error``."""
         tasks = (self.caption_one(image, request) for image in images)
-        return list(await asyncio.gather(*tasks))
+        results = await asyncio.gather(*tasks)
+        return [replace(result, error=replace_commands(result.error)) for result in results]
 
     async def caption_one(self, image: ImageRef, request: SearchRequest) -> CaptionResult:
         """Caption one image; if it cannot be read, the result has an ``error``."""
@@ -141,7 +142,7 @@ class CaptionService:
         return CaptionResult(image.name, captions)
 
     async def explain(self, image: ImageRef, caption: str | None) -> TracedCaption:
-        """Explain a caption of an image.
+        """Explain a caption of an uploaded image.
 
         Args:
             image: The image.
@@ -153,7 +154,7 @@ class CaptionService:
         """
         decoded = await self.read(image)
         if decoded.error:
-            raise ImageError(decoded.error)
+            raise ImageError(replace_commands(decoded.error))
         pixels = self._pixels(decoded)
         if caption is None:
             captions = await asyncio.wrap_future(self.model.caption(pixels, self.search, 0))

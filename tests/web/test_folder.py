@@ -125,6 +125,16 @@ def test_corrections_are_stored_at_once_and_undone(open_folder, folder):
     ]
 
 
+def test_confirmed_caption_is_not_a_correction(open_folder, folder):
+    with open_folder() as client:
+        caption_all(client)
+        text = rows(client)["photo1.jpg"]["generated"]
+        assert correct(client, 0, f" {text}\n").json()["state"] == "captioned"
+        assert not (folder / "corrections.jsonl").exists()
+        assert save(client, "jsonl", corrected_only=True).status_code == 422
+        assert client.get("/api/folder").json()["corrected"] == 0
+
+
 def test_correction_on_a_full_disk_is_an_error(open_folder, folder, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
