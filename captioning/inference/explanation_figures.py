@@ -1,7 +1,7 @@
 """Parts of an explanation as figures of matplotlib, for notebooks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from captioning.inference.explanation import Explanation
 from captioning.inference.explanation_page import (
     MIN_BRIGHTNESS,
     format_percent,
+    format_strength,
     format_word,
     scale_brightness,
 )
@@ -72,7 +73,7 @@ def draw_concepts(explanation: Explanation) -> "Figure":
     figure = _new_figure(4.5, 0.5 + 0.3 * len(explanation.concepts))
     axis = figure.subplots()
     axis.axis("off")
-    _draw_bars(axis, explanation.concepts, None)
+    _draw_bars(axis, explanation.concepts, None, format_strength)
     return figure
 
 
@@ -98,12 +99,17 @@ def draw_beam(explanation: Explanation) -> "Figure":
     return figure
 
 
-def _draw_bars(axis: "Axes", values: Sequence[tuple[str, float]], chosen: str | None) -> None:
+def _draw_bars(
+    axis: "Axes",
+    values: Sequence[tuple[str, float]],
+    chosen: str | None,
+    format_value: Callable[[float], str] = format_percent,
+) -> None:
     """Draw names with bars from 0 to 1, the first on top."""
     for row, (word, value) in enumerate(values):
         axis.barh(row, min(value, 1), color=_ACCENT if word == chosen else _BAR)
         axis.text(-0.04, row, _plain(format_word(word)), ha="right", va="center", fontsize=9)
-        axis.text(min(value, 1) + 0.03, row, format_percent(value), va="center", fontsize=8)
+        axis.text(min(value, 1) + 0.03, row, format_value(value), va="center", fontsize=8)
     axis.set(xlim=(-0.6, 1.2), ylim=(len(values) - 0.4, -0.6))
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape as escape_html
 from pathlib import Path
 from string import Template
@@ -99,6 +99,16 @@ def _encode_image(values: UInt8[np.ndarray, "height width channels"], form: str)
     return f"data:image/{form.lower()};base64,{content}"
 
 
+def format_percent(share: float) -> str:
+    """Return a share in percent."""
+    return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
+
+
+def format_strength(strength: float) -> str:
+    """Return the strength of a concept; it is a difference of probabilities."""
+    return f"{strength:.2f}"
+
+
 # --- words --------------------------------------------------------------------------------------
 
 
@@ -160,24 +170,23 @@ def format_word(word: str) -> str:
 def _concepts_section(explanation: Explanation) -> str:
     if not explanation.concepts:
         return ""
-    bars = _bars(explanation.concepts, None)
+    bars = _bars(explanation.concepts, None, format_strength)
     return f"<section><h2>Concepts</h2><p>{_CONCEPTS_TEXT}</p>{bars}</section>"
 
 
-def _bars(values: Iterable[tuple[str, float]], chosen: str | None) -> str:
+def _bars(
+    values: Iterable[tuple[str, float]],
+    chosen: str | None,
+    format_value: Callable[[float], str] = format_percent,
+) -> str:
     """Return words with bars from 0 to 1."""
     rows = "".join(
         f"<li{' class=chosen' if name == chosen else ''}><span>{_escape(format_word(name))}</span>"
         f'<span class="track"><i style="width: {min(value, 1):.1%}"></i></span>'
-        f"<span>{format_percent(value)}</span></li>"
+        f"<span>{format_value(value)}</span></li>"
         for name, value in values
     )
     return f'<ol class="bars">{rows}</ol>'
-
-
-def format_percent(share: float) -> str:
-    """Return a share in percent."""
-    return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
 
 
 # --- the tree -----------------------------------------------------------------------------------

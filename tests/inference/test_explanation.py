@@ -189,6 +189,7 @@ def test_page_shows_every_word_and_loads_nothing(explanation):
     likely = {word or "(end)" for step in explanation.steps for word, _ in step.likely}
     for word in {*likely, *explanation.caption.words, *dict(explanation.concepts)}:
         assert word in shown
+    assert {f"{strength:.2f}" for _, strength in explanation.concepts} <= set(page.texts)
     assert not page.addresses
     assert not re.findall(r"(?<!data)[:/]//|url\((?!data:)|@import", text)
 

@@ -38,6 +38,8 @@ export function showError(place, error) {
   place.hidden = !error;
 }
 
+export const isUnreadable = (message) => message.startsWith("cannot read");
+
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function percent(share) {

@@ -1,6 +1,6 @@
 // One image: its captions, and for each word the attention and the probable next words.
 
-import { byId, element, percent, request, showError, track } from "./api.js";
+import { byId, element, isUnreadable, percent, request, showError, track } from "./api.js";
 import { ranksByProbability } from "./settings.js";
 
 const VEIL = 0.7; // darkness of the parts of the image that get no attention
@@ -28,6 +28,9 @@ export function showImage(shown) {
   if (byId("photo").src !== image.url) byId("photo").src = image.url;
   byId("photo").alt = image.captions[image.chosen]?.text ?? image.file.name;
   showError(byId("detail-error"), image.error && new Error(image.error));
+  // A browser shows the readable part of a damaged image, with much space below it.
+  byId("photo").parentElement.hidden = isUnreadable(image.error);
+  byId("facts").hidden = !image.captions.length;
   listCaptions();
   const caption = image.captions[image.chosen];
   if (caption) explain(caption);

@@ -1,6 +1,6 @@
 // Images that a person drops, pastes or chooses, and their captions.
 
-import { byId, element, hideIfUnreadable, request, showError } from "./api.js";
+import { byId, element, hideIfUnreadable, isUnreadable, request, showError } from "./api.js";
 import { showImage } from "./detail.js";
 import { searchQuery } from "./settings.js";
 
@@ -107,7 +107,7 @@ async function captionOne(image, query, present) {
     ({ captions } = reply.results[0]);
   } catch (error) {
     ({ message } = error);
-    if (error.status === 422 && !message.startsWith("cannot read")) {
+    if (error.status === 422 && !isUnreadable(message)) {
       showError(byId("settings-error"), error);
       byId("search").open = true;
     }

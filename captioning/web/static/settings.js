@@ -14,7 +14,13 @@ const MAIN = {
   diverse: ["groups", "width", "diversity_penalty"],
   sampling: ["temperature", "top_k", "top_p", "n"],
 };
-const LABELS = { n: "captions" };
+const LABELS = {
+  n: "captions",
+  min_length: "minimum words",
+  max_length: "maximum words",
+  no_repeat_ngram: "no repeated n-gram",
+  rerank_weight: "n-gram reranking",
+};
 const SHOWN_CAPTIONS = 5;
 
 let model;
