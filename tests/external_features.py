@@ -1,4 +1,4 @@
-"""Features from elsewhere, written as other programs write them, and a tiny model for them."""
+"""External features, written as other programs write them, and a tiny model for them."""
 
 import json
 from pathlib import Path

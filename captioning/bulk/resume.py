@@ -26,7 +26,7 @@ def run_settings(
         "model": fingerprint([captioner.checkpoint, *captioner.others], captioner.backend),
         "search": search_to_json(search),
         "seed": captioner.seed,
-        "precision": captioner.backend.rounding,
+        "precision": captioner.backend.rounding,  # below float32, captions depend on the backend
         "allow_truncated": loader.allow_truncated,
         "partition": None if partition is None else str(partition),
     }
@@ -76,8 +76,8 @@ def open_journal(
     output = resolve_link(output)
     path = journal_path(output)
     journal = Journal(path, settings, restart=overwrite)
-    known = journal.metadata().get("outputs")
-    if known and output.exists() and digest_output(output) not in known:
+    digests = journal.metadata().get("outputs")
+    if digests and output.exists() and digest_output(output) not in digests:
         journal.close()
         reason = f"'{output}' has been changed since the last run."
         raise ConfigError(f"{reason} Save it under another name, or: {REPLACE_ADVICE}")

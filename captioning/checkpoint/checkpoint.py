@@ -5,7 +5,7 @@ A model directory contains neither pickles nor URLs of files to load:
     config.json               format version, encoder, decoder, training, scores
     model.safetensors         all weights, including the encoder's
     vocabulary.json           words in id order
-    preprocessor_config.json  image preprocessing (not with features from elsewhere)
+    preprocessor_config.json  image preprocessing (not with external features)
     generation_config.json    the model's own search
     rerank.safetensors        n-gram reranker (optional)
     int8.safetensors          ranges of the encoder's activations (optional)

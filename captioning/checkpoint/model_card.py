@@ -86,7 +86,7 @@ def _usage(checkpoint: Checkpoint) -> list[str]:
 def _describe_encoder(encoder: Encoder) -> str:
     if isinstance(encoder, ExternalEncoder):
         return (
-            "Encoder: none. The model reads features from elsewhere, "
+            "Encoder: none. The model reads external features, "
             f"{encoder.feature_size} values per region."
         )
     return f"Encoder: `{encoder.config.name}` at {encoder.preprocessing.size} pixels."

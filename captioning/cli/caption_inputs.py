@@ -63,7 +63,7 @@ def _find_stdin_images(
     config: CaptionConfig, options: SourceConfig, ignored: SkippedCounts
 ) -> Iterator[ImageRef]:
     if sys.stdin is None:
-        raise ConfigError("- reads a list from standard input, but standard input is closed.")
+        raise ConfigError("- stands for standard input, which is closed. Give files or folders.")
     stream = cast(ReadableBytes, sys.stdin.buffer)
     needs_file = config.format_name == "embed" or (config.per_image and config.output is None)
     for image in find_stream_images(stream, options, ignored):

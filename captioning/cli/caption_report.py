@@ -99,7 +99,7 @@ class FailureList:
             if not row.ok:
                 self.count += 1
                 if is_archive(row.file_name) or has_magic(row.file_name):
-                    self.noun = "input"
+                    self.noun = "input"  # the row is not an image: a whole input failed
                 listed = holds_errors(self.format_name) or self.place is not None
                 if len(self.reasons) < _LISTED_FAILURES or not listed:
                     self.reasons.append(row.error)
@@ -144,7 +144,7 @@ def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Pat
 
 
 def print_skipped(console: "Console", skipped: int, kept_caption: str = "") -> None:
-    """Print how many images keep their captions, and a sentence with one of these."""
+    """Print how many images keep their captions, and the sentence that quotes one of them."""
     if skipped:
         sentences = (
             f"Skipped {format_count(skipped, 'image')} with existing captions.",
@@ -158,12 +158,12 @@ class RunReport:
     """Collects the failures of a run, and prints its end.
 
     Attributes:
-        missing: Images of earlier runs that the output does not contain this time.
+        missing: Number of images with a caption of an earlier run that are not inputs of this run.
 
     Args:
         config: Config of the run.
         console: Console of standard error.
-        ignored: Counts of what the search for images skipped.
+        ignored: Counts of skipped files and folders, which contain no images.
         backend: What runs the model.
     """
 
@@ -194,9 +194,10 @@ class RunReport:
             self.console.print(notice)
         print_skipped(self.console, counts.skipped, counts.kept_caption)
         if self.missing:
+            images = format_count(self.missing, "image")
             self.console.print(
-                f"{format_count(self.missing, 'image')} captioned by earlier runs into this file "
-                "were not given this time, and have no rows. Give them too to restore their rows."
+                f"Removed the rows of {images} of earlier runs, because this run does not include "
+                "these images. Add them to the command to restore the rows."
             )
         self.failures.print(self.console, counts.captioned + counts.failed)
         if self.config.json:

@@ -38,7 +38,7 @@ class CompareConfig:
     subset: bool = False
     """Score only images that have references and a caption from each system."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words. ptb: the official scorer's words, for English. whitespace: text
+    """Splits captions into words. ptb: as the official scorer does, for English. whitespace: text
     between spaces. characters: for languages without spaces between words, such as Chinese."""
     samples: int = 1000
     """Number of resamples in each test (1 or more)."""

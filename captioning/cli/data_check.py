@@ -56,9 +56,9 @@ class DataCheckConfig:
     tokenizer: TokenizerName = "ptb"
     """Splits captions into words, as in ``captioning train``."""
     encoder: str = EncoderConfig.name
-    """Encoder whose cached features are measured: ``timm:<model>`` or ``torchvision:<model>``."""
+    """Encoder for the estimate of disk space: ``timm:<model>`` or ``torchvision:<model>``."""
     image_size: int | None = None
-    """Its input height and width in pixels (default: the size used in pretraining)."""
+    """Input height and width of the encoder in pixels (default: the size used in pretraining)."""
     workers: int = 2
     """Number of processes that decode images (0: decode in the main process)."""
 

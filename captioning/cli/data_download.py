@@ -2,9 +2,9 @@
 
 The command shows the sizes, the free space and the terms of use, and asks before it starts. An
 interrupted download continues when you repeat the command. Archives are checked, unpacked and
-deleted; those whose content exists are not downloaded. The last line is the name of the data set
-for `captioning train`. Exit code: 0 if the data set is complete, 1 if the command failed, 2 for
-wrong usage.
+deleted. An archive that was unpacked before is not downloaded again. The last line is the name of
+the data set for `captioning train`. Exit code: 0 if the data set is complete, 1 if the command
+failed, 2 for wrong usage.
 
     coco       COCO 2014 with Karpathy's split: 123,287 images, 20 GB
     coco2017   COCO 2017 with the official split: 123,287 images, 20 GB
@@ -130,10 +130,10 @@ def _report(console: "Console") -> "Iterator[tuple[OnProgress, OnProgress]]":
     with ExitStack() as stack:
         shown: dict[str, Callable[[int, int], None]] = {}
 
-        def report(line: str, unit: str, scale: int, name: str, done: int, total: int) -> None:
-            title = f"{name}: {line}"
+        def report(template: str, unit: str, scale: int, name: str, done: int, total: int) -> None:
+            title = f"{name}: {template}"
             if title not in shown:
-                stack.close()  # the bar of the step before
+                stack.close()  # the previous progress bar
                 shown[title] = stack.enter_context(show_progress(console, title, unit=unit))
             shown[title](done // scale, total // scale)
 

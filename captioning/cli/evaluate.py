@@ -59,7 +59,7 @@ class EvaluateConfig:
     split_seed: int = 0
     """Seed of the held-out images, as in training."""
     features: Path | None = None
-    """Features from elsewhere, for a model that was trained with this option: a folder with one
+    """External features, for a model that was trained with this option: a folder with one
     .npz or .npy file per image, or an HDF5 file with one dataset per image."""
     output: Annotated[
         Path | None,

@@ -35,7 +35,7 @@ class FeaturesConfig(TrainConfig):
     SECTIONS: ClassVar = {**TrainConfig.SECTIONS, "check_stored": "speed"}
 
     output: Path = _NO_OUTPUT
-    """Directory of the later run, if that run has no ``cache`` (default: none)."""
+    """Directory of the training run, if you will train without ``cache`` (default: none)."""
     check_stored: bool = False
     """Verify the checksums of all stored features of these images, and encode damaged ones
     again."""

@@ -103,6 +103,11 @@ def name_flags(message: str, config: Any) -> str:
     )
 
 
+def keep_numbers_whole(text: str) -> str:
+    """Return a help text without commas in numbers, because tyro breaks lines after commas."""
+    return re.sub(r"(?<=\d),(?=\d{3})", "", text)
+
+
 class _Section:
     """Base class of the types that stand for the sections of a config."""
 
@@ -186,7 +191,7 @@ def _describe_field(
     else:
         default = tyro.MISSING_NONPROP
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    text, hint = _split_default(text)
+    text, hint = _split_default(keep_numbers_whole(text))
     if hint is None and (default is None or default == ()):
         hint = "(default: none)"
     settings: list[Any] = [

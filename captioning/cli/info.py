@@ -68,7 +68,7 @@ def _describe_encoder(encoder: "Encoder") -> dict[str, dict[str, object]]:
     from captioning.nn.external_encoder import ExternalEncoder
 
     if isinstance(encoder, ExternalEncoder):
-        name = "features from elsewhere; the model has no CNN"
+        name = "external features; the model has no CNN"
         return {"encoder": {"name": name, "feature size": encoder.feature_size}}
     return {
         "encoder": {

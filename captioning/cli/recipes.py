@@ -1,8 +1,7 @@
 """List the recipes of published models, with published or measured scores.
 
-`captioning recipes show NAME` prints one of them. A recipe sets encoder, decoder and
-training. Data and output are yours. Stages of a recipe are trained one after the other, each in its
-own directory.
+`captioning recipes show NAME` prints one of them. A recipe sets encoder, decoder and training; add
+--data and --output. Stages of a recipe are trained one after the other, each in its own directory.
 
 For example:
 

@@ -229,7 +229,7 @@ def _report_match(
         console.print(f"{path}: matched by id, such as {row.image_id!r} to {match!r}")
     if several := sum(len(row.captions) > 1 for row in rows):
         count = format_count(several, "image")
-        console.print(f"{path}: scored the first of several captions of {count}")
+        console.print(f"{path}: {count} with several captions; only the first caption is scored")
 
 
 def _describe_no_match(path: Path, rows: Sequence[ResultRow], references: References) -> str:

@@ -43,7 +43,7 @@ class ScoreConfig:
     ``captioning.metrics.DocumentFrequency(...).to_json()`` returns it (default: count them over
     the references)."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words. ptb: the official scorer's words, for English. whitespace: text
+    """Splits captions into words. ptb: as the official scorer does, for English. whitespace: text
     between spaces. characters: for languages without spaces between words, such as Chinese."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Additional metrics, which need Java."""

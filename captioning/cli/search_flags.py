@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from captioning.cli.help_texts import BOOLEANS
+from captioning.cli.help_texts import BOOLEANS, keep_numbers_whole
 from captioning.decoding import METHODS, SearchMethod, change_search
 from captioning.errors import ConfigError
 from captioning.field_texts import read_field_texts
@@ -30,7 +30,7 @@ def _add_flags(cls: type) -> type:
             if field.name in cls.__annotations__:
                 continue
             scope = "" if field.name in _SHARED else f" For {_methods_with(field.name)} search."
-            help_text = texts[field.name] + scope
+            help_text = keep_numbers_whole(texts[field.name]) + scope
             annotation = _optional(field.type, help_text, _METAVARS[field.type])
             cls.__annotations__[field.name] = annotation
             setattr(cls, field.name, None)

@@ -11,8 +11,9 @@ For example:
     captioning train --config up-down --data karpathy:dataset_coco.json --output runs/up-down
     captioning train --config run.yaml training.epochs=30 --output runs/gru --decoder.cell gru
 
-Settings come from the file of --config, from KEY=VALUE words, and from flags. Words replace values
-of the file, and flags replace both. Paths in a file are relative to the current directory.
+Settings come from the file of --config, from KEY=VALUE arguments, and from flags. An argument
+replaces the value of the file, and a flag replaces both. Paths in a file are relative to the
+current directory.
 """
 
 import argparse

@@ -19,8 +19,8 @@ MIN_COUNTS = (1, 2, 3, 5, 10)
 MAX_WORDS = 50
 """Captions with more words are very long. The longest ones of COCO have about 50."""
 _UNSPLIT = (
-    "splits whose captions look like one word each (for languages without spaces between words, "
-    "use --tokenizer characters)"
+    "data set splits whose captions seem to be one word each (for languages without spaces between "
+    "words, use --tokenizer characters)"
 )
 _UNSPLIT_CHECKED = 1000  # captions
 _TEXT_SHOWN = 80  # characters of a caption in an example
@@ -50,7 +50,7 @@ class Distribution:
 
     @classmethod
     def measure(cls, numbers: Sequence[int]) -> "Distribution":
-        """Return the distribution. A quantile is the smallest value that reaches it."""
+        """Return the distribution. Each quantile is one of the numbers, without interpolation."""
         quantiles = np.quantile(numbers, [0, 0.5, 0.95, 1], method="inverted_cdf")
         return cls(*map(int, quantiles))
 
@@ -140,7 +140,8 @@ class CaptionCheck:
         seen: set[tuple[str, ...]] = set()
         for caption, caption_words in zip(image.captions, words, strict=True):
             found = {kind: find(caption, caption_words) for kind, find in CAPTION_FAULTS.items()}
-            found["captions that their image has twice"] = (key := tuple(caption_words)) in seen
+            key = tuple(caption_words)
+            found["repeated captions of an image"] = key in seen
             seen.add(key)
             for kind, match in found.items():
                 if match:
@@ -157,7 +158,7 @@ class CaptionCheck:
         ]
         if not shared:
             return None
-        return Finding("captions that several images have", len(shared), tuple(examples), False)
+        return Finding("captions shared by several images", len(shared), tuple(examples), False)
 
     def measure_coverage(self, training: Sequence[str], validation: str) -> tuple[Coverage, ...]:
         """Return the size and coverage of the vocabulary for each threshold.

@@ -144,7 +144,7 @@ class RowCollector:
             without = where if split is None else self._first[0]
             raise DataError(
                 f"{self.file}, {without}: the split is missing, but other rows have one. Give "
-                "every row its split, or none."
+                "every row a split, or remove the split from all rows."
             )
         texts = self._texts(captions, where)
         entry = self._entries.get(key := image if split is None else (image, split))

@@ -22,8 +22,8 @@ def unpack(
 ) -> None:
     """Unpack a zip archive, without the metadata of macOS.
 
-    A file appears under its name when it is complete, and its checksum is correct. So files that
-    exist with the right size are kept, and an interrupted call continues.
+    A file gets its name only after its checksum was verified. Files that exist with the right size
+    are therefore kept, and an interrupted call continues.
 
     Args:
         path: The archive.
@@ -68,9 +68,9 @@ def _is_wanted(member: zipfile.ZipInfo, path: Path) -> bool:
     name = PurePosixPath(member.filename.replace("\\", "/"))
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     if is_link or name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
-        kind = "a link" if is_link else "outside the folder"
+        problem = "is a link" if is_link else "would be written outside the folder"
         raise DataError(
-            f"'{path.name}' is not safe to unpack: its member {member.filename!r} is {kind}. "
+            f"'{path.name}' is not safe to unpack: its member {member.filename!r} {problem}. "
             "Delete the archive, and download it from another --mirror."
         )
     return not member.is_dir() and not set(_METADATA) & set(name.parts)

@@ -39,7 +39,9 @@ class TokenConstraints:
         if clash := sorted({self.bos, self.eos, *self.banned}.intersection(self.required)):
             raise SearchError(f"required tokens {clash} are never generated. Remove them.")
         if len(set(self.required)) < len(self.required):
-            raise SearchError(f"required tokens {list(self.required)} repeat one. Name each once.")
+            raise SearchError(
+                f"required tokens {list(self.required)} contain one twice. Remove it."
+            )
 
     @classmethod
     def resolve(cls, method: SearchMethod, vocabulary: Vocabulary) -> "TokenConstraints":
@@ -98,8 +100,8 @@ class TokenMask:
         words = len(method.required_words), len(method.forbidden_words)
         if len(constraints.required) < words[0] or len(constraints.banned) < words[1]:
             raise SearchError(
-                "the constraints lack words of the search. Use TokenConstraints.resolve(method, "
-                "vocabulary)."
+                "the search has required or forbidden words that the constraints do not have. Use "
+                "TokenConstraints.resolve(method, vocabulary)."
             )
         if len(constraints.required) > method.max_length:
             raise SearchError(
@@ -130,8 +132,8 @@ class TokenMask:
         highest = max([self.eos, *self.banned.tolist(), *self.required.tolist()])
         if highest >= log_probs.shape[1]:
             raise SearchError(
-                f"the search names token {highest}, but the model has {log_probs.shape[1]} words. "
-                "Use the vocabulary of the model."
+                f"the search uses the token id {highest}, but the model has only "
+                f"{log_probs.shape[1]} words. Use the vocabulary of the model."
             )
         if log_probs.isnan().any():
             raise SearchError(

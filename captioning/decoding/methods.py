@@ -63,7 +63,7 @@ class SearchMethod(ShortRepr):
             )
         if len(required) < len(self.required_words):
             raise ConfigError(
-                f"required_words repeats a word: {', '.join(self.required_words):.200}."
+                f"required_words contains a word twice: {', '.join(self.required_words):.200}."
             )
         if len(required) > self.max_length:
             raise ConfigError(

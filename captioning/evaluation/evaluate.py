@@ -37,7 +37,7 @@ class EvaluationConfig:
     output: Path | str | None = None
     """File for the captions in the COCO results format, written before they are scored."""
     features: Path | str | None = None
-    """Features from elsewhere, for a model that was trained on such features: a folder with one
+    """External features, for a model that was trained on such features: a folder with one
     ``.npz`` or ``.npy`` file per image, or an HDF5 file with one dataset per image."""
     java: tuple[str, ...] = ()
     """Further metrics, ``meteor`` and ``spice``, which need Java."""
@@ -75,7 +75,7 @@ class EvaluationResult:
             captions; None if there is no such split.
         consensus: Signature of the consensus data; empty without consensus reranking.
         rounding: Precision of the model, and the backend if captions depend on it.
-        features: Name of the features from elsewhere; empty if the model reads images.
+        features: Name of the external features; empty if the model reads images.
     """
 
     scores: Scores
@@ -144,7 +144,7 @@ def evaluate(
     Raises:
         DataError: The split cannot be used, none of its images can be read, or the consensus data
             contain images of the split or copies of them.
-        ConfigError: The model does not support the search, or it reads features from elsewhere and
+        ConfigError: The model does not support the search, or it reads external features and
             the config has none, or the reverse.
         OutputError: The captions cannot be written.
         ScoreError: A metric in Java is not available.
@@ -246,9 +246,9 @@ def _refuse_overlap(split: CaptionSplit, consensus: Consensus) -> None:
     if shared := find_copies(paths, consensus.paths):
         count = format_count(len(shared), "image")
         raise DataError(
-            f"{count} of {split.split}, such as {shared[0]}, or copies of them are also in the "
-            "consensus data, so captions would be chosen by their own references. Use consensus "
-            "data without images of the evaluated split."
+            f"the consensus data contain {count} of the {split.split} split, such as {shared[0]}, "
+            "or copies of them. Captions would be chosen with the references that score them. Use "
+            "consensus data without images of the evaluated split."
         )
 
 

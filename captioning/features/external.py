@@ -1,4 +1,4 @@
-"""Features from elsewhere: a variable number of regions per image, read on demand."""
+"""External features: a variable number of regions per image, read on demand."""
 
 import errno
 import os
@@ -134,8 +134,8 @@ class ExternalFeatures(CacheRows):
         if self._counts[row] or self._reported >= _REPORTED:
             return
         self._reported += 1
-        last = " Further ones are not named." if self._reported == _REPORTED else ""
-        self._on_message(f"Training on zeros instead of features: {reason}{last}")
+        last = " Further ones are not listed." if self._reported == _REPORTED else ""
+        self._on_message(f"Replaced damaged features with zeros: {reason}{last}")
 
     def _find_size(self) -> int:
         """Return D of the first image that can be read."""
@@ -213,11 +213,11 @@ def check_regions(
 
 
 def check_features_given(encoder: object, features: object | None) -> None:
-    """Check that a model gets what it reads, features from elsewhere or images.
+    """Check that a model gets what it reads, external features or images.
 
     Args:
         encoder: Encoder of the model.
-        features: Location of features from elsewhere, or None for images.
+        features: Location of external features, or None for images.
 
     Raises:
         ConfigError: The model reads the other kind.
@@ -230,7 +230,7 @@ def check_features_given(encoder: object, features: object | None) -> None:
         )
     if features is not None and not external:
         raise ConfigError(
-            "the model reads images, not features from elsewhere. Remove --features, or use a "
+            "the model reads images, not external features. Remove --features, or use a "
             "model that was trained with --features."
         )
 

@@ -65,16 +65,16 @@ def _format(graph: ov.Model) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         ov.serialize(graph, xml, weights)
-        text = _keep_first_layers(xml.read_bytes())
+        text = _mark_large_layers(xml.read_bytes())
         content = len(text).to_bytes(_LENGTH_BYTES, "little") + text + weights.read_bytes()
     return hashlib.sha256(content).digest() + content
 
 
-def _keep_first_layers(xml: bytes) -> bytes:
-    """Mark the layers with the largest feature maps: they keep float32 in a graph of bfloat16.
+def _mark_large_layers(xml: bytes) -> bytes:
+    """Mark the layers with the largest feature maps, which stay in float32 in a bfloat16 graph.
 
-    In bfloat16 they cause a third of the error of EfficientNet-Lite2, and are not faster. OpenVINO
-    reads the mark from a file only.
+    In bfloat16 they cause a third of the error of EfficientNet-Lite2, and are not faster. The mark
+    is set in the XML, because OpenVINO only sees it when it reads a graph from a file.
     """
     root = ElementTree.fromstring(xml)
     shapes = {

@@ -11,7 +11,7 @@ from captioning.images.worker import DecodedImage, WorkerConfig, decode_image
 from captioning.images.worker_pool import Watchdog, WorkerProcess
 
 _Decode = Callable[[str, bytes | None, str], DecodedImage]
-"""Function of the name, the content (None: a file of this name) and the stamp of an image."""
+"""Function of the name, the content (None: read the file of this name) and the file stamp."""
 
 
 class ImageReaders:
@@ -31,7 +31,7 @@ class ImageReaders:
         self.time_limit = time_limit
         self._in_process = not workers
         self._processes: list[WorkerProcess] = []
-        self._of_thread = threading.local()
+        self._thread_local = threading.local()
         self._closing = threading.Event()
         self._watchdog = Watchdog()
         self._executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
@@ -54,11 +54,11 @@ class ImageReaders:
         self._watchdog.close()
 
     def _decode_in_worker(self, name: str, content: bytes | None, stamp: str) -> DecodedImage:
-        if not hasattr(self._of_thread, "process"):
+        if not hasattr(self._thread_local, "process"):
             process = WorkerProcess(self.config, self.time_limit, self._watchdog)
-            self._of_thread.process = process
+            self._thread_local.process = process
             self._processes.append(process)
-        decoded: DecodedImage = self._of_thread.process.read(name, content, stamp)
+        decoded: DecodedImage = self._thread_local.process.read(name, content, stamp)
         return decoded
 
 

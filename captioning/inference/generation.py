@@ -207,7 +207,7 @@ def image_keys(images: UInt8[Tensor, "B 3 S S"] | Features) -> Int[Tensor, " B"]
 
 def _describe_input(encoder: Encoder) -> Preprocessing | str:
     if isinstance(encoder, ExternalEncoder):
-        return f"features of {encoder.feature_size:,} values from elsewhere"
+        return f"external features of {encoder.feature_size:,} values"
     return encoder.preprocessing
 
 

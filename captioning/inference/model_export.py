@@ -80,7 +80,7 @@ def export_model(checkpoint: Checkpoint, directory: Path, to: ExportFormat = "on
     encoder = checkpoint.model.encoder
     if isinstance(encoder, ExternalEncoder):
         raise ConfigError(
-            "cannot export the model: it has no CNN and reads features from elsewhere, so there is "
+            "cannot export the model: it has no CNN and reads external features, so there is "
             "no graph from an image to its caption. Export a model that reads images."
         )
     refuse_foreign_files(directory, _FILES, kind="an exported model")

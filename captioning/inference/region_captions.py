@@ -1,4 +1,4 @@
-"""Captions of images whose features come from elsewhere."""
+"""Captions of images with external features."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -24,7 +24,7 @@ def caption_regions(
     search: SearchMethod | None = None,
     batch_size: int = 64,
 ) -> list[CaptionResult]:
-    """Caption images whose features come from elsewhere, such as a region detector.
+    """Caption images with external features, such as those of a region detector.
 
     Args:
         captioner: A model that was trained on such features.

@@ -185,7 +185,7 @@ def check_pairing(
         raise ScoreError(_describe_mismatch(name, missing, extra, len(references) - len(missing)))
     for i, captions in references.items():
         if not captions:
-            raise ScoreError(f"image {i!r:.80} has no reference. Remove it, or give it a caption.")
+            raise ScoreError(f"image {i!r:.80} has no reference. Remove it, or add a reference.")
         for caption in (candidates[i], *captions):
             if not isinstance(caption, str):
                 raise ScoreError(

@@ -10,7 +10,7 @@ from captioning.errors import ConfigError
 Precision = Literal["float32", "bfloat16"]
 """Precision of matrix products."""
 EXTERNAL = "features"
-"""Name of the encoder of a model whose features come from elsewhere."""
+"""Name of the encoder of a model that reads external features."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class EncoderConfig:
 
     @property
     def weights_file(self) -> Path | None:
-        """File of the weights; None if they come from elsewhere."""
+        """File of the weights; None if they are not read from a file."""
         if self.weights is None or self.weights in ("default", "hub", "package"):
             return None
         return Path(self.weights)

@@ -1,4 +1,4 @@
-"""Stand-in for the encoder of a model whose image features come from elsewhere."""
+"""Stand-in for the encoder of a model that reads external features."""
 
 from typing import NoReturn
 
@@ -44,7 +44,7 @@ class ExternalEncoder(Encoder):
 
     def _refuse(self) -> NoReturn:
         raise ConfigError(
-            "this model reads features, not images: it was trained on features from elsewhere "
+            "this model reads features, not images: it was trained on external features "
             f"({self.feature_size:,} values per region) and has no CNN. Caption a data set with "
             "captioning evaluate --features, or arrays in Python with caption_regions."
         )

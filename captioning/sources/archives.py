@@ -36,7 +36,9 @@ def find_archive_images(
         ):
             for member in archive:
                 if member.size > _MAX_MEMBER_BYTES:
-                    raise tarfile.ReadError(f"a header states a member of {member.size:,} bytes")
+                    raise tarfile.ReadError(
+                        f"a member has a size of {member.size:,} bytes in its header"
+                    )
                 image_name = f"{name}/{member.name}"
                 if member.isdir() or not name_filter.keeps_member(image_name, name):
                     continue

@@ -68,15 +68,15 @@ class RunConfig:
     """Passes over the captions of ``text_data`` per epoch (above 0); 0.5 uses a new random half of
     them in each epoch."""
     features: Path | None = None
-    """Features from elsewhere, such as those of a region detector: a folder with one ``.npz`` or
+    """External features, such as those of a region detector: a folder with one ``.npz`` or
     ``.npy`` file per image, or an HDF5 file with one dataset per image. They replace the encoder,
     and the images are not read (default: encode the images)."""
     extend_vocabulary: bool = False
     """Extend the vocabulary of ``init_from`` with the words that occur at least ``min_count`` times
     in the training captions."""
     train_split: str = TRAIN_SPLIT
-    """Split to train on. ``restval`` exists in Karpathy's COCO split, whose usual training set has
-    both; use ``train`` to leave it out."""
+    """Split to train on. Only Karpathy's COCO split has the part ``restval``; published models are
+    trained on both parts. Use ``train`` to leave it out."""
     validation_split: str = "val"
     """Split that selects the best epoch."""
     val_fraction: float = 0.0
@@ -104,7 +104,7 @@ class RunConfig:
     """Maximum number of words that are learned from a training caption (0: no limit). A longer
     caption is cut, and no end token is learned after the cut."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words, for training and scores. ptb: the official scorer's words, for
+    """Splits captions into words, for training and scores. ptb: as the official scorer does, for
     English. whitespace: text between spaces. characters: for languages without spaces between
     words, such as Chinese. With ``init_from``, that of the initial model is used."""
     search_images: int = 1000
@@ -143,9 +143,9 @@ class RunConfig:
                 object.__setattr__(self, name, Path(path))
         if self.word_vectors is not None and self.init_from is not None:
             raise ConfigError(
-                "word_vectors are for a new decoder, and that of init_from has trained vectors. "
-                "Remove word_vectors or init_from. In a config with several stages, set them for "
-                "the first one: stages.NAME.word_vectors=FILE."
+                "word_vectors initialize a new decoder, but the model of init_from has trained "
+                "vectors. Remove word_vectors or init_from. In a config with several stages, set "
+                "them for the first one: stages.NAME.word_vectors=FILE."
             )
         if self.feature_dtype not in ("float16", "int8"):
             raise ConfigError(
@@ -188,7 +188,7 @@ class RunConfig:
         if self.features is None:
             if self.encoder.name == EXTERNAL:
                 raise ConfigError(
-                    "the encoder 'features' stands for features from elsewhere. Pass their folder "
+                    "the encoder 'features' stands for external features. Pass their folder "
                     "or HDF5 file as features."
                 )
             return

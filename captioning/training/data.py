@@ -237,7 +237,7 @@ def read_external(
     *,
     check: bool = False,
 ) -> EncodedSplit:
-    """Return a split with features from elsewhere.
+    """Return a split with external features.
 
     Args:
         feature_size: D, size of each region.

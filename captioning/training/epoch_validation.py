@@ -21,9 +21,9 @@ class ValidatedCaptions:
     """Greedy captions of validation images.
 
     Attributes:
-        captions: The captions by the rows of their images.
-        scores: Their scores.
-        diversity: How varied they are.
+        captions: Caption of each image, by its row in the validation data.
+        scores: Scores of the captions.
+        diversity: Counts of distinct captions and words.
     """
 
     captions: Mapping[int, str]

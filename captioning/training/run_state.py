@@ -117,8 +117,8 @@ def load_state(output: Path, captions: CaptionsId) -> RunState | None:
     if state.captions != captions:
         # With another vocabulary, words would get each other's weights.
         raise TrainingError(
-            f"'{output}' holds a run on other captions: {state.captions} before, {captions} now"
-            f"{', with other words' if str(state.captions) == str(captions) else ''}. Restore the "
+            f"'{output}' holds a run on other captions: before, {state.captions}; now, {captions}"
+            f"{' that differ' if str(state.captions) == str(captions) else ''}. Restore the "
             "captions and images to resume it, or use another output."
         )
     return state

@@ -38,7 +38,7 @@ class Sample:
         name: Name of the image.
         caption: The caption.
         reference: One of the reference captions.
-        thumbnail: A small JPEG; empty if there is no image file, as with features from elsewhere.
+        thumbnail: A small JPEG; empty if there is no image file, as with external features.
     """
 
     name: str

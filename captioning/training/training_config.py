@@ -64,21 +64,21 @@ class TrainingConfig:
 
     epochs: int = 20
     """Maximum number of epochs (1 or more). The cosine schedule ends with the last one. A finished
-    run with more epochs continues: from there, its learning rate follows the longer schedule."""
+    run continues if you raise this number; its learning rate then follows the longer schedule."""
     max_steps: int = 0
     """Maximum number of steps of the run (0: no limit). The cosine schedule ends with the last one.
-    An epoch that ends early is validated and saved like the others; with a larger limit, the run
-    continues with the next epoch."""
+    The epoch in which the limit is reached is validated and saved like the others. If you raise
+    the limit, the run continues with the next epoch."""
     batch_size: int = 128
     """Captions per batch (1 or more)."""
     accumulation_steps: int = 1
     """Batches per optimizer step (1 or more). Their gradients are added, weighted by their words:
-    the gradient of one large batch in the memory of a small one. All other numbers of steps are
-    numbers of optimizer steps."""
+    the gradient of one large batch in the memory of a small one. Other options count optimizer
+    steps, not batches."""
     captions_per_image: int = 1
-    """Captions of the same image that share a batch (1 or more). Larger values save encoder and
-    attention work. With ``self_critical`` and five captions per image, set 5, so that each image
-    occurs once per epoch."""
+    """Captions of an image that are in the same batch (1 or more). The image is encoded once for
+    all of them. Data with five captions per image use an image in five batches per epoch with 1,
+    and in one batch with 5; set 5 for ``self_critical``."""
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
@@ -181,9 +181,9 @@ class TrainingConfig:
             )
         if self.schedule == "plateau" and 0 < self.patience <= self.decay_epochs:
             raise ConfigError(
-                f"patience is {self.patience}, so the run stops before the schedule plateau, which "
-                f"waits {self.decay_epochs:g} epochs, lowers the rate. Use a larger patience, 0 "
-                "(never stop early), or fewer decay_epochs."
+                f"patience is {self.patience}, but the schedule plateau lowers the learning rate "
+                f"only after {self.decay_epochs:g} epochs, so the run would stop first. Use a "
+                "larger patience, 0 (never stop early), or fewer decay_epochs."
             )
         if self.cached_crops and not self.hflip:
             raise ConfigError(

@@ -60,7 +60,7 @@ def test_data_check_of_good_data_counts_and_exits_0(capsys):
         "grid_float16": 2 * grid,
         "grid_int8": grid + 48 * 4 * 8,
     }
-    assert set(findings) == {"captions that several images have"}
+    assert set(findings) == {"captions shared by several images"}
     assert code == 0
 
 
@@ -72,7 +72,7 @@ def test_data_check_finds_each_kind_of_bad_caption(tmp_path, capsys):
         finding = findings.pop(kind)
         assert finding["count"] == 1
         assert finding["examples"][0].startswith(f"train, {number}.png: ")
-    assert findings.pop("captions that their image has twice")["count"] == 1
+    assert findings.pop("repeated captions of an image")["count"] == 1
     assert findings == {}
     assert code == 0
 
@@ -126,7 +126,7 @@ def test_data_check_shared_training_images_are_not_lost(tmp_path, capsys):
         (tmp_path / "b" / name).unlink()
     specs[1] += f"@{tmp_path}/a"
     code, _, findings = check_json(capsys, "--data", *specs)
-    assert set(findings) == {"captions that several images have"}
+    assert set(findings) == {"captions shared by several images"}
     assert code == 0
 
 
@@ -137,7 +137,7 @@ def test_data_check_of_unsplit_captions_names_the_tokenizer(tmp_path, capsys):
     assert any("--tokenizer characters" in kind for kind in findings)
     command = ("--data", spec, "--no-images", "--tokenizer", "characters")
     code, report, findings = check_json(capsys, *command)
-    assert set(findings) == {"captions that several images have"}
+    assert set(findings) == {"captions shared by several images"}
     assert report["splits"][0]["words"]["median"] == 9
     assert code == 0
 

@@ -193,7 +193,7 @@ def test_score_reads_every_output_of_caption(name, photos, tmp_path, caption, ru
     assert json.loads(output)["scores"]["rouge_l"] == pytest.approx(1.0)
     code, output, messages = run("score", tmp_path / "all.jsonl", references, "--json")
     assert json.loads(output)["scores"]["rouge_l"] == pytest.approx(1.0)
-    assert "all.jsonl: scored the first of several captions of 3 images" in messages
+    assert "all.jsonl: 3 images with several captions; only the first caption is scored" in messages
 
 
 @pytest.mark.parametrize("kind", ["karpathy", "jsonl", "csv", "flickr8k", "dict"])

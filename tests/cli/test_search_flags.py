@@ -183,7 +183,7 @@ def test_help_lists_every_search_setting(command, capsys, monkeypatch):
     for method in METHODS.values():
         for field in fields(method):
             assert f"--{field.name.replace('_', '-')} " in text
-    assert "Block repeated n-grams of this size (0 to 10,000;" in text
+    assert "Block repeated n-grams of this size (0 to 10000;" in text
     assert "For beam and diverse search." in text
 
 

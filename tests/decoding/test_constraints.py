@@ -146,8 +146,8 @@ def test_search_without_possible_caption_is_refused(kind):
     [
         (Greedy(), {"required": (99,)}, "token 99, but the model has 6 words"),
         (Greedy(max_length=1), {"required": (3, 4)}, "2 tokens are required, but max_length is 1"),
-        (Greedy(required_words=("dog",)), {}, "constraints lack words"),
-        (Greedy(forbidden_words=("dog", "cat")), {}, "constraints lack words"),
+        (Greedy(required_words=("dog",)), {}, "constraints do not have"),
+        (Greedy(forbidden_words=("dog", "cat")), {}, "constraints do not have"),
         (SearchMethod(), {}, "search is SearchMethod.*; it must be one of Greedy, BeamSearch"),
     ],
 )
@@ -161,7 +161,7 @@ def test_search_contradictory_constraints_are_refused(method, constraints, messa
     [
         ({"banned": (EOS,)}, "end token 2 is banned"),
         ({"banned": (PAD,), "required": (PAD,)}, r"required tokens \[0\] are never generated"),
-        ({"required": (4, 4)}, "repeat one"),
+        ({"required": (4, 4)}, "contain one twice"),
     ],
 )
 def test_token_constraints_contradictory_are_refused(constraints, message):

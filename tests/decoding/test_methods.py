@@ -63,7 +63,7 @@ def test_search_from_json_bad_content_is_refused(content, message):
         (Greedy, {"no_repeat_ngram": -1}, "no_repeat_ngram is -1"),
         (Greedy, {"forbidden_words": ("",)}, r"forbidden_words is \('',\)"),
         (Greedy, {"forbidden_words": ("a",), "required_words": ("a",)}, "required and forbidden"),
-        (Greedy, {"required_words": ("a", "a")}, "repeats a word"),
+        (Greedy, {"required_words": ("a", "a")}, "contains a word twice"),
         (Greedy, {"required_words": ("a", "b"), "max_length": 1}, "2 words are required"),
         (BeamSearch, {"width": 0}, "width is 0"),
         (BeamSearch, {"width": 10**6}, "width is 1000000"),

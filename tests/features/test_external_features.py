@@ -1,4 +1,4 @@
-"""Features from elsewhere: names, forms, padding, and damaged arrays."""
+"""External features: names, forms, padding, and damaged arrays."""
 
 import errno
 import sys
@@ -156,7 +156,7 @@ def test_damaged_array_is_reported_and_replaced_by_zeros(tmp_path, kind):
         assert not grid[1].any()
     assert features.count_positions(torch.tensor([1])).tolist() == [1]
     assert len(messages) == 1  # not in every epoch
-    assert messages[0].startswith("Training on zeros instead of features: ")
+    assert messages[0].startswith("Replaced damaged features with zeros: ")
     assert features.readable == [0, 1]
     features.check()
     assert features.readable == [0]

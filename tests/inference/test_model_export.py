@@ -221,7 +221,7 @@ def test_export_over_a_model_is_refused(tmp_path):
 
 
 def test_export_of_model_without_cnn_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="has no CNN and reads features from elsewhere"):
+    with pytest.raises(ConfigError, match="has no CNN and reads external features"):
         export_model(external_checkpoint(), tmp_path / "model")
 
 

@@ -1,4 +1,4 @@
-"""Captions of models whose features come from elsewhere; such models refuse images."""
+"""Captions of models that read external features; such models refuse images."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_saved_model_gives_equal_captions(external, external_model):
 
 def test_saved_model_says_that_it_reads_features(external_model):
     card = (external_model / "README.md").read_text()
-    assert f"reads features from elsewhere, {D} values per region" in card
+    assert f"reads external features, {D} values per region" in card
     assert "caption_regions(captioner, regions)" in card
     facts = describe(external_model)
     assert facts["encoder"]["feature size"] == D
@@ -112,7 +112,7 @@ def test_model_with_cnn_refuses_regions(captioner):
 def test_ensemble_of_other_features_is_refused(external, captioner):
     both = caption_regions(Captioner(external.checkpoint, others=[external.checkpoint]), REGIONS)
     assert [r.text for r in both] == [r.text for r in caption_regions(external, REGIONS)]
-    with pytest.raises(ConfigError, match="features of 12 values from elsewhere"):
+    with pytest.raises(ConfigError, match="external features of 12 values"):
         Captioner(captioner.checkpoint, others=[external.checkpoint])
 
 

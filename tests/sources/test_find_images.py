@@ -692,7 +692,7 @@ def test_archive_with_huge_member_ends_with_an_error(tmp_path):
     (tmp_path / "s.tar").write_bytes(content)
     good, bad = find_images([str(tmp_path / "s.tar")])
     assert good.content == b"x"
-    assert "error after 1 image: a header states a member of 1,152,921,504,606" in bad.error
+    assert "error after 1 image: a member has a size of 1,152,921,504,606" in bad.error
 
 
 def test_archive_links_and_repeated_names_are_yielded(tmp_path):

@@ -1,4 +1,4 @@
-"""Training and evaluation on features from elsewhere, without any image."""
+"""Training and evaluation on external features, without any image."""
 
 import re
 from dataclasses import replace

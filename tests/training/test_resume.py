@@ -104,7 +104,7 @@ def test_resume_on_other_captions_is_refused(change, tmp_path):
         content["annotations"] = content["annotations"][:-1]
     before = (tmp_path / "run" / "state.pt").read_bytes()
     path.write_text(json.dumps(content))
-    with pytest.raises(TrainingError, match="holds a run on other captions: 160 captions with"):
+    with pytest.raises(TrainingError, match="holds a run on other captions: before, 160 captions"):
         train(run)
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
     shutil.copy(TINY / "annotations" / "captions_train.json", path)

@@ -62,7 +62,9 @@ class OriginalFile:
         self.path = resolve_link(path)
         if self._status.st_nlink > 1:
             count = self._status.st_nlink
-            raise OutputError(f"it has {count} names (hard links), which would split. {_COPY}")
+            raise OutputError(
+                f"it has {count} hard links, and only one would get the caption. {_COPY}"
+            )
         if not os.access(self.path, os.W_OK):
             raise OutputError(f"it is write-protected. {_COPY}")
 

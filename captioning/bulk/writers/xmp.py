@@ -152,7 +152,9 @@ class _Scan:
         position = self.parser.CurrentByteIndex
         tag = _TAG.match(self.data, position)
         if tag is None:
-            raise OutputError(f"its XMP is damaged: a tag at byte {position} is open. {_REPAIR}")
+            raise OutputError(
+                f"its XMP is damaged: the tag at byte {position} is not closed. {_REPAIR}"
+            )
         self.path.append((name, position, tag.group()))
         if len(self.path) == 2:
             self._read_attributes(position, tag.group(), attributes)
