@@ -144,7 +144,7 @@ def test_search_without_possible_caption_is_refused(kind):
 @pytest.mark.parametrize(
     ("method", "constraints", "message"),
     [
-        (Greedy(), {"required": (99,)}, "token 99, but the model has 6 words"),
+        (Greedy(), {"required": (99,)}, "token id 99, but the model has only 6 words"),
         (Greedy(max_length=1), {"required": (3, 4)}, "2 tokens are required, but max_length is 1"),
         (Greedy(required_words=("dog",)), {}, "constraints do not have"),
         (Greedy(forbidden_words=("dog", "cat")), {}, "constraints do not have"),

@@ -204,7 +204,7 @@ def test_evaluate_copies_in_consensus_data_are_refused(captioner, tmp_path):
     with_data = captioner.with_consensus(
         data, cache=tmp_path / "f", workers=0, config=ConsensusConfig(split="val")
     )
-    with pytest.raises(DataError, match=r"8 images of val, .* or copies of them"):
+    with pytest.raises(DataError, match=r"8 images of the val split, .* or copies of them"):
         evaluate(with_data, f"coco:{TINY}", split="val", config=EvaluationConfig(workers=0))
 
 

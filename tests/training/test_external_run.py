@@ -48,7 +48,7 @@ def test_run_reports_missing_and_damaged_features(trained, data):
     skipped = [message for message in messages if message.startswith("Skipping ")]
     assert len(skipped) == 3  # missing in both splits, and damaged in validation
     assert sum("no features of " in message for message in skipped) == 2
-    zeros = [message for message in messages if "zeros instead of features" in message]
+    zeros = [message for message in messages if "damaged features with zeros" in message]
     assert len(zeros) == 1
     assert f"{data[2]['train'][1]}.npz" in zeros[0]
     assert any("without flipped views" in message for message in messages)
