@@ -1,12 +1,14 @@
-"""Notebooks: committed outputs come from one run, and the evaluation notebook runs."""
+"""Notebooks: committed outputs come from one run, and the short notebooks run."""
 
 import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from notebook_scripts import load_build_notebooks
 
+from captioning.cli.samples import SAMPLES
 from captioning.datasets import read_references, read_results
 from captioning.metrics import score
 
@@ -19,7 +21,26 @@ def outputs(notebook):
 
 
 def count_figures(notebook):
-    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+    kinds = {"image/png", "image/jpeg"}
+    return sum(not kinds.isdisjoint(output.get("data", {})) for output in outputs(notebook))
+
+
+def shown_text(notebook):
+    """Return what the notebook prints, and its tables as text."""
+    texts = (o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs(notebook))
+    return "\n".join(texts)
+
+
+def read_committed(name):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def run(name, folder):
+    """Return a notebook after a run in a copy of the repository layout."""
+    notebook = read_committed(name)
+    load_build_notebooks().run(notebook, folder)
+    assert count_figures(notebook) == count_figures(read_committed(name)) > 0
+    return notebook
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -52,26 +73,27 @@ def test_notebook_source_is_split_into_cells(tmp_path):
     assert (code.source, code.metadata["tags"]) == ("X = 1  # %% no cell", ["parameters"])
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    """The evaluation notebook after a run in a copy of the repository layout."""
-    folder = tmp_path_factory.mktemp("checkout")
-    notebook = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    load_build_notebooks().run(notebook, folder)
-    return folder, notebook
-
-
-def test_evaluation_notebook_shows_the_scores_of_its_captions(evaluated):
-    folder, notebook = evaluated
-    captions = read_results(folder / "notebooks" / "runs" / "attention.json")
-    references = read_references(folder / "data" / "tiny" / "annotations" / "captions_val.json")
+def test_evaluation_notebook_shows_the_scores_of_its_captions(tmp_path):
+    shown = shown_text(run("evaluate", tmp_path))
+    captions = read_results(tmp_path / "notebooks" / "runs" / "attention.json")
+    references = read_references(tmp_path / "data" / "tiny" / "annotations" / "captions_val.json")
     scores = score(captions, references)
-    shown = "".join(output.get("text", "") for output in outputs(notebook))
     assert f"BLEU-4   {100 * scores.bleu_4:6.2f}   [" in shown
     assert f"CIDEr    {100 * scores.cider:6.2f}   [" in shown
     assert "A = attention, B = one vector" in shown
 
 
-def test_evaluation_notebook_draws_all_figures(evaluated):
-    committed = nbformat.read(ROOT / "notebooks" / "evaluate.ipynb", as_version=4)
-    assert count_figures(evaluated[1]) == count_figures(committed) == 5
+def test_folder_notebook_shows_the_captions_of_its_photos(tmp_path):
+    shown = shown_text(run("caption_a_folder", tmp_path))
+    captions = pd.read_csv(tmp_path / "notebooks" / "captions.csv")
+    names = {f"photos/{sample.name}" for sample in SAMPLES}
+    assert set(captions.file_name) == names
+    assert all(name in shown and text in shown for name, text, _ in captions.values)
+    assert "exit code 1" in shown
+    assert "cannot read 'photos/cut.jpg': it is incomplete or damaged" in shown
+
+
+def test_training_notebook_learns_to_caption_its_images(tmp_path):
+    shown = shown_text(run("train_on_your_captions", tmp_path))
+    assert "96 captions of 48 images" in shown
+    assert float(re.search(r"^CIDEr +(\S+)", shown, re.MULTILINE)[1]) > 100  # untrained: below 20

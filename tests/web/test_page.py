@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -63,8 +64,11 @@ def url(captioner, photos):
     command = [sys.executable, "-m", "captioning", "web", str(photos), *options.split()]
     command += ["--precision", "float32", "--backend", "torch"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    timer = threading.Timer(PATIENCE / 1000, process.kill)  # a silent server must not block
+    timer.start()
     try:
         line = process.stderr.readline()
+        timer.cancel()
         assert "Serving the page at http://localhost:" in line
         yield re.search(r"http://\S+", line)[0]
         process.send_signal(signal.SIGINT)
