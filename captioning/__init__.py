@@ -5,7 +5,8 @@
 
 The public names; all but the errors are imported when they are first used:
 
-- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``caption_regions``, ``read_image``.
+- Captioning: ``Captioner``, ``CaptionResult``, ``Caption``, ``caption_regions``,
+  ``caption_dataset``, ``ClusterConfig``, ``read_image``.
 - Explanations: ``explain``, ``Explanation``, ``draw_word_maps``, ``draw_next_words``,
   ``draw_beam``, ``draw_concepts``, ``attention_maps``, ``occlusion_maps``.
 - Search: ``Greedy``, ``BeamSearch``, ``DiverseBeamSearch``, ``Sampling``.
@@ -38,6 +39,8 @@ from captioning.errors import (
 )
 
 if TYPE_CHECKING:
+    from captioning.bulk.cluster.config import ClusterConfig
+    from captioning.bulk.cluster.dataset import caption_dataset
     from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from captioning.datasets import read_captions
     from captioning.decoding import BeamSearch, DiverseBeamSearch, Greedy, Sampling
@@ -73,6 +76,7 @@ _LAZY = {
     "CaptionResult": "inference.results",
     "Captioner": "inference.captioner",
     "Checkpoint": "checkpoint",
+    "ClusterConfig": "bulk.cluster.config",
     "DecoderConfig": "nn.decoder_config",
     "DiverseBeamSearch": "decoding",
     "EncoderConfig": "nn.encoder_config",
@@ -88,6 +92,7 @@ _LAZY = {
     "TrainingConfig": "training.training_config",
     "Vocabulary": "text.vocabulary",
     "attention_maps": "inference.attention_maps",
+    "caption_dataset": "bulk.cluster.dataset",
     "caption_regions": "inference.region_captions",
     "compare": "metrics",
     "draw_beam": "inference.explanation_figures",
@@ -114,6 +119,7 @@ __all__ = [
     "CaptioningError",
     "Checkpoint",
     "CheckpointError",
+    "ClusterConfig",
     "ConfigError",
     "DataError",
     "DecoderConfig",
@@ -138,6 +144,7 @@ __all__ = [
     "VocabularyError",
     "WeightsError",
     "attention_maps",
+    "caption_dataset",
     "caption_regions",
     "compare",
     "draw_beam",

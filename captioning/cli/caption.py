@@ -10,6 +10,7 @@ For example:
     captioning caption photo.jpg
     captioning caption photos --recursive -o captions.jsonl
     captioning caption photos --format txt --n 3
+    captioning caption s3://bucket/photos -r --engine ray -o s3://bucket/captions
 """
 
 import os
@@ -51,6 +52,10 @@ def run(config: CaptionConfig) -> int:
     """Caption the images and return the exit code."""
     started, console = time.monotonic(), stderr_console()
     check_config(config)
+    if config.engine == "ray":
+        from captioning.cli.caption_ray import run_on_ray
+
+        return run_on_ray(config)
     ignored = SkippedCounts(is_output=config.is_output)
     images = require_images(config, ignored)
     if config.dry_run:
@@ -99,7 +104,7 @@ def _load_model(
     from captioning.inference.captioner import Captioner
 
     captioner = Captioner.from_pretrained(
-        config.model, device=config.device, seed=config.seed, **asdict(config.engine)
+        config.model, device=config.device, seed=config.seed, **asdict(config.backend)
     )
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)

@@ -5,10 +5,11 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.partition import Partition
 from captioning.cli.consensus import ConsensusFlags
 from captioning.cli.output_config import OutputConfig
@@ -32,6 +33,7 @@ class CaptionConfig(OutputConfig):
         "model": "model",
         "search": "search",
         "batch_size": "speed",
+        "engine": "many machines",
     }
 
     paths: Annotated[
@@ -80,7 +82,7 @@ class CaptionConfig(OutputConfig):
     """Model directory, or id on the Hugging Face Hub."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
-    engine: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+    backend: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=BackendConfig
     )
     consensus: Annotated[ConsensusFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
@@ -100,6 +102,20 @@ class CaptionConfig(OutputConfig):
     time_limit: float = 60.0
     """Time limit for reading one image, in seconds (above 0, at most 1,000,000). No effect
     with --workers 0."""
+
+    engine: Literal["local", "ray"] = "local"
+    """local: caption on this machine. ray: caption on a Ray cluster; -o is then a folder or a URL
+    such as s3://bucket/captions, --format parquet (the default) or jsonl."""
+    cluster: Annotated[ClusterConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+        default_factory=ClusterConfig
+    )
+
+    @property
+    def format_name(self) -> str:
+        """The output format; see :class:`OutputConfig`."""
+        if self.engine == "local":
+            return super().format_name
+        return "parquet" if self.format == "auto" else self.format
 
     @property
     def share(self) -> Partition | None:
@@ -125,6 +141,7 @@ def check_config(config: CaptionConfig) -> None:
         ConfigError: A value is out of range, or two flags cannot be used together.
     """
     check_minimum(config, batch_size=1, workers=0)
+    _check_engine(config)
     if config.limit is not None:
         check_minimum(config, limit=1)
     _check_order(config)
@@ -136,6 +153,30 @@ def check_config(config: CaptionConfig) -> None:
     _ = config.share  # raises if --partition is wrong
     _check_images_are_files(config)
     _check_output_is_no_input(config)
+
+
+def _check_engine(config: CaptionConfig) -> None:
+    """Refuse flags that belong to the other engine."""
+    if config.engine == "local":
+        if config.cluster != ClusterConfig():
+            default = ClusterConfig()
+            given = (k for k, v in vars(config.cluster).items() if v != getattr(default, k))
+            raise ConfigError(f"--{next(given).replace('_', '-')} needs --engine ray. Add it.")
+        return
+    if config.format_name not in ("parquet", "jsonl"):
+        raise ConfigError(
+            f"--engine ray writes parquet or jsonl, not {config.format}. Use --format jsonl, and "
+            "convert its files with captioning convert."
+        )
+    if config.output is None or config.output.suffix in (".jsonl", ".parquet"):
+        raise ConfigError(
+            "--engine ray writes a folder with one file per partition. Name it with -o, for "
+            "example -o captions; --format chooses parquet or jsonl."
+        )
+    refused = {"--partition": config.partition, "--consensus-data": config.consensus.consensus_data}
+    for flag, value in refused.items():
+        if value:
+            raise ConfigError(f"{flag} cannot be used with --engine ray. Remove one of them.")
 
 
 def _check_output_is_no_input(config: CaptionConfig) -> None:
@@ -184,6 +225,8 @@ def _check_order(config: CaptionConfig) -> None:
     given = config.search.given()
     lists = {
         "--consensus-data": config.consensus.consensus_data,
+        "--keep-columns": config.cluster.keep_columns,
+        "--skip-rows-of": config.cluster.skip_rows_of,
         "--required-words": given.get("required_words"),
         "--forbidden-words": given.get("forbidden_words"),
     }

@@ -48,6 +48,8 @@ def find_images_of(
         time_limit=config.time_limit,
         excluded_folders=_written_folders(config),
         exclude=config.exclude,
+        ordered=config.engine == "local",
+        open_archives=config.engine == "local",
     )
     found = (
         _find_stdin_images(config, options, ignored)

@@ -83,7 +83,7 @@ class EvaluateConfig:
     """Additional models. The word probabilities of all models are averaged."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
-    engine: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+    backend: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         # Scores must not depend on the machine.
         default_factory=lambda: BackendConfig(precision="float32")
     )
@@ -112,7 +112,7 @@ def run(config: EvaluateConfig) -> int:
     connect_processes(config.device)
     console = stderr_console()
     captioner = Captioner.from_pretrained(
-        config.model, *config.ensemble, device=config.device, **asdict(config.engine)
+        config.model, *config.ensemble, device=config.device, **asdict(config.backend)
     )
     output = config.output or Path(f"captions_{config.split}_results.json")
     if config.java:

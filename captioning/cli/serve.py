@@ -52,7 +52,7 @@ class ServeConfig:
     """Model directory, or id on the Hugging Face Hub."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:1, or mps."""
-    engine: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
+    backend: Annotated[BackendConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=BackendConfig
     )
 
@@ -90,7 +90,7 @@ def run_server(
     from captioning.web.service import CaptionService
 
     captioner = Captioner.from_pretrained(
-        config.model, device=config.device, **asdict(config.engine)
+        config.model, device=config.device, **asdict(config.backend)
     )
     service = CaptionService(captioner, config.limits)
     service.warm_up()

@@ -27,6 +27,8 @@ from captioning.images.pixels import to_rgb
 MAX_PIXELS = 150_000_000
 """Largest accepted image in pixels. It is below Pillow's own limit, which stays unchanged."""
 
+TOO_SMALL = "is smaller than"
+"""Part of the error of an image whose shorter side is below a minimum."""
 _FOREIGN_PROGRAMS = {"EPS": "Ghostscript", "WMF": "Windows"}
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # never opened: Pillow reads it line by line
 _OPEN_FLAGS = os.O_RDONLY
@@ -45,6 +47,7 @@ def read_image(
     name: str = "",
     allow_truncated: bool = False,
     max_pixels: int = MAX_PIXELS,
+    min_side: int = 0,
     shrink_to: int | None = None,
 ) -> Image.Image:
     """Return an image as RGB: turned by its EXIF orientation, with transparency over white.
@@ -59,6 +62,7 @@ def read_image(
         allow_truncated: Accept incomplete files; the missing part is black. A progressive JPEG
             with only its first scans is complete but blurred.
         max_pixels: Largest accepted image; a few kilobytes can decompress to many gigabytes.
+        min_side: Smallest accepted shorter side, in pixels.
         shrink_to: Side in pixels to which the image will be resized later. A JPEG of more than
             four times this side may be decoded at 1/2, 1/4 or 1/8 of its size, but at least at
             twice this side, to save time and memory.
@@ -77,6 +81,9 @@ def read_image(
         _open_source(source, name, max_pixels) as image,
     ):
         _check_size(image.size, name, max_pixels)
+        if min(image.size) < min_side:
+            size = f"{image.width} x {image.height} pixels"
+            raise ImageError(f"{name} {TOO_SMALL} {min_side} pixels: it has {size}.")
         _check_program(image.format, name)
         if image is not source:
             for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would apply its orientation

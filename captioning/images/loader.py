@@ -62,11 +62,15 @@ class ImageLoader:
     """Seconds per image."""
     thumbnail: int = 0
     """Longest side of a thumbnail in pixels; 0 for none."""
+    min_side: int = 0
+    """Images whose shorter side has fewer pixels are errors."""
+    pool: ImageReaders | None = field(default=None, compare=False)
+    """Readers from :meth:`open_pool` for several calls; None starts readers for each call."""
     on_batch: Callable[[PixelBatch], None] = field(default=lambda batch: None, compare=False)
     """Called with each batch when it is taken."""
 
     def __post_init__(self) -> None:
-        check_minimum(self, batch_size=1, workers=0, thumbnail=0)
+        check_minimum(self, batch_size=1, workers=0, thumbnail=0, min_side=0)
         if not 0 < self.time_limit <= _MAX_TIME_LIMIT:
             raise ConfigError(
                 f"time_limit is {self.time_limit}; it must be above 0 and at most "
@@ -87,6 +91,7 @@ class ImageLoader:
             self.preprocessing.fit,
             self.allow_truncated,
             self.thumbnail,
+            self.min_side,
         )
 
     def batches(self, images: Iterable[str | ImageRef]) -> Iterator[PixelBatch]:
@@ -104,10 +109,14 @@ class ImageLoader:
             yield batch
             started = time.monotonic()
 
+    def open_pool(self) -> ImageReaders:
+        """Start readers that stay open between calls of :meth:`batches`; see ``pool``."""
+        return ImageReaders(self.worker_config, self.readers, self.time_limit)
+
     def _read_in_workers(
         self, images: Iterator[ImageRef]
     ) -> Iterator[tuple[ImageRef, DecodedImage]]:
-        readers = ImageReaders(self.worker_config, self.readers, self.time_limit)
+        readers = self.pool or self.open_pool()
         pending: deque[tuple[ImageRef, Future[DecodedImage]]] = deque()
         try:
             max_pending = self.batch_size * _BATCHES_AHEAD + self.readers
@@ -123,7 +132,8 @@ class ImageLoader:
                 first, result = pending.popleft()
                 yield first, result.result()
         finally:
-            readers.close()
+            if self.pool is None:
+                readers.close()
 
     def _read_here(self, image: ImageRef) -> tuple[ImageRef, DecodedImage]:
         return image, read_in_process(image, self.worker_config, self.time_limit)

@@ -55,6 +55,8 @@ class WorkerConfig:
     """Accept incomplete files."""
     thumbnail: int = 0
     """Longest side of a thumbnail in pixels; 0 for none."""
+    min_side: int = 0
+    """Images whose shorter side has fewer pixels are errors."""
     memory: int = 4 << 30
     """Memory limit in bytes above the memory at start, where the system can enforce it."""
 
@@ -73,7 +75,11 @@ def decode_image(
     shrink_to = max(config.size, config.thumbnail)
     try:
         image = read_image(
-            source, name=name, allow_truncated=config.allow_truncated, shrink_to=shrink_to
+            source,
+            name=name,
+            allow_truncated=config.allow_truncated,
+            min_side=config.min_side,
+            shrink_to=shrink_to,
         )
         pixels = resize_image(
             image, config.size, interpolation=config.interpolation, fit=config.fit

@@ -53,6 +53,11 @@ class SourceConfig:
     """Real paths of folders that are not entered, such as the output folder of the run."""
     exclude: str | Sequence[str] = ()
     """Patterns of files and folders to leave out, with the syntax of ``.gitignore``."""
+    ordered: bool = True
+    """Yield the images of a local folder in natural order, for which all its names are in memory;
+    False yields them in the order of the file system."""
+    open_archives: bool = True
+    """Yield the images in archives; False yields each archive itself as one item."""
 
 
 def find_images(
@@ -100,7 +105,11 @@ def _find_named(name: str, config: SourceConfig, name_filter: NameFilter) -> Ite
 
         if name_filter.keeps_named(name):
             yield from find_url_images(
-                name, name_filter, recursive=config.recursive, time_limit=config.time_limit
+                name,
+                name_filter,
+                recursive=config.recursive,
+                time_limit=config.time_limit,
+                open_archives=config.open_archives,
             )
     elif is_pattern:
         yield from _find_matches(name, config, name_filter)
@@ -109,7 +118,7 @@ def _find_named(name: str, config: SourceConfig, name_filter: NameFilter) -> Ite
     elif os.path.isdir(name):  # noqa: PTH112  (str keeps names that are not UTF-8)
         yield from _find_folder_images(name, config, name_filter)
     else:
-        yield from _find_file_images(name, name_filter)
+        yield from _find_file_images(name, config, name_filter)
 
 
 def find_stream_images(
@@ -142,8 +151,10 @@ def _open_file(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def _find_file_images(name: str, name_filter: NameFilter) -> Iterator[ImageRef]:
-    if is_archive(name):
+def _find_file_images(
+    name: str, config: SourceConfig, name_filter: NameFilter
+) -> Iterator[ImageRef]:
+    if is_archive(name) and config.open_archives:
         yield from find_archive_images(name, partial(_open_file, name), name_filter)
     else:
         problem = "" if os.path.lexists(name) else explain_missing(name)
@@ -166,7 +177,7 @@ def _find_matches(
     has_files = len(folders) < len({*matches})
     for path in kept:
         if path not in folders:
-            yield from _find_file_images(path, name_filter)
+            yield from _find_file_images(path, config, name_filter)
         elif has_files:
             name_filter.skipped.subfolders += 1
         else:
@@ -192,24 +203,26 @@ def _find_folder_images(
     stack: list[_FolderToVisit] = [(top, (root,))]
     while stack:
         folder, parents = stack.pop()
+        subfolders: list[_FolderToVisit] = []
         try:
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: natural_key(entry.name))
+            for entry in _scan_folder(folder, config):
+                if not _is_folder(entry):
+                    if name_filter.keeps_file(entry.path, top):
+                        yield _folder_image(entry, root, config)
+                elif name_filter.keeps_folder(entry.path, top):
+                    subfolders += _folders_to_visit(entry, parents, config)
         except OSError as error:
             problem = f"cannot open folder '{folder}': {error.strerror or error}."
             yield ImageRef(folder, error=f"{problem} Check its permissions.")
-            continue
-        subfolders: list[_FolderToVisit] = []
-        for entry in entries:
-            if not _is_folder(entry):
-                if name_filter.keeps_file(entry.path, top):
-                    yield _folder_image(entry, root, config)
-            elif name_filter.keeps_folder(entry.path, top):
-                subfolders += _folders_to_visit(entry, parents, config)
         if config.recursive:
             stack += reversed(subfolders)
         else:
             name_filter.skipped.subfolders += len(subfolders)
+
+
+def _scan_folder(folder: str, config: SourceConfig) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as scan:
+        yield from sorted(scan, key=lambda each: natural_key(each.name)) if config.ordered else scan
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

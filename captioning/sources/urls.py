@@ -22,7 +22,12 @@ _WILDCARDS = frozenset("*?[")
 
 
 def find_url_images(
-    url: str, name_filter: NameFilter, *, recursive: bool, time_limit: float
+    url: str,
+    name_filter: NameFilter,
+    *,
+    recursive: bool,
+    time_limit: float,
+    open_archives: bool = True,
 ) -> Iterator[ImageRef]:
     """Yield the images of a remote file, folder, archive or glob pattern.
 
@@ -34,11 +39,23 @@ def find_url_images(
         name_filter: Decides what is captioned, and counts the rest.
         recursive: Enter subfolders.
         time_limit: Seconds to wait for the next image of the listing.
+        open_archives: Yield the images in archives; False yields each archive itself.
     """
     end, queue, closed = object(), Queue[object](1), threading.Event()
 
+    def list_images() -> Iterator[ImageRef]:
+        try:
+            remote, path = _open_system(url, time_limit, open_archives)
+        except OSError as error:
+            yield ImageRef(url, error=f"cannot open '{url}': {error}")
+            return
+        try:
+            yield from _find_path_images(remote, path, url, name_filter, recursive=recursive)
+        except Exception as error:
+            yield ImageRef(url, error=f"cannot list '{url}': {remote.explain(error)}")
+
     def fill_queue() -> None:
-        for item in chain(_list_images(url, recursive, time_limit, name_filter), [end]):
+        for item in chain(list_images(), [end]):
             while not closed.is_set():
                 with suppress(Full):
                     queue.put(item, timeout=0.2)
@@ -63,6 +80,8 @@ class _RemoteSystem:
     system: Any
     is_http: bool
     time_limit: float
+    open_archives: bool = True
+    """Whether archives stand for their images."""
 
     def open(self, path: str) -> Any:
         """Open a file to read it once from start to end."""
@@ -81,7 +100,9 @@ class _RemoteSystem:
         return f"{_describe(error)}. Check the URL."
 
 
-def _open_system(url: str, time_limit: float) -> tuple[_RemoteSystem, str]:
+def _open_system(
+    url: str, time_limit: float, open_archives: bool = True
+) -> tuple[_RemoteSystem, str]:
     """Return the file system of a URL, and the path in it.
 
     Raises:
@@ -94,21 +115,7 @@ def _open_system(url: str, time_limit: float) -> tuple[_RemoteSystem, str]:
         system, path = fsspec.core.url_to_fs(url, **options)
     except Exception as error:
         raise OSError(_explain_protocol(error, protocol)) from error
-    return _RemoteSystem(system, is_http, time_limit), path
-
-
-def _list_images(
-    url: str, recursive: bool, time_limit: float, name_filter: NameFilter
-) -> Iterator[ImageRef]:
-    try:
-        remote, path = _open_system(url, time_limit)
-    except OSError as error:
-        yield ImageRef(url, error=f"cannot open '{url}': {error}")
-        return
-    try:
-        yield from _find_path_images(remote, path, url, name_filter, recursive=recursive)
-    except Exception as error:
-        yield ImageRef(url, error=f"cannot list '{url}': {remote.explain(error)}")
+    return _RemoteSystem(system, is_http, time_limit, open_archives), path
 
 
 def _explain_protocol(error: Exception, protocol: str) -> str:
@@ -171,7 +178,7 @@ def _folder_images(
 def _file_images(
     remote: _RemoteSystem, path: str, url: str, name_filter: NameFilter
 ) -> Iterator[ImageRef]:
-    if not is_archive(path):
+    if not (is_archive(path) and remote.open_archives):
         yield ImageRef(url, partial(_fetch, remote, path))
         return
     try:

@@ -26,7 +26,7 @@ def read_commands(page):
     "page",
     [
         *("docs/train-on-coco.md", "docs/training.md", "docs/evaluation.md", "docs/web.md"),
-        *("docs/explain.md", "docs/export.md"),
+        *("docs/explain.md", "docs/export.md", "docs/caption-a-bucket.md"),
     ],
 )
 def test_documented_commands_are_read(page, tmp_path, monkeypatch):

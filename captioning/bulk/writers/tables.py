@@ -31,11 +31,11 @@ class JsonLinesWriter(FileWriter):
     def _write_row(self, row: CaptionRow) -> None:
         # Escape all special line breaks: some programs split lines at U+2028 and similar.
         plain = row.file_name.isprintable() and row.error.isprintable()
-        record = _row_to_json(row, lists=self.captions > 1)
+        record = row_to_json(row, lists=self.captions > 1)
         self.file.write(json.dumps(record, ensure_ascii=not plain) + "\n")
 
 
-def _row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
+def row_to_json(row: CaptionRow, *, lists: bool) -> dict[str, Any]:
     """Return a row as a JSON object.
 
     Args:
@@ -169,7 +169,7 @@ class ParquetWriter(FileWriter):
         self._rows: list[dict[str, Any]] = []
 
     def _write_row(self, row: CaptionRow) -> None:
-        self._rows.append(_row_to_json(row, lists=self.captions > 1))
+        self._rows.append(row_to_json(row, lists=self.captions > 1))
         if len(self._rows) == _GROUP_ROWS:
             self._write_group()
 

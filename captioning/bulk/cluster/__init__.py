@@ -1,0 +1,1 @@
+"""Captioning on a Ray cluster: inputs divided into partitions, captioned by actors."""

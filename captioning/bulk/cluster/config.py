@@ -1,0 +1,68 @@
+"""Config of captioning on a Ray cluster."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from captioning.errors import ConfigError
+from captioning.messages import check_minimum, check_ranges
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """How Ray captions the inputs, and which of them."""
+
+    ray_address: Annotated[
+        str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: RAY_ADDRESS)")
+    ] = None
+    """Address of a Ray cluster, or auto for one that runs on this machine. Without an address, Ray
+    is started on this machine for the run."""
+    min_actors: int = 1
+    """Number of actors at the start (1 or more). An actor is a process with the model."""
+    max_actors: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as many as fit)"),
+    ] = None
+    """Largest number of actors."""
+    cpus_per_actor: float = 1.0
+    """CPUs that an actor reserves, and threads of its model (above 0)."""
+    gpus_per_actor: float = 0.0
+    """GPUs that an actor reserves: 1, or a fraction if several actors share one."""
+    partition_size: int = 1000
+    """Images per partition (1 or more), which is one output file. An archive is one partition."""
+    image_column: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: image, bytes, url or path)"),
+    ] = None
+    """Column of Parquet inputs with the images: bytes, paths, URLs, or records with bytes and
+    path."""
+    keep_columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Columns of Parquet inputs to copy into the output."""
+    skip_rows_of: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OUTPUT ...")] = ()
+    """Skip images that have a caption in these outputs of earlier runs."""
+    min_side: int = 0
+    """Do not caption images whose shorter side has fewer pixels."""
+    skip_duplicates: bool = False
+    """Caption only one of several images with the same content."""
+
+    def __post_init__(self) -> None:
+        check_minimum(self, min_actors=1, partition_size=1, min_side=0)
+        check_ranges(self, "(0, inf)", "cpus_per_actor")
+        check_ranges(self, "[0, inf)", "gpus_per_actor")
+        if self.max_actors is not None and self.max_actors < self.min_actors:
+            raise ConfigError(
+                f"max_actors is {self.max_actors}; it must be at least min_actors, which is "
+                f"{self.min_actors}."
+            )
+
+    @property
+    def threads(self) -> int:
+        """Threads of an actor's model."""
+        return max(1, math.floor(self.cpus_per_actor))
+
+    def row_settings(self) -> dict[str, Any]:
+        """Return the settings that decide which rows the output has."""
+        names = ("partition_size", "image_column", "keep_columns", "skip_rows_of", "min_side")
+        return {name: getattr(self, name) for name in (*names, "skip_duplicates")}
