@@ -11,6 +11,7 @@ import tyro
 
 from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.partition import Partition
+from captioning.bulk.writers.registry import FORMAT_BY_SUFFIX
 from captioning.cli.consensus import ConsensusFlags
 from captioning.cli.output_config import OutputConfig
 from captioning.cli.search_flags import SearchFlags
@@ -168,7 +169,7 @@ def _check_engine(config: CaptionConfig) -> None:
             f"--engine ray writes parquet or jsonl, not {config.format}. Use --format jsonl, and "
             "convert its files with captioning convert."
         )
-    if config.output is None or config.output.suffix in (".jsonl", ".parquet"):
+    if config.output is None or config.output.suffix.lower() in FORMAT_BY_SUFFIX:
         raise ConfigError(
             "--engine ray writes a folder with one file per partition. Name it with -o, for "
             "example -o captions; --format chooses parquet or jsonl."

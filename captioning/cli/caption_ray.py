@@ -8,13 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioning.cli.caption_config import CaptionConfig
+from captioning.cli.caption_config import CaptionConfig, describe_unused_flags
 from captioning.cli.caption_inputs import require_images
 from captioning.cli.cluster_report import ClusterCounts, ClusterReport
 from captioning.cli.progress import stderr_console
 from captioning.cli.search_flags import apply_flags
 from captioning.cli.stopping import Stopping
-from captioning.inference.backend_config import BackendConfig
 from captioning.messages import format_count
 from captioning.sources.find import SourceConfig
 from captioning.sources.skipped import SkippedCounts
@@ -54,7 +53,7 @@ def run_on_ray(config: CaptionConfig) -> int:
     signal = 0
     if todo := [number for number in range(partitions) if number not in complete]:
         # Ray sets handlers of signals; ours follow.
-        with connect_to_ray(config.cluster) as ray, Stopping() as stopping:
+        with connect_to_ray(config.cluster) as ray, Stopping("partition") as stopping:
             for _ in report.track(
                 caption_partitions(ray, spec, config.cluster, todo, list(complete))
             ):
@@ -95,19 +94,22 @@ def _describe_run(config: CaptionConfig) -> "RunSpec":
 def _describe_model(config: CaptionConfig) -> "ModelSpec":
     from captioning.bulk.cluster.actors import ModelSpec
     from captioning.bulk.resume import fingerprint
+    from captioning.decoding import Sampling
     from captioning.inference.captioner import Captioner
 
     model = config.model
     if model is not None and Path(model).exists():
         model = os.path.abspath(model)  # noqa: PTH100  (actors have another folder)
-    backends = config.backend
-    if backends.precision == "auto":  # machines differ in what is fastest, and captions would too
-        backends = BackendConfig(backends.backend, "float32")
+    backend = config.backend
+    if backend.precision == "auto":  # machines differ in what is fastest, and captions would too
+        backend = replace(backend, precision="float32")
     captioner = Captioner.from_pretrained(
-        model, device="cpu", seed=config.seed, **asdict(replace(backends, backend="auto"))
+        model, device="cpu", seed=config.seed, **asdict(replace(backend, backend="auto"))
     )
     search = apply_flags(captioner.checkpoint.search, config.search)
     captioner.check_search(search)
+    for sentence in describe_unused_flags(config, is_random=isinstance(search, Sampling)):
+        stderr_console().print(sentence)
     device = config.device
     if device == "auto":
         device = "cuda" if config.cluster.gpus_per_actor else "cpu"
@@ -115,7 +117,7 @@ def _describe_model(config: CaptionConfig) -> "ModelSpec":
         model,
         fingerprint([captioner.checkpoint], captioner.backend),
         search,
-        backends,
+        backend,
         captioner.checkpoint.info.name,
         device=device,
         seed=config.seed,
@@ -175,18 +177,12 @@ def _print_plan(config: CaptionConfig, ignored: SkippedCounts) -> int:
     """Print what the run would do, and return the exit code."""
     from captioning.bulk.cluster.entries import count_images, divide
 
-    partitions = images = 0
-    known = True
-    for partition in divide(_list_entries(config, ignored), config.cluster.partition_size):
-        count = count_images(partition)
-        partitions, images, known = (
-            partitions + 1,
-            images + (count or 0),
-            known and count is not None,
-        )
-    more = "" if known else "more than " * bool(images)
+    entries = _list_entries(config, ignored)
+    counts = [*map(count_images, divide(entries, config.cluster.partition_size))]
+    images = sum(count or 0 for count in counts)
+    more = "more than " if None in counts else ""
     total = f"{more}{format_count(images, 'image')}" if images else "the images of archives"
-    files = format_count(partitions, f"{config.format_name} file")
+    files = format_count(len(counts), f"{config.format_name} file")
     print(f"Would write captions of {total} into {files} in {_output_url(config)}.")  # noqa: T201
     for notice in ignored.notices(complete=config.limit is None):
         print(notice)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Stopping a run with Ctrl-C after the current batch."""
+"""Stopping a run with Ctrl-C after the current batch or partition."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-_MESSAGE = b"captioning: finishing the current batch; press Ctrl-C again to stop at once\n"
 _HANGUP = [signal.SIGHUP] if os.name == "posix" else []
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *_HANGUP]
 
@@ -15,12 +14,17 @@ _SIGNALS = [signal.SIGINT, signal.SIGTERM, *_HANGUP]
 class Stopping:
     """Context in which the first Ctrl-C (or ``kill``) is noted and the second one interrupts.
 
+    Args:
+        unit: What the run finishes before it stops.
+
     Attributes:
         signal: Number of the signal that arrived; 0 if there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "batch") -> None:
         self.signal = 0
+        advice = "press Ctrl-C again to stop at once"
+        self._message = f"captioning: finishing the current {unit}; {advice}\n".encode()
         self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -28,7 +32,7 @@ class Stopping:
             raise KeyboardInterrupt
         self.signal = number
         with suppress(OSError):  # print is not safe here: the signal may interrupt another print
-            os.write(2, _MESSAGE)
+            os.write(2, self._message)
 
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():

@@ -11,7 +11,7 @@ from captioning.cli.main import COMMANDS
 SLOW = {
     *("torch", "torchvision", "timm", "numpy", "pandas", "PIL", "jaxtyping", "rich", "pathspec"),
     *("huggingface_hub", "fsspec", "nltk", "pycocotools", "pyarrow", "openvino", "xml"),
-    *("starlette", "uvicorn", "prometheus_client"),
+    *("starlette", "uvicorn", "prometheus_client", "ray"),
 }
 RUN = """
 import sys

@@ -1,7 +1,6 @@
 """One Ray cluster for all tests, and a stand-in that runs actors in this process."""
 
 import json
-import os
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -13,6 +12,14 @@ from captioning.bulk.cluster.actors import PartitionActor
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
 
 OBJECT_STORE = 80 << 20  # bytes; the smallest that Ray accepts is 75 MB
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",  # no token in the home folder
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # The machine may be busy, and Ray gives actors the lowest priority.
+    "RAY_agent_register_timeout_ms": "200000",
+    "RAY_worker_niceness": "0",
+}
 
 
 class Bucket:
@@ -67,18 +74,19 @@ def bucket(s3_endpoint, request):
 @pytest.fixture(scope="session")
 def cluster(_own_cache, s3_endpoint):
     """A cluster whose head has one CPU, and to which this process is connected."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token in the home folder
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "200000")  # the machine may be busy
-    import ray
-    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_SETTINGS.items():
+            patch.setenv(name, value)
+        import ray
+        from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+        node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
+        quiet = {"include_dashboard": False, "include_log_monitor": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node | quiet)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture

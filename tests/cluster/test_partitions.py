@@ -218,6 +218,29 @@ def test_interrupted_listing_starts_again(caption, photos, tmp_path, monkeypatch
     assert len(read_folder(tmp_path / "out")) == 5
 
 
+def test_interrupted_overwrite_can_be_repeated(caption, photos, tmp_path, monkeypatch):
+    from fsspec.implementations.local import LocalFileSystem
+
+    real, output = LocalFileSystem.rm, tmp_path / "out"
+
+    def fail_at_inputs(self, path, **options):
+        if path.endswith("inputs"):
+            raise KeyboardInterrupt
+        real(self, path, **options)
+
+    assert caption(*photos, "-o", output).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "rm", fail_at_inputs)
+        assert caption(*photos, "-o", output, "--overwrite").code == 130
+    assert caption(*photos[:2], "-o", output, "--overwrite").code == 0
+    assert len(read_folder(output)) == 2
+
+
+def test_flag_without_effect_is_reported(caption, photos, tmp_path):
+    ran = caption(photos[0], "-o", tmp_path / "out", "--seed", 1)
+    assert "--seed has no effect without --search sampling." in ran.err
+
+
 def test_decoder_crash_fails_one_image_only(model, photos, tmp_path, monkeypatch):
     crash = "from captioning.images import worker, decode; import os; real = worker.read_image\n"
     crash += "def read(source, **k):\n    if 'photo3' in str(source): os.abort()\n"
@@ -246,6 +269,7 @@ def test_names_that_are_not_utf8_keep_their_rows(caption, tmp_path):
     ("flags", "message"),
     [
         (("-o", "x.jsonl"), "writes a folder with one file per partition"),
+        (("-o", "x.CSV"), "writes a folder with one file per partition"),
         ((), "writes a folder with one file per partition"),
         (("-o", "x", "--format", "csv"), "writes parquet or jsonl, not csv"),
         (("-o", "x", "--partition", "1/2"), "--partition cannot be used with --engine ray"),

@@ -185,13 +185,16 @@ class PartitionActor:
 
     def close(self) -> None:
         """End the workers that read images. They also end with the process of the actor."""
-        self._model.close()
+        if "_model" in vars(self):
+            self._model.close()
 
     def _caption_partition(self, partition: int) -> dict[str, Any]:
-        started, spec = time.monotonic(), self._spec
+        spec = self._spec
         entries = [Entry.from_json(line) for line in spec.folder.read_inputs(partition)]
+        model = self._model
+        started = time.monotonic()  # the rate of a run does not include the start of its actors
         counts, records = PartitionCounts(), []
-        for each, result in self._model.caption(self._select(entries, partition)):
+        for each, result in model.caption(self._select(entries, partition)):
             counts.add(result.error)
             records.append(self._make_record(each, result))
         content = spec.rows.encode(records, self._kept_types(entries))
@@ -205,7 +208,9 @@ class PartitionActor:
 
     def _select(self, entries: Iterable[Entry], partition: int) -> Iterator[InputImage]:
         """Yield the images that get a row."""
-        images = (each for entry in entries for each in read_entry(entry, self._spec))
+        images: Iterator[InputImage] = (
+            each for entry in entries for each in read_entry(entry, self._spec)
+        )
         if self._earlier is not None:
             images = skip_captioned(images, self._earlier())
         if self._claim is not None:

@@ -11,12 +11,12 @@ from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.rows import kept_name, make_record
 from captioning.bulk.cluster.run import actor_options, describe_maker, import_ray
 from captioning.bulk.cluster.selection import InputImage
-from captioning.bulk.cluster.tables import find_image_column, image_of_value
+from captioning.bulk.cluster.tables import check_columns, find_image_column, image_of_value
 from captioning.bulk.resume import fingerprint
 from captioning.bulk.rows import RelativeNames, row_of_result
 from captioning.bulk.writers.tables import import_pyarrow
 from captioning.decoding import SearchMethod
-from captioning.errors import ImageError
+from captioning.errors import ConfigError, ImageError
 from captioning.images.arrays import image_from_array
 from captioning.images.image_ref import ImageRef
 from captioning.inference.backend_config import BackendConfig
@@ -59,10 +59,12 @@ def caption_dataset(
             to keep (default: all).
 
     Raises:
-        ConfigError: Ray is not installed, or the model does not support the search.
+        ConfigError: Ray is not installed, the model does not support the search, or a field of
+            ``cluster`` has no effect here.
         CheckpointError: The model cannot be loaded.
     """
     ray, cluster = import_ray(), cluster or ClusterConfig()
+    _check_cluster(cluster)
     name = None if model is None else str(Path(model).resolve() if Path(model).exists() else model)
     captioner = Captioner.from_pretrained(name, device="cpu", precision=precision)
     search = search or captioner.checkpoint.search
@@ -92,6 +94,16 @@ def caption_dataset(
     )
 
 
+def _check_cluster(cluster: ClusterConfig) -> None:
+    default = ClusterConfig()
+    for name in ("ray_address", "partition_size", "skip_rows_of", "skip_duplicates"):
+        if getattr(cluster, name) != getattr(default, name):
+            raise ConfigError(
+                f"caption_dataset does not use {name}. Connect with ray.init, and choose rows with "
+                "methods of the dataset."
+            )
+
+
 class _BatchActor:
     """Captions batches of rows. Ray creates it in a process of its own."""
 
@@ -107,6 +119,7 @@ class _BatchActor:
         """Return a table with the captions of a table's images."""
         pyarrow = import_pyarrow()
         column = find_image_column(table.column_names, self._image_column, "the dataset")
+        check_columns(table.column_names, self._keep or (), "the dataset")
         images = self._find_images(table, column)
         records = [
             make_record(row_of_result(result, RelativeNames(None)), {}, lists=self._lists)

@@ -9,15 +9,16 @@ captioned twice gives the same file.
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any
 
 from captioning import __version__
 from captioning.bulk.cluster.actors import ModelSpec, PartitionActor, RunSpec
 from captioning.bulk.cluster.config import ClusterConfig
-from captioning.bulk.cluster.entries import Entry, count_images, divide
+from captioning.bulk.cluster.entries import Entry, divide
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
 from captioning.bulk.cluster.storage import OutputFolder
 from captioning.decoding import search_to_json
@@ -49,16 +50,28 @@ def import_ray() -> Any:
 def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
     """Connect to a cluster, or start Ray on this machine; yield the ray package.
 
-    A connection of the caller is used and stays open.
+    A connection of the caller is used and stays open. Ray prints the death of nodes on standard
+    output, which is for results; until the end of the context it is standard error.
 
     Raises:
         ConfigError: There is no cluster at the address, or an actor does not fit this machine.
     """
     ray = import_ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    address = config.ray_address or os.environ.get("RAY_ADDRESS")
+    with redirect_stdout(sys.stderr):
+        if ray.is_initialized():
+            yield ray
+            return
+        address = config.ray_address or os.environ.get("RAY_ADDRESS")
+        _init_ray(ray, address)
+        try:
+            if address is None:
+                _check_resources(ray.cluster_resources(), config)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _init_ray(ray: Any, address: str | None) -> None:
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {
@@ -73,12 +86,6 @@ def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
         reason = str(error).splitlines()[0].rstrip(".")
         place = f"connect to Ray at {address}" if address else "start Ray"
         raise ConfigError(f"cannot {place}: {reason}. Check --ray-address.") from error
-    try:
-        if address is None:
-            _check_resources(ray.cluster_resources(), config)
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -165,14 +172,10 @@ def write_plan(
 
     Memory holds one partition at a time.
     """
-    count, images = 0, 0
-    known = True
+    count = 0
     for count, partition in enumerate(divide(entries, size), 1):
         folder.write_inputs(count - 1, (entry.to_json() for entry in partition))
-        number = count_images(partition)
-        known, images = known and number is not None, images + (number or 0)
-    total = images if known else None
-    folder.write_run({"settings": _plain(settings), "partitions": count, "images": total})
+    folder.write_run({"settings": _plain(settings), "partitions": count})
     return count
 
 

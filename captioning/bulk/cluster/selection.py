@@ -131,8 +131,8 @@ def mark_duplicates(
             for digest, (owner, name) in zip(new, owners, strict=True):
                 first[digest] = None if owner == partition else name
             for each in read:
-                if each.digest and (name := first[each.digest]) is not None:
-                    each.image = _fail(each.image, describe_duplicate(name))
+                if each.digest and (original := first[each.digest]) is not None:
+                    each.image = _fail(each.image, describe_duplicate(original))
                 elif each.digest:
                     first[each.digest] = name_of(each.image.name)
                 yield each

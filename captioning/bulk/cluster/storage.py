@@ -125,11 +125,12 @@ class OutputFolder:
         """Delete the files of an earlier run, if there was one, and no others."""
         if self.read(RUN_FILE) is None:
             return
+        parts = [name for name in self._list("") if _PART.fullmatch(name)]
         with _explain_errors(self.url):
-            for name in self._list(""):
-                if _PART.fullmatch(name):
-                    self._system.rm(self._full(name))
-            self._system.rm(self._full(_OWN_FOLDER), recursive=True)
+            # run.json last: without it, an interrupted deletion could not be repeated.
+            for name in (*parts, _DONE, _INPUTS, RUN_FILE):
+                if self._system.exists(path := self._full(name)):
+                    self._system.rm(path, recursive=True)
             self._system.invalidate_cache()
 
     def write(self, name: str, content: bytes) -> None:

@@ -113,10 +113,18 @@ def read_table_rows(
         batches = table.iter_batches(
             _READ_AT_ONCE, row_groups=[group], columns=list({column: 0, **dict.fromkeys(keep)})
         )
-        records = (record for batch in batches for record in batch.to_pylist())
-        for number, record in enumerate(islice(records, start, start + count), before + start):
+        records = islice(_skip_rows(batches, start), count)
+        for number, record in enumerate(records, before + start):
             kept = {each: record[each] for each in keep}
             yield f"{name}/{number}", record[column], kept
+
+
+def _skip_rows(batches: Iterator[Any], count: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of batches from number ``count`` on."""
+    for batch in batches:
+        skipped = min(count, len(batch))
+        count -= skipped
+        yield from batch.slice(skipped).to_pylist()
 
 
 def _is_text(kind: Any) -> bool:
