@@ -52,8 +52,8 @@ class OutputFolder:
         return f"part-{partition:05}.{self.format_name}"
 
     def is_empty(self) -> bool:
-        """Return whether the folder has no files, or does not exist."""
-        return not self._list("")
+        """Return whether the folder does not exist, or has no files other than those of a run."""
+        return {*self._list("")} <= {_OWN_FOLDER}
 
     def read_run(self) -> dict[str, Any] | None:
         """Return the content of ``run.json``; None if there is none.
@@ -130,7 +130,7 @@ class OutputFolder:
             # run.json last: without it, an interrupted deletion could not be repeated.
             for name in (*parts, _DONE, _INPUTS, RUN_FILE):
                 if self._system.exists(path := self._full(name)):
-                    self._system.rm(path, recursive=True)
+                    self._system.rm(path, recursive=name in (_DONE, _INPUTS))
             self._system.invalidate_cache()
 
     def write(self, name: str, content: bytes) -> None:
