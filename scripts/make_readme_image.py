@@ -1,11 +1,14 @@
-"""Draw docs/captions.png: the sample photos with captions of the default model.
+"""Draw docs/captions.png and docs/examples.jpg: free photos with captions of the default model.
 
-python scripts/make_readme_image.py
+python scripts/make_readme_image.py PHOTO...
+
+Both show sample photos; examples.jpg also the given ones. docs/examples.md names their sources.
 """
 
 import argparse
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -14,32 +17,43 @@ from captioning import Captioner, read_image
 from captioning.cli.samples import write_samples
 
 WIDTH, HEIGHT, TEXT_HEIGHT, GAP = 300, 225, 62, 14  # pixels
-COLUMNS = 3
-OUTPUT = Path(__file__).parents[1] / "docs" / "captions.png"
+COLUMNS, EXAMPLE_COLUMNS = 3, 4
+README_PHOTOS = 6
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT, help="PNG file")
-    output: Path = parser.parse_args().output
+    parser.add_argument("-o", "--output", type=Path, default=DOCS, help="directory of the images")
+    parser.add_argument("photos", type=Path, nargs="*", help="more photos for examples.jpg")
+    arguments = parser.parse_args()
+    output: Path = arguments.output
     captioner = Captioner.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
-        photos = write_samples(Path(folder))[:6]
+        photos = [*write_samples(Path(folder)), *arguments.photos]
         captions = [result.text for result in captioner.caption_files(photos)]
-        images = [ImageOps.fit(read_image(photo), (WIDTH, HEIGHT)) for photo in photos]
-    rows = -(-len(photos) // COLUMNS)
-    size = (COLUMNS * (WIDTH + GAP) + GAP, rows * (HEIGHT + TEXT_HEIGHT + GAP) + GAP)
+        page = draw_page(photos, captions, EXAMPLE_COLUMNS)
+        first = draw_page(photos[:README_PHOTOS], captions[:README_PHOTOS], COLUMNS)
+    for photo, caption in zip(photos, captions, strict=True):
+        print(f"{photo.name}: {caption}")
+    first.quantize(256).save(output / "captions.png", optimize=True)
+    page.save(output / "examples.jpg", quality=85, optimize=True)
+
+
+def draw_page(photos: Sequence[Path], captions: Sequence[str], columns: int) -> Image.Image:
+    """Draw photos in rows, each with its caption."""
+    rows = -(-len(photos) // columns)
+    size = (columns * (WIDTH + GAP) + GAP, rows * (HEIGHT + TEXT_HEIGHT + GAP) + GAP)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=18)
-    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = GAP + number % COLUMNS * (WIDTH + GAP)
-        top = GAP + number // COLUMNS * (HEIGHT + TEXT_HEIGHT + GAP)
-        page.paste(image, (left, top))
+    for number, (photo, caption) in enumerate(zip(photos, captions, strict=True)):
+        left = GAP + number % columns * (WIDTH + GAP)
+        top = GAP + number // columns * (HEIGHT + TEXT_HEIGHT + GAP)
+        page.paste(ImageOps.fit(read_image(photo), (WIDTH, HEIGHT)), (left, top))
         lines = textwrap.wrap(caption, 34)[:2]
         draw.multiline_text((left, top + HEIGHT + 8), "\n".join(lines), fill="#222", font=font)
-        print(f"{photos[number].name}: {caption}")
-    page.quantize(256).save(output, optimize=True)
+    return page
 
 
 if __name__ == "__main__":
