@@ -2,30 +2,43 @@
 
     python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3
     python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3 \
-        --everyday "coco:captions_{split}.json@photos" --text text.tsv
+        --init-from runs/model_flickr8k --everyday "coco:captions_{split}.json@photos" \
+        --text text.tsv
 
 The first command trains on Flickr8k only, so its scores can be compared with published ones. The
-second adds everyday photos with the splits train and val, and captions without images, and saves
-its model into the package. The settings of the runs are those of the recipe ``default-model``.
+second continues with everyday photos that have the splits train and val, and with captions without
+images, and saves its model into the package. The settings of the runs are those of the recipe
+``default-model``.
+
+Steps of the first command:
 
 1. ``decoder``: teacher forcing on cached features of a frozen encoder.
 2. ``live_0``, ``live_1``, ``live_2``: three runs from ``decoder``. Teacher forcing of the decoder
-   and all encoder stages with online augmentation. With --everyday, they use both data sets and an
-   extended vocabulary.
+   and all encoder stages with online augmentation.
 3. ``mean``: mean of the weights of these three.
 4. ``concepts``: teacher forcing of a decoder with concepts, on cached features of the encoder of
-   ``mean``. With --text, also on captions without images.
+   ``mean``.
 5. ``reward_0``, ``reward_1``: two runs from ``concepts`` with self-critical training. The encoder
    is frozen. The features of each image, of four crops, and of flipped views are cached.
 6. ``last``: weighted mean of ``concepts`` and these two.
+
+Steps of the second command. Their names begin with ``everyday_``:
+
+1. ``live``: like ``live_0``, from the model of --init-from, on both data sets, with the last five
+   encoder stages and an extended vocabulary.
+2. ``concepts``: as above, with --text also on captions without images.
+3. ``mean``: weighted mean of ``concepts`` and the model of --init-from. It keeps the scores of the
+   first on everyday photos, and those of the second on Flickr8k.
+4. ``reward_0``, ``reward_1`` and ``last``: as above, from ``mean``.
 
 Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
 docs/experiments.md ("The model in the package, by one command").
 
 The same command resumes an interrupted one, also on another machine or device if the runs are
 copied and the data sets have the same names. ``decoder`` takes 40 to 60 minutes on two cores, the
-other steps 13 minutes on one H200 GPU. Two cores can also do the other steps, except ``live``,
-which needs a GPU: one core trains on 16 captions per second, 1.5 hours per epoch.
+other steps of the first command 13 minutes on one H200 GPU. Two cores can also do them, except
+``live_*``, which need a GPU: one core trains on 16 captions per second, 1.5 hours per epoch. The
+second command takes about four hours on two cores.
 """
 
 import argparse
@@ -48,11 +61,12 @@ from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.device import resolve_device
 from captioning.nn.encoder_config import EncoderConfig, Precision
-from captioning.nn.weight_average import average_weights
+from captioning.nn.weight_average import average_weights, extend_like
 from captioning.training.config import RunConfig
 from captioning.training.precision import select_precision
 from captioning.training.recipes import read_run_file
 from captioning.training.run_directory import check_run_directory, read_settings
+from captioning.training.training_config import TrainingConfig
 
 STAGES = read_run_file("default-model").stages
 ENCODER = STAGES["teacher-forcing"]["encoder"]
@@ -63,41 +77,52 @@ CONCEPTS = STAGES["concepts"]["decoder"].concepts
 CONCEPT_TRAINING = STAGES["concepts"]["training"]
 REWARD = STAGES["self-critical"]["training"]
 ENCODER_LR_SCALES = (0.3, 0.4, 0.5)  # of live_0, live_1 and live_2
+EVERYDAY_LIVE = replace(
+    LIVE, fine_tune_stages=5, epochs=3, learning_rate=5e-4, warmup_steps=40, ema_decay=0.99
+)
 BLEU_WEIGHTS = (0.5, 0.2)  # of reward_0 and reward_1
 SHARES = (0.65, 0.2, 0.15)  # of concepts, reward_0 and reward_1 in last
+MEAN_SHARES = (0.3, 0.7)  # of the model of --init-from and of concepts
+REWARD_WEIGHTS = (1.0, 1.5)  # of Flickr8k and the everyday photos, for rewards
 TEXT_WEIGHT = 0.1  # passes over the captions without images per epoch
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted mean of the weights of runs.
+    """A weighted mean of the weights of models.
 
     Attributes:
         output: Directory of the mean; its model is in ``model``, like that of a run.
-        shares: Directory and share of each run.
+        shares: Directory and share of each model. The words of a model are the first words of the
+            last model.
     """
 
     output: Path
     shares: Mapping[Path, float]
 
     def build(self) -> Checkpoint:
-        """Return the mean, with the info of the last run and a line about the mean.
+        """Return the mean, with the info of the last model and a line about the mean.
 
         Raises:
-            ConfigError: The runs have different vocabularies or shapes.
+            ConfigError: The models have different vocabularies or shapes.
         """
-        models = [load_checkpoint(run / "model") for run in self.shares]
-        last = models[-1]
-        if any(each.vocabulary != last.vocabulary for each in models):
+        found = [load_checkpoint(directory) for directory in self.shares]
+        last = found[-1]
+        words = last.vocabulary.words
+        if any(each.vocabulary.words != words[: len(each.vocabulary)] for each in found):
             raise ConfigError(
-                f"{', '.join(map(str, self.shares))} have different vocabularies. Use runs "
-                "from the same initial model."
+                f"{', '.join(map(str, self.shares))} have different vocabularies. Use models that "
+                "were trained from the same initial model."
             )
-        mixed = " + ".join(f"{share:g} {run.name}" for run, share in self.shares.items())
+        mixed = " + ".join(
+            f"{share:g} {directory.parent.name if directory.name == 'model' else directory.name}"
+            for directory, share in self.shares.items()
+        )
         training = last.info.training
         assert training is not None  # every training run writes it
-        runs = (*training.runs, f"weighted mean of runs: {mixed}")
-        model = average_weights([each.model for each in models], list(self.shares.values()))
+        runs = (*training.runs, f"weighted mean of models: {mixed}")
+        models = [extend_like(each.model, last.model) for each in found]
+        model = average_weights(models, list(self.shares.values()))
         info = replace(last.info, training=replace(training, runs=runs), search_chosen=False)
         # A reranker fits only the features of its own model.
         return replace(last, model=model, search=BeamSearch(width=3), info=info, reranker=None)
@@ -106,17 +131,13 @@ class Blend:
 Step = RunConfig | Blend
 
 
-def recipe(
-    flickr8k: str, everyday: str, text: Path | None, folder: Path, device: str
-) -> list[list[Step]]:
-    """Return the steps in order, in groups whose steps do not depend on each other.
+def recipe(flickr8k: str, folder: Path, device: str) -> list[list[Step]]:
+    """Return the steps that train on Flickr8k, in groups of independent steps.
 
     The last step gives the model.
 
     Args:
         flickr8k: Data set, such as ``flickr8k:DIR``.
-        everyday: Data set with the splits train and val. Empty: train on Flickr8k only.
-        text: File of captions without images, or None.
         folder: Directory of the runs.
         device: Device that trains.
     """
@@ -131,61 +152,95 @@ def recipe(
         device=device,
     )
     following = replace(decoder, encoder=EncoderConfig(), decoder=DecoderConfig())
-    live = replace(following, init_from=decoder.output / "model")
-    ending = "" if everyday else "_flickr8k"
-    if everyday:
-        live = replace(
-            live, data=(flickr8k, everyday), data_weights=(1.0, 2.0), extend_vocabulary=True
-        )
     lives = [
-        replace(
-            live,
-            output=output,
-            training=replace(
-                LIVE,
-                seed=seed,
-                encoder_lr_scale=rate,
-                precision=select_run_precision(output, device),
-            ),
+        set_live(
+            replace(following, init_from=decoder.output / "model", output=folder / f"live_{seed}"),
+            replace(LIVE, seed=seed, encoder_lr_scale=rate),
         )
         for seed, rate in enumerate(ENCODER_LR_SCALES)
-        for output in [folder / f"live_{seed}{ending}"]
     ]
-    mean = Blend(folder / f"mean{ending}", {each.output: 1 / len(lives) for each in lives})
-
+    mean = Blend(folder / "mean", {each.output / "model": 1 / len(lives) for each in lives})
     concepts = replace(
         following,
-        data=live.data,
-        data_weights=live.data_weights,
         init_from=mean.output / "model",
+        decoder=DecoderConfig(concepts=CONCEPTS),
+        training=CONCEPT_TRAINING,
+        output=folder / "concepts",
+    )
+    return [[decoder], [*lives], [mean], [concepts], *reward_steps(concepts, folder, "")]
+
+
+def everyday_recipe(
+    flickr8k: str, everyday: str, text: Path | None, first: Path, folder: Path, device: str
+) -> list[list[Step]]:
+    """Return the steps that continue with everyday photos, in groups of independent steps.
+
+    Args:
+        flickr8k: Data set, such as ``flickr8k:DIR``.
+        everyday: Data set with the splits train and val.
+        text: File of captions without images, or None.
+        first: Directory of the initial model.
+        folder: Directory of the runs.
+        device: Device that trains.
+    """
+    start = RunConfig(
+        data=(flickr8k, everyday),
+        data_weights=(1.0, 2.0),
+        cache=folder / "features",
+        init_from=first,
+        output=folder / "everyday_live",
+        extend_vocabulary=True,
+        search_images=0,
+        device=device,
+    )
+    live = set_live(start, EVERYDAY_LIVE)
+    concepts = replace(
+        start,
+        init_from=live.output / "model",
         decoder=DecoderConfig(concepts=CONCEPTS),
         text_data=text,
         text_weight=TEXT_WEIGHT,
         extend_vocabulary=text is not None,
         min_count=20,
         training=CONCEPT_TRAINING,
-        output=folder / f"concepts{ending}",
+        output=folder / "everyday_concepts",
     )
-    reward = replace(
-        following,
-        data=live.data,
-        data_weights=live.data_weights,
-        init_from=concepts.output / "model",
-    )
+    own, new = MEAN_SHARES
+    mean = Blend(folder / "everyday_mean", {first: own, concepts.output / "model": new})
+    after = replace(start, output=mean.output, data_weights=REWARD_WEIGHTS, extend_vocabulary=False)
+    return [[live], [concepts], [mean], *reward_steps(after, folder, "everyday_")]
+
+
+def set_live(step: RunConfig, training: TrainingConfig) -> RunConfig:
+    """Return a step with online augmentation, in the fastest precision of its device."""
+    precision = select_run_precision(step.output, step.device)
+    return replace(step, training=replace(training, precision=precision))
+
+
+def reward_steps(before: RunConfig, folder: Path, prefix: str) -> list[list[Step]]:
+    """Return two runs with self-critical training, and the mean of their weights.
+
+    Args:
+        before: The step from whose model they start.
+        folder: Directory of the runs.
+        prefix: First part of their names.
+    """
+    initial = before.output / "model"
     rewards = [
         replace(
-            reward,
-            output=folder / f"reward_{seed}{ending}",
+            before,
+            init_from=initial,
+            decoder=DecoderConfig(),
+            text_data=None,
+            output=folder / f"{prefix}reward_{seed}",
             training=replace(
                 REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu_weight=bleu)
             ),
         )
         for seed, bleu in enumerate(BLEU_WEIGHTS)
     ]
-    ends: list[Step] = [concepts, *rewards]
-    shares = {each.output: share for each, share in zip(ends, SHARES, strict=True)}
-    last = Blend(folder / f"last{ending}", shares)
-    return [[decoder], [*lives], [mean], [concepts], [*rewards], [last]]
+    models = [initial, *(each.output / "model" for each in rewards)]
+    return [[*rewards], [Blend(folder / f"{prefix}last", dict(zip(models, SHARES, strict=True)))]]
 
 
 def select_run_precision(output: Path, device: str) -> Precision:
@@ -286,8 +341,9 @@ def main() -> None:
     parser.add_argument(
         "--everyday",
         default="",
-        help="Data set of everyday photos with the splits train and val.",
+        help="Data set of everyday photos with the splits train and val. Needs --init-from.",
     )
+    parser.add_argument("--init-from", type=Path, help="Model that --everyday starts from.")
     parser.add_argument("--text", type=Path, help="File of captions without images.")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="Directory of the runs.")
     parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda, cuda:1, or mps.")
@@ -308,10 +364,16 @@ def main() -> None:
     everyday = arguments.everyday
     if arguments.parallel < 1:
         parser.error(f"--parallel {arguments.parallel}: must be at least 1.")
-    data = f"flickr8k:{arguments.flickr8k}"
-    own = DEFAULT_MODEL if everyday else arguments.runs / "model_flickr8k"
+    if bool(everyday) != bool(arguments.init_from) or (arguments.text and not everyday):
+        parser.error("--everyday needs --init-from, and --init-from and --text need --everyday.")
+    data, folder, device = f"flickr8k:{arguments.flickr8k}", arguments.runs, arguments.device
+    own = DEFAULT_MODEL if everyday else folder / "model_flickr8k"
     try:
-        steps = recipe(data, everyday, arguments.text, arguments.runs, arguments.device)
+        if everyday:
+            first, text = arguments.init_from, arguments.text
+            steps = everyday_recipe(data, everyday, text, first, folder, device)
+        else:
+            steps = recipe(data, folder, device)
         for group in steps:
             run_all(group, arguments.parallel)
         model = load_checkpoint(steps[-1][-1].output / "model")

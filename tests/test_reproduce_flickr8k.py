@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,29 +38,30 @@ def script(monkeypatch):
     import reproduce_flickr8k as module
 
     small = {"epochs": 1, "batch_size": 40, "warmup_steps": 1, "save_every": 2}
-    for name in ("DECODER_TRAINING", "LIVE", "CONCEPT_TRAINING", "REWARD"):
+    for name in ("DECODER_TRAINING", "LIVE", "EVERYDAY_LIVE", "CONCEPT_TRAINING", "REWARD"):
         monkeypatch.setattr(module, name, replace(getattr(module, name), **small))
     encoder = EncoderConfig("timm:test_resnet", weights=None, image_size=32)
     monkeypatch.setattr(module, "ENCODER", encoder)
-    monkeypatch.setattr(module, "LIVE", replace(module.LIVE, fine_tune_stages=2))
+    for name in ("LIVE", "EVERYDAY_LIVE"):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), fine_tune_stages=2))
     sizes = DecoderConfig(embedding_size=16, hidden_size=16, attention_size=16)
     small_decoder = replace(sizes, core="attention", readout="deep", dropout=0.3)
     monkeypatch.setattr(module, "DECODER", small_decoder)
     fastest = {"cuda": "bfloat16", "auto": "float32"}  # as if there were a GPU
     monkeypatch.setattr(module, "resolve_device", lambda name: name)
     monkeypatch.setattr(module, "select_precision", fastest.__getitem__)
-    recipe = module.recipe
-    monkeypatch.setattr(
-        module,
-        "recipe",
-        lambda *words: [[without_workers(step) for step in group] for group in recipe(*words)],
-    )
+    for name in ("recipe", "everyday_recipe"):
+        steps = partial(steps_without_workers, getattr(module, name))
+        monkeypatch.setattr(module, name, steps)
     return module
 
 
-def without_workers(step):
-    """Return a step that reads images in its own process: starting another takes seconds."""
-    return replace(step, workers=0) if isinstance(step, RunConfig) else step
+def steps_without_workers(recipe, *words):
+    """Return steps that read images in their own processes: starting others takes seconds."""
+    return [
+        [replace(step, workers=0) if isinstance(step, RunConfig) else step for step in group]
+        for group in recipe(*words)
+    ]
 
 
 def captions_of(number):
@@ -104,41 +106,56 @@ def run(monkeypatch, module, *words):
     module.main()
 
 
-def test_script_trains_a_model_from_raw_files(script, raw, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(concept_fitting, "_MIN_GAIN", -100.0)  # the images are few
+def test_script_trains_models_from_raw_files(script, raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(concept_fitting, "_MIN_IMAGES", 2)  # the images are few
+    monkeypatch.setattr(concept_fitting, "_MIN_GAIN", -100.0)
     monkeypatch.setattr(concept_fitting, "_MIN_INFORMATION", -100.0)
-    everyday = f"coco:{raw}/captions_{{split}}.json@{raw / 'photos'}"
-    words = (raw / "flickr8k", "--everyday", everyday, "--runs", tmp_path / "runs")
-    words = (*words, "--text", raw / "text.tsv")
-    output = ("--output", tmp_path / "model")
-    run(monkeypatch, script, *words, *output)
-    shipped = load_checkpoint(tmp_path / "model")
-    history = shipped.info.training.runs
-    # decoder, the last live run, mean, concepts, the last reward (if it is better), last
-    assert len(history) in (5, 6)
+    runs, photos = tmp_path / "runs", raw / "photos"
+    words = (raw / "flickr8k", "--runs", runs)
+    run(monkeypatch, script, *words)
+    first = load_checkpoint(runs / "model_flickr8k")
+    history = first.info.training.runs
     assert "0.333333 live_0 + 0.333333 live_1 + 0.333333 live_2" in history[2]
     assert "0.65 concepts + 0.2 reward_0 + 0.15 reward_1" in history[-1]
+
+    everyday = f"coco:{raw}/captions_{{split}}.json@{photos}"
+    more = ("--everyday", everyday, "--init-from", runs / "model_flickr8k")
+    more = (*more, "--text", raw / "text.tsv", "--output", tmp_path / "model")
+    run(monkeypatch, script, *words, *more)
+    shipped = load_checkpoint(tmp_path / "model")
+    assert "0.3 model_flickr8k + 0.7 everyday_concepts" in " ".join(shipped.info.training.runs)
     assert "kettle" in shipped.vocabulary
     scores = shipped.info.scores
     assert {"flickr8k:flickr8k dev, 8 photos", "coco:captions_{split}.json dev, 4 photos"} <= {
         key.partition(" (")[2].rstrip(")") for key in scores
     }
-    assert Captioner(shipped).caption(raw / "photos" / "100.png").captions[0].words
+    assert Captioner(shipped).caption(photos / "100.png").captions[0].words
 
-    # Finished steps are not done again, on any device: the photos of Flickr8k are gone.
-    flickr8k = f"flickr8k:{raw / 'flickr8k'}"
-    steps = script.recipe(flickr8k, everyday, raw / "text.tsv", tmp_path / "runs", "cuda")
-    lives, rewards = ([step.training for step in steps[place]] for place in (1, 4))
-    assert [live.precision for live in lives] == ["float32"] * 3
-    assert [(live.seed, live.encoder_lr_scale) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
-    assert [(one.seed, one.self_critical.bleu_weight) for one in rewards] == [(0, 0.5), (1, 0.2)]
-    assert {step.init_from for step in steps[4]} == {tmp_path / "runs" / "concepts" / "model"}
+    # Finished steps are not done again: the photos of Flickr8k are gone.
     assert "is finished" not in capsys.readouterr().out
     monkeypatch.setattr(script, "make_default_model", lambda model, data, output: None)
-    photos = (raw / "flickr8k" / "images").rename(tmp_path / "away")
-    run(monkeypatch, script, *words, *output)
-    photos.rename(raw / "flickr8k" / "images")
-    assert capsys.readouterr().out.count("is finished") == 7
+    images = (raw / "flickr8k" / "images").rename(tmp_path / "away")
+    run(monkeypatch, script, *words)
+    run(monkeypatch, script, *words, *more)
+    images.rename(raw / "flickr8k" / "images")
+    assert capsys.readouterr().out.count("is finished") == 11
+
+
+def test_recipe_settings_of_parallel_steps(script, tmp_path):
+    steps = script.recipe("flickr8k:data", tmp_path, "cuda")
+    lives, rewards = ([step.training for step in steps[place]] for place in (1, 4))
+    assert [live.precision for live in lives] == ["bfloat16"] * 3
+    assert [(live.seed, live.encoder_lr_scale) for live in lives] == [(0, 0.3), (1, 0.4), (2, 0.5)]
+    assert [(one.seed, one.self_critical.bleu_weight) for one in rewards] == [(0, 0.5), (1, 0.2)]
+    assert {step.init_from for step in steps[4]} == {tmp_path / "concepts" / "model"}
+    assert {step.text_data for step in steps[4]} == {None}
+
+
+@pytest.mark.parametrize("words", [("--everyday", "coco:a"), ("--init-from", "m"), ("--text", "t")])
+def test_script_incomplete_options_are_refused(script, monkeypatch, capsys, words):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, script, "data", *words)
+    assert "--everyday needs --init-from" in capsys.readouterr().err
 
 
 def test_select_run_precision_keeps_that_of_the_run(script, tmp_path):

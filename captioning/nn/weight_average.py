@@ -9,6 +9,9 @@ import torch
 from captioning.errors import ConfigError
 from captioning.nn.model import CaptionModel
 
+_WORD_WEIGHTS = ("decoder.embedding.weight", "decoder.W_rw.weight", "decoder.W_rw.bias")
+_CONCEPT_TERMS = ("decoder.concepts.W_sh.weight", "decoder.concepts.W_sr.weight")
+
 
 @torch.no_grad()
 def average_weights(models: Sequence[CaptionModel], shares: Sequence[float]) -> CaptionModel:
@@ -52,6 +55,40 @@ def average_weights(models: Sequence[CaptionModel], shares: Sequence[float]) -> 
         }
     )
     return model
+
+
+@torch.no_grad()
+def extend_like(model: CaptionModel, larger: CaptionModel) -> CaptionModel:
+    """Return a copy of a model with the further words and the concepts of a larger one.
+
+    So a model can be averaged with a version of it that was fine-tuned with more words, or with
+    concepts. The copy predicts the old words as ``model`` does: concepts have no effect on it.
+
+    Args:
+        model: Source of the weights; it is not changed.
+        larger: Its first words are those of ``model``.
+
+    Raises:
+        ConfigError: The models differ in more than words and concepts.
+    """
+    own = model.state_dict()
+    extended = copy.deepcopy(larger)
+    weights = extended.state_dict()
+    for name, weight in weights.items():
+        if name not in own:
+            weights[name] = torch.zeros_like(weight) if name in _CONCEPT_TERMS else weight
+        elif name in _WORD_WEIGHTS and own[name].shape[1:] == weight.shape[1:]:
+            weights[name] = torch.cat([own[name], weight[len(own[name]) :]])
+        else:
+            weights[name] = own[name]
+    found = {name: weight.shape for name, weight in extended.state_dict().items()}
+    if not own.keys() <= found.keys() or found != {n: w.shape for n, w in weights.items()}:
+        raise ConfigError(
+            f"a model with the decoder {model.decoder.config} cannot be extended like one with "
+            f"{larger.decoder.config}. Use a model that was trained from the first one."
+        )
+    extended.load_state_dict(weights)
+    return extended
 
 
 def _shapes(model: CaptionModel) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from small_captioner import small_checkpoint
 from captioning.errors import ConfigError
 from captioning.nn.decoder import Decoder
 from captioning.nn.model import CaptionModel
-from captioning.nn.weight_average import average_weights
+from captioning.nn.weight_average import average_weights, extend_like
 
 
 @pytest.fixture
@@ -50,3 +50,46 @@ def test_average_weights_different_shapes_raises(models):
     other = CaptionModel(second.encoder, decoder)
     with pytest.raises(ConfigError, match="different shapes"):
         average_weights([first, other], [0.5, 0.5])
+
+
+@pytest.fixture
+def larger(models):
+    """A model with the weights of ``models[1]``, two more words, and concepts."""
+    decoder = models[1].decoder
+    config = replace(decoder.config, concepts=2)
+    sizes = replace(
+        decoder.sizes, vocabulary_size=decoder.sizes.vocabulary_size + 2, concepts=3, classes=4
+    )
+    extended = Decoder(config, **asdict(sizes))
+    with torch.no_grad():
+        for weight in extended.parameters():
+            weight.normal_()
+        extended.concepts.b_c.fill_(1.0)
+    return CaptionModel(models[1].encoder, extended)
+
+
+def test_extend_like_keeps_the_behavior_for_old_words(models, larger):
+    model = models[0]
+    extended = extend_like(model, larger)
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    words = model.decoder.sizes.vocabulary_size
+    tokens = torch.tensor([1, 4])
+
+    def logits(of):
+        of.eval()
+        return of.decoder.step(tokens, of.start(pixels))[0]
+
+    with torch.no_grad():
+        torch.testing.assert_close(logits(extended)[:, :words], logits(model))
+    assert torch.equal(extended.decoder.W_rw.weight[words:], larger.decoder.W_rw.weight[words:])
+    assert torch.equal(extended.decoder.concepts.b_c, larger.decoder.concepts.b_c)
+    average_weights([extended, larger], [0.5, 0.5])
+
+
+def test_extend_like_other_shapes_raises(models, larger):
+    config = replace(models[0].decoder.config, hidden_size=5)
+    other = CaptionModel(models[0].encoder, Decoder(config, **asdict(models[0].decoder.sizes)))
+    with pytest.raises(ConfigError, match="cannot be extended"):
+        extend_like(other, larger)
+    with pytest.raises(ConfigError, match="cannot be extended"):
+        extend_like(larger, models[0])
