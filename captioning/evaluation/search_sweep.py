@@ -39,7 +39,7 @@ RERANKING_SEARCHES: tuple[SearchMethod, ...] = tuple(
         block_repeated_words=True,
         rerank_weight=weight,
     )
-    for weight in (3.0, 5.0)
+    for weight in (3.0, 8.0)
 )
 """Further candidates for a model with n-gram reranking."""
 _ROWS_SHOWN = 10
