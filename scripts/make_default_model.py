@@ -41,13 +41,13 @@ from captioning.text.caption_arrays import CaptionWords
 from captioning.training.search_choice import fit_reranker
 
 LIMITS = (
-    "The model was trained on 9,769 photos. 6,000 of them show people and dogs outdoors; the others "
-    "show everyday scenes: animals, food, rooms, traffic and sport. It mistakes rare subjects for "
+    "The model was trained on 9,769 photos. 6,000 show people and dogs outdoors; the others show "
+    "everyday scenes: animals, food, rooms, traffic and sport. It mistakes rare subjects for "
     "common ones and does not understand drawings or text in images. It often miscounts, and it "
     "guesses colors, gender and relations between people. In docs/examples.md it mistakes a cup of "
     "coffee for a plate of food and a rocket for a tower. Do not use it where a wrong caption does "
     "harm, and do not publish descriptions of people without reading them.",
-    "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013), and the photos of COCO "
+    "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013), and photos of COCO "
     "(Lin et al. 2014) and Flickr30k (Young et al. 2014), are for research and education. This "
     "directory contains none of them. The captions of COCO are CC BY 4.0. The encoder was "
     "initialized with EfficientNet-Lite2, trained on ImageNet by Google (Apache-2.0). Words of "
