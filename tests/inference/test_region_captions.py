@@ -105,7 +105,7 @@ def test_command_with_images_is_refused(external_model, images, tmp_path, capsys
 
 
 def test_model_with_cnn_refuses_regions(captioner):
-    with pytest.raises(ConfigError, match="reads images, not features"):
+    with pytest.raises(ConfigError, match="reads images, not external features"):
         caption_regions(captioner, REGIONS)
 
 

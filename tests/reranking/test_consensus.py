@@ -211,7 +211,7 @@ def test_evaluate_copies_in_consensus_data_are_refused(captioner, tmp_path):
 def test_evaluate_signature_names_consensus_data(captioner, tmp_path):
     found = evaluate(captioner, f"coco:{TINY}", config=EvaluationConfig(workers=0))
     assert "|consensus:coco:tiny:train,images=32,k=10,weight=3,power=2|" in found.signature
-    with pytest.raises(DataError, match=r"32 images of train, such as .*000001\.png"):
+    with pytest.raises(DataError, match=r"32 images of the train split, such as .*000001\.png"):
         evaluate(captioner, f"coco:{TINY}", split="train", config=EvaluationConfig(workers=0))
     with pytest.raises(ConfigError, match="found consensus reranking"):
         sweep(captioner, f"coco:{TINY}", split="val", searches=[], cache=tmp_path)

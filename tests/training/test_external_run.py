@@ -93,7 +93,7 @@ def test_model_and_features_that_do_not_fit_are_refused(trained, data, model, tm
     result, _ = trained
     with pytest.raises(ConfigError, match="reads features, not images"):
         evaluate(result.model_dir, name)
-    with pytest.raises(ConfigError, match="reads images, not features"):
+    with pytest.raises(ConfigError, match="reads images, not external features"):
         evaluate(model, name, config=EvaluationConfig(features=features))
     run = replace(config(tmp_path / "run"), init_from=result.model_dir)
     with pytest.raises(ConfigError, match="reads features, not images"):
