@@ -44,8 +44,8 @@ LIMITS = (
     "The model was trained on 9,769 photos. 6,000 show people and dogs outdoors; the others show "
     "everyday scenes: animals, food, rooms, traffic and sport. It mistakes rare subjects for "
     "common ones and does not understand drawings or text in images. It often miscounts, and it "
-    "guesses colors, gender and relations between people. In docs/examples.md it mistakes a cup of "
-    "coffee for a plate of food and a rocket for a tower. Do not use it where a wrong caption does "
+    'guesses colors, gender and relations between people. For a cup of coffee it says "a toilet", '
+    'for a rocket "a clock tower" (docs/examples.md). Do not use it where a wrong caption does '
     "harm, and do not publish descriptions of people without reading them.",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013), and photos of COCO "
     "(Lin et al. 2014) and Flickr30k (Young et al. 2014), are for research and education. This "
@@ -93,7 +93,7 @@ def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -
         print(f"chosen: {best}")
         scores = {spec: table[best] for spec, table in zip(data, tables, strict=True)}
     info = ModelInfo(
-        name="The default captioner: EfficientNet-Lite2 and an attentive LSTM",
+        name="The default captioner: EfficientNet-Lite2 and an LSTM with attention",
         training=checkpoint.info.training,
         scores={
             name: value

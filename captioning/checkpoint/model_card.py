@@ -97,13 +97,14 @@ def _architecture(checkpoint: Checkpoint) -> str:
     ngrams = len(checkpoint.reranker or ())
     layers = f"{decoder.layers} layers of " if decoder.layers > 1 else ""
     attention = " with soft attention over the grid" if decoder.uses_grid else ""
+    concepts = f" and {decoder.concepts} concepts per image" if decoder.concepts else ""
     reranking = (
         f" Hypotheses are reranked by {ngrams} n-grams, predicted from the image by linear "
         "regression."
     )
     return (
         f"{_describe_encoder(checkpoint.model.encoder)} Decoder: {layers}`{decoder.cell}` "
-        f"cells{attention}; image injection: `{decoder.injection}`. "
+        f"cells{attention}{concepts}; image injection: `{decoder.injection}`. "
         f"Vocabulary: {len(checkpoint.vocabulary)} words.{reranking if ngrams else ''}"
     )
 
