@@ -65,7 +65,7 @@ captioner
 # ## 2. Captions
 #
 # `caption_folder` yields a result for each image as soon as it is captioned. A file that cannot be read has an
-# `error` and does not affect the others. The model was trained on about 7,000 photos, mostly of people and dogs
+# `error` and does not affect the others. The model was trained on about 10,000 photos, most of them of people and dogs
 # outdoors, and it is often wrong about other things.
 
 # %%

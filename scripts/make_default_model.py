@@ -48,10 +48,10 @@ LIMITS = (
     'for a rocket "a clock tower" (docs/examples.md). Do not use it where a wrong caption does '
     "harm, and do not publish descriptions of people without reading them.",
     "The photos and captions of Flickr8k (Hodosh, Young & Hockenmaier 2013), and photos of COCO "
-    "(Lin et al. 2014) and Flickr30k (Young et al. 2014), are for research and education. This "
-    "directory contains none of them. The captions of COCO are CC BY 4.0. The encoder was "
-    "initialized with EfficientNet-Lite2, trained on ImageNet by Google (Apache-2.0). Words of "
-    "concepts come from WordNet 3.0 (Princeton University).",
+    "(Lin et al. 2014), Flickr30k (Young et al. 2014) and Pascal Sentences (Rashtchian et al. "
+    "2010), are for research and education. This directory contains none of them. The captions of "
+    "COCO are CC BY 4.0. The encoder was initialized with EfficientNet-Lite2, trained on ImageNet "
+    "by Google (Apache-2.0). Words of concepts come from WordNet 3.0 (Princeton University).",
 )
 
 
@@ -66,8 +66,10 @@ def main() -> None:
     make_default_model(load_checkpoint(arguments.model), arguments.data, arguments.output)
 
 
-def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -> None:
-    """Add an n-gram reranker, a search and scores to a trained model, and write it."""
+def make_default_model(
+    trained: Checkpoint, data: Sequence[str], output: Path, limits: tuple[str, ...] = LIMITS
+) -> None:
+    """Add an n-gram reranker, a search, scores and limits to a trained model, and write it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_checkpoint(trained, folder / "model", dtype=torch.float16)
@@ -105,7 +107,7 @@ def make_default_model(trained: Checkpoint, data: Sequence[str], output: Path) -
         signature=scores[data[0]].signature,
         search_chosen=True,
         license="apache-2.0",
-        limits=LIMITS,
+        limits=limits,
     )
     save_checkpoint(replace(checkpoint, search=best, info=info), output, dtype=torch.float16)
     size = sum(path.stat().st_size for path in output.iterdir())

@@ -2,7 +2,7 @@
 
     python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3
     python scripts/reproduce_flickr8k.py data/flickr8k --runs runs --device cuda --parallel 3 \
-        --init-from runs/model_flickr8k --everyday "coco:captions_{split}.json@photos" \
+        --init-from runs/mean/model --everyday "coco:captions_{split}.json@photos" \
         --text text.tsv
 
 The first command trains on Flickr8k only, so its scores can be compared with published ones. The
@@ -28,8 +28,11 @@ Steps of the second command. Their names begin with ``everyday_``:
    encoder stages and an extended vocabulary.
 2. ``concepts``: as above, with --text also on captions without images.
 3. ``mean``: weighted mean of ``concepts`` and the model of --init-from. It keeps the scores of the
-   first on everyday photos, and those of the second on Flickr8k.
-4. ``reward_0``, ``reward_1`` and ``last``: as above, from ``mean``.
+   first on everyday photos, and those of the second on Flickr8k. Rewards after it gained nothing
+   (docs/experiments.md).
+
+The model of --init-from must not have concepts. That of the package was made in this way from an
+earlier one.
 
 Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
 docs/experiments.md ("The model in the package, by one command").
@@ -38,7 +41,7 @@ The same command resumes an interrupted one, also on another machine or device i
 copied and the data sets have the same names. ``decoder`` takes 40 to 60 minutes on two cores, the
 other steps of the first command 13 minutes on one H200 GPU. Two cores can also do them, except
 ``live_*``, which need a GPU: one core trains on 16 captions per second, 1.5 hours per epoch. The
-second command takes about four hours on two cores.
+second command takes 2.5 hours on two cores.
 """
 
 import argparse
@@ -51,9 +54,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from make_default_model import make_default_model
+from make_default_model import LIMITS, make_default_model
 
-from captioning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
 from captioning.cli import train
 from captioning.decoding import BeamSearch
 from captioning.errors import CaptioningError, ConfigError, TrainingError
@@ -83,7 +86,6 @@ EVERYDAY_LIVE = replace(
 BLEU_WEIGHTS = (0.5, 0.2)  # of reward_0 and reward_1
 SHARES = (0.65, 0.2, 0.15)  # of concepts, reward_0 and reward_1 in last
 MEAN_SHARES = (0.3, 0.7)  # of the model of --init-from and of concepts
-REWARD_WEIGHTS = (1.0, 1.5)  # of Flickr8k and the everyday photos, for rewards
 TEXT_WEIGHT = 0.1  # passes over the captions without images per epoch
 
 
@@ -167,7 +169,7 @@ def recipe(flickr8k: str, folder: Path, device: str) -> list[list[Step]]:
         training=CONCEPT_TRAINING,
         output=folder / "concepts",
     )
-    return [[decoder], [*lives], [mean], [concepts], *reward_steps(concepts, folder, "")]
+    return [[decoder], [*lives], [mean], [concepts], *reward_steps(concepts, folder)]
 
 
 def everyday_recipe(
@@ -179,7 +181,7 @@ def everyday_recipe(
         flickr8k: Data set, such as ``flickr8k:DIR``.
         everyday: Data set with the splits train and val.
         text: File of captions without images, or None.
-        first: Directory of the initial model.
+        first: Directory of the initial model, without concepts.
         folder: Directory of the runs.
         device: Device that trains.
     """
@@ -207,8 +209,7 @@ def everyday_recipe(
     )
     own, new = MEAN_SHARES
     mean = Blend(folder / "everyday_mean", {first: own, concepts.output / "model": new})
-    after = replace(start, output=mean.output, data_weights=REWARD_WEIGHTS, extend_vocabulary=False)
-    return [[live], [concepts], [mean], *reward_steps(after, folder, "everyday_")]
+    return [[live], [concepts], [mean]]
 
 
 def set_live(step: RunConfig, training: TrainingConfig) -> RunConfig:
@@ -217,13 +218,12 @@ def set_live(step: RunConfig, training: TrainingConfig) -> RunConfig:
     return replace(step, training=replace(training, precision=precision))
 
 
-def reward_steps(before: RunConfig, folder: Path, prefix: str) -> list[list[Step]]:
+def reward_steps(before: RunConfig, folder: Path) -> list[list[Step]]:
     """Return two runs with self-critical training, and the mean of their weights.
 
     Args:
         before: The step from whose model they start.
         folder: Directory of the runs.
-        prefix: First part of their names.
     """
     initial = before.output / "model"
     rewards = [
@@ -231,8 +231,7 @@ def reward_steps(before: RunConfig, folder: Path, prefix: str) -> list[list[Step
             before,
             init_from=initial,
             decoder=DecoderConfig(),
-            text_data=None,
-            output=folder / f"{prefix}reward_{seed}",
+            output=folder / f"reward_{seed}",
             training=replace(
                 REWARD, seed=seed, self_critical=replace(REWARD.self_critical, bleu_weight=bleu)
             ),
@@ -240,7 +239,7 @@ def reward_steps(before: RunConfig, folder: Path, prefix: str) -> list[list[Step
         for seed, bleu in enumerate(BLEU_WEIGHTS)
     ]
     models = [initial, *(each.output / "model" for each in rewards)]
-    return [[*rewards], [Blend(folder / f"{prefix}last", dict(zip(models, SHARES, strict=True)))]]
+    return [[*rewards], [Blend(folder / "last", dict(zip(models, SHARES, strict=True)))]]
 
 
 def select_run_precision(output: Path, device: str) -> Precision:
@@ -378,7 +377,8 @@ def main() -> None:
             run_all(group, arguments.parallel)
         model = load_checkpoint(steps[-1][-1].output / "model")
         trained_on = next(step.data for step in steps[-2] if isinstance(step, RunConfig))
-        make_default_model(model, trained_on, arguments.output or own)
+        limits = LIMITS if everyday else ModelInfo().limits
+        make_default_model(model, trained_on, arguments.output or own, limits)
     except CaptioningError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -221,19 +221,29 @@ def test_interrupted_listing_starts_again(caption, photos, tmp_path, monkeypatch
 def test_interrupted_overwrite_can_be_repeated(caption, photos, tmp_path, monkeypatch):
     from fsspec.implementations.local import LocalFileSystem
 
-    real, output = LocalFileSystem.rm, tmp_path / "out"
+    real, output = LocalFileSystem.rm_file, tmp_path / "out"
 
-    def fail_at_inputs(self, path, **options):
-        if path.endswith("inputs"):
+    def fail_at_inputs(self, path):
+        if "/inputs/" in path:
             raise KeyboardInterrupt
-        real(self, path, **options)
+        real(self, path)
 
     assert caption(*photos, "-o", output).code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(LocalFileSystem, "rm", fail_at_inputs)
+        patch.setattr(LocalFileSystem, "rm_file", fail_at_inputs)
         assert caption(*photos, "-o", output, "--overwrite").code == 130
     assert caption(*photos[:2], "-o", output, "--overwrite").code == 0
     assert len(read_folder(output)) == 2
+
+
+def test_folder_name_with_brackets_resumes(caption, photos, tmp_path):
+    output = tmp_path / "out [1]"
+    assert caption(*photos[:2], "-o", output).code == 0
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert caption(*photos[:2], "-o", output).code == 0
+    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+    assert caption(photos[0], "-o", output, "--overwrite").code == 0
+    assert len(read_folder(output)) == 1
 
 
 def test_flag_without_effect_is_reported(caption, photos, tmp_path):

@@ -27,6 +27,7 @@ from captioning.messages import describe_differences
 
 _OBJECT_STORE = 200 << 20  # bytes; it holds no images
 _QUEUED_PARTITIONS = 2  # per actor, so that it does not wait for the next one
+_MAX_RETRIES = 5  # of a partition whose actor or node died; without it Ray never gives up
 _PARTITIONS_AT_ONCE = 20_000  # each takes some kilobytes of the driver
 _START_AGAIN = "Use --overwrite to start again, or another -o."
 
@@ -252,6 +253,7 @@ def actor_options(ray: Any, config: ClusterConfig, tasks: int | None = None) -> 
             max_tasks_in_flight_per_actor=_QUEUED_PARTITIONS,
         ),
         "num_cpus": config.cpus_per_actor,
+        "max_task_retries": _MAX_RETRIES,
     }
     if config.gpus_per_actor:
         options["num_gpus"] = config.gpus_per_actor

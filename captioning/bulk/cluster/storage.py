@@ -12,6 +12,7 @@ that begin with a dot are ignored by programs that read the folder as one table.
 import json
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from captioning.sources.given_names import is_url
 _OWN_FOLDER = ".captioning"
 RUN_FILE = f"{_OWN_FOLDER}/run.json"
 _DONE, _INPUTS = f"{_OWN_FOLDER}/done", f"{_OWN_FOLDER}/inputs"
-_READ_AT_ONCE = 1000  # small files
+_READERS = 16  # of small files
 _PART = re.compile(r"part-([0-9]{5,})\.(parquet|jsonl)")
 
 
@@ -101,15 +102,15 @@ class OutputFolder:
         """Return the counts of the complete partitions."""
         parts = {int(match[1]) for name in self._list("") if (match := _PART.fullmatch(name))}
         done = {int(name.removesuffix(".json")): name for name in self._list(_DONE)}
-        paths = [self._full(f"{_DONE}/{done[number]}") for number in sorted(parts & set(done))]
-        counts = {}
-        for start in range(0, len(paths), _READ_AT_ONCE):
-            with _explain_errors(self.url):
-                contents = self._system.cat(paths[start : start + _READ_AT_ONCE])
-            for path, content in contents.items():
-                number = int(path.rpartition("/")[2].removesuffix(".json"))
-                counts[number] = dict(json.loads(content))
-        return counts
+        complete = sorted(parts & set(done))
+        paths = [self._full(f"{_DONE}/{done[number]}") for number in complete]
+        # Not cat: it takes names with brackets for patterns.
+        with _explain_errors(self.url), ThreadPoolExecutor(_READERS) as readers:
+            contents = readers.map(self._system.cat_file, paths)
+            return {
+                number: dict(json.loads(content))
+                for number, content in zip(complete, contents, strict=True)
+            }
 
     def parts(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the files with rows."""
@@ -126,11 +127,11 @@ class OutputFolder:
         if self.read(RUN_FILE) is None:
             return
         parts = [name for name in self._list("") if _PART.fullmatch(name)]
+        own = [f"{folder}/{name}" for folder in (_DONE, _INPUTS) for name in self._list(folder)]
         with _explain_errors(self.url):
             # run.json last: without it, an interrupted deletion could not be repeated.
-            for name in (*parts, _DONE, _INPUTS, RUN_FILE):
-                if self._system.exists(path := self._full(name)):
-                    self._system.rm(path, recursive=name in (_DONE, _INPUTS))
+            for name in (*parts, *own, RUN_FILE):
+                self._system.rm_file(self._full(name))  # rm takes brackets for patterns
             self._system.invalidate_cache()
 
     def write(self, name: str, content: bytes) -> None:
