@@ -133,7 +133,7 @@ def test_script_trains_models_from_raw_files(script, raw, tmp_path, monkeypatch,
 
     # Finished steps are not done again: the photos of Flickr8k are gone.
     assert "is finished" not in capsys.readouterr().out
-    monkeypatch.setattr(script, "make_default_model", lambda model, data, output: None)
+    monkeypatch.setattr(script, "make_default_model", lambda *arguments: None)
     images = (raw / "flickr8k" / "images").rename(tmp_path / "away")
     run(monkeypatch, script, *words)
     run(monkeypatch, script, *words, *more)
