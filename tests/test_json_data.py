@@ -113,7 +113,7 @@ def test_parse_json_missing_field_is_refused():
         (b"", "input data was truncated"),
         (b'{"a": 1', "input data was truncated"),
         (b"\xff\xfe", "JSON is malformed"),
-        (b'{"a": "\xff"}', "can't decode byte 0xff"),
+        (b'{"a": "\xff"}', "(can't decode byte 0xff|invalid UTF-8)"),
         (b'{"a": NaN}', "JSON is malformed"),
         (b'{"a": -Infinity}', "JSON is malformed"),
         (b'{"a": -1e999}', "number out of range"),

@@ -70,11 +70,13 @@ def load_json_list(spec: DatasetSpec) -> CaptionSource:
 def _decode(text: str | bytes, source: str) -> object:
     try:
         return msgspec.json.decode(text)
-    except UnicodeDecodeError as reason:
-        raise DataError(explain_encoding(source, reason)) from reason
-    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        try:
+            decoded = text if isinstance(text, str) else text.decode()
+        except UnicodeDecodeError as reason:
+            raise DataError(explain_encoding(source, reason)) from reason
         # The module of Python accepts NaN and lone surrogates, and its messages are clearer.
-        return load_json(text if isinstance(text, str) else text.decode(), source)
+        return load_json(decoded, source)
 
 
 def load_csv(spec: DatasetSpec) -> CaptionSource:

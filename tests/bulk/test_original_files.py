@@ -61,7 +61,7 @@ def test_replace_changes_the_target_of_a_link(original, content, tmp_path):
 
 def test_hard_link_is_refused(original, content, tmp_path):
     (tmp_path / "other.jpg").hardlink_to(original)
-    with pytest.raises(OutputError, match="2 names"):
+    with pytest.raises(OutputError, match="2 hard links"):
         OriginalFile(original)
 
 

@@ -181,8 +181,8 @@ def test_replaced_sidecar_keeps_owner_permissions_and_link(sidecar, image, tmp_p
 def test_sidecar_with_several_names_is_refused(sidecar, image, tmp_path):
     sidecar.write_bytes(xmp() if sidecar.suffix == ".xmp" else b"mine\n")
     (tmp_path / "other").hardlink_to(sidecar)
-    assert "2 names" in obstacle_of(sidecar, image)
-    with pytest.raises(OutputError, match="2 names"):
+    assert "2 hard links" in obstacle_of(sidecar, image)
+    with pytest.raises(OutputError, match="2 hard links"):
         write(sidecar, image, "a dog")
 
 

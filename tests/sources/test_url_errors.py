@@ -14,6 +14,7 @@ from email.utils import formatdate
 
 import pytest
 from drawn_images import draw
+from fsspec.registry import _registry
 from required_tools import require_tool
 
 from captioning.images.loader import ImageLoader
@@ -148,6 +149,7 @@ def test_unreachable_url_names_its_reason(url, reason):
 
 def test_missing_package_of_a_protocol_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)  # other tests have used it
     error = read("s3://bucket/a.jpg")
     assert error.startswith("cannot open 's3://bucket/a.jpg': Install s3fs")
 

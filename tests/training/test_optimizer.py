@@ -77,7 +77,7 @@ def test_learning_rate_warms_up_then_decays():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "plateau", "patience": 2}, "waits 3"),
+        ({"schedule": "plateau", "patience": 2}, "only after 3 epochs"),
         ({"encoder_start_epoch": 2}, "no encoder stage is trained"),
         ({"encoder_start_epoch": 9, "fine_tune_stages": 1, "epochs": 8}, "has 8 epochs"),
         ({"decay_factor": 1.0}, "decay_factor"),

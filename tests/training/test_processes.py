@@ -128,8 +128,10 @@ def test_three_processes_train_as_one_process(outputs, name):
         if not expected.is_floating_point():
             assert torch.equal(found, expected), weight
             continue
-        # Adam enlarges rounding where the gradient is close to 0.
-        assert float((found - expected).norm()) <= 1e-3 * float(expected.norm()) + 3e-5, weight
+        # Adam enlarges rounding where the gradient is close to 0, most of all in the encoder.
+        relative = 4e-3 if weight.startswith("tail.") else 1e-3
+        limit = relative * float(expected.norm()) + 3e-5
+        assert float((found - expected).norm()) <= limit, weight
     for column in ("loss", "reward", "CIDEr"):
         losses = [read_values(folder, name, column) for folder in outputs]
         assert losses[1] == pytest.approx(losses[0], abs=1e-4), column

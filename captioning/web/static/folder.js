@@ -7,6 +7,7 @@ const INTERVAL = 700; // milliseconds between two questions about progress
 let rows = []; // of the list, in order
 let listed = 0; // number of the last request for rows; older answers are dropped
 let running = false;
+let firstRows = Promise.resolve(); // the rows before anything is captioned
 
 export async function setUpFolder(model) {
   byId("no-folder").hidden = model.folder;
@@ -23,19 +24,21 @@ export async function setUpFolder(model) {
   });
   byId("save").addEventListener("change", () => showSaved(""));
   byId("replace").addEventListener("click", () => save(true));
-  await Promise.all([showProgress(), list()]);
+  firstRows = list();
+  await Promise.all([showProgress(), firstRows]);
 }
 
 async function startOrStop() {
   try {
+    await firstRows; // a late answer would hide the captions
     await post(`/api/folder/${running ? "stop" : "start"}`);
-    await showProgress();
+    await showProgress(true); // the run may be over already
   } catch (error) {
     showError(byId("folder-error"), error);
   }
 }
 
-async function showProgress() {
+async function showProgress(started = false) {
   let status;
   try {
     status = await request("/api/folder");
@@ -60,7 +63,7 @@ async function showProgress() {
   byId("start").textContent = running ? "Stop" : label;
   byId("start").hidden = !running && !left;
   showError(byId("folder-error"), status.error && new Error(status.error));
-  if (running || wasRunning) await refresh();
+  if (running || wasRunning || started) await refresh();
   if (running) setTimeout(showProgress, INTERVAL);
 }
 
