@@ -129,8 +129,8 @@ def test_three_processes_train_as_one_process(outputs, name):
             assert torch.equal(found, expected), weight
             continue
         # Adam enlarges rounding where the gradient is close to 0, most of all in the encoder.
-        relative = 4e-3 if weight.startswith("tail.") else 1e-3
-        limit = relative * float(expected.norm()) + 3e-5
+        relative, absolute = (4e-3, 3e-4) if weight.startswith("tail.") else (1e-3, 3e-5)
+        limit = relative * float(expected.norm()) + absolute
         assert float((found - expected).norm()) <= limit, weight
     for column in ("loss", "reward", "CIDEr"):
         losses = [read_values(folder, name, column) for folder in outputs]
