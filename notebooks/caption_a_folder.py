@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Caption a folder of photos
 #
-# This notebook captions a folder with the model that comes with the package, and looks inside the model: what it
-# looked at, which words it considered, and which captions it dropped.
+# This notebook captions a folder with the model that comes with the package, and looks inside the model: which regions it
+# attended to, which words it considered, and which captions it dropped.
 #
 # | section | shows |
 # |---|---|

@@ -9,7 +9,7 @@
 # | 1, 2 | a table of captions, and the check of such data |
 # | 3 | training, and how the loss and the score change |
 # | 4 | scores on images that were held out |
-# | 5 | captions of these images, and what the model looked at |
+# | 5 | captions of these images, and the regions that the model attended to |
 # | 6 | the commands for real photos |
 #
 # **Time:** about one minute on one CPU core. No network connection is needed.

@@ -15,6 +15,9 @@ from captioning.features.cache import ArrayRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
 from captioning.nn.decoder_config import DecoderConfig
+from captioning.nn.encoder import Encoder
+from captioning.nn.encoder_config import EncoderConfig
+from captioning.nn.split_encoder import split_encoder
 from captioning.text.caption_arrays import CaptionArray
 from captioning.training import batch_loss
 from captioning.training.batch_loss import BatchLoss
@@ -79,6 +82,31 @@ def test_gradients_of_parts_add_up_to_that_of_the_batch(monkeypatch, shape, coun
         torch.testing.assert_close(several, one, rtol=1e-4, atol=1e-6)
 
 
+def test_encoder_gradients_of_parts_add_up_to_that_of_the_batch(monkeypatch):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig("timm:test_resnet", weights=None, image_size=64))
+    front, tail = split_encoder(encoder, 2)
+    with torch.no_grad():
+        rows = front(torch.randint(256, (IMAGES, 3, 64, 64), dtype=torch.uint8)).grid
+    sizes = DecoderConfig(core="attention", embedding_size=10, hidden_size=10, attention_size=10)
+    decoder = Decoder(sizes, vocabulary_size=WORDS, feature_size=encoder.feature_size)
+    model = CachedModel(decoder, tail).train()
+    loss = BatchLoss(model, ArrayRows(rows[:, None]), TrainingConfig())
+    (batch,) = make_dataset().batches(100, per_image=2)
+    gradients = []
+    for count in (1, 3):
+        model.zero_grad()
+        for index in range(count):
+            torch.manual_seed(1)
+            monkeypatch.setattr(batch_loss, "process_index", lambda index=index: index)
+            monkeypatch.setattr(batch_loss, "process_count", lambda count=count: count)
+            loss(batch, 0.0).loss.backward()
+        gradients.append([weight.grad.clone() for weight in tail.parameters()])
+    assert max(float(gradient.abs().max()) for gradient in gradients[0]) > 1e-3
+    for one, three in zip(*gradients, strict=True):
+        torch.testing.assert_close(three, one, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_parts_of_a_batch_contain_each_caption_once(count):
     (batch,) = make_dataset().batches(100, per_image=2)
@@ -128,7 +156,8 @@ def test_three_processes_train_as_one_process(outputs, name):
         if not expected.is_floating_point():
             assert torch.equal(found, expected), weight
             continue
-        # Adam enlarges rounding where the gradient is close to 0, most of all in the encoder.
+        # Adam enlarges rounding where the gradient is close to 0, most of all in the encoder,
+        # whose gradients themselves are compared above.
         relative, absolute = (4e-3, 3e-4) if weight.startswith("tail.") else (1e-3, 3e-5)
         limit = relative * float(expected.norm()) + absolute
         assert float((found - expected).norm()) <= limit, weight
