@@ -3,6 +3,7 @@
     python scripts/benchmark.py caption --images photos --limit 500 --against ../before
     python scripts/benchmark.py decode --search width=3 rerank_weight=0 --against textbook
     python scripts/benchmark.py train --precision bfloat16
+    python scripts/benchmark.py train --processes 2 --threads 1
     python scripts/benchmark.py score --captions Flickr8k.token.txt --against pycocoevalcap
     python scripts/benchmark.py scaling --curves width batch --figure scaling.png
 
@@ -44,7 +45,7 @@ from benchmarks.options import (
     task_settings,
 )
 from benchmarks.scaling import CURVES, draw_curves, print_curves
-from benchmarks.systems import CaptionCommand, ImportTorch, Place, Worker
+from benchmarks.systems import CaptionCommand, ImportTorch, Job, Place, Worker
 
 STAGES = {"reading": "read", "encoder": "encode", "decoder": "decode"}
 NETWORKS = {"textbook": "textbook", "vit-gpt2": "vit_gpt2"}
@@ -118,8 +119,14 @@ def compare_images(
 
 def train(options: Options, workspace: Path) -> dict[str, Any]:
     """Teacher forcing on cached features, and its matrix products, forward and backward."""
-    settings = task_settings(options)
-    return compare("train", options, settings, settings, limit="train_products")
+    if (count := options.processes) == 1:
+        settings = task_settings(options)
+        return compare("train", options, settings, settings, limit="train_products")
+    options.threads = options.threads or 1
+    settings, name = task_settings(options), f"{count} processes"
+    ours = Worker("ours", "train", settings, Place(threads=options.threads))
+    job = Job(name, "train", settings, processes=count, threads=options.threads)
+    return finish("train", options, [ours, job], [], {f"{name} / ours": faster(name, than="ours")})
 
 
 def score(options: Options, workspace: Path) -> dict[str, Any]:
@@ -215,6 +222,8 @@ def create_parser() -> argparse.ArgumentParser:
     add("--vocabulary", type=int, default=2550, help="number of words (default: 2550)")
     add("--batch-size", type=int, default=128, help="captions per batch (default: 128)")
     add("--captions-per-image", type=int, default=1, help="in a batch (default: 1)")
+    add("--processes", type=int, default=1, metavar="N", help="compare one process with N that "
+        "share each batch, with --threads processors each (default: 1, no comparison)")  # fmt: skip
     add = add_command(commands, score, tuple(SCORERS), 5000)
     add("--captions", type=Path, help="file with 5 captions per image (default: random words)")
     add = add_command(commands, scaling, (), 64)

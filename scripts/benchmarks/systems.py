@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +29,29 @@ class Place:
         checkout: Checkout of this project whose package it imports.
         python: Its Python interpreter.
         threads: Processors that it may use; None for all.
+        first: The first of these processors.
+        environment: Environment variables.
     """
 
     checkout: Path = THIS_CHECKOUT
     python: str = sys.executable
     threads: int | None = None
+    first: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, *words: str, **pipes: Any) -> "subprocess.Popen[str]":
         """Start Python with arguments."""
         # The benchmark's own modules come last: a checkout never imports them.
-        environment = {**os.environ, "PYTHONPATH": f"{self.checkout}{os.pathsep}{SCRIPTS}"}
+        path = {"PYTHONPATH": f"{self.checkout}{os.pathsep}{SCRIPTS}"}
+        environment = {**os.environ, **path, **self.environment}
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         process = subprocess.Popen(
             [self.python, "-P", *words], env=environment, text=True, bufsize=1, **pipes
         )
         if self.threads is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, sorted(os.sched_getaffinity(0))[: self.threads])
+            processors = sorted(os.sched_getaffinity(0))[self.first : self.first + self.threads]
+            os.sched_setaffinity(process.pid, processors)
         return process
 
 
@@ -85,6 +93,45 @@ class Worker:
             if pipe is not None:
                 pipe.close()
         self._process.wait()
+
+
+class Job:
+    """Several processes that do a task together, as torchrun starts them.
+
+    Args:
+        name: Name in the report.
+        task: Name of a task of :mod:`benchmarks.worker`.
+        settings: Its arguments.
+        processes: Their number.
+        threads: Processors of each process; no two processes share one.
+    """
+
+    def __init__(
+        self, name: str, task: str, settings: Mapping[str, Any], *, processes: int, threads: int
+    ) -> None:
+        self.name = name
+        self._pool = ThreadPoolExecutor(processes)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        job |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+
+        def start(rank: int) -> Worker:
+            own = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+            place = Place(threads=threads, first=rank * threads, environment={**job, **own})
+            return Worker(name, task, settings, place)
+
+        self._workers = list(self._pool.map(start, range(processes)))
+
+    def run(self) -> Run:
+        """Run the task once in all processes, until the last one is done."""
+        return max(self._pool.map(Worker.run, self._workers), key=lambda run: run.seconds)
+
+    def close(self) -> None:
+        """End the processes."""
+        list(self._pool.map(Worker.close, self._workers))
+        self._pool.shutdown()
 
 
 class CaptionCommand:

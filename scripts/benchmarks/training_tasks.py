@@ -3,6 +3,7 @@
 Captions are random words with the lengths of Flickr8k's (10.8 words on average).
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,7 @@ def make_config(settings: Settings) -> TrainingConfig:
 def train(settings: Settings) -> Prepared:
     """Train an epoch."""
     disable_malloc_trim()  # as `captioning train` does
+    facts = _join_job() if "RANK" in os.environ else {}
     dataset = make_dataset(settings["limit"], settings["vocabulary"])
     decoder = make_decoder(settings)
     positions = _GRID if decoder.config.uses_grid else 1
@@ -65,7 +67,15 @@ def train(settings: Settings) -> Prepared:
         image[:] = torch.rand(1, positions, _FEATURES)
     cache = ArrayRows(features)
     trainer = Trainer(decoder, dataset, cache, make_config(settings))
-    return Prepared(trainer.train_epoch, len(dataset))
+    return Prepared(trainer.train_epoch, len(dataset), facts=facts)
+
+
+def _join_job() -> dict[str, int]:
+    """Connect this process to the others of its job, and return their number as a fact."""
+    from captioning.processes import connect_processes, process_count  # not in every checkout
+
+    connect_processes("cpu")
+    return {"processes": process_count()}
 
 
 def train_products(settings: Settings) -> Prepared:

@@ -151,6 +151,15 @@ def test_train_command_reports_its_products(run, core):
 
 
 @pytest.mark.usefixtures("here")
+def test_train_command_compares_two_processes_with_one(run):
+    words = ("--limit", 10, "--vocabulary", 40, "--batch-size", 5, "--repeats", 2)
+    result = run("train", *words, "--processes", 2, "--warmups", 0)
+    assert result["systems"]["2 processes"]["processes"] == 2
+    assert result["systems"]["2 processes"]["units"] == result["systems"]["ours"]["units"] == 10
+    check_ratio(result, "2 processes / ours", "ours", "2 processes")
+
+
+@pytest.mark.usefixtures("here")
 def test_score_command_scores_a_caption_file(run, tmp_path):
     lines = [
         f"{n}.jpg#{k}\tA dog number {n} runs {k} times .\n" for n in range(4) for k in range(5)
