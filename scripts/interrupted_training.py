@@ -1,12 +1,13 @@
 """Kill feature extraction and training at random moments, and check that nothing is lost.
 
     python scripts/interrupted_training.py --feature-kills 10 --training-kills 30
-    python scripts/interrupted_training.py --feature-kills 10 --training-kills 30 --processes 3
+    python scripts/interrupted_training.py --images 600 --epochs 30 --processes 3
 
 Images and captions are generated; some images are damaged. An undisturbed run gives the expected
 files. Then `captioning features` and `captioning train` are killed (``kill -9``) after random times
 and started again until they finish. The stored features and the final weights must equal the
-expected ones byte for byte.
+expected ones byte for byte. ``training_resumed_from`` is the number of different steps from which
+training resumed.
 
 With several processes, torchrun starts the commands, and a random process is killed each time. The
 order of stored features then depends on the kills, so their checksums are compared by image.
@@ -18,6 +19,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,10 @@ _WORDS = ("red", "green", "blue", "dog", "cat", "bird", "runs", "sits", "on", "u
 _ENCODER = ("--encoder.name", "timm:test_resnet", "--encoder.weights", "None")
 _SMALL = ("--encoder.image-size", "64", "--workers", "0", "--device", "cpu")
 _DECODER = [f"--decoder.{name}-size=16" for name in ("embedding", "hidden", "attention")]
-_TRAINING = ("--training.epochs", "3", "--training.save-every", "1", "--training.batch-size", "128")
+_TRAINING = (
+    *("--training.save-every", "1", "--training.batch-size", "128", "--training.patience", "0"),
+    *("--training.epochs",),
+)
 
 
 def make_data(folder: Path, images: int) -> Path:
@@ -93,10 +98,15 @@ class Job:
             self._process.wait(seconds)
 
     def kill(self) -> None:
-        """Kill a random process of the job; torchrun then ends the others."""
+        """Kill a random process of the job, once torchrun has started them.
+
+        torchrun then ends the others.
+        """
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self._process.pid).children()
-            if found:
+            launcher = psutil.Process(self._process.pid)
+            while self.is_alive() and len(found := launcher.children()) < self.processes:
+                time.sleep(0.05)
+            if self.is_alive():
                 self.rng.choice(found).kill()
 
 
@@ -125,8 +135,24 @@ def finish(words: Sequence[str], log: Path) -> float:
     return time.monotonic() - started
 
 
+def choose_moments(words: Sequence[str], log: Path, kills: int) -> tuple[float, float]:
+    """Run a command to its end, and return the earliest and latest moment of a kill, in seconds.
+
+    The start-up is measured by a second run, which has nothing to do. On average, each killed run
+    does as much work as it takes to reach the end with the last one.
+    """
+    seconds = finish(words, log)
+    startup = finish(words, log)
+    return 0.8 * startup, startup + 2 * max(seconds - startup, 0) / max(kills, 1)
+
+
 def kill_repeatedly(
-    words: Sequence[str], log: Path, kills: int, seconds: float, rng: random.Random
+    words: Sequence[str],
+    log: Path,
+    kills: int,
+    *,
+    moments: tuple[float, float],
+    rng: random.Random,
 ) -> int:
     """Kill a command at random moments, and let it finish at last.
 
@@ -134,7 +160,7 @@ def kill_repeatedly(
         words: Arguments of the command.
         log: File of its messages.
         kills: Number of kills.
-        seconds: Duration of an undisturbed run.
+        moments: Earliest and latest moment, in seconds after the start of the command.
         rng: Draws the moments.
 
     Returns:
@@ -143,7 +169,7 @@ def kill_repeatedly(
     hits = 0
     for _ in range(kills):
         process = start(words, log)
-        process.join(rng.uniform(0.1, 1.0) * seconds)
+        process.join(rng.uniform(*moments))
         hits += process.is_alive()
         process.kill()
         process.join()
@@ -184,26 +210,30 @@ def interrupt_features(home: Path, data: Path, kills: int, rng: random.Random) -
     """Kill the extraction of features, and compare all stored files."""
     words = ["features", "--data", f"jsonl:{data}", "--decoder.core", "attention"]
     words += [*_ENCODER, *_SMALL, "--cache"]
-    seconds = finish([*words, str(home / "whole")], home / "features.log")
-    step = 2 * seconds / max(kills, 1)
+    moments = choose_moments([*words, str(home / "whole")], home / "features.log", kills)
     cut = [*words, str(home / "cut")]
-    hits = kill_repeatedly(cut, home / "cut.log", kills, step, rng)
+    hits = kill_repeatedly(cut, home / "cut.log", kills, moments=moments, rng=rng)
     folders = [read_files(home / name, "**/*.[ir]*") for name in ("cut", "whole")]
     if Job.processes > 1:
         folders = [read_features(home / name) for name in ("cut", "whole")]
     return {"features_killed": hits, "feature_problems": count_differences("features", *folders)}
 
 
-def interrupt_training(home: Path, data: Path, kills: int, rng: random.Random) -> dict[str, int]:
+def interrupt_training(
+    home: Path, data: Path, kills: int, *, epochs: int, rng: random.Random
+) -> dict[str, int]:
     """Kill training, and compare the weights of the best epoch."""
     words = ["train", "--data", f"jsonl:{data}", "--decoder.core", "attention", *_ENCODER, *_SMALL]
-    words += [*_DECODER, *_TRAINING, "--cache", str(home / "whole"), "--output"]
-    seconds = finish([*words, str(home / "run")], home / "run.log")
-    step = 2 * seconds / max(kills, 1)
-    cut = [*words, str(home / "cut run")]
-    hits = kill_repeatedly(cut, home / "cut run.log", kills, step, rng)
+    words += [*_DECODER, *_TRAINING, str(epochs), "--cache", str(home / "whole"), "--output"]
+    moments = choose_moments([*words, str(home / "run")], home / "run.log", kills)
+    cut, log = [*words, str(home / "cut run")], home / "cut run.log"
+    hits = kill_repeatedly(cut, log, kills, moments=moments, rng=rng)
     folders = [read_files(home / name, "model/*.safetensors") for name in ("cut run", "run")]
-    return {"training_killed": hits, "training_problems": count_differences("weights", *folders)}
+    return {
+        "training_killed": hits,
+        "training_resumed_from": len({*re.findall(r"Resuming from step (\d+)", log.read_text())}),
+        "training_problems": count_differences("weights", *folders),
+    }
 
 
 def main() -> int:
@@ -211,6 +241,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2000, help="number of images")
     parser.add_argument("--feature-kills", type=int, default=10, help="kills of the extraction")
     parser.add_argument("--training-kills", type=int, default=30, help="kills of the training")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the training")
     parser.add_argument("--processes", type=int, default=1, help="number of processes")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the kills")
     options = parser.parse_args()
@@ -222,7 +253,8 @@ def main() -> int:
         data = make_data(home / "images", options.images)
         report = interrupt_features(home, data, options.feature_kills, rng)
         if options.training_kills:
-            report |= interrupt_training(home, data, options.training_kills, rng)
+            kills, epochs = options.training_kills, options.epochs
+            report |= interrupt_training(home, data, kills, epochs=epochs, rng=rng)
     print(json.dumps(report))
     return 1 if report["feature_problems"] or report.get("training_problems") else 0
 

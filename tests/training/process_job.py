@@ -4,6 +4,7 @@ The tests call :func:`run_all` in one process, and start this file with torchrun
 """
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,26 +56,31 @@ def augmented(output, model):
     return fine_tuning(model, output, epochs=1, online_augmentation=True, log_every=1)
 
 
-def stop_and_resume(run):
-    """Stop a run after some steps, as SIGTERM does, and resume it."""
+def stop(run):
+    """Stop a run after some steps, in the middle of an epoch, as SIGTERM does."""
     steps = []
 
     def should_stop():
         steps.append(1)
         return len(steps) == STOP_AFTER and is_main_process()
 
-    try:
+    with suppress(TrainingStoppedError):
         train(run, TrainingCallback(should_stop=should_stop))
-    except TrainingStoppedError:
-        train(run)
-    else:
         raise AssertionError("the run did not stop")
+
+
+def resume(run):
+    assert train(run).resumed
 
 
 def run_all(output, model):
     """Train in folders of ``output``, and evaluate a model."""
     train(noisy(output / "noisy"))
-    stop_and_resume(noisy(output / "stopped"))
+    for name in ("stopped", "handed_over"):
+        stop(noisy(output / name))
+    resume(noisy(output / "stopped"))
+    if (output / "taken_over").is_dir():
+        resume(noisy(output / "taken_over"))
     train(memory(output / "memory"))
     train(self_critical(output / "self_critical", model))
     train(augmented(output / "augmented", model))

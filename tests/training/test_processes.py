@@ -1,11 +1,15 @@
 """Training on several processes. Oracle: the same run in one process."""
 
 import csv
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import failing_job
 import process_job
 import pytest
 import torch
@@ -123,17 +127,20 @@ def test_parts_of_a_batch_contain_each_caption_once(count):
 
 @pytest.fixture(scope="module")
 def outputs(trained, tmp_path_factory):
-    """Folders of what one process and three processes wrote."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "three")]
-    process_job.run_all(folders[0], trained)
+    """Folders of what one process and three processes wrote. Each resumes a run of the other."""
+    one, three = folders = [tmp_path_factory.mktemp(name) for name in ("one", "three")]
+    process_job.run_all(one, trained)
+    shutil.copytree(one / "handed_over", three / "taken_over")
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    words += [process_job.__file__, str(folders[1]), str(trained)]
+    words += [process_job.__file__, str(three), str(trained)]
     package = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     job = subprocess.run(
         [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
     )
     assert job.returncode == 0, job.stderr[-3000:]
+    shutil.copytree(three / "handed_over", one / "taken_over")
+    process_job.resume(process_job.noisy(one / "taken_over"))
     return folders
 
 
@@ -146,13 +153,12 @@ def read_values(folder, name, column):
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_three_processes_train_as_one_process(outputs, name):
-    one, three = (read_state(folder, name) for folder in outputs)
-    assert one["position"] == three["position"]
-    assert all(map(torch.equal, one["random"], three["random"]))
-    for weight, expected in one["cached_model"].items():
-        found = three["cached_model"][weight]
+def check_states(state, reference):
+    """Compare the states of two runs. Weights may differ by rounding."""
+    assert state["position"] == reference["position"]
+    assert all(map(torch.equal, state["random"], reference["random"]))
+    for weight, expected in reference["cached_model"].items():
+        found = state["cached_model"][weight]
         if not expected.is_floating_point():
             assert torch.equal(found, expected), weight
             continue
@@ -161,6 +167,12 @@ def test_three_processes_train_as_one_process(outputs, name):
         relative, absolute = (4e-3, 3e-4) if weight.startswith("tail.") else (1e-3, 3e-5)
         limit = relative * float(expected.norm()) + absolute
         assert float((found - expected).norm()) <= limit, weight
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_three_processes_train_as_one_process(outputs, name):
+    one, three = (read_state(folder, name) for folder in outputs)
+    check_states(three, one)
     for column in ("loss", "reward", "CIDEr"):
         losses = [read_values(folder, name, column) for folder in outputs]
         assert losses[1] == pytest.approx(losses[0], abs=1e-4), column
@@ -173,7 +185,46 @@ def test_stopped_processes_resume_to_the_same_weights(outputs):
             assert torch.equal(stopped["cached_model"][weight], expected), weight
 
 
+@pytest.mark.parametrize("index", [0, 1], ids=["three_to_one", "one_to_three"])
+def test_run_resumed_by_another_number_ends_the_same(outputs, index):
+    check_states(read_state(outputs[index], "taken_over"), read_state(outputs[0], "noisy"))
+
+
 @pytest.mark.parametrize("file", ["captions.json", "scores.txt"])
 def test_three_processes_evaluate_as_one_process(outputs, file):
     one, three = ((folder / file).read_text() for folder in outputs)
     assert three == one
+
+
+def test_error_of_one_process_ends_all_processes():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "3",
+        "LOCAL_WORLD_SIZE": "3",
+    }
+    job |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, failing_job.__file__],
+            env={**os.environ, **job, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+        )
+        for rank in range(3)
+    ]
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0, -9]
+    main, other = (json.loads(text) for text in printed[:2])
+    assert main[:-1] == [
+        "DataError: no captions",
+        "DataError: process 2 of 3: no images",
+        "TrainingStoppedError: process 2 of 3: stopped",
+        "done",
+    ]
+    assert other[:-1] == ["exit 1", "exit 1", "exit 75", "done"]
+    for text in (main[-1], other[-1]):
+        assert text.startswith("TrainingError: lost the connection to another process of the job")
+        assert text.endswith("Run the same command again to continue.")
