@@ -84,6 +84,14 @@ def digest_images(
     return stamps, digests
 
 
+def is_unchanged(image: ImageRef, stamp: bytes | None, digest: bytes | None) -> bool:
+    """Return whether an image still has the content that was digested.
+
+    Its stamp alone can change without its content: by a hard link, a backup or new permissions.
+    """
+    return digest is not None and (stamp_image(image) == stamp or _digest_image(image) == digest)
+
+
 def _digest_image(image: ImageRef) -> bytes | None:
     """Return the digest of an image, or None if it cannot be read."""
     content = image.content

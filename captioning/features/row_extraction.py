@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captioning.errors import OutputError
 from captioning.features.cache import StoredRows
-from captioning.features.content_digests import OnProgress, digest_images, stamp_image
+from captioning.features.content_digests import OnProgress, digest_images, is_unchanged
 from captioning.features.locks import directory_lock
 from captioning.features.row_format import RowFormat
 from captioning.features.store import RowStore, RowWriter
@@ -248,7 +248,7 @@ class RowExtraction:
             number += not error
             if error:
                 errors[row] = error
-            elif self._digests[row] and stamp_image(self.images[row]) == self._stamps[row]:
+            elif is_unchanged(self.images[row], self._stamps[row], self._digests[row]):
                 usable[row] = number - 1
             else:
                 errors[row] = _CHANGED.format(self.images[row].name)

@@ -161,6 +161,19 @@ def test_image_changed_while_it_is_encoded_is_not_stored(encoder, photos, tmp_pa
     assert cached(encoder, photos, tmp_path / "store").unreadable == {}
 
 
+def test_image_linked_while_it_is_encoded_is_stored(encoder, photos, tmp_path, monkeypatch):
+    pixels_of = ImageLoader.batches
+
+    def link_first(self, images):
+        for batch in pixels_of(self, images):
+            (tmp_path / f"link{len(list(tmp_path.iterdir()))}.png").hardlink_to(photos[1])
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageLoader, "batches", link_first)
+        assert cached(encoder, photos, tmp_path / "store").unreadable == {}
+
+
 def test_archive_members_share_the_rows_of_files(encoder, encoded, photos, tmp_path, monkeypatch):
     expected = read_all(cached(encoder, photos[:3], tmp_path / "store"))
     contents = [path.read_bytes() for path in photos[:3]]
