@@ -3,11 +3,13 @@ r"""Make the default model of the package from a trained model.
     python scripts/make_default_model.py runs/last/model \
         --data flickr8k:data/flickr8k "coco:captions_{split}.json@photos"
 
-1. Round the weights to 16 bits, so that exactly the shipped weights are scored.
-2. Fit the n-gram reranker to the training splits of all data sets.
-3. Score all searches on the validation split of each data set, and choose the best one by the mean
+1. Remove words that occur fewer than five times in the captions of images, except concepts. With
+   captions without images, a decoder learns words that it never says but computes at every step.
+2. Round the weights to 16 bits, so that exactly the shipped weights are scored.
+3. Fit the n-gram reranker to the training splits of all data sets.
+4. Score all searches on the validation split of each data set, and choose the best one by the mean
    over the data sets.
-4. Write the model with these scores.
+5. Write the model with these scores.
 
 scripts/reproduce_flickr8k.py trains the model and calls this script.
 """
@@ -22,8 +24,9 @@ from pathlib import Path
 import torch
 
 from captioning.checkpoint import Checkpoint, ModelInfo, load_checkpoint, save_checkpoint
-from captioning.datasets import read_captions, shorten_spec
+from captioning.datasets import CaptionSplit, read_captions, shorten_spec
 from captioning.decoding import SearchMethod
+from captioning.errors import DataError
 from captioning.evaluation.search_sweep import (
     best_search,
     candidate_searches,
@@ -36,9 +39,14 @@ from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, cache_features
 from captioning.inference.captioner import DEFAULT_MODEL, Captioner
 from captioning.metrics import Scores
+from captioning.nn.extend_vocabulary import keep_words
+from captioning.nn.model import CaptionModel
 from captioning.reranking.ngram import DEFAULT_NGRAMS, NgramReranker
 from captioning.text.caption_arrays import CaptionWords
+from captioning.text.vocabulary import Vocabulary
 from captioning.training.search_choice import fit_reranker
+
+MIN_COUNT = 5
 
 LIMITS = (
     "The model was trained on 9,769 photos. 6,000 show people and dogs outdoors; the others show "
@@ -69,12 +77,16 @@ def main() -> None:
 def make_default_model(
     trained: Checkpoint, data: Sequence[str], output: Path, limits: tuple[str, ...] = LIMITS
 ) -> None:
-    """Add an n-gram reranker, a search, scores and limits to a trained model, and write it."""
+    """Remove rare words, add a reranker, a search, scores and limits, and write the model."""
+    splits = [read_captions(name, split="train") for name in data]
+    words = CaptionWords.tokenize(image.captions for split in splits for image in split.images)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_checkpoint(trained, folder / "model", dtype=torch.float16)
+        save_checkpoint(remove_rare_words(trained, words), folder / "model", dtype=torch.float16)
         checkpoint = load_checkpoint(folder / "model")
-        checkpoint = replace(checkpoint, reranker=fit_default_reranker(checkpoint, data, folder))
+        checkpoint = replace(
+            checkpoint, reranker=fit_default_reranker(checkpoint, splits, words, folder)
+        )
 
         def score_searches(
             spec: str, searches: Sequence[SearchMethod]
@@ -114,19 +126,37 @@ def make_default_model(
     print(json.dumps({"bytes": size, **info.scores}))
 
 
+def remove_rare_words(checkpoint: Checkpoint, captions: CaptionWords) -> Checkpoint:
+    """Return a model without the words that are rare in captions and are not concepts."""
+    model, vocabulary = checkpoint.model, checkpoint.vocabulary
+    frequent = Vocabulary.from_counts(captions.counts(), min_count=MIN_COUNT).words
+    concepts = model.decoder.concepts
+    named = [] if concepts is None else [vocabulary.words[index] for index in concepts.words]
+    needed = {*frequent, *named}
+    kept = [index for index, word in enumerate(vocabulary.words) if word in needed]
+    print(f"{len(kept)} of {len(vocabulary)} words are kept.")
+    words = [vocabulary.words[index] for index in kept]
+    return replace(
+        checkpoint,
+        model=CaptionModel(model.encoder, keep_words(model.decoder, kept)),
+        vocabulary=Vocabulary(words, tokenizer=vocabulary.tokenizer.name),
+    )
+
+
 def fit_default_reranker(
-    checkpoint: Checkpoint, data: Sequence[str], cache: Path
+    checkpoint: Checkpoint, splits: Sequence[CaptionSplit], words: CaptionWords, cache: Path
 ) -> NgramReranker | None:
     """Fit an n-gram reranker to the training splits of data sets."""
-    splits = [read_captions(name, split="train") for name in data]
     encoder = checkpoint.model.encoder
     caches = [
         cache_features(encoder, [image.ref for image in split.images], cache, ExtractionConfig())
         for split in splits
     ]
-    words = CaptionWords.tokenize(image.captions for split in splits for image in split.images)
     cached_model = CachedModel(checkpoint.model.decoder)
     rows = JoinedCaches(caches)
+    if rows.unreadable:
+        reasons = [*rows.unreadable.values()]
+        raise DataError(f"{len(reasons)} images cannot be used, for example: {reasons[0]}")
     return fit_reranker(cached_model, rows, words, checkpoint.vocabulary, max_ngrams=DEFAULT_NGRAMS)
 
 
