@@ -51,6 +51,8 @@ class OpenVINOEncoder:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": min(threads, _MAX_STREAMS),
+            # Otherwise several processes of one thread would all compute on the first core.
+            "ENABLE_CPU_PINNING": False,
         }
         graph = cached_graph(_cache_key(encoder), lambda: convert_encoder(encoder))
         if ranges is not None:
