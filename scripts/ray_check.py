@@ -65,7 +65,10 @@ def report(**facts: object) -> None:
 
 
 def check_speed(args: argparse.Namespace, folder: Path) -> None:
-    """Compare rates without the start of the model, which Ray's rate does not include either."""
+    """Compare rates without the start of the model, which Ray's rate does not include either.
+
+    The run with one actor has one core, that with two actors has two (on Linux).
+    """
     inputs = [args.images, "-r", *EXACT, *args.model]
     seconds = [
         run([*inputs, "--limit", count, "-o", folder / f"plain{count}.jsonl"], threads=2)["seconds"]
@@ -73,7 +76,9 @@ def check_speed(args: argparse.Namespace, folder: Path) -> None:
     ]
     rates = {"plain": round((args.limit - 1) / (seconds[1] - seconds[0]), 2)}
     inputs += ["--limit", args.limit]
+    cores = sorted(os.sched_getaffinity(0))
     for actors in (1, 2):
+        os.sched_setaffinity(0, cores[:actors])  # also of Ray and the readers, for one actor
         flags = ["--min-actors", actors, "--max-actors", actors, "--partition-size", 200]
         flags += ["--workers", 1, "--engine", "ray", "-o", folder / f"ray{actors}"]
         rates[f"ray, {actors}"] = run([*inputs, *flags])["images_per_second"]

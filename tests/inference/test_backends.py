@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +89,15 @@ def test_openvino_features_do_not_depend_on_the_batch(encoder, pixels, precision
     alone = torch.cat([encode(image[None]).grid for image in pixels])
     assert torch.equal(encode(pixels).grid, alone)
     assert torch.equal(encode(pixels.flip(0)).grid, alone.flip(0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the threads of the process in /proc")
+def test_openvino_thread_may_run_on_every_core(encoder, pixels, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    encode = OpenVINOEncoder(encoder, "float32")  # kept until the threads are listed
+    encode(pixels)
+    cores = [os.sched_getaffinity(int(task.name)) for task in Path("/proc/self/task").iterdir()]
+    assert all(allowed == os.sched_getaffinity(0) for allowed in cores)
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
