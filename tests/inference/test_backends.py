@@ -92,10 +92,11 @@ def test_openvino_features_do_not_depend_on_the_batch(encoder, pixels, precision
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the threads of the process in /proc")
-def test_openvino_thread_may_run_on_every_core(encoder, pixels, monkeypatch):
+def test_openvino_thread_may_run_on_every_core(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    encoder = Encoder(EncoderConfig("timm:test_efficientnet", weights=None, image_size=160))
     encode = OpenVINOEncoder(encoder, "float32")  # kept until the threads are listed
-    encode(pixels)
+    encode(torch.zeros(5, 3, 160, 160, dtype=torch.uint8))
     cores = [os.sched_getaffinity(int(task.name)) for task in Path("/proc/self/task").iterdir()]
     assert all(allowed == os.sched_getaffinity(0) for allowed in cores)
 
