@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "captioning"
 # From the bottom to the top; docs/architecture.md has a line for each.
 ROOMS = (
     "errors",
+    "track",
     "messages",
     "field_texts",
     "short_repr",

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from captioning.cli.progress import progress_bar
+from captioning.cli.progress import PhaseProgress
 from captioning.messages import format_count
+from captioning.training.callback import ENCODING
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from rich.console import Console
@@ -44,20 +45,10 @@ def add_consensus(
         if flags.cache != ConsensusFlags().cache:
             console.print("--cache has no effect without --consensus-data.")
         return captioner
-    with progress_bar(console, unit="images/s") as progress:
-        task = progress.add_task("extracting features", total=None)
-        announced = False  # once per data set
-
-        def show(done: int, total: int) -> None:
-            nonlocal announced
-            if progress.disable and done < total and not announced:
-                images = format_count(total, "image")
-                console.print(f"Encoding {images}; later runs use the cache.")
-            announced = done < total
-            progress.update(task, completed=done, total=total)
-
+    with PhaseProgress(console) as progress:
+        progress.start(ENCODING)
         reranking = captioner.with_consensus(
-            *flags.consensus_data, cache=flags.cache, workers=workers, on_progress=show
+            *flags.consensus_data, cache=flags.cache, workers=workers, on_progress=progress.update
         )
     assert reranking.consensus is not None
     if unreadable := reranking.consensus.unreadable:

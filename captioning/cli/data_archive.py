@@ -20,7 +20,7 @@ from typing import Annotated
 
 import tyro
 
-from captioning.cli.progress import show_progress, stderr_console
+from captioning.cli.progress import PhaseProgress, stderr_console
 from captioning.datasets.spec import TRAIN_SPLIT
 from captioning.messages import check_minimum, escape_unprintable, format_count
 
@@ -54,7 +54,9 @@ def run(config: DataArchiveConfig) -> int:
     from captioning.datasets.archive_writer import describe_archives, write_archives
 
     console = stderr_console()
-    split = read_captions(config.data, split=config.split)
+    with PhaseProgress(console) as progress:
+        progress.start("Reading the data set")
+        split = read_captions(config.data, split=config.split)
     for line in filter(None, split.problems.report().split("\n")):
         console.print(escape_unprintable(line))
 
@@ -63,14 +65,15 @@ def run(config: DataArchiveConfig) -> int:
             archives = format_count(count, "archive")
             console.print(f"Writing {archives}, {decimal(size)}, to {config.output}.")
 
-    with show_progress(console, "Archived {} of {} images", unit="images/s") as on_progress:
+    with PhaseProgress(console) as progress:
+        progress.start("Archiving images")
         archives = write_archives(
             split,
             config.output,
             max_bytes=config.archive_size * 1_000_000,
             workers=config.workers,
             on_plan=announce,
-            on_progress=on_progress,
+            on_progress=progress.update,
         )
     damaged = [reason for archive in archives.values() for reason in archive.damaged]
     for reason in damaged[:_LISTED]:

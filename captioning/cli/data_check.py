@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from captioning.cli.progress import show_progress, stderr_console
+from captioning.cli.progress import PhaseProgress, stderr_console
 from captioning.errors import DataError
 from captioning.messages import check_minimum, escape_unprintable, format_count
 from captioning.nn.encoder_config import EncoderConfig
@@ -118,17 +118,20 @@ def check_data(config: DataCheckConfig) -> DataReport:
     from captioning.datasets.image_check import check_images, check_overlap
     from captioning.text.tokenizers import get_tokenizer
 
-    console, findings = stderr_console(), Findings(config.show)
-    splits = _read_splits(config.data, findings)
-    captions = CaptionCheck(findings, get_tokenizer(config.tokenizer))
-    counts = []
-    for name, split in splits:
-        console.print(f"Checking {format_count(len(split.images), 'image')} of {name} ...")
-        counts.append(captions.check(split, name))
-    check_overlap(splits, findings)
-    if not config.no_images:
-        with show_progress(console, "Decoded {} of {} images", unit="images/s") as on_progress:
-            check_images(splits, findings, workers=config.workers, on_progress=on_progress)
+    findings = Findings(config.show)
+    with PhaseProgress(stderr_console()) as progress:
+        splits = _read_splits(config.data, findings, progress)
+        captions = CaptionCheck(findings, get_tokenizer(config.tokenizer))
+        counts = []
+        for name, split in splits:
+            progress.print(f"Checking {format_count(len(split.images), 'image')} of {name} ...")
+            progress.start(f"Checking captions of {name}")
+            counts.append(captions.check(split, name, progress.update))
+        progress.start("Comparing splits")
+        check_overlap(splits, findings)
+        if not config.no_images:
+            progress.start("Decoding images")
+            check_images(splits, findings, workers=config.workers, on_progress=progress.update)
     shared = captions.find_shared()
     names = {split.split for _, split in splits}
     training = [name for name in (*_TRAINING, _WHOLE) if name in names] or sorted(
@@ -142,13 +145,16 @@ def check_data(config: DataCheckConfig) -> DataReport:
     )
 
 
-def _read_splits(data: Sequence[str], findings: "Findings") -> "list[tuple[str, CaptionSplit]]":
+def _read_splits(
+    data: Sequence[str], findings: "Findings", progress: PhaseProgress
+) -> "list[tuple[str, CaptionSplit]]":
     """Return all splits with their names, and report what the readers could not use."""
     from captioning.datasets import CaptionData, shorten_spec
 
     splits, seen, errors = [], set(), []
     for spec in data:
         prefix = f"{shorten_spec(spec)} " if len(data) > 1 else ""
+        progress.start(f"Reading {shorten_spec(spec)}")
         data_set = CaptionData(spec)
         names = data_set.splits
         for split in names or (_WHOLE,):

@@ -1,10 +1,11 @@
 """Download a public data set of captioned images, and unpack it.
 
 The command shows the sizes, the free space and the terms of use, and asks before it starts. An
-interrupted download continues when you repeat the command. Archives are checked, unpacked and
-deleted. An archive that was unpacked before is not downloaded again. The last line is the name of
-the data set for `captioning train`. Exit code: 0 if the data set is complete, 1 if the command
-failed, 2 for wrong usage.
+interrupted download continues when you repeat the command. The size and the checksum (SHA-256,
+for Flickr8k MD5) of each archive are checked; then it is unpacked and deleted. An archive that was
+unpacked before is not downloaded again. The last line is the name of the data set for
+`captioning train`. Exit code: 0 if the data set is complete, 1 if the command failed, 2 for wrong
+usage.
 
     coco       COCO 2014 with Karpathy's split: 123,287 images, 20 GB
     coco2017   COCO 2017 with the official split: 123,287 images, 20 GB
@@ -20,23 +21,21 @@ For example:
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from captioning.cli.progress import show_progress, stderr_console
+from captioning.cli.progress import PhaseProgress, stderr_console
 from captioning.errors import ConfigError, OutputError
 from captioning.files import find_existing
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
 
-    from captioning.datasets.download import OnProgress, PlannedArchive
+    from captioning.datasets.download import PlannedArchive, Step
     from captioning.datasets.public_archives import PublicData
 
 _MEGABYTE = 1_000_000
@@ -64,20 +63,21 @@ def run(config: DataDownloadConfig) -> int:
     from captioning.datasets.public_archives import PUBLIC_DATA
 
     console, data = stderr_console(), PUBLIC_DATA[config.name]
-    plan = plan_downloads(data.archives, config.output, mirror=config.mirror)
+    with PhaseProgress(console) as progress:
+        progress.start("Looking up sizes")
+        plan = plan_downloads(data.archives, config.output, mirror=config.mirror)
     if plan:
         _print_plan(console, data, plan, config)
         if not _confirm(config):
             console.print("Nothing was downloaded.")
             return 1
-        with _report(console) as (on_download, on_unpack):
-            download(
-                plan,
-                config.output,
-                keep_archives=config.keep_archives,
-                on_download=on_download,
-                on_unpack=on_unpack,
-            )
+        with PhaseProgress(console) as progress:
+
+            def report(step: "Step", name: str, done: int, total: int) -> None:
+                unit, scale = ("files", 1) if step == "Unpacking" else ("MB", _MEGABYTE)
+                progress.show(f"{step} {name}", done // scale, total // scale, unit)
+
+            download(plan, config.output, keep_archives=config.keep_archives, on_progress=report)
     console.print(f"{data.title} is complete. Check it or train on it with:")
     folder = str(config.output)
     print(f"--data {shlex.quote(data.spec.format(folder, folder))}")  # noqa: T201
@@ -122,22 +122,3 @@ def _confirm(config: DataDownloadConfig) -> bool:
         raise ConfigError("the download needs a confirmation, and there is no terminal. Add --yes.")
     print("Download? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-@contextmanager
-def _report(console: "Console") -> "Iterator[tuple[OnProgress, OnProgress]]":
-    """Yield functions that show the progress of downloading and of unpacking an archive."""
-    with ExitStack() as stack:
-        shown: dict[str, Callable[[int, int], None]] = {}
-
-        def report(template: str, unit: str, scale: int, name: str, done: int, total: int) -> None:
-            title = f"{name}: {template}"
-            if title not in shown:
-                stack.close()  # the previous progress bar
-                shown[title] = stack.enter_context(show_progress(console, title, unit=unit))
-            shown[title](done // scale, total // scale)
-
-        yield (
-            partial(report, "downloaded {} of {} MB", "MB/s", _MEGABYTE),
-            partial(report, "unpacked {} of {} files", "files/s", 1),
-        )

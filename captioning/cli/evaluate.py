@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from captioning.cli.consensus import ConsensusFlags, add_consensus
-from captioning.cli.progress import progress_bar, stderr_console
+from captioning.cli.progress import PhaseProgress, stderr_console
 from captioning.cli.search_flags import SearchFlags, apply_flags
 from captioning.files import check_writable
 from captioning.inference.backend_config import BackendConfig
@@ -123,8 +123,7 @@ def run(config: EvaluateConfig) -> int:
     if search.captions_per_image > 1:
         console.print("Only the best caption of each image is scored and written.")
     captioner = add_consensus(captioner, config.consensus, config.workers, console)
-    with progress_bar(console, unit="images/s") as progress:
-        task = progress.add_task("captioning", total=None)
+    with PhaseProgress(console) as progress:
         evaluation = evaluate(
             captioner,
             config.data,
@@ -139,7 +138,8 @@ def run(config: EvaluateConfig) -> int:
                 val_fraction=config.val_fraction,
                 split_seed=config.split_seed,
             ),
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            on_phase=progress.start,
+            on_progress=progress.update,
         )
     console.print(f"Captions written to {output}")
     if is_main_process():

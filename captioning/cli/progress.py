@@ -1,20 +1,23 @@
 """Messages and progress bars on standard error."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from captioning.messages import format_count
 from captioning.processes import is_main_process
+from captioning.training.callback import ENCODING
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
     from rich.progress import Progress, Task
     from rich.text import Text
 
-_LINE_INTERVAL = 30.0  # seconds between two lines of progress
+_LINE_INTERVAL = 25.0  # seconds after which a line is due; the thread may be a few seconds late
 
 
 def stderr_console() -> "Console":
@@ -75,40 +78,154 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
     )
 
 
-@contextmanager
-def show_progress(
-    console: "Console", line: str, *, unit: str, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many items of how many are done.
+class PhaseProgress:
+    """Progress of a command in phases: bars in a terminal, else a line at least every 30 seconds.
 
-    On a terminal it is a bar. Otherwise a line is printed now and then.
+    A thread prints the lines, so a phase that reports nothing has lines too.
 
     Args:
         console: Console of standard error.
-        line: The line, with two places for the numbers.
-        unit: Unit of the rate.
         clock: Returns the time in seconds.
+        poll: Seconds between two checks of the thread whether a line is due.
     """
-    first: int | None = None  # an earlier call may have done some
-    printed = started = 0.0
-    with progress_bar(console, unit=unit) as bar:
-        task = bar.add_task("", total=None)
 
-        def show(done: int, total: int) -> None:
-            nonlocal first, printed, started
-            now = clock()
-            if first is None:
-                first, printed, started = done, now, now
-                bar.reset(task, completed=done, total=total)
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and done > first and now - printed >= _LINE_INTERVAL:
-                printed = now
-                rate = (done - first) / (now - started)
-                left = timedelta(seconds=round((total - done) / rate))
-                numbers = line.format(f"{done:,}", f"{total:,}")
-                console.print(f"{numbers}, {rate:.0f} {unit}, {left} left.")
+    def __init__(
+        self,
+        console: "Console",
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        poll: float = 1.0,
+    ) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        yield show
+        self.console = console
+        self.clock = clock
+        self.poll = poll
+        self.bars = Progress(
+            "{task.description}",
+            BarColumn(bar_width=8),  # all columns fit into 80 characters
+            MofNCompleteColumn(),
+            "{task.fields[rate]}",
+            "left",
+            TimeRemainingColumn(),
+            console=console,
+            get_time=clock,
+            disable=not console.is_terminal,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self.phase: Task | None = None
+        self.printed = clock()
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="progress")
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        if not self.console.is_terminal:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.bars.stop()
+
+    @property
+    def current(self) -> "Task | None":
+        """What the lines report."""
+        return self.phase
+
+    def start(self, name: str, unit: str = "") -> None:
+        """End the current phase, and start one whose total is not known yet.
+
+        Args:
+            name: Name of the phase, such as ``Encoding images``.
+            unit: Unit of the items, such as ``MB``.
+        """
+        with self._lock:
+            self.end()
+            self.phase = self.add_task(name, None, unit=unit)
+
+    def end(self) -> None:
+        """End the current phase, if there is one."""
+        if self.phase is not None:
+            self.bars.remove_task(self.phase.id)
+            self.phase = None
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many items of how many are done in the current phase."""
+        with self._lock:
+            if self.phase is None:
+                return
+            if self.phase.total != total:
+                # The speed is that of this session: work of an earlier one does not count.
+                self._set_total(done, total)
+            self.bars.update(self.phase.id, completed=done)
+            self.bars.update(self.phase.id, rate=_format_rate(self.phase))
+
+    def show(self, name: str, done: int, total: int, unit: str = "") -> None:
+        """Show the items of a phase, which is started if it is not the current one."""
+        if self.phase is None or self.phase.description != name:
+            self.start(name, unit)
+        self.update(done, total)
+
+    def print(self, text: str) -> None:
+        """Print a message."""
+        with self._lock:
+            self.console.print(text)
+            self.printed = self.clock()
+
+    def print_if_due(self) -> None:
+        """Print a line if the last one is too old."""
+        with self._lock:
+            task = self.current
+            if task is not None and self.clock() - self.printed >= _LINE_INTERVAL:
+                self.print(_format_line(task))
+
+    def add_task(self, name: str, total: int | None, done: int = 0, unit: str = "") -> "Task":
+        """Add a bar."""
+        task = self.bars.add_task(
+            name, total=total, completed=done, first=done, rate="", unit=f" {unit}" if unit else ""
+        )
+        return self.bars.tasks[self.bars.task_ids.index(task)]
+
+    def _set_total(self, done: int, total: int) -> None:
+        assert self.phase is not None
+        name, unit = self.phase.description, self.phase.fields["unit"].strip()
+        if name == ENCODING and done < total and not self.console.is_terminal:
+            images = format_count(total - done, "image")
+            self.print(f"Encoding {images}; later runs use the cache.")
+        self.end()
+        self.phase = self.add_task(name, total, done, unit)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self.poll):
+            self.print_if_due()
+
+
+def _speed(task: "Task") -> float:
+    """Return the items per second since the start of a task, with all pauses."""
+    return (task.completed - task.fields["first"]) / (task.elapsed or math.inf)
+
+
+def _format_rate(task: "Task") -> str:
+    return f"{speed:.3g}{task.fields['unit']}/s" if (speed := _speed(task)) else ""
+
+
+def _format_line(task: "Task") -> str:
+    """Return a line such as ``Encoding images: 250 of 1,000, 10/s, 0:01:15 left.``."""
+    if task.total is None:
+        elapsed = timedelta(seconds=round(task.elapsed or 0))
+        return f"{task.description}: {elapsed} so far."
+    parts = [f"{task.description}: {task.completed:,.0f} of {task.total:,.0f}{task.fields['unit']}"]
+    if task.fields["rate"]:
+        parts.append(task.fields["rate"])
+    if speed := _speed(task):
+        left = timedelta(seconds=math.ceil((task.total - task.completed) / speed))
+        parts.append(f"{left} left")
+    return f"{', '.join(parts)}."
 
 
 def count_in_background(

@@ -13,6 +13,7 @@ from captioning.datasets.split import CaptionedImage, CaptionSplit
 from captioning.messages import format_count
 from captioning.text.tokenizers import Tokenizer, seem_unsplit
 from captioning.text.vocabulary import SPECIALS
+from captioning.track import OnProgress, track
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
 """Thresholds of the vocabulary that are compared."""
@@ -107,17 +108,20 @@ class CaptionCheck:
         self._words: dict[str, Counter[str]] = {}
         self._texts: Counter[str] = Counter()
 
-    def check(self, split: CaptionSplit, name: str) -> SplitCounts:
+    def check(
+        self, split: CaptionSplit, name: str, on_progress: OnProgress = lambda done, total: None
+    ) -> SplitCounts:
         """Check the captions of a split.
 
         Args:
             split: The split.
             name: Its name in examples.
+            on_progress: Called with the number of checked images and the number of all.
         """
         counts = self._words.setdefault(split.split, Counter())
         lengths: list[int] = []
         first: list[list[str]] = []
-        for image in split.images:
+        for image in track(split.images, on_progress):
             words = [self.tokenizer.split(caption) for caption in image.captions]
             first += words if len(first) < _UNSPLIT_CHECKED else []
             lengths += map(len, words)

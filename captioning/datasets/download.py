@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException, responses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -18,8 +18,11 @@ from captioning.errors import DataError, OutputError
 from captioning.file_lock import lock_output
 from captioning.messages import explain_error
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with the name of an archive, the bytes or files that are done, and their total."""
+Step = Literal["Downloading", "Checking", "Unpacking"]
+OnProgress = Callable[[Step, str, int, int], None]
+"""Called with a step, the name of an archive, the bytes that are done and their total. Unpacking
+reports files instead of bytes."""
+_OnPart = Callable[[int, int], None]
 _PIECE = 1 << 20
 _TIME_LIMIT = 60.0  # seconds without data
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each attempt that follows one without progress
@@ -81,8 +84,7 @@ def download(
     folder: Path,
     *,
     keep_archives: bool = False,
-    on_download: OnProgress = lambda name, done, total: None,
-    on_unpack: OnProgress = lambda name, done, total: None,
+    on_progress: OnProgress = lambda step, name, done, total: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Download and unpack archives into a folder.
@@ -94,8 +96,7 @@ def download(
         plan: What :func:`plan_downloads` returned.
         folder: Folder of the data set; it is created.
         keep_archives: Keep the archives after unpacking them.
-        on_download: Called for each piece of data, in bytes.
-        on_unpack: Called for each file.
+        on_progress: Called for each piece of data and each unpacked file.
         sleep: Waits a number of seconds before another attempt.
 
     Raises:
@@ -106,12 +107,13 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
         with lock_output(folder / ".download.captioning.lock"):
             for each in plan:
+                name = each.archive.name
                 complete, part = _local_files(each.archive, folder)
                 if not complete.exists():
-                    _fetch(each, part, on_download, sleep)
-                    _check_sum(each.archive, part)
+                    _fetch(each, part, partial(on_progress, "Downloading", name), sleep)
+                    _check_sum(each.archive, part, partial(on_progress, "Checking", name))
                     part.replace(complete)
-                _unpack(complete, folder, partial(on_unpack, each.archive.name))
+                _unpack(complete, folder, partial(on_progress, "Unpacking", name))
                 _check_content(each.archive, folder)
                 if not keep_archives:
                     complete.unlink()
@@ -169,7 +171,7 @@ def _open(request: Request) -> Any:
 
 
 def _fetch(
-    each: PlannedArchive, part: Path, on_download: OnProgress, sleep: Callable[[float], None]
+    each: PlannedArchive, part: Path, on_progress: _OnPart, sleep: Callable[[float], None]
 ) -> None:
     """Append the missing bytes to a file. A lost connection is opened again a few times."""
     waits = iter(_WAITS)
@@ -180,7 +182,7 @@ def _fetch(
         if before == each.size:
             return
         try:
-            _fetch_rest(each, part, on_download)
+            _fetch_rest(each, part, on_progress)
             error: Exception = ConnectionError("the connection ended before the end of the file")
         except _NetworkError as failure:
             error = failure.reason
@@ -209,7 +211,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _fetch_rest(each: PlannedArchive, part: Path, on_download: OnProgress) -> None:
+def _fetch_rest(each: PlannedArchive, part: Path, on_progress: _OnPart) -> None:
     start = _size(part)
     request = Request(each.url, headers={"Range": f"bytes={start}-"} if start else {})
     with _network_call(_open, request) as response:
@@ -226,7 +228,7 @@ def _fetch_rest(each: PlannedArchive, part: Path, on_download: OnProgress) -> No
             while piece := _network_call(response.read1, _PIECE):
                 file.write(piece)
                 start += len(piece)
-                on_download(each.archive.name, start, each.size)
+                on_progress(start, each.size)
 
 
 def _network_call(function: Callable[[Any], Any], argument: Any) -> Any:
@@ -256,20 +258,23 @@ def _explain(url: str, error: Exception) -> str:
     return f"cannot download '{url}': {reason}."
 
 
-def _check_sum(archive: PublicArchive, part: Path) -> None:
-    if archive.md5 is None:
-        return
+def _check_sum(archive: PublicArchive, part: Path, on_progress: _OnPart) -> None:
+    algorithm, _, expected = archive.checksum.partition(":")
+    digest, done, size = hashlib.new(algorithm), 0, _size(part)
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != archive.md5:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            done += len(piece)
+            on_progress(done, size)
+    if (found := digest.hexdigest()) != expected:
         part.unlink()
         raise DataError(
-            f"'{archive.name}' is damaged: its MD5 sum is {found}, but {archive.md5} was expected. "
-            "It was deleted. Run the same command again to download it again."
+            f"'{archive.name}' is damaged: its {algorithm} sum is {found}, but {expected} was "
+            "expected. It was deleted. Run the same command again to download it again."
         )
 
 
-def _unpack(path: Path, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+def _unpack(path: Path, folder: Path, on_progress: _OnPart) -> None:
     try:
         unpack(path, folder, on_progress=on_progress)
     except DamagedArchiveError as error:

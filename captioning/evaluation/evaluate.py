@@ -126,6 +126,7 @@ def evaluate(
     split: str = "val",
     search: SearchMethod | None = None,
     config: EvaluationConfig | None = None,
+    on_phase: Callable[[str], None] = lambda name: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationResult:
     """Caption a split with a model and score the captions.
@@ -139,7 +140,8 @@ def evaluate(
         split: ``train``, ``val`` or ``test``.
         search: The search; None for the model's default.
         config: Output file, further metrics, batch size, workers and device.
-        on_progress: Called with the number of images done so far, and their total.
+        on_phase: Called at the start of each phase, with its name, such as ``Scoring captions``.
+        on_progress: Called with the number of images captioned so far, and their total.
 
     Raises:
         DataError: The split cannot be used, none of its images can be read, or the consensus data
@@ -161,15 +163,18 @@ def evaluate(
     captioner.check_search(search)
     hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
     data_set = CaptionData(data, hold_out, require_images=config.features is None)
+    on_phase(f"Reading {shorten_spec(data_set.name)}")
     caption_split = data_set.read(split)
     if captioner.consensus is not None:
         _refuse_overlap(caption_split, captioner.consensus)
+    on_phase("Captioning images")
     with fail_together():
         captions, errors = _caption_split(captioner, caption_split, search, config, on_progress)
     if not captions:
         raise no_readable_image(data_set.name, errors)
     if config.output is not None and is_main_process():
         write_results(captions, config.output)
+    on_phase("Scoring captions")
     images = [image for image in caption_split.images if image.image_id in captions]
     references = {image.image_id: list(image.captions) for image in images}
     return EvaluationResult(

@@ -185,6 +185,7 @@ def select_search(
         on_progress: Called with the number of searches scored and the number of all.
     """
     searches = candidate_searches(checkpoint)
+    on_progress(0, len(searches))
 
     def report(method: SearchMethod, scores: Scores) -> None:
         on_progress(searches.index(method) + 1, len(searches))

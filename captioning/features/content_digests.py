@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +11,8 @@ from captioning.features.locks import directory_lock
 from captioning.features.records import RecordFile
 from captioning.images.file_digest import digest_file, stat_file
 from captioning.images.image_ref import ContainedImage, ImageRef
+from captioning.track import OnProgress
 
-OnProgress = Callable[[int, int], None]
 DIGEST_BYTES = 16
 _FILE = "digests.index"
 _THREADS = 8

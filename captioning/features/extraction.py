@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from captioning.features.cache import StoredRows
-from captioning.features.content_digests import OnProgress
 from captioning.features.feature_dtype import FeatureDtype
 from captioning.features.row_extraction import DerivedRows, RowExtraction, RowSource
 from captioning.features.row_format import RowFormat
@@ -26,6 +25,7 @@ from captioning.nn.encoder_config import Precision
 from captioning.nn.features import Features
 from captioning.nn.pretrained import weights_hash
 from captioning.nn.split_encoder import EncoderFront
+from captioning.track import OnProgress
 
 _VERSION = 2  # of the rows; part of the keys
 _AVERAGE_BYTES = 2**28  # memory for grids that are averaged together

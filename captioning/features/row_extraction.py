@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captioning.errors import OutputError
 from captioning.features.cache import StoredRows
-from captioning.features.content_digests import OnProgress, digest_images, is_unchanged
+from captioning.features.content_digests import digest_images, is_unchanged
 from captioning.features.locks import directory_lock
 from captioning.features.row_format import RowFormat
 from captioning.features.store import RowStore, RowWriter
@@ -30,6 +30,7 @@ from captioning.processes import (
     process_index,
     wait_for_processes,
 )
+from captioning.track import OnProgress
 
 _COMMIT_IMAGES = 256  # lost at most if the process is killed
 _CHANGED = "'{}' changed while it was read. Run the same command again."
@@ -104,17 +105,14 @@ class RowExtraction:
         """Bytes on disk of the rows of missing images."""
         return self.missing * self._source.format.image_bytes
 
-    def remove_damaged(self) -> int:
-        """Check all stored rows of the images, and remove damaged ones.
-
-        Returns:
-            The number of images that were removed.
+    def remove_damaged(self, on_progress: OnProgress = lambda done, total: None) -> int:
+        """Call :meth:`RowStore.remove_damaged` for the images, and return its result.
 
         Raises:
             OutputError: The store cannot be written.
         """
         with _explain_errors(self.directory):
-            removed = self._store.remove_damaged(self._store.find(self._digests))
+            removed = self._store.remove_damaged(self._store.find(self._digests), on_progress)
             self._store.refresh()
         return removed
 

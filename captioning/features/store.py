@@ -16,6 +16,7 @@ from captioning.features.records import RecordFile
 from captioning.features.row_format import RowFormat
 from captioning.files import write_atomic
 from captioning.messages import explain_error, format_count
+from captioning.track import OnProgress, track
 
 _DESCRIPTION = "store.json"
 _SHARED = "features"  # name of the files to which a process that holds the lock appends
@@ -204,10 +205,19 @@ class RowStore:
                 damaged |= len(segment.find_damaged(rows, views[own], packed[own])) > 0
         return damaged
 
-    def remove_damaged(self, entries: Int[np.ndarray, " B"]) -> int:
+    def remove_damaged(
+        self,
+        entries: Int[np.ndarray, " B"],
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> int:
         """Check the checksums of entries, and remove damaged ones from the index.
 
         Entries of -1 are ignored. Call :meth:`refresh` afterwards.
+
+        Args:
+            entries: The entries.
+            on_progress: Called with the number of checked entries and the number of all, for each
+                file of the store.
 
         Returns:
             The number of images that were removed.
@@ -223,7 +233,7 @@ class RowStore:
             rows = [row for row in rows - self._starts[number] if segment.digests[row]]
             bad = [
                 row
-                for row in rows
+                for row in track(rows, on_progress)
                 if len(segment.find_damaged(np.full(len(views), row), views, segment.rows[row]))
             ]
             if bad:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from captioning.metrics.cider import to_idf
 from captioning.text.caption_arrays import CaptionArray
 from captioning.text.ngrams import ORDER
+from captioning.track import OnProgress
 
 _MISSING = -1
 
@@ -33,12 +34,18 @@ class NgramFrequency:
     counts: tuple[np.ndarray, ...]
 
     @classmethod
-    def count(cls, captions: CaptionArray, word_count: int) -> "NgramFrequency":
+    def count(
+        cls,
+        captions: CaptionArray,
+        word_count: int,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> "NgramFrequency":
         """Count the images of each n-gram.
 
         Args:
             captions: Captions of each image, as numbers below ``word_count``.
             word_count: Number of distinct words.
+            on_progress: Called with the number of finished values of n and the number of all.
         """
         image = np.repeat(np.arange(len(captions)), captions.captions_per_image)
         image = np.repeat(image, captions.lengths)
@@ -47,6 +54,7 @@ class NgramFrequency:
         number = np.zeros(len(start), np.int64)
         keys, counts = [], []
         for n in range(1, ORDER + 1):
+            on_progress(n - 1, ORDER)
             inside = start + n <= ends
             start, ends, image, number = (part[inside] for part in (start, ends, image, number))
             key = number * word_count + captions.ids[start + n - 1]

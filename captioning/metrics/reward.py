@@ -11,6 +11,7 @@ from captioning.metrics.cider import compare_captions
 from captioning.metrics.ngram_frequency import NgramFrequency
 from captioning.text.caption_arrays import CaptionArray, CaptionWords, expand_ranges
 from captioning.text.ngrams import ImageId, NgramCounts, count_id_ngrams
+from captioning.track import OnProgress
 
 Caption = Sequence[Hashable]
 
@@ -26,12 +27,17 @@ class CiderReward:
         references: References of each image, as lists of words or token ids. Document frequencies
             are counted over them, so give the references of the whole training split. The key of
             an image in :class:`CaptionWords` is its row; images without captions are left out.
+        on_progress: As for :meth:`NgramFrequency.count`.
 
     Raises:
         ScoreError: There are fewer than two images, or an image of a mapping has no reference.
     """
 
-    def __init__(self, references: Mapping[ImageId, Sequence[Caption]] | CaptionWords) -> None:
+    def __init__(
+        self,
+        references: Mapping[ImageId, Sequence[Caption]] | CaptionWords,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> None:
         self._numbers: dict[Hashable, int] = {}
         self._rows: dict[Hashable, int] = {}
         if isinstance(references, CaptionWords):
@@ -56,7 +62,7 @@ class CiderReward:
             )
         if not isinstance(references, CaptionWords):
             _check_references(references)
-        self._frequency = NgramFrequency.count(self._references, len(self._numbers))
+        self._frequency = NgramFrequency.count(self._references, len(self._numbers), on_progress)
 
     def __call__(
         self, images: Sequence[Hashable], captions: Sequence[Caption]

@@ -26,6 +26,7 @@ from captioning.reranking.ngram_targets import NO_WORD, build_targets, select_la
 from captioning.text.caption_arrays import CaptionWords
 from captioning.text.ngrams import ORDER
 from captioning.text.vocabulary import Vocabulary
+from captioning.track import OnProgress
 
 DEFAULT_NGRAMS = 6000
 DEFAULT_RIDGE = 0.2
@@ -71,6 +72,7 @@ class NgramReranker:
         *,
         max_ngrams: int = DEFAULT_NGRAMS,
         ridge: float = DEFAULT_RIDGE,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> "NgramReranker":
         """Fit the regression to captioned images in closed form (ridge regression).
 
@@ -82,6 +84,7 @@ class NgramReranker:
             max_ngrams: Number of n-grams to keep: first those of more than a third of the images,
                 then those with the largest sums of tf-idf.
             ridge: Number added to the diagonal of the Gram matrix of the unit vectors.
+            on_progress: Called with the number of images fitted to and the number of all.
 
         Raises:
             DataError: There are fewer than two captioned images, or no n-gram consists of words
@@ -106,6 +109,7 @@ class NgramReranker:
         gram = ridge * torch.eye(size, dtype=torch.float64)
         products = torch.zeros(sum(len(rows) for _, rows in chosen), size, dtype=torch.float64)
         for start in range(0, len(images), _BATCH_SIZE):
+            on_progress(start, len(images))
             batch = images[start : start + _BATCH_SIZE]
             units = torch.nn.functional.normalize(vectors[batch].double(), dim=1)
             gram += units.T @ units

@@ -21,6 +21,8 @@ from captioning.nn.concepts import WORDS_PER_CLASS, Concepts
 from captioning.nn.decoder import Decoder
 from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import SPECIALS, Vocabulary
+from captioning.track import OnProgress
+from captioning.training.callback import TrainingCallback
 
 _MAX_WORDS = 600  # with a detector
 _CANDIDATES = 2500
@@ -34,6 +36,7 @@ _NEVER = -30.0  # logit of a probability of 0
 _MIN_STEPS = 400  # more epochs of a small data set
 
 _Loss = Callable[[Tensor, Tensor], Tensor]
+_SILENT = TrainingCallback()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +89,7 @@ def add_concepts(
     captions: CaptionArray,
     vocabulary: Vocabulary,
     teacher: ClassTeacher | None,
-    seed: int,
+    callback: TrainingCallback = _SILENT,
 ) -> Decoder:
     """Return a decoder with fitted concepts and the same behavior: their weights are zero.
 
@@ -97,14 +100,12 @@ def add_concepts(
         captions: Captions of these images, as tokens.
         vocabulary: Words of the decoder.
         teacher: What the pretrained CNN recognizes. None: only words of captions are concepts.
-        seed: Seed of the fit.
+        callback: Receives progress.
 
     Raises:
         DataError: No word can be recognized.
     """
-    random = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    detector = _fit_detector(vectors, captions)
+    detector = _fit_detector(vectors, captions, callback)
     classes = [] if teacher is None else load_class_words()
     class_ids = [
         [vocabulary.id(word) for word in own if word in vocabulary][:WORDS_PER_CLASS]
@@ -126,9 +127,8 @@ def add_concepts(
         column = {word: index for index, word in enumerate(ids)}
         for row, own in zip(concepts.class_words, class_ids, strict=True):
             row[: len(own)] = torch.tensor([column[word] for word in own])
-        _set_classifier(concepts, _fit_classifier(vectors, teacher), vectors)
+        _set_classifier(concepts, _fit_classifier(vectors, teacher, callback), vectors)
     extended.load_state_dict(decoder.state_dict(), strict=False)
-    torch.random.set_rng_state(random)
     return extended.to(decoder.embedding.weight.device)
 
 
@@ -141,7 +141,9 @@ def _set_classifier(
     concepts.class_mean.copy_(torch.stack(sums).sum(0) / len(vectors))
 
 
-def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Detector:
+def _fit_detector(
+    vectors: Float[Tensor, "N D"], captions: CaptionArray, callback: TrainingCallback
+) -> _Detector:
     """Return the detector of the words that can be recognized.
 
     A word is kept if its detector predicts the captions of held-out images clearly better than the
@@ -155,7 +157,8 @@ def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Det
     present = _presence(pairs, len(captions), words)
     held_out = torch.arange(len(vectors)) % _HELD_OUT == 0
     train = ~held_out
-    detector = _fit_presence(vectors[train], present[train])
+    callback.on_phase("Selecting concepts")
+    detector = _fit_presence(vectors[train], present[train], callback.on_progress)
     with torch.no_grad():
         p = torch.sigmoid(detector(vectors[held_out].float()))
     share = present[train].float().mean(0)
@@ -167,11 +170,14 @@ def _fit_detector(vectors: Float[Tensor, "N D"], captions: CaptionArray) -> _Det
     chosen = [words[index] for index in best]
     if not best:
         return _Detector([], vectors.new_zeros(0, vectors.shape[1]), share[:0], share[:0])
-    fitted = _fit_presence(vectors, present[:, best])
+    callback.on_phase("Fitting concepts")
+    fitted = _fit_presence(vectors, present[:, best], callback.on_progress)
     return _Detector(chosen, fitted.weight.data, fitted.bias.data, present[:, best].float().mean(0))
 
 
-def _fit_presence(vectors: Float[Tensor, "N D"], present: Bool[Tensor, "N W"]) -> nn.Linear:
+def _fit_presence(
+    vectors: Float[Tensor, "N D"], present: Bool[Tensor, "N W"], on_progress: OnProgress
+) -> nn.Linear:
     detector = nn.Linear(vectors.shape[1], present.shape[1])
     nn.init.zeros_(detector.weight)
     detector.bias.data = torch.logit(present.float().mean(0).clamp(1e-4, 1 - 1e-4))
@@ -183,7 +189,7 @@ def _fit_presence(vectors: Float[Tensor, "N D"], present: Bool[Tensor, "N W"]) -
         )
         return total / len(logits)
 
-    return _fit(detector, vectors, present, loss, dropout=_INPUT_DROPOUT)
+    return _fit(detector, vectors, present, loss, on_progress, dropout=_INPUT_DROPOUT)
 
 
 def _log_likelihood(p: Float[Tensor, "*M W"], present: Bool[Tensor, "M W"]) -> Float[Tensor, "M W"]:
@@ -192,7 +198,9 @@ def _log_likelihood(p: Float[Tensor, "*M W"], present: Bool[Tensor, "M W"]) -> F
     return target * p.log() + (1 - target) * (1 - p).log()
 
 
-def _fit_classifier(vectors: Float[Tensor, "N D"], teacher: ClassTeacher) -> nn.Linear:
+def _fit_classifier(
+    vectors: Float[Tensor, "N D"], teacher: ClassTeacher, callback: TrainingCallback
+) -> nn.Linear:
     """Return the classifier of v that agrees with the pretrained CNN (Hinton et al. 2015)."""
     if teacher.vectors is None:
         return teacher.classifier
@@ -206,7 +214,8 @@ def _fit_classifier(vectors: Float[Tensor, "N D"], teacher: ClassTeacher) -> nn.
             logits.log_softmax(1), target, reduction="batchmean", log_target=True
         )
 
-    return _fit(student, vectors, target, loss, dropout=0.0)
+    callback.on_phase("Fitting the classifier")
+    return _fit(student, vectors, target, loss, callback.on_progress, dropout=0.0)
 
 
 def _fit(
@@ -214,6 +223,7 @@ def _fit(
     vectors: Float[Tensor, "N D"],
     targets: Tensor,
     loss: _Loss,
+    on_progress: OnProgress,
     *,
     dropout: float,
 ) -> nn.Linear:
@@ -227,7 +237,8 @@ def _fit(
     epochs = max(_EPOCHS, -(-_MIN_STEPS // batches))
     optimizer = torch.optim.Adam(inner.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        on_progress(epoch, epochs)
         for rows in torch.randperm(len(vectors)).split(size)[:batches]:
             x = nn.functional.dropout((vectors[rows].float() - mean) / scale, dropout)
             optimizer.zero_grad()

@@ -2,10 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.features.extraction import ExtractionConfig, plan_features
 from captioning.messages import format_count
@@ -15,6 +12,7 @@ from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
 from captioning.nn.pretrained import weights_hash
 from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import Vocabulary
+from captioning.track import OnProgress
 from captioning.training.callback import ENCODING, TrainingCallback
 from captioning.training.concept_fitting import ClassTeacher, add_concepts
 from captioning.training.config import RunConfig
@@ -53,16 +51,15 @@ def fit_concepts(
         return decoder
     rows = np.flatnonzero(captions.captions_per_image)
     teacher = _load_teacher(data, rows, config, callback)
-    callback.on_phase("Fitting concepts")
-    extended = add_concepts(
-        decoder,
-        count,
-        _read_vectors(decoder, data.train.cache, rows),
-        captions.select(rows),
-        vocabulary,
-        teacher,
-        config.training.seed,
+    callback.on_phase("Reading features")
+    vectors = CachedModel(decoder).read_vectors(
+        data.train.cache, rows, batch_size=_CHUNK, on_progress=callback.on_progress
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        extended = add_concepts(
+            decoder, count, vectors.half(), captions.select(rows), vocabulary, teacher, callback
+        )
     words, classes = extended.sizes.concepts, extended.sizes.classes
     callback.on_message(
         f"Concepts: {format_count(words, 'word')}"
@@ -80,6 +77,7 @@ def simulate_text(
     *,
     first: int,
     seed: int,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> TextConcepts:
     """Return the concepts of the captions without images.
 
@@ -90,19 +88,19 @@ def simulate_text(
         captions: All training captions, as tokens: those of images first.
         first: Row of the first text.
         seed: Seed of the simulation.
+        on_progress: Called with the number of finished texts and the number of all.
     """
     assert decoder.concepts is not None
     rows = np.array(validation.readable)
     concepts = decoder.concepts
-    vectors = _read_vectors(decoder, validation.cache, rows).to(concepts.W_cv.device)
+    vectors = CachedModel(decoder).read_vectors(validation.cache, rows, batch_size=_CHUNK).half()
+    vectors = vectors.to(concepts.W_cv.device)
     strengths = torch.cat([concepts(part.float()).cpu() for part in vectors.split(_CHUNK)])
     texts = captions.select(np.arange(first, len(captions)))
     references = references.select(rows)
-    return simulate_concepts(concepts, strengths, references, texts, first=first, seed=seed)
-
-
-def _read_vectors(decoder: Decoder, cache: CacheRows, rows: np.ndarray) -> Float[Tensor, "N D"]:
-    return CachedModel(decoder).read_vectors(cache, rows, batch_size=_CHUNK).half()
+    return simulate_concepts(
+        concepts, strengths, references, texts, first=first, seed=seed, on_progress=on_progress
+    )
 
 
 def _load_teacher(

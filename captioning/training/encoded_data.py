@@ -141,7 +141,7 @@ def _read_features(
 
 def _remove_damaged(extractions: Sequence[RowExtraction], callback: TrainingCallback) -> None:
     callback.on_phase("Checking stored features")
-    removed = sum(extraction.remove_damaged() for extraction in extractions)
+    removed = sum(extraction.remove_damaged(callback.on_progress) for extraction in extractions)
     if removed:
         callback.on_message(f"Removed damaged features of {format_count(removed, 'image')}.")
 

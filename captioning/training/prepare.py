@@ -19,6 +19,7 @@ from captioning.text.caption_arrays import CaptionArray, CaptionWords
 from captioning.text.tokenizers import Tokenizer, get_tokenizer, seem_unsplit
 from captioning.text.vocabulary import Vocabulary
 from captioning.text.word_vectors import check_word_vectors
+from captioning.track import track
 from captioning.training.callback import TrainingCallback
 from captioning.training.concept_preparation import fit_concepts, simulate_text
 from captioning.training.config import RunConfig
@@ -83,7 +84,9 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
 
     callback.on_phase("Tokenizing captions")
     tokenizer = _choose_tokenizer(config, initial)
-    words = CaptionWords.tokenize([*train.captions, *text], tokenizer.split)
+    words = CaptionWords.tokenize(
+        track([*train.captions, *text], callback.on_progress), tokenizer.split
+    )
     own = words.select(np.arange(len(train.captions)))  # the captions of images
     _warn_unsplit(own, tokenizer, callback)
     callback.on_phase("Building the vocabulary")
@@ -104,6 +107,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
             dataset.captions,
             first=len(train.captions),
             seed=config.training.seed,
+            on_progress=callback.on_progress,
         )
     return Prepared(
         encoder=encoder,

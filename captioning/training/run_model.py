@@ -24,7 +24,10 @@ def create_trainer(config: RunConfig, prepared: Prepared, callback: TrainingCall
     if config.training.objective == "self_critical":
         callback.on_phase("Preparing rewards")
         objective = SelfCriticalObjective(
-            prepared.words, prepared.vocabulary, config.training.self_critical
+            prepared.words,
+            prepared.vocabulary,
+            config.training.self_critical,
+            callback.on_progress,
         )
     return Trainer(
         prepared.decoder,

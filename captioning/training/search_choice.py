@@ -1,6 +1,5 @@
 """Choice of the model's search and fit of its n-gram reranker, after the last epoch."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from captioning.text.vocabulary import Vocabulary
 from captioning.training.callback import TrainingCallback
 from captioning.training.config import RunConfig
 from captioning.training.prepare import Prepared
+
+_SILENT = TrainingCallback()
 
 
 def choose_search(
@@ -49,7 +50,6 @@ def choose_search(
     callback.on_message(f"Choosing the search ({images}).")
     if config.rerank_ngrams:
         images_read = format_count(len(prepared.train.readable), "image")
-        callback.on_phase("Learning n-grams")
         callback.on_message(f"Learning n-grams for reranking ({images_read}).")
         reranker = fit_reranker(
             cached_model,
@@ -57,7 +57,7 @@ def choose_search(
             prepared.words,
             checkpoint.vocabulary,
             max_ngrams=config.rerank_ngrams,
-            on_progress=callback.on_progress,
+            callback=callback,
         )
         if reranker is not None:
             callback.on_message(f"Learned {format_count(len(reranker), 'n-gram')}.")
@@ -85,7 +85,7 @@ def fit_reranker(
     *,
     max_ngrams: int,
     batch_size: int = 64,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    callback: TrainingCallback = _SILENT,
 ) -> NgramReranker | None:
     """Fit n-gram reranking to the training images, without augmentation.
 
@@ -97,7 +97,7 @@ def fit_reranker(
         vocabulary: Vocabulary of the decoder.
         max_ngrams: Number of n-grams to keep.
         batch_size: Images per batch.
-        on_progress: Called with the number of images read and the number of all, after each batch.
+        callback: Receives progress.
 
     Returns:
         The reranker. None if the captions share no n-gram with the vocabulary, or if the decoder
@@ -107,8 +107,18 @@ def fit_reranker(
     rows = np.intersect1d(captioned, cache.readable)
     if not len(rows) or cached_model.decoder.config.injection == "none":
         return None
-    vectors = cached_model.read_vectors(cache, rows, batch_size=batch_size, on_progress=on_progress)
+    callback.on_phase("Reading features")
+    vectors = cached_model.read_vectors(
+        cache, rows, batch_size=batch_size, on_progress=callback.on_progress
+    )
+    callback.on_phase("Learning n-grams")
     try:
-        return NgramReranker.fit(vectors, captions.select(rows), vocabulary, max_ngrams=max_ngrams)
+        return NgramReranker.fit(
+            vectors,
+            captions.select(rows),
+            vocabulary,
+            max_ngrams=max_ngrams,
+            on_progress=callback.on_progress,
+        )
     except DataError:  # a finished training run does not fail because of its reranker
         return None

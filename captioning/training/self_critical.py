@@ -24,6 +24,7 @@ from captioning.nn.shared_draws import draw_rows
 from captioning.text.caption_arrays import CaptionWords
 from captioning.text.ngrams import count_ngrams
 from captioning.text.vocabulary import EOS, NEVER_GENERATED, Vocabulary
+from captioning.track import OnProgress
 from captioning.training.training_config import SelfCriticalConfig
 
 _BLEU_4 = 3
@@ -55,6 +56,7 @@ class SelfCriticalObjective:
         references: Captions of each training image.
         vocabulary: Words of the decoder.
         config: Samples, baseline, and rewards.
+        on_progress: As for :class:`CiderReward`.
 
     Raises:
         ScoreError: Fewer than two images have captions.
@@ -65,11 +67,12 @@ class SelfCriticalObjective:
         references: CaptionWords,
         vocabulary: Vocabulary,
         config: SelfCriticalConfig,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> None:
         self.vocabulary = vocabulary
         self.config = config
         self.references = references.append(EOS)
-        self.cider = CiderReward(self.references)
+        self.cider = CiderReward(self.references, on_progress)
         self.hflip_tokens = find_hflip_tokens(vocabulary)
         self.feature_dropout = Dropout(config.feature_dropout)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from captioning.nn.concepts import Concepts
 from captioning.nn.features import Features
 from captioning.text.caption_arrays import CaptionArray
+from captioning.track import OnProgress, track
 
 _SIMILAR_OF = 32  # random validation images, of which the most similar one gives false alarms
 _MIN_HITS = 5  # validation images that name a concept; below it, all concepts are drawn from
@@ -62,6 +63,7 @@ def simulate_concepts(
     *,
     first: int,
     seed: int,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> TextConcepts:
     """Return the simulated concepts of texts.
 
@@ -72,6 +74,7 @@ def simulate_concepts(
         texts: Captions without images, as tokens, grouped as if each group had an image.
         first: Row of the first text.
         seed: Seed of the simulation.
+        on_progress: Called with the number of finished texts and the number of all.
     """
     random = np.random.default_rng(seed)
     of_images = _named_concepts(captions, concepts)
@@ -91,7 +94,7 @@ def simulate_concepts(
     columns = torch.zeros(len(texts), count, dtype=torch.int32)
     values = torch.zeros(len(texts), count, dtype=torch.float16)
     candidates = random.integers(len(table), size=(len(texts), _SIMILAR_OF))
-    for text, named in enumerate(_named_concepts(texts, concepts)):
+    for text, named in enumerate(track(_named_concepts(texts, concepts), on_progress)):
         own = set(named)
         similar = max(candidates[text].tolist(), key=lambda image: len(own & named_sets[image]))
         found = {c: v for c, v in false_alarms[similar].items() if c not in own}

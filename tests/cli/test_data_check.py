@@ -1,16 +1,14 @@
 """``captioning data check``: planted faults, exit codes, and the names of the splits."""
 
-import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from drawn_images import draw
-from rich.console import Console
 
 from captioning.cli.main import main
-from captioning.cli.progress import show_progress
+from captioning.cli.progress import PhaseProgress
 from captioning.datasets import CaptionData
 
 TINY = Path(__file__).parents[2] / "data" / "tiny"
@@ -211,17 +209,13 @@ def test_data_without_command_lists_its_commands(words, code, capsys):
     assert "data check" in "".join(capsys.readouterr())
 
 
-def test_progress_without_terminal_is_a_line_every_30_seconds():
-    written, times = io.StringIO(), iter((5.0, 34.0, 35.0, 64.0, 65.0))
-    console = Console(file=written, width=80)
-    line = "Decoded {} of {} images"
-    with show_progress(console, line, unit="images/s", clock=lambda: next(times)) as show:
-        for done in (1000, 1100, 1300, 1400, 1500):
-            show(done, 2000)
-    assert written.getvalue().splitlines() == [
-        "Decoded 1,300 of 2,000 images, 10 images/s, 0:01:10 left.",
-        "Decoded 1,500 of 2,000 images, 8 images/s, 0:01:00 left.",
-    ]
+def test_data_check_reports_the_progress_of_all_images(capsys, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(PhaseProgress, "start", lambda self, name: seen.add((name, None)))
+    monkeypatch.setattr(PhaseProgress, "update", lambda self, *counts: seen.add(counts))
+    assert check("--data", f"coco:{TINY}") == 0
+    assert {("Checking captions of train", None), ("Decoding images", None)} < seen
+    assert {(0, 32), (32, 32), (48, 48)} < seen
 
 
 # Names of the splits

@@ -40,6 +40,10 @@ TINY_ZIP = zip_bytes(
 )
 
 
+def md5(content):
+    return f"md5:{hashlib.md5(content).hexdigest()}"
+
+
 class Server(ThreadingHTTPServer):
     """Serves byte ranges of one file, and keeps the requests.
 
@@ -105,7 +109,7 @@ def describe(url, **changes):
     settings = {
         "content": {"images": 48, "annotations/captions_train.json": 1},
         "size": len(TINY_ZIP),
-        "md5": hashlib.md5(TINY_ZIP).hexdigest(),
+        "checksum": md5(TINY_ZIP),
         **changes,
     }
     archive = PublicArchive(f"{url}/tiny.zip", **settings)
@@ -133,7 +137,7 @@ def read_files(folder):
 EXPECTED = {path.relative_to(TINY).as_posix(): path.read_bytes() for path in MEMBERS}
 
 
-@pytest.mark.parametrize("unknown", [{}, {"size": None, "md5": None}])
+@pytest.mark.parametrize("unknown", [{}, {"size": None}])
 def test_download_unpacks_data_that_can_be_read(fetch, server, tmp_path, unknown):
     code, out, err = fetch(**unknown)
     assert (code, out) == (0, f"--data coco:{tmp_path}/data\n")
@@ -198,20 +202,20 @@ def test_download_with_wrong_checksum_is_deleted(fetch, server, tmp_path):
     server.content = bytes([TINY_ZIP[0] ^ 1]) + TINY_ZIP[1:]
     code, _, err = fetch()
     assert code == 1
-    assert "'tiny.zip' is damaged: its MD5 sum is" in err
+    assert "'tiny.zip' is damaged: its md5 sum is" in err
     assert read_files(tmp_path / "data") == {}
 
 
-def test_download_without_checksum_finds_a_damaged_file(fetch, server, tmp_path):
+def test_download_of_archive_with_damaged_file_is_refused(fetch, server, tmp_path):
     position = TINY_ZIP.index(MEMBERS[0].read_bytes()) + 100
     changed = bytes([TINY_ZIP[position] ^ 1])
     server.content = TINY_ZIP[:position] + changed + TINY_ZIP[position + 1 :]
-    code, _, err = fetch(md5=None)
+    code, _, err = fetch(checksum=md5(server.content))
     assert code == 1
     assert "Bad CRC-32" in err
     assert read_files(tmp_path / "data") == {}
     server.content = TINY_ZIP
-    assert fetch(md5=None)[0] == 0
+    assert fetch()[0] == 0
     assert read_files(tmp_path / "data") == EXPECTED
 
 
@@ -331,6 +335,7 @@ def test_public_data_has_usable_names_and_checksums(name):
     assert data.spec.format("a", "a").partition(":")[0] in FORMS
     for archive in data.archives:
         assert archive.name.endswith(".zip")
-        assert archive.md5 is None or len(bytes.fromhex(archive.md5)) == 16
+        algorithm, digest = archive.checksum.split(":")
+        assert len(bytes.fromhex(digest)) == hashlib.new(algorithm).digest_size
     hints = get_type_hints(data_download.DataDownloadConfig)
     assert set(get_args(hints["name"])) == set(PUBLIC_DATA)

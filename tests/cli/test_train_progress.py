@@ -64,6 +64,18 @@ def test_phase_with_a_count_has_rate_and_time_left(log):
     assert log.lines[-1].startswith("Building the vocabulary: 0:00:2")
 
 
+def test_line_of_a_phase_with_a_unit_names_it(log):
+    log.wait(30, lambda second: log.report.show("Downloading a.zip", second, 100, "MB"))
+    assert log.lines == ["Downloading a.zip: 25 of 100 MB, 1 MB/s, 0:01:15 left."]
+
+
+def test_speed_of_a_second_total_starts_again(log):
+    log.report.start("Reading features")
+    log.wait(20, lambda second: log.report.update(10 * second, 200))
+    log.wait(25, lambda second: log.report.update(second, 100))
+    assert log.lines[-1] == "Reading features: 5 of 100, 1/s, 0:01:35 left."
+
+
 def test_cached_images_are_not_announced(log):
     log.report.callback.on_phase(ENCODING)
     log.report.callback.on_progress(1000, 1000)
@@ -82,7 +94,7 @@ def test_long_run_has_a_line_every_30_seconds(log):
         log.wait(50)
     gaps = [end - start for start, end in zip(log.times, log.times[1:], strict=False)]
     assert max(gaps) <= 30
-    assert log.lines[0] == "Step 25 of 10,000, 80 captions/s, loss 2.500, 2:46:15 left."
+    assert log.lines[0] == "Training: 25 of 10,000 steps, 80 captions/s, loss 2.500, 2:46:15 left."
     assert any(re.match(r"Captioning validation images: 1 of 2, ", line) for line in log.lines)
 
 

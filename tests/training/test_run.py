@@ -86,16 +86,27 @@ def test_self_critical_run_logs_reward_and_history(trained, tmp_path):
 
 
 def test_every_phase_of_a_run_is_named(trained, tmp_path):
-    phases = []
+    phases, counted = [], set()
     run = with_rewards(initialize(config(tmp_path / "run", epochs=1), trained))
-    train(run, TrainingCallback(on_phase=phases.append))
+    run = replace(run, search_images=8)
+
+    def count(done, total):
+        assert 0 <= done <= total
+        counted.add(phases[-1])
+
+    train(run, TrainingCallback(on_phase=phases.append, on_progress=count))
     assert [name for name in phases if not name.startswith("Reading coco:tiny, ")] == [
         *("Loading the encoder", "Reading image files", "Reading image files"),
         *(ENCODING, ENCODING, "Tokenizing captions"),
         *("Building the vocabulary", "Preparing rewards"),
         *("Captioning validation images", "Scoring captions", "Training"),
         *("Captioning validation images", "Scoring captions"),
+        *("Reading features", "Learning n-grams", "Choosing the search"),
     ]
+    uncounted = {name for name in phases if not name.startswith("Reading coco:tiny, ")} - counted
+    assert uncounted == {
+        *("Loading the encoder", "Building the vocabulary", "Scoring captions", "Training")
+    }
 
 
 def test_run_worse_than_its_initial_model_returns_it(trained, tmp_path):
