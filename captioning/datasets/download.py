@@ -269,8 +269,9 @@ def _check_sum(archive: PublicArchive, part: Path, on_progress: _OnPart) -> None
     if (found := digest.hexdigest()) != expected:
         part.unlink()
         raise DataError(
-            f"'{archive.name}' is damaged: its {algorithm} sum is {found}, but {expected} was "
-            "expected. It was deleted. Run the same command again to download it again."
+            f"'{archive.name}' is damaged: its {algorithm.upper()} sum is {found}, but "
+            f"{expected} was expected. It was deleted. Run the same command again to download it "
+            "again."
         )
 
 

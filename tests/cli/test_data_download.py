@@ -202,7 +202,7 @@ def test_download_with_wrong_checksum_is_deleted(fetch, server, tmp_path):
     server.content = bytes([TINY_ZIP[0] ^ 1]) + TINY_ZIP[1:]
     code, _, err = fetch()
     assert code == 1
-    assert "'tiny.zip' is damaged: its md5 sum is" in err
+    assert "'tiny.zip' is damaged: its MD5 sum is" in err
     assert read_files(tmp_path / "data") == {}
 
 

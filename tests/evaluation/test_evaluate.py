@@ -70,7 +70,9 @@ def first_references():
 def test_evaluate_scores_each_image_by_its_own_references(checkpoint, tmp_path):
     captioner = Captioner(checkpoint)
     config = EvaluationConfig(output=tmp_path / "r.json", workers=0)
-    result = evaluate(captioner, DATA, config=config)
+    phases = []
+    result = evaluate(captioner, DATA, config=config, on_phase=phases.append)
+    assert phases == ["Reading coco:tiny", "Captioning images", "Scoring captions"]
     annotations = COCO(str(REFERENCES))
     expected = {i: [a["caption"] for a in annotations.imgToAnns[i]] for i in annotations.imgs}
     results = annotations.loadRes(str(tmp_path / "r.json"))  # pycocotools checks the ids
