@@ -24,13 +24,14 @@ import torch
 from PIL import Image
 
 from captioning import RunConfig, TrainingConfig, train
+from captioning.cli.progress import stderr_console
+from captioning.cli.train_progress import TrainingProgressReport
 from captioning.datasets import read_captions
 from captioning.features.extraction import ExtractionConfig, plan_features
 from captioning.features.row_extraction import DerivedRows, RowExtraction
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EncoderConfig
-from captioning.training.callback import TrainingCallback
 
 IMAGES, CAPTIONS = 123_287, 616_767
 SPLITS = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
@@ -86,8 +87,11 @@ def measure(folder: Path, name: str) -> None:
 def run_training(folder: Path, name: str) -> None:
     """Train until the first step, or for an epoch with a small decoder."""
     output = folder / "runs" / f"{name}-{os.getpid()}"
+    report = TrainingProgressReport(stderr_console())
     if name == "epoch":
-        train(dataclasses.replace(small_config(folder, output), validation_limit=500))
+        with report:
+            config = dataclasses.replace(small_config(folder, output), validation_limit=500)
+            train(config, report.callback)
         return
     training = TrainingConfig(
         objective=name, captions_per_image=5 if name == "self_critical" else 1
@@ -105,7 +109,8 @@ def run_training(folder: Path, name: str) -> None:
         print(_FIRST_STEP, flush=True)
         raise SystemExit
 
-    train(config, TrainingCallback(on_step=stop))
+    with report:
+        train(config, dataclasses.replace(report.callback, on_step=stop))
 
 
 def small_config(folder: Path, output: Path, **training: int) -> RunConfig:
