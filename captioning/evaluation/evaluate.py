@@ -153,16 +153,12 @@ def evaluate(
     """
     config = config or EvaluationConfig()
     connect_processes(config.device)
-    if config.java:
-        check_java(config.java)
-    if config.output is not None:
-        check_writable(Path(config.output))
+    _check_config(config)
     captioner = model if isinstance(model, Captioner) else _load_captioner(model, config)
     check_features_given(captioner.checkpoint.model.encoder, config.features)
     search = captioner.checkpoint.search if search is None else search
     captioner.check_search(search)
-    hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
-    data_set = CaptionData(data, hold_out, require_images=config.features is None)
+    data_set = _open_data(data, config)
     on_phase(f"Reading {shorten_spec(data_set.name)}")
     caption_split = data_set.read(split)
     if captioner.consensus is not None:
@@ -189,6 +185,19 @@ def evaluate(
         rounding=captioner.backend.rounding,
         features=Path(config.features).name if config.features else "",
     )
+
+
+def _check_config(config: EvaluationConfig) -> None:
+    """Check what would otherwise fail after the captioning."""
+    if config.java:
+        check_java(config.java)
+    if config.output is not None:
+        check_writable(Path(config.output))
+
+
+def _open_data(data: Any, config: EvaluationConfig) -> CaptionData:
+    hold_out = HoldOutConfig(config.val_fraction, config.split_seed)
+    return CaptionData(data, hold_out, require_images=config.features is None)
 
 
 def _load_captioner(model: str | Path | None, config: EvaluationConfig) -> Captioner:

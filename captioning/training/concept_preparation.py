@@ -12,7 +12,6 @@ from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
 from captioning.nn.pretrained import weights_hash
 from captioning.text.caption_arrays import CaptionArray
 from captioning.text.vocabulary import Vocabulary
-from captioning.track import OnProgress
 from captioning.training.callback import ENCODING, TrainingCallback
 from captioning.training.concept_fitting import ClassTeacher, add_concepts
 from captioning.training.config import RunConfig
@@ -77,7 +76,7 @@ def simulate_text(
     *,
     first: int,
     seed: int,
-    on_progress: OnProgress = lambda done, total: None,
+    callback: TrainingCallback,
 ) -> TextConcepts:
     """Return the concepts of the captions without images.
 
@@ -88,9 +87,10 @@ def simulate_text(
         captions: All training captions, as tokens: those of images first.
         first: Row of the first text.
         seed: Seed of the simulation.
-        on_progress: Called with the number of finished texts and the number of all.
+        callback: Receives progress.
     """
     assert decoder.concepts is not None
+    callback.on_phase("Simulating the concepts of text")
     rows = np.array(validation.readable)
     concepts = decoder.concepts
     vectors = CachedModel(decoder).read_vectors(validation.cache, rows, batch_size=_CHUNK).half()
@@ -99,7 +99,13 @@ def simulate_text(
     texts = captions.select(np.arange(first, len(captions)))
     references = references.select(rows)
     return simulate_concepts(
-        concepts, strengths, references, texts, first=first, seed=seed, on_progress=on_progress
+        concepts,
+        strengths,
+        references,
+        texts,
+        first=first,
+        seed=seed,
+        on_progress=callback.on_progress,
     )
 
 

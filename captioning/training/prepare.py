@@ -78,15 +78,13 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
         check_word_vectors(config.word_vectors, config.decoder.embedding_size)
     text = list(read_text_captions(config.text_data).values()) if config.text_data else []
     data = encode_data(config, callback)
-    initial, encoder = data.initial, data.encoder
-    train, validation = data.train, data.validation
+    initial, encoder, train, validation = data.initial, data.encoder, data.train, data.validation
     _check_validation(config, validation)
 
     callback.on_phase("Tokenizing captions")
     tokenizer = _choose_tokenizer(config, initial)
-    words = CaptionWords.tokenize(
-        track([*train.captions, *text], callback.on_progress), tokenizer.split
-    )
+    captions = track([*train.captions, *text], callback.on_progress)
+    words = CaptionWords.tokenize(captions, tokenizer.split)
     own = words.select(np.arange(len(train.captions)))  # the captions of images
     _warn_unsplit(own, tokenizer, callback)
     callback.on_phase("Building the vocabulary")
@@ -99,7 +97,6 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
     decoder = fit_concepts(decoder, data, images, vocabulary, config, callback)
     text_concepts = None
     if decoder.concepts is not None and text:
-        callback.on_phase("Simulating the concepts of text")
         text_concepts = simulate_text(
             decoder,
             validation,
@@ -107,7 +104,7 @@ def prepare(config: RunConfig, callback: TrainingCallback) -> Prepared:
             dataset.captions,
             first=len(train.captions),
             seed=config.training.seed,
-            on_progress=callback.on_progress,
+            callback=callback,
         )
     return Prepared(
         encoder=encoder,
