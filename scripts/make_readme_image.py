@@ -1,14 +1,15 @@
-"""Draw docs/captions.png and docs/examples.jpg: free photos with captions of the default model.
+"""Draw docs/examples.jpg and docs/captions.png: free photos with captions of the default model.
 
 python scripts/make_readme_image.py PHOTO...
 
-Both show sample photos; examples.jpg also the given ones. docs/examples.md names their sources.
+examples.jpg shows the sample photos and the given ones, captions.png, for the README, six of them.
+docs/examples.md names their sources.
 """
 
 import argparse
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -18,7 +19,7 @@ from captioning.cli.samples import write_samples
 
 WIDTH, HEIGHT, TEXT_HEIGHT, GAP = 300, 225, 62, 14  # pixels
 COLUMNS, EXAMPLE_COLUMNS = 3, 4
-README_PHOTOS = 6
+README_PHOTOS = ("scissors", "cat", "cameraman", "louvre", "coffee", "rocket")
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -31,23 +32,26 @@ def main() -> None:
     captioner = Captioner.from_pretrained()
     with tempfile.TemporaryDirectory() as folder:
         photos = [*write_samples(Path(folder)), *arguments.photos]
-        captions = [result.text for result in captioner.caption_files(photos)]
-        page = draw_page(photos, captions, EXAMPLE_COLUMNS)
-        first = draw_page(photos[:README_PHOTOS], captions[:README_PHOTOS], COLUMNS)
-    for photo, caption in zip(photos, captions, strict=True):
+        texts = [result.text for result in captioner.caption_files(photos)]
+        captions = dict(zip(photos, texts, strict=True))
+        page = draw_page(captions, EXAMPLE_COLUMNS)
+        named = {photo.stem: photo for photo in photos}
+        chosen = [named[name] for name in README_PHOTOS]
+        first = draw_page({photo: captions[photo] for photo in chosen}, COLUMNS)
+    for photo, caption in captions.items():
         print(f"{photo.name}: {caption}")
     first.quantize(256).save(output / "captions.png", optimize=True)
     page.save(output / "examples.jpg", quality=85, optimize=True)
 
 
-def draw_page(photos: Sequence[Path], captions: Sequence[str], columns: int) -> Image.Image:
+def draw_page(captions: Mapping[Path, str], columns: int) -> Image.Image:
     """Draw photos in rows, each with its caption."""
-    rows = -(-len(photos) // columns)
+    rows = -(-len(captions) // columns)
     size = (columns * (WIDTH + GAP) + GAP, rows * (HEIGHT + TEXT_HEIGHT + GAP) + GAP)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=18)
-    for number, (photo, caption) in enumerate(zip(photos, captions, strict=True)):
+    for number, (photo, caption) in enumerate(captions.items()):
         left = GAP + number % columns * (WIDTH + GAP)
         top = GAP + number // columns * (HEIGHT + TEXT_HEIGHT + GAP)
         page.paste(ImageOps.fit(read_image(photo), (WIDTH, HEIGHT)), (left, top))
