@@ -26,7 +26,8 @@ _FORMAT = 1
 _MAX_OUTPUTS = 20  # digests of outputs; a backup or a checkout may restore an older one
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
-_START_AGAIN = "Use --overwrite to start again, or another -o."
+START_AGAIN = "Use --overwrite to start again, or another -o."
+"""Advice in errors of a journal that cannot be used."""
 _RESUME = (
     "Free some space and run the same command to resume, or use another -o. All finished batches "
     "are kept."
@@ -119,7 +120,7 @@ class Journal:
         previous = metadata.get("settings")
         if metadata.get("format") != _FORMAT or not isinstance(previous, dict):
             self.close()
-            raise OutputError(f"{self.path} was written by another version. {_START_AGAIN}")
+            raise OutputError(f"{self.path} was written by another version. {START_AGAIN}")
         current = json.loads(json.dumps(dict(settings)))
         if previous == current:
             return
@@ -127,7 +128,7 @@ class Journal:
         raise ConfigError(
             f"cannot resume the run in {self.path}, because its settings differ: "
             f"{describe_differences(previous, current)}. Use the same settings to resume. "
-            f"{_START_AGAIN}"
+            f"{START_AGAIN}"
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -239,7 +240,7 @@ class Journal:
         if "locked" in reason:
             message = f"another run is using '{self.path}'. Wait for its end, or use another -o."
         elif any(text in reason for text in _DAMAGE_MESSAGES):
-            message = f"'{self.path}' is damaged or not a journal ({reason}). {_START_AGAIN}"
+            message = f"'{self.path}' is damaged or not a journal ({reason}). {START_AGAIN}"
         elif "unable to open" in reason or not isinstance(error, sqlite3.Error):
             message = f"cannot create the journal '{self.path}': {reason}. Use another -o."
         else:
@@ -272,7 +273,7 @@ def _parse_metadata(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, An
     try:
         return {name: json.loads(value) for name, value in rows}
     except (ValueError, TypeError) as error:
-        raise OutputError(f"'{path}' is damaged ({error}). {_START_AGAIN}") from error
+        raise OutputError(f"'{path}' is damaged ({error}). {START_AGAIN}") from error
 
 
 def _encode_result(result: CaptionResult) -> str:

@@ -199,8 +199,10 @@ def _describe_text(text: str, name: str) -> str:
     if re.match(r"[{\[<]", text):
         content = f"{'XML' if text[0] == '<' else 'JSON'} ({text[:80]!r})"
         return f"file contains {content}, not an image. Check the path, or download it again."
-    command = f"captioning caption - < {shlex.quote(name) if name else 'FILE'}"
-    return f"file contains text ({text[:20]!r}). To caption a list of image paths: {command}"
+    return (
+        f"file contains text ({text[:20]!r}). To caption a list of image paths: captioning caption "
+        f"- < {shlex.quote(name) if name else 'FILE'}"
+    )
 
 
 def _decode_text(head: bytes) -> str:

@@ -59,7 +59,8 @@ class Corrections:
         text = " ".join(text.split())
         if len(text) > _MAX_LENGTH:
             raise ConfigError(
-                f"the caption has {len(text):,} characters; the limit is {_MAX_LENGTH:,}."
+                f"the caption has {len(text):,} characters; the limit is {_MAX_LENGTH:,}. "
+                "Shorten it."
             )
         if text == self.get(file_name):
             return text

@@ -11,12 +11,12 @@ from typing import Literal
 
 from captioning.bulk.content import ImageContent
 from captioning.bulk.convert import check_new_output, write_image_outputs, write_rows
-from captioning.bulk.journal import Journal, JournalEntry
+from captioning.bulk.journal import START_AGAIN, Journal, JournalEntry
 from captioning.bulk.resume import run_settings
 from captioning.bulk.rows import RelativeNames, keep_best, row_of_result
 from captioning.bulk.writers.base import CaptionRow
 from captioning.bulk.writers.registry import open_writer, writes_per_image
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, OutputError
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.inference.results import CaptionResult
@@ -124,6 +124,9 @@ class FolderSession:
             return Journal(path, settings)
         except ConfigError:  # captions of another model or search
             return Journal(path, settings, restart=True)
+        except OutputError as error:
+            reason = str(error).replace(START_AGAIN, "Delete it to start again.")
+            raise OutputError(reason) from error
 
     @property
     def running(self) -> bool:
@@ -217,13 +220,15 @@ class FolderSession:
         with self._writing:
             rows = list(self._rows_to_save(corrected_only=request.corrected_only))
             if not any(row.ok for row in rows):
-                kind = "corrected caption" if request.corrected_only else "caption"
-                raise ConfigError(f"there is no {kind} to save.")
+                if request.corrected_only:
+                    raise ConfigError("there is no corrected caption to save. Correct one first.")
+                raise ConfigError("there is no caption to save. Caption the images first.")
             if writes_per_image(request.format):
                 return self._save_per_image(rows, request)
             output = self.output / f"captions.{request.format}"
             if output.exists() and not request.overwrite:
-                raise FileExistsAlreadyError(f"'{output}' exists.")
+                reason = f"'{output}' exists. Replace it, or choose another format."
+                raise FileExistsAlreadyError(reason)
             check_new_output(output, [self.corrections.path], overwrite=True)
             counts = write_rows(lambda: rows, request.format, output)
             return SaveResult(str(output), counts.captioned, failed=counts.failed)

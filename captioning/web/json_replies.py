@@ -8,17 +8,21 @@ from typing import Any
 from starlette.responses import Response
 
 from captioning.inference.results import Caption, CaptionResult
+from captioning.web.advice import advise_on_page
 from captioning.web.service import TracedCaption
 
 
 class JsonReply(Response):
-    """A JSON response in ASCII: names of files may hold characters that UTF-8 cannot encode."""
+    """A JSON response; its errors give advice for a page.
+
+    It is ASCII: names of files may hold characters that UTF-8 cannot encode.
+    """
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Return the content as JSON."""
-        return json.dumps(content, allow_nan=False).encode("ascii")
+        return json.dumps(advise_on_page(content), allow_nan=False).encode("ascii")
 
 
 def result_to_json(result: CaptionResult) -> dict[str, Any]:

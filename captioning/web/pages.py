@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from captioning.decoding import METHODS, search_to_json
-from captioning.errors import CaptioningError, ConfigError
+from captioning.errors import CaptioningError, ConfigError, ImageError
 from captioning.json_data import parse_json
 from captioning.web.folder import (
     FileExistsAlreadyError,
@@ -152,6 +152,10 @@ class _Folder:
     async def image(self, request: Request, session: FolderSession) -> Response:
         """Return the file of an image."""
         image = session.images[_find_image(request.query_params.get("id", ""), session)]
+        if image.error:  # such as a link out of the folder
+            raise ImageError(image.error)
+        if not Path(image.name).is_file():
+            raise ImageError(f"cannot find '{image.name}'. Move the image back.")
         return FileResponse(image.name, headers={"Cache-Control": "no-cache"})
 
     @_with_session

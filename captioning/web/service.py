@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -25,7 +25,7 @@ from captioning.inference.word_steps import (
 )
 from captioning.web.batching import ModelThread
 from captioning.web.limits import MAX_WORDS, ServerLimits
-from captioning.web.uploads import Budget, SearchRequest, replace_commands
+from captioning.web.uploads import Budget, SearchRequest
 
 THUMBNAIL_SIZE = 960
 """Longest side of the small copies of images that the page shows, in pixels."""
@@ -126,9 +126,7 @@ class CaptionService:
         self, images: Sequence[ImageRef], request: SearchRequest
     ) -> list[CaptionResult]:
         """Caption uploaded images; one that cannot be read has a result with an ``error``."""
-        tasks = (self.caption_one(image, request) for image in images)
-        results = await asyncio.gather(*tasks)
-        return [replace(result, error=replace_commands(result.error)) for result in results]
+        return await asyncio.gather(*(self.caption_one(image, request) for image in images))
 
     async def caption_one(self, image: ImageRef, request: SearchRequest) -> CaptionResult:
         """Caption one image; if it cannot be read, the result has an ``error``."""
@@ -154,7 +152,7 @@ class CaptionService:
         """
         decoded = await self.read(image)
         if decoded.error:
-            raise ImageError(replace_commands(decoded.error))
+            raise ImageError(decoded.error)
         pixels = self._pixels(decoded)
         if caption is None:
             captions = await asyncio.wrap_future(self.model.caption(pixels, self.search, 0))

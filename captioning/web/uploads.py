@@ -1,6 +1,5 @@
 """The images and settings of a request."""
 
-import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,13 +21,6 @@ RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded", ""
 _MAX_NAME = 200  # characters of a file name
 _SETTINGS_BYTES = 10_000
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
-_COMMANDS = (
-    (", or use captioning caption --.*", "."),
-    ("To caption a list of image paths: .*", "Choose an image."),
-    ("(Install its decoder|Update it): .*", "Convert it to PNG or JPEG."),
-    ("Run: git .*", "Choose the image itself."),
-)
-"""Advice in errors of images that needs a terminal (a pattern), and advice for an upload."""
 
 
 @dataclass
@@ -145,13 +137,6 @@ async def _read_form(
         else:
             settings.append((name, value))
     return images, settings
-
-
-def replace_commands(error: str) -> str:
-    """Return the error of an image with advice for a person who has uploaded it."""
-    for command, advice in _COMMANDS:
-        error = re.sub(command, advice, error, flags=re.DOTALL)
-    return error
 
 
 def _clean_name(name: str | None) -> str:

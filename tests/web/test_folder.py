@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sqlite3
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import small_run
 from small_captioner import small_checkpoint, write_photos
 
+from captioning.bulk.journal import Journal
 from captioning.datasets import read_captions
 from captioning.decoding import Greedy
 from captioning.errors import OutputError
@@ -223,6 +225,56 @@ def test_saved_sidecars_keep_existing_ones_unless_told(open_folder, folder):
         assert (folder / "photo2.txt").read_text() == "mine\n"
         assert save(client, "txt", overwrite=True).json()["written"] == 4
         assert (folder / "photo2.txt").read_text() != "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "name", "content"),
+    [
+        ("jsonl", "captions.jsonl", None),
+        ("csv", "captions.csv", b"\0"),
+        ("txt", "photo1.txt", b"\0"),
+    ],
+)
+def test_obstacle_to_saving_is_explained_for_a_page(
+    open_folder, folder, format_name, name, content
+):
+    (folder / name).mkdir() if content is None else (folder / name).write_bytes(content)
+    with open_folder() as client:
+        correct(client, 0, "a zebra")
+        error = save(client, format_name, overwrite=True).json()["error"]
+    assert name in error
+    assert error.endswith("Check the file and its folder, or choose another format.")
+    assert "-o" not in error
+
+
+def test_full_disk_while_captioning_is_explained_for_a_page(open_folder, monkeypatch):
+    full = sqlite3.OperationalError("database or disk is full")
+    with open_folder() as client:
+        monkeypatch.setattr(Journal, "_write", lambda self, *_: self._fail(full))
+        error = caption_all(client)["error"]
+    assert "disk is full. Free some space and continue with the button above." in error
+
+
+def test_unreadable_images_are_explained_for_a_page(open_folder, folder, tmp_path):
+    (photo,) = write_photos(tmp_path / "other", 1, size=(400, 400))
+    (folder / "photo5.jpg").write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    (folder / "photo6.jpg").symlink_to(photo)
+    with open_folder() as client:
+        caption_all(client)
+        errors = {name: row["error"] for name, row in rows(client, state="failed").items()}
+        closer = client.get("/api/folder/image?id=5")
+        (folder / "photo1.jpg").unlink()
+        missing = client.get("/api/folder/image?id=0")
+    assert errors["photo5.jpg"].endswith("Download it again.")
+    assert errors["photo6.jpg"].endswith("Copy the image into the folder.")
+    assert (closer.status_code, closer.json()["error"]) == (422, errors["photo6.jpg"])
+    assert (missing.status_code, "Move the image back." in missing.json()["error"]) == (422, True)
+
+
+def test_damaged_journal_is_refused_and_says_what_to_do(open_folder, folder):
+    (folder / ".captioning-web.journal").write_bytes(b"not a database" * 100)
+    with pytest.raises(OutputError, match="Delete it to start again"), open_folder():
+        pass
 
 
 def test_output_folder_holds_all_files(open_folder, folder, tmp_path):

@@ -22,6 +22,7 @@ export function setUpDetail(description) {
 
 // Show an image: {file, url, captions, error, chosen}.
 export function showImage(shown) {
+  if (image !== shown) clear(); // the words of another image
   image = shown;
   byId("detail").hidden = !image;
   if (!image) return;
@@ -102,12 +103,14 @@ function listWords() {
     button.addEventListener("focus", () => selectWord(index));
     return button;
   });
+  const focused = [...byId("words").children].indexOf(document.activeElement);
   byId("words").replaceChildren(...buttons);
   byId("attention").hidden = true;
   byId("next").hidden = true;
   byId("looked").textContent = model.attention
     ? "Point at a word, or use the arrow keys, to see where the model looked."
     : "Point at a word, or use the arrow keys, to see what else was probable.";
+  buttons[Math.min(focused, buttons.length - 1)]?.focus(); // arrow keys still go to the words
 }
 
 function moveBetweenWords(event) {

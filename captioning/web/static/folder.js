@@ -4,10 +4,15 @@ import { byId, element, hideIfUnreadable, post, request, showError } from "./api
 import { addFiles } from "./images.js";
 
 const INTERVAL = 700; // milliseconds between two questions about progress
+const made = new Map(); // rows by the number of their image
 let rows = []; // of the list, in order
 let listed = 0; // number of the last request for rows; older answers are dropped
+let listing = Promise.resolve(); // until the answer to this request is shown
+let asked = 0; // number of the last question about progress; older answers are dropped
+let timer; // of the next question about progress
 let running = false;
-let firstRows = Promise.resolve(); // the rows before anything is captioned
+let outdated = false; // whether there may be captions that the rows do not show
+let edits = 0; // increases when a correction is sent, and when it is answered
 
 export async function setUpFolder(model) {
   byId("no-folder").hidden = model.folder;
@@ -24,30 +29,40 @@ export async function setUpFolder(model) {
   });
   byId("save").addEventListener("change", () => showSaved(""));
   byId("replace").addEventListener("click", () => save(true));
-  firstRows = list();
-  await Promise.all([showProgress(), firstRows]);
+  await Promise.all([showProgress(), list()]);
 }
 
 async function startOrStop() {
   try {
-    await firstRows; // a late answer would hide the captions
     await post(`/api/folder/${running ? "stop" : "start"}`);
-    await showProgress(true); // the run may be over already
+    outdated = true; // the run may be over before the next question
+    await showProgress();
   } catch (error) {
     showError(byId("folder-error"), error);
   }
 }
 
-async function showProgress(started = false) {
-  let status;
+async function showProgress() {
+  clearTimeout(timer);
+  asked += 1;
+  const present = asked;
+  let pause = INTERVAL;
   try {
-    status = await request("/api/folder");
+    const status = await request("/api/folder");
+    if (present !== asked) return;
+    showStatus(status);
+    outdated ||= running;
+    if (outdated) await refresh();
+    if (present === asked) outdated = running;
   } catch (error) {
+    if (present !== asked) return;
     showError(byId("folder-error"), error);
-    if (running) setTimeout(showProgress, 5 * INTERVAL);
-    return;
+    pause *= 5;
   }
-  const wasRunning = running;
+  if (outdated && present === asked) timer = setTimeout(showProgress, pause);
+}
+
+function showStatus(status) {
   ({ running } = status);
   const { images, captioned, failed, corrected } = status;
   const left = images - captioned;
@@ -63,27 +78,33 @@ async function showProgress(started = false) {
   byId("start").textContent = running ? "Stop" : label;
   byId("start").hidden = !running && !left;
   showError(byId("folder-error"), status.error && new Error(status.error));
-  if (running || wasRunning || started) await refresh();
-  if (running) setTimeout(showProgress, INTERVAL);
 }
 
-const query = (offset) =>
-  new URLSearchParams({
+// Return some rows with all corrections; nothing if a later request replaces the list.
+async function findRows(offset, present) {
+  const query = new URLSearchParams({
     text: byId("filter-text").value,
     state: byId("filter-state").value,
     offset,
   });
+  for (;;) {
+    const before = edits;
+    const found = await request(`/api/folder/rows?${query}`);
+    if (present !== listed) return undefined;
+    if (before === edits) return found; // otherwise it may be older than a correction
+  }
+}
 
-async function list(offset = 0) {
+function list(offset = 0) {
   listed += 1;
-  const present = listed;
+  listing = showRows(offset, listed);
+  return listing;
+}
+
+async function showRows(offset, present) {
   try {
-    const found = await request(`/api/folder/rows?${query(offset)}`);
-    if (present !== listed) return;
-    const created = found.rows.map(makeRow);
-    rows = offset ? [...rows, ...created] : created;
-    byId("rows").replaceChildren(...rows.map((row) => row.item));
-    showCount(found.total);
+    const found = await findRows(offset, present);
+    if (found) placeRows(found, offset > 0);
   } catch (error) {
     showError(byId("folder-error"), error);
   }
@@ -92,21 +113,35 @@ async function list(offset = 0) {
 // Update the images that are shown, without touching a caption that is being edited.
 async function refresh() {
   const present = listed;
+  await listing; // an answer that is older must not come later
   for (let offset = 0; offset < Math.max(1, rows.length); ) {
-    const found = await request(`/api/folder/rows?${query(offset)}`);
-    if (present !== listed) return;
-    found.rows.forEach((data, index) => {
-      const row = rows[offset + index];
-      if (row?.data.id === data.id) show(row, data);
-      else if (!row) rows.push(makeRow(data));
-    });
-    if (byId("rows").children.length !== rows.length) {
-      byId("rows").replaceChildren(...rows.map((row) => row.item));
-    }
-    showCount(found.total);
-    offset += Math.max(1, found.rows.length);
-    if (!found.rows.length) return;
+    const found = await findRows(offset, present);
+    if (!found?.rows.length) return;
+    placeRows(found, true);
+    offset += found.rows.length;
   }
+}
+
+// Show rows. No element that stays is moved: it would lose the focus, and with it a person's keys.
+function placeRows(found, keepOthers) {
+  const shown = new Set(found.rows.map(rowOf));
+  for (const row of rows) {
+    if (keepOthers || row.item.contains(document.activeElement)) shown.add(row);
+    else if (!shown.has(row)) row.item.remove();
+  }
+  rows = [...shown].sort((one, other) => one.data.id - other.data.id);
+  rows.forEach((row, index) => {
+    const present = byId("rows").children[index];
+    if (present !== row.item) byId("rows").insertBefore(row.item, present ?? null);
+  });
+  showCount(found.total);
+}
+
+function rowOf(data) {
+  if (!made.has(data.id)) made.set(data.id, makeRow(data));
+  const row = made.get(data.id);
+  show(row, data);
+  return row;
 }
 
 function showCount(total) {
@@ -115,7 +150,8 @@ function showCount(total) {
 }
 
 function makeRow(data) {
-  const row = { data, saving: Promise.resolve() };
+  // "unsaved" is the correction that is not stored yet.
+  const row = { data, unsaved: null, saving: Promise.resolve() };
   const source = `/api/folder/thumbnail?id=${data.id}`;
   const picture = hideIfUnreadable(element("img", { alt: "", loading: "lazy", src: source }));
   const look = element("button", { type: "button", className: "picture" }, picture);
@@ -124,6 +160,7 @@ function makeRow(data) {
   row.text = element("textarea", { rows: 2, "aria-label": `Caption of ${data.file_name}` });
   row.text.addEventListener("keydown", (event) => editKey(event, row));
   row.text.addEventListener("change", () => correct(row, row.text.value));
+  row.text.addEventListener("blur", () => show(row, row.data));
   row.error = element("p", { className: "error", hidden: true });
   row.state = element("span", { className: "state quiet" });
   row.undo = element("button", { type: "button", className: "undo" });
@@ -131,18 +168,17 @@ function makeRow(data) {
   const name = element("span", { className: "name quiet", title: data.file_name }, data.file_name);
   const under = element("div", { className: "under" }, name, row.state);
   row.item = element("li", {}, look, row.text, row.error, row.undo, under);
-  show(row, data);
   return row;
 }
 
 function show(row, data) {
   row.data = data;
   row.item.className = data.state;
-  const isEdited = document.activeElement === row.text;
+  const isEdited = document.activeElement === row.text || row.unsaved !== null;
   if (!isEdited && row.text.value !== data.caption) row.text.value = data.caption;
   row.text.hidden = data.state === "failed";
   row.text.placeholder = data.state === "waiting" ? "No caption yet" : "";
-  showError(row.error, data.error && new Error(data.error));
+  if (row.unsaved === null) showError(row.error, data.error && new Error(data.error));
   row.state.textContent = { corrected: "✓ corrected", failed: "failed" }[data.state] ?? "";
   row.undo.hidden = !data.corrected || !data.generated;
   row.undo.textContent = `Use “${data.generated}” again`;
@@ -151,8 +187,11 @@ function show(row, data) {
 function editKey(event, row) {
   if (event.key === "Escape") {
     row.text.value = row.data.caption;
+    row.unsaved = null;
+    show(row, row.data);
   } else if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
+    if (row.unsaved === row.text.value) correct(row, row.unsaved); // the last attempt has failed
     const next = rows.slice(rows.indexOf(row) + 1).find((each) => !each.text.hidden);
     if (next) next.text.focus();
     else row.text.blur();
@@ -160,15 +199,22 @@ function editKey(event, row) {
   }
 }
 
-async function correct(row, text) {
+function correct(row, text) {
+  row.unsaved = text;
+  row.saving = row.saving.then(() => store(row, text)); // in the order of the corrections
+}
+
+async function store(row, text) {
+  edits += 1;
   try {
     const data = await post("/api/folder/correct", { id: row.data.id, text });
+    if (row.unsaved === text) row.unsaved = null;
     show(row, data);
-    if (document.activeElement !== row.text) row.text.value = data.caption;
-    await showProgress();
   } catch (error) {
     showError(row.error, error);
   }
+  edits += 1;
+  showProgress();
 }
 
 async function lookCloser(row) {
