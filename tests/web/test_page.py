@@ -20,7 +20,10 @@ from captioning.inference.captioner import Captioner
 from captioning.inference.word_steps import trace_words
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = require_tool("chromium", CHROMIUM is not None)
+pytestmark = [
+    require_tool("chromium", CHROMIUM is not None),
+    pytest.mark.xdist_group("page"),  # one server and one browser are enough
+]
 
 PATIENCE = 60_000  # milliseconds; slow computers must not fail
 DROP = """([content, name]) => {
@@ -212,6 +215,20 @@ def test_late_list_keeps_the_focus_and_corrections(open_page):
     page.keyboard.type("lost")
     expect(second).to_have_value(re.compile("not lost"))
     expect(third).to_have_value("a late answer")
+
+
+def test_saved_file_has_a_correction_that_is_on_its_way(open_page, photos):
+    page, held = open_page(), []
+    page.route("**/api/folder/correct", held.append)
+    third = page.get_by_label("Caption of photo3.jpg")
+    third.fill("saved at once")
+    page.select_option("#save-format", "csv")
+    page.locator("#save button[type=submit]").press("Enter")
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(page.locator("#save-result")).to_contain_text("Wrote the captions of")
+    assert "photo3.jpg,saved at once" in (photos / "captions.csv").read_text()
 
 
 def test_correction_that_is_not_stored_stays_until_it_is(open_page):

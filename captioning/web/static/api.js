@@ -8,7 +8,10 @@ export async function request(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Check that it is still running.");
   }
-  const content = await reply.json().catch(() => ({}));
+  const content = await reply.json().catch((error) => {
+    if (error.name === "AbortError") throw error; // not an empty answer
+    return {};
+  });
   if (!reply.ok) {
     const error = new Error(content.error ?? `The server answered with status ${reply.status}.`);
     error.status = reply.status;

@@ -176,7 +176,7 @@ function show(row, data) {
   row.item.className = data.state;
   const isEdited = document.activeElement === row.text || row.unsaved !== null;
   if (!isEdited && row.text.value !== data.caption) row.text.value = data.caption;
-  row.text.hidden = data.state === "failed";
+  row.text.hidden = data.state === "failed" && !isEdited;
   row.text.placeholder = data.state === "waiting" ? "No caption yet" : "";
   if (row.unsaved === null) showError(row.error, data.error && new Error(data.error));
   row.state.textContent = { corrected: "✓ corrected", failed: "failed" }[data.state] ?? "";
@@ -229,15 +229,15 @@ async function lookCloser(row) {
 }
 
 async function save(overwrite) {
-  byId("replace").hidden = true;
+  showSaved("");
   const format = byId("save-format").value;
   const request = { format, corrected_only: byId("save-corrected").checked, overwrite };
   try {
+    await Promise.all([...made.values()].map((row) => row.saving)); // the last one may be on its way
     const { output, written, kept, failed, error } = await post("/api/folder/save", request);
     const parts = [`Wrote the captions of ${written} image${written === 1 ? "" : "s"}: ${output}.`];
     if (kept) parts.push(`${kept} already had captions, which were kept.`);
     if (failed) parts.push(`${failed} have no caption. ${error}`);
-    byId("replace").hidden = !kept;
     showSaved(parts.join(" "));
     byId("replace").hidden = !kept;
   } catch (error) {
