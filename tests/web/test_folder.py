@@ -232,7 +232,7 @@ def test_saved_sidecars_keep_existing_ones_unless_told(open_folder, folder):
     [
         ("jsonl", "captions.jsonl", None),
         ("csv", "captions.csv", b"\0"),
-        ("txt", "photo1.txt", b"\0"),
+        ("txt", "photo1.txt", b"\0x"),
     ],
 )
 def test_obstacle_to_saving_is_explained_for_a_page(
@@ -244,7 +244,8 @@ def test_obstacle_to_saving_is_explained_for_a_page(
         error = save(client, format_name, overwrite=True).json()["error"]
     assert name in error
     assert error.endswith("Check the file and its folder, or choose another format.")
-    assert "-o" not in error
+    assert " -o" not in error
+    assert not error.startswith("-o")
 
 
 def test_full_disk_while_captioning_is_explained_for_a_page(open_folder, monkeypatch):
