@@ -33,13 +33,8 @@ def run_on_ray(config: CaptionConfig) -> int:
     ignored = SkippedCounts(is_output=config.is_output)
     if config.dry_run:
         return _print_plan(config, ignored)
-    from captioning.bulk.cluster.run import (
-        caption_partitions,
-        connect_to_ray,
-        import_ray,
-        open_run,
-        write_plan,
-    )
+    from captioning.bulk.cluster.connection import connect_to_ray, import_ray
+    from captioning.bulk.cluster.run import caption_partitions, open_run, write_plan
 
     import_ray()  # before the inputs are listed, which may take long
     spec = _describe_run(config)

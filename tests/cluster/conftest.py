@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from caption_runs import run_command
 
+from captioning.bulk.cluster import connection
 from captioning.bulk.cluster import run as cluster_run
 from captioning.bulk.cluster.actors import PartitionActor
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
@@ -126,5 +127,5 @@ def in_process(monkeypatch):
         yield None
 
     monkeypatch.setattr(cluster_run, "caption_partitions", caption_partitions)
-    monkeypatch.setattr(cluster_run, "connect_to_ray", connect_to_ray)
+    monkeypatch.setattr(connection, "connect_to_ray", connect_to_ray)
     return numbers

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from captioning.bulk.cluster.actors import LoadedModel, ModelSpec
 from captioning.bulk.cluster.config import ClusterConfig
+from captioning.bulk.cluster.connection import import_ray
 from captioning.bulk.cluster.rows import kept_name, make_record
-from captioning.bulk.cluster.run import actor_options, describe_maker, import_ray
+from captioning.bulk.cluster.run import actor_options, describe_maker
 from captioning.bulk.cluster.selection import InputImage
 from captioning.bulk.cluster.tables import check_columns, find_image_column, image_of_value
 from captioning.bulk.resume import fingerprint

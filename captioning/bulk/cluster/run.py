@@ -8,109 +8,29 @@ captioned twice gives the same file.
 
 import json
 import logging
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from captioning import __version__
 from captioning.bulk.cluster.actors import ModelSpec, PartitionActor, RunSpec
 from captioning.bulk.cluster.config import ClusterConfig
+from captioning.bulk.cluster.connection import quiet_ray_data
 from captioning.bulk.cluster.entries import Entry, divide
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
-from captioning.bulk.cluster.storage import OutputFolder
+from captioning.bulk.cluster.storage import INPUTS_FOLDER, OutputFolder
 from captioning.decoding import search_to_json
 from captioning.errors import CaptioningError, ConfigError, OutputError
 from captioning.messages import describe_differences
 
-_OBJECT_STORE = 200 << 20  # bytes; it holds no images
 _QUEUED_PARTITIONS = 2  # per actor, so that it does not wait for the next one
-_MAX_RETRIES = 5  # of a partition whose actor or node died; without it Ray never gives up
+_MAX_RESTARTS = 3  # of one actor by Ray; without it a partition that kills its actor never ends
+_MAX_LOSSES = 3  # of actors that Ray does not restart, without a complete partition in between
+_LISTED_PARTITIONS = 10
 _PARTITIONS_AT_ONCE = 20_000  # each takes some kilobytes of the driver
+_LOGGER = logging.getLogger(__name__)
 _START_AGAIN = "Use --overwrite to start again, or another -o."
-
-
-def import_ray() -> Any:
-    """Return the ray package with its data module.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    try:
-        import ray.data
-    except ImportError:
-        raise ConfigError(
-            'captioning on a cluster needs Ray. Run `pip install "ray[data]"`.'
-        ) from None
-    return ray
-
-
-@contextmanager
-def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
-    """Connect to a cluster, or start Ray on this machine; yield the ray package.
-
-    A connection of the caller is used and stays open. Ray prints the death of nodes on standard
-    output, which is for results; until the end of the context it is standard error.
-
-    Raises:
-        ConfigError: There is no cluster at the address, or an actor does not fit this machine.
-    """
-    ray = import_ray()
-    with redirect_stdout(sys.stderr):
-        if ray.is_initialized():
-            yield ray
-            return
-        address = config.ray_address or os.environ.get("RAY_ADDRESS")
-        _init_ray(ray, address)
-        try:
-            if address is None:
-                _check_resources(ray.cluster_resources(), config)
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-def _init_ray(ray: Any, address: str | None) -> None:
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        options = {
-            "address": "local",
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE,
-        }
-    try:
-        with _without_native_messages():
-            ray.init(**options, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        place = f"connect to Ray at {address}" if address else "start Ray"
-        raise ConfigError(f"cannot {place}: {reason}. Check --ray-address.") from error
-
-
-@contextmanager
-def _without_native_messages() -> Iterator[None]:
-    """Keep Ray's C++ library, which does not use ``sys.stderr``, from writing to the terminal."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its setting is announced once
-    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nothing)
-
-
-def _check_resources(available: Mapping[str, float], config: ClusterConfig) -> None:
-    for name, wanted in (("CPU", config.cpus_per_actor), ("GPU", config.gpus_per_actor)):
-        if wanted > available.get(name, 0):
-            flag = f"--{name.lower()}s-per-actor"
-            raise ConfigError(
-                f"{flag} is {wanted:g}, but this machine has {available.get(name, 0):g} {name}s. "
-                f"Use a smaller {flag}, or --ray-address for a cluster."
-            )
 
 
 def describe_maker(model: ModelSpec) -> dict[str, Any]:
@@ -185,6 +105,9 @@ def caption_partitions(
 ) -> Iterator[dict[str, Any]]:
     """Caption partitions and yield the counts of each when its rows are written.
 
+    Ray restarts actors that died. If it cannot, all actors are started again for the partitions
+    that are not complete.
+
     Args:
         ray: The connected ray package.
         spec: What the actors do.
@@ -193,7 +116,8 @@ def caption_partitions(
         done: Numbers of the complete partitions.
 
     Raises:
-        CaptioningError: An actor cannot load the model, or cannot write.
+        CaptioningError: An actor cannot load the model, or cannot write; or actors were lost
+            again and again, and no partition was completed in between.
     """
     options: dict[str, Any] = {"spec": spec}
     if config.skip_rows_of:
@@ -202,23 +126,43 @@ def caption_partitions(
     if config.skip_duplicates:
         registry = _start_registry(ray, spec.folder, done)
         options["claim"] = partial(_claim_remotely, ray.get, registry)
-    with _quiet(ray):
-        for start in range(0, len(todo), _PARTITIONS_AT_ONCE):
-            some = todo[start : start + _PARTITIONS_AT_ONCE]
-            partitions = ray.data.from_items(
-                [{"partition": number} for number in some], override_num_blocks=len(some)
-            )
-            counts = partitions.map_batches(
-                PartitionActor,
-                batch_size=1,
-                fn_constructor_kwargs=options,
-                **actor_options(ray, config, len(some)),
-            )
+    remaining, losses = dict.fromkeys(todo), 0
+    with quiet_ray_data(ray):
+        while remaining:
             try:
-                for row in counts.iter_rows():
-                    yield json.loads(row["counts"])
+                for counts in _caption_at_once(ray, options, config, [*remaining]):
+                    del remaining[counts["partition"]]
+                    losses = 0
+                    yield counts
             except Exception as error:
-                raise _find_cause(error) from error
+                losses += 1
+                reason = _require_lost_actor(ray, error)
+                if losses == _MAX_LOSSES:
+                    raise _explain_losses(spec.folder, [*remaining], reason) from error
+                _LOGGER.warning("Ray lost an actor: %s Starting the actors again.", reason)
+                # Partitions that may have killed their actor do not come first again.
+                order = [*remaining]
+                random.Random(losses).shuffle(order)
+                remaining = dict.fromkeys(order)
+
+
+def _caption_at_once(
+    ray: Any, options: dict[str, Any], config: ClusterConfig, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Start actors and yield the counts of the first partitions, which fit the driver's memory."""
+    some = numbers[:_PARTITIONS_AT_ONCE]
+    partitions = ray.data.from_items(
+        [{"partition": number} for number in some], override_num_blocks=len(some)
+    )
+    counts = partitions.map_batches(
+        PartitionActor,
+        batch_size=1,
+        fn_constructor_kwargs=options,
+        max_restarts=_MAX_RESTARTS,
+        **actor_options(ray, config, len(some)),
+    )
+    for row in counts.iter_rows():
+        yield json.loads(row["counts"])
 
 
 def _start_registry(ray: Any, folder: OutputFolder, done: Sequence[int]) -> Any:
@@ -226,7 +170,8 @@ def _start_registry(ray: Any, folder: OutputFolder, done: Sequence[int]) -> Any:
 
     # On the node of the driver: if that dies, the run ends anyway.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DigestRegistry)
+    # A claim can be repeated: it is stored once.
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_task_retries=-1)(DigestRegistry)
     return actor.remote(folder, list(done))
 
 
@@ -253,38 +198,57 @@ def actor_options(ray: Any, config: ClusterConfig, tasks: int | None = None) -> 
             max_tasks_in_flight_per_actor=_QUEUED_PARTITIONS,
         ),
         "num_cpus": config.cpus_per_actor,
-        "max_task_retries": _MAX_RETRIES,
     }
     if config.gpus_per_actor:
         options["num_gpus"] = config.gpus_per_actor
     return options
 
 
-def _find_cause(error: BaseException) -> CaptioningError:
-    """Return the error of this package behind an error of Ray, or one with Ray's reason."""
-    seen: list[BaseException] = []
+def _require_lost_actor(ray: Any, error: BaseException) -> str:
+    """Return Ray's reason for the loss of an actor, its process or its node.
+
+    Raises:
+        CaptioningError: The error has another cause, or is one of this package.
+    """
+    chain = _list_causes(error)
+    if own := next((each for each in chain if isinstance(each, CaptioningError)), None):
+        raise own from error
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = f"{lines[-1].strip().rstrip('.')}."
+    errors = ray.exceptions
+    lost = (
+        errors.RayActorError,
+        errors.NodeDiedError,
+        errors.ObjectLostError,
+        errors.OutOfMemoryError,
+        errors.WorkerCrashedError,
+    )
+    if not any(isinstance(each, lost) for each in chain):
+        raise OutputError(
+            f"Ray has ended the run: {reason} Run the same command to resume; Ray's logs have the "
+            "details."
+        ) from error
+    return reason
+
+
+def _list_causes(error: BaseException) -> list[BaseException]:
+    """Return an error of Ray and those behind it."""
+    causes: list[BaseException] = []
     remaining: list[Any] = [error]
     while remaining:
         each = remaining.pop()
-        if isinstance(each, CaptioningError):
-            return each
-        if isinstance(each, BaseException) and each not in seen:
-            seen.append(each)
+        if isinstance(each, BaseException) and each not in causes:
+            causes.append(each)
             remaining += [each.__cause__, each.__context__, getattr(each, "cause", None)]
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = f"Ray has ended the run: {lines[-1].strip().rstrip('.')}."
-    return OutputError(f"{reason} Run the same command to resume; Ray's logs have the details.")
+    return causes
 
 
-@contextmanager
-def _quiet(ray: Any) -> Iterator[None]:
-    """Keep Ray Data from writing its own progress to the terminal."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before[0]
-        logger.setLevel(before[1])
+def _explain_losses(folder: OutputFolder, numbers: Sequence[int], reason: str) -> OutputError:
+    listed = ", ".join(map(str, sorted(numbers)[:_LISTED_PARTITIONS]))
+    others = f" and {more:,} more" if (more := len(numbers) - _LISTED_PARTITIONS) > 0 else ""
+    return OutputError(
+        f"Ray lost actors {_MAX_LOSSES} times in a row, and no partition was completed in between. "
+        f"The last reason: {reason} Incomplete partitions: {listed}{others}; their inputs are in "
+        f"'{folder.url}/{INPUTS_FOLDER}'. Check these inputs and the memory of the machines, and "
+        "run the same command to resume."
+    )

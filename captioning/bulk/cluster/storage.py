@@ -25,7 +25,8 @@ from captioning.sources.given_names import is_url
 
 _OWN_FOLDER = ".captioning"
 RUN_FILE = f"{_OWN_FOLDER}/run.json"
-_DONE, _INPUTS = f"{_OWN_FOLDER}/done", f"{_OWN_FOLDER}/inputs"
+INPUTS_FOLDER = f"{_OWN_FOLDER}/inputs"
+_DONE = f"{_OWN_FOLDER}/done"
 _READERS = 16  # of small files
 _PART = re.compile(r"part-([0-9]{5,})\.(parquet|jsonl)")
 
@@ -76,7 +77,7 @@ class OutputFolder:
     def write_inputs(self, partition: int, lines: Iterable[str]) -> None:
         """Write the inputs of a partition."""
         self.write(
-            f"{_INPUTS}/{partition:05}.jsonl", "".join(f"{line}\n" for line in lines).encode()
+            f"{INPUTS_FOLDER}/{partition:05}.jsonl", "".join(f"{line}\n" for line in lines).encode()
         )
 
     def read_inputs(self, partition: int) -> list[str]:
@@ -85,7 +86,7 @@ class OutputFolder:
         Raises:
             OutputError: They are missing.
         """
-        content = self.read(name := f"{_INPUTS}/{partition:05}.jsonl")
+        content = self.read(name := f"{INPUTS_FOLDER}/{partition:05}.jsonl")
         if content is None:
             raise OutputError(
                 f"'{self.url}/{name}' is missing. Use another -o, or --overwrite to start again. "
@@ -127,7 +128,9 @@ class OutputFolder:
         if self.read(RUN_FILE) is None:
             return
         parts = [name for name in self._list("") if _PART.fullmatch(name)]
-        own = [f"{folder}/{name}" for folder in (_DONE, _INPUTS) for name in self._list(folder)]
+        own = [
+            f"{folder}/{name}" for folder in (_DONE, INPUTS_FOLDER) for name in self._list(folder)
+        ]
         with _explain_errors(self.url):
             # run.json last: without it, an interrupted deletion could not be repeated.
             for name in (*parts, *own, RUN_FILE):
