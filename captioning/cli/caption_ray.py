@@ -16,14 +16,16 @@ from captioning.cli.search_flags import apply_flags
 from captioning.cli.stopping import Stopping
 from captioning.messages import format_count
 from captioning.sources.find import SourceConfig
+from captioning.sources.given_names import absolute_name, resolve_name
 from captioning.sources.skipped import SkippedCounts
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from captioning.bulk.cluster.actors import ModelSpec, RunSpec
     from captioning.bulk.cluster.entries import Entry
+    from captioning.bulk.cluster.tables import KeptTypes
 
 # Settings that decide which images the run has and what its rows hold.
-_INPUT_FIELDS = ("paths", "recursive", "exclude", "follow_links", "limit", "allow_truncated")
+_INPUT_FIELDS = ("recursive", "exclude", "follow_links", "limit", "allow_truncated")
 _ROW_FIELDS = ("format_name", "prefix", "suffix", "best")
 
 
@@ -39,16 +41,21 @@ def run_on_ray(config: CaptionConfig) -> int:
     import_ray()  # before the inputs are listed, which may take long
     spec = _describe_run(config)
     settings = _describe_settings(config, spec)
-    partitions = open_run(spec.folder, settings, overwrite=config.overwrite)
-    if partitions is None:
-        entries = _list_entries(config, ignored)
-        partitions = write_plan(spec.folder, settings, entries, config.cluster.partition_size)
-    complete = spec.folder.read_counts()
+    plan = open_run(spec.folder, settings, overwrite=config.overwrite)
+    if plan is not None:
+        stdin = ", and standard input is not read" if "-" in config.paths else ""
+        console.print(f"Resuming the run in {spec.folder.url}. Its inputs stay the same{stdin}.")
+    else:
+        kept = _collect_types(config)
+        entries = _list_entries(config, ignored, kept)
+        plan = write_plan(spec.folder, settings, entries, config.cluster.partition_size, kept)
+    complete, partitions = spec.folder.read_counts(), plan.partitions
     report = ClusterReport(config, console, ignored, ClusterCounts.of(complete), partitions)
     signal = 0
     if todo := [number for number in range(partitions) if number not in complete]:
         # Ray sets handlers of signals; ours follow.
-        with connect_to_ray(config.cluster) as ray, Stopping("partition") as stopping:
+        stopping = Stopping("waiting for the next complete partition")
+        with connect_to_ray(config.cluster) as ray, stopping:
             for _ in report.track(
                 caption_partitions(ray, spec, config.cluster, todo, list(complete))
             ):
@@ -78,7 +85,6 @@ def _describe_run(config: CaptionConfig) -> "RunSpec":
         OutputFolder(_output_url(config), config.format_name),
         rows,
         _source_config(config),
-        os.getcwd(),  # noqa: PTH109
         config.cluster.image_column,
         prefix=config.prefix,
         suffix=config.suffix,
@@ -128,9 +134,10 @@ def _describe_model(config: CaptionConfig) -> "ModelSpec":
 def _describe_settings(config: CaptionConfig, spec: "RunSpec") -> dict[str, Any]:
     """Return everything that decides the rows of a run."""
     rows = {name: getattr(config, name) for name in _ROW_FIELDS}
+    paths = [name if name == "-" else absolute_name(resolve_name(name)) for name in config.paths]
     return {
         "made_by": dict(spec.rows.made_by),
-        "inputs": {name: getattr(config, name) for name in _INPUT_FIELDS},
+        "inputs": {name: getattr(config, name) for name in _INPUT_FIELDS} | {"paths": paths},
         "rows": rows | config.cluster.row_settings(),
     }
 
@@ -144,25 +151,33 @@ def _source_config(config: CaptionConfig) -> SourceConfig:
     )
 
 
-def _list_entries(config: CaptionConfig, ignored: SkippedCounts) -> "Iterator[Entry]":
-    """Return the inputs of the run.
+def _collect_types(config: CaptionConfig) -> "KeptTypes":
+    from captioning.bulk.cluster.tables import KeptTypes
+
+    return KeptTypes(config.cluster.keep_columns, must_agree=config.format_name == "parquet")
+
+
+def _list_entries(
+    config: CaptionConfig, ignored: SkippedCounts, kept: "KeptTypes"
+) -> "Iterator[Entry]":
+    """Return the inputs of the run, and collect the types of the kept columns.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are none, or types of kept columns differ.
     """
     from captioning.bulk.cluster.entries import limit_entries, list_entries
 
     images = require_images(replace(config, limit=None), ignored)
     cluster = config.cluster
-    entries = list_entries(
-        images, cluster.image_column, cluster.keep_columns, cluster.partition_size
-    )
+    entries = list_entries(images, cluster.image_column, kept, cluster.partition_size)
     return limit_entries(entries, config.limit, _source_config(config))
 
 
 def _output_url(config: CaptionConfig) -> str:
     """Return the output folder as an absolute path, or as a URL, whose ``//`` a Path loses."""
     output = str(config.output)
+    if output.lower().startswith("file:/"):
+        return resolve_name(output)
     if found := re.fullmatch(r"([a-z][a-z0-9+.-]+):/([^/].*)", output):
         return f"{found[1]}://{found[2]}"
     return os.path.abspath(output)  # noqa: PTH100
@@ -172,7 +187,7 @@ def _print_plan(config: CaptionConfig, ignored: SkippedCounts) -> int:
     """Print what the run would do, and return the exit code."""
     from captioning.bulk.cluster.entries import count_images, divide
 
-    entries = _list_entries(config, ignored)
+    entries = _list_entries(config, ignored, _collect_types(config))
     counts = [*map(count_images, divide(entries, config.cluster.partition_size))]
     images = sum(count or 0 for count in counts)
     more = "more than " if None in counts else ""

@@ -15,16 +15,16 @@ class Stopping:
     """Context in which the first Ctrl-C (or ``kill``) is noted and the second one interrupts.
 
     Args:
-        unit: What the run finishes before it stops.
+        work: What the run does before it stops.
 
     Attributes:
         signal: Number of the signal that arrived; 0 if there was none.
     """
 
-    def __init__(self, unit: str = "batch") -> None:
+    def __init__(self, work: str = "finishing the current batch") -> None:
         self.signal = 0
         advice = "press Ctrl-C again to stop at once"
-        self._message = f"captioning: finishing the current {unit}; {advice}\n".encode()
+        self._message = f"captioning: {work}; {advice}\n".encode()
         self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

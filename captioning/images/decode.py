@@ -27,8 +27,7 @@ from captioning.images.pixels import to_rgb
 MAX_PIXELS = 150_000_000
 """Largest accepted image in pixels. It is below Pillow's own limit, which stays unchanged."""
 
-TOO_SMALL = "is smaller than"
-"""Part of the error of an image whose shorter side is below a minimum."""
+_TOO_SMALL = re.compile(r"is smaller than \d+ pixels: it has \d+ x \d+ pixels\.\Z")
 _FOREIGN_PROGRAMS = {"EPS": "Ghostscript", "WMF": "Windows"}
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")  # never opened: Pillow reads it line by line
 _OPEN_FLAGS = os.O_RDONLY
@@ -83,7 +82,7 @@ def read_image(
         _check_size(image.size, name, max_pixels)
         if min(image.size) < min_side:
             size = f"{image.width} x {image.height} pixels"
-            raise ImageError(f"{name} {TOO_SMALL} {min_side} pixels: it has {size}.")
+            raise ImageError(f"{name} is smaller than {min_side} pixels: it has {size}.")
         _check_program(image.format, name)
         if image is not source:
             for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would apply its orientation
@@ -93,6 +92,11 @@ def read_image(
         loaded = _load(image, name, allow_truncated)
         _check_size(loaded.size, name, max_pixels)  # some formats know their size only now
         return to_rgb(loaded)
+
+
+def is_too_small(error: str) -> bool:
+    """Return whether an image is an error because its shorter side is below a minimum."""
+    return _TOO_SMALL.search(error) is not None
 
 
 @contextmanager

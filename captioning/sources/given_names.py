@@ -64,6 +64,11 @@ def resolve_name(name: str) -> str:
     return name if found is None else found
 
 
+def absolute_name(name: str) -> str:
+    """Return an absolute path for a path, and a URL unchanged."""
+    return name if is_url(name) else os.path.abspath(name)  # noqa: PTH100  (names of any bytes)
+
+
 def explain_missing(name: str) -> str:
     """Return why a name is not a path and what to do; empty if it may be one."""
     if not name.strip():

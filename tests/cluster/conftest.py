@@ -11,6 +11,7 @@ from captioning.bulk.cluster import connection
 from captioning.bulk.cluster import run as cluster_run
 from captioning.bulk.cluster.actors import PartitionActor
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
+from captioning.images.loader import ImageLoader
 
 OBJECT_STORE = 80 << 20  # bytes; the smallest that Ray accepts is 75 MB
 RAY_SETTINGS = {
@@ -105,7 +106,11 @@ def caption(model, capsys):
 @pytest.fixture
 def in_process(monkeypatch):
     """Let one actor in this process caption the partitions; return their numbers as they end."""
-    numbers = []
+    numbers, pools, open_pool = [], [], ImageLoader.open_pool
+
+    def open_listed_pool(loader):
+        pools.append(open_pool(loader))
+        return pools[-1]
 
     def caption_partitions(ray, spec, config, todo, done):
         names = config.skip_rows_of
@@ -114,18 +119,18 @@ def in_process(monkeypatch):
             (lambda: hash_captioned_names(names)) if names else None,
             DigestRegistry(spec.folder, done).claim if config.skip_duplicates else None,
         )
-        try:
-            for number in todo:
-                (counts,) = actor({"partition": [number]})["counts"]
-                numbers.append(number)
-                yield json.loads(counts)
-        finally:
-            actor.close()
+        for number in todo:
+            (counts,) = actor({"partition": [number]})["counts"]
+            numbers.append(number)
+            yield json.loads(counts)
 
     @contextmanager
     def connect_to_ray(config):
         yield None
 
+    monkeypatch.setattr(ImageLoader, "open_pool", open_listed_pool)
     monkeypatch.setattr(cluster_run, "caption_partitions", caption_partitions)
     monkeypatch.setattr(connection, "connect_to_ray", connect_to_ray)
-    return numbers
+    yield numbers
+    for pool in pools:  # else they end with the process of the actor
+        pool.close()

@@ -115,6 +115,19 @@ def test_kept_columns_have_the_types_of_the_input(caption, photos, tmp_path):
     assert rows["id"].equals(table["id"])
     assert rows["tags"].equals(table["tags"])
     assert rows["input_text"].to_pylist() == ["alt"] * 5
+    pq.write_table(table.select(["image"]).append_column("id", pa.nulls(5)), tmp_path / "b.parquet")
+    inputs = (tmp_path / "b.parquet", tmp_path / "a.parquet")
+    flags = ("--partition-size", 1, "--keep-columns", "id")
+    assert caption(*inputs, "-o", tmp_path / "nulls", *flags).code == 0
+    kinds = [pq.read_schema(path).field("id").type for path in (tmp_path / "nulls").glob("part-*")]
+    assert kinds == [pa.int32()] * 2
+    pq.write_table(table.set_column(1, "id", pa.array("abcde")), tmp_path / "b.parquet")
+    ran = caption(*inputs, "-o", tmp_path / "x", *flags)
+    assert ran.code == 2
+    assert "column 'id' has the type string in" in ran.err
+    assert "b.parquet', and int32 in" in ran.err
+    assert caption(*inputs, "-o", tmp_path / "lines", *flags, "--format", "jsonl").code == 0
+    assert [row["id"] for row in read_folder(tmp_path / "lines")] == [*"abcde", *range(5)]
     ran = caption(tmp_path / "a.parquet", "-o", tmp_path / "x", "--keep-columns", "idd")
     assert ran.code == 2
     assert "has no column 'idd' to keep." in ran.err
@@ -148,6 +161,8 @@ def test_duplicates_are_captioned_once_in_a_resumed_run(caption, photos, tmp_pat
     assert in_process == [1, 2]
     assert read_folder(tmp_path / "out") == whole
     assert "2 images have no caption: too small, or duplicates." in ran.err
+    assert caption(*photos, "-o", tmp_path / "new", "--skip-rows-of", tmp_path / "out").code == 0
+    assert read_folder(tmp_path / "new") == []
 
 
 def test_rows_of_earlier_outputs_are_skipped(caption, photos, tmp_path, monkeypatch):
@@ -181,6 +196,9 @@ def test_small_images_get_a_row_with_the_reason(caption, tmp_path):
     assert large["text"]
     summary = json.loads(ran.out)
     assert (summary["captioned"], summary["failed"], summary["skipped_images"]) == (1, 0, 1)
+    (tmp_path / "is smaller than 9 pixels: it has.jpg").write_bytes(b"")
+    ran = caption(tmp_path / "is smaller than 9 pixels: it has.jpg", "-o", tmp_path / "x", "--json")
+    assert json.loads(ran.out)["failed"] == 1
 
 
 def test_resume_with_other_settings_or_files_is_refused(caption, photos, tmp_path):
@@ -205,10 +223,10 @@ def test_interrupted_listing_starts_again(caption, photos, tmp_path, monkeypatch
 
     real = OutputFolder.write_inputs
 
-    def fail_at_second(self, partition, lines):
+    def fail_at_second(self, inputs, partition, lines):
         if partition == 1:
             raise KeyboardInterrupt
-        real(self, partition, lines)
+        real(self, inputs, partition, lines)
 
     flags = ("-o", tmp_path / "out", "--partition-size", 2)
     with monkeypatch.context() as patch:
@@ -224,7 +242,7 @@ def test_interrupted_overwrite_can_be_repeated(caption, photos, tmp_path, monkey
     real, output = LocalFileSystem.rm_file, tmp_path / "out"
 
     def fail_at_inputs(self, path):
-        if "/inputs/" in path:
+        if "/inputs-" in path:
             raise KeyboardInterrupt
         real(self, path)
 

@@ -148,11 +148,11 @@ def test_error_of_actor_ends_run_with_its_message(cluster, caption, photos, tmp_
     real = cluster_run.write_plan
 
     def write_plan(folder, *args):
-        count = real(folder, *args)
-        (Path(folder.url) / ".captioning/inputs/00000.jsonl").unlink()
-        return count
+        plan = real(folder, *args)
+        (Path(folder.url) / plan.inputs / "00000.jsonl").unlink()
+        return plan
 
     monkeypatch.setattr(cluster_run, "write_plan", write_plan)
     ran = caption(photos[0], "-o", tmp_path / "out")
     assert ran.code == 1
-    assert "/.captioning/inputs/00000.jsonl' is missing. Use another -o" in ran.err
+    assert "/00000.jsonl' is missing. Use another -o" in ran.err

@@ -6,7 +6,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -19,12 +18,12 @@ from captioning.bulk.cluster.entries import Entry
 from captioning.bulk.cluster.rows import RowFormat, is_duplicate, kept_name, make_record
 from captioning.bulk.cluster.selection import Claim, InputImage, mark_duplicates, skip_captioned
 from captioning.bulk.cluster.storage import OutputFolder
-from captioning.bulk.cluster.tables import column_types, image_of_value, read_table_rows
+from captioning.bulk.cluster.tables import image_of_value, read_kept_types, read_table_rows
 from captioning.bulk.resume import fingerprint
 from captioning.bulk.rows import RelativeNames, keep_best, row_of_result
 from captioning.decoding import SearchMethod
 from captioning.errors import ConfigError, DataError
-from captioning.images.decode import TOO_SMALL
+from captioning.images.decode import is_too_small
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
 from captioning.inference.backend_config import BackendConfig
@@ -92,11 +91,6 @@ class LoadedModel:
         )
         self._loader = replace(loader, pool=loader.open_pool()) if spec.workers else loader
 
-    def close(self) -> None:
-        """End the workers that read images."""
-        if self._loader.pool is not None:
-            self._loader.pool.close()
-
     def caption(self, images: Iterable[InputImage]) -> Iterator[tuple[InputImage, CaptionResult]]:
         """Yield the images with their results, in order."""
         pending: deque[InputImage] = deque()
@@ -123,8 +117,6 @@ class RunSpec:
     rows: RowFormat
     sources: SourceConfig
     """How archives are read."""
-    working_folder: str
-    """Folder from which relative paths in tables start."""
     image_column: str | None = None
     prefix: str = ""
     suffix: str = ""
@@ -144,7 +136,7 @@ class PartitionCounts:
 
     def add(self, error: str) -> None:
         """Count an image, given the reason why it has no caption."""
-        if is_duplicate(error) or TOO_SMALL in error:
+        if is_duplicate(error) or is_too_small(error):
             self.skipped += 1
         elif error:
             self.failed += 1
@@ -183,11 +175,6 @@ class PartitionActor:
         numbers = map(int, batch["partition"])
         return {"counts": [json.dumps(self._caption_partition(number)) for number in numbers]}
 
-    def close(self) -> None:
-        """End the workers that read images. They also end with the process of the actor."""
-        if "_model" in vars(self):
-            self._model.close()
-
     def _caption_partition(self, partition: int) -> dict[str, Any]:
         spec = self._spec
         entries = [Entry.from_json(line) for line in spec.folder.read_inputs(partition)]
@@ -197,7 +184,7 @@ class PartitionActor:
         for each, result in model.caption(self._select(entries, partition)):
             counts.add(result.error)
             records.append(self._make_record(each, result))
-        content = spec.rows.encode(records, self._kept_types(entries))
+        content = spec.rows.encode(records, self._kept_types)
         spec.folder.write_part(partition, content, asdict(counts))
         return {
             "partition": partition,
@@ -224,12 +211,10 @@ class PartitionActor:
         row = keep_best(row) if spec.best else row
         return make_record(row, each.kept, lists=spec.rows.lists, digest=each.digest)
 
-    def _kept_types(self, entries: Iterable[Entry]) -> dict[str, Any]:
-        """Return the Arrow types of the kept columns, by their names in the output."""
-        kept, types = self._spec.rows.kept, dict[str, Any]()
-        for name in {entry.name for entry in entries if entry.kind == "table" and kept}:
-            with suppress(DataError):  # its rows have the reason
-                types |= column_types(name, kept)
+    @cached_property
+    def _kept_types(self) -> dict[str, Any]:
+        """Arrow types of the kept columns, by their names in the output."""
+        types = read_kept_types(self._spec.folder.plan.kept_types)
         return {kept_name(name): kind for name, kind in types.items()}
 
 
@@ -249,16 +234,16 @@ def read_entry(entry: Entry, spec: RunSpec) -> Iterator[InputImage]:
 
 def _read_table(entry: Entry, spec: RunSpec) -> Iterator[InputImage]:
     """Yield rows of a table; if it cannot be read, the remaining rows have the reason."""
-    count, done, keep = entry.count or 0, 0, spec.rows.kept
-    rows = (entry.group, entry.start, count)
+    rows, folder = entry.rows, spec.folder.plan.working_folder
+    names = (f"{entry.name}/{rows.number + number}" for number in range(rows.count))
+    reason = f"'{entry.name}' has fewer rows than at the start of the run. Caption it again."
     try:
-        for name, value, kept in read_table_rows(
-            entry.name, rows, image_column=spec.image_column, keep=keep
+        for value, kept in read_table_rows(
+            entry.name, rows, image_column=spec.image_column, keep=spec.rows.kept
         ):
-            image = image_of_value(value, name, spec.working_folder, spec.sources.time_limit)
+            image = image_of_value(value, next(names), folder, spec.sources.time_limit)
             yield InputImage(image, kept)
-            done += 1
     except DataError as error:
-        for number in range(done, count):
-            name = f"{entry.name}/{entry.group}-{entry.start + number}"
-            yield InputImage(ImageRef(name, error=str(error)), {})
+        reason = str(error)
+    for name in names:
+        yield InputImage(ImageRef(name, error=reason), {})

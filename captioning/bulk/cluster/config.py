@@ -8,6 +8,7 @@ import tyro
 
 from captioning.errors import ConfigError
 from captioning.messages import check_minimum, check_ranges
+from captioning.sources.given_names import absolute_name
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,6 @@ class ClusterConfig:
 
     def row_settings(self) -> dict[str, Any]:
         """Return the settings that decide which rows the output has."""
-        names = ("partition_size", "image_column", "keep_columns", "skip_rows_of", "min_side")
-        return {name: getattr(self, name) for name in (*names, "skip_duplicates")}
+        names = ("partition_size", "image_column", "keep_columns", "min_side", "skip_duplicates")
+        settings = {name: getattr(self, name) for name in names}
+        return settings | {"skip_rows_of": [*map(absolute_name, self.skip_rows_of)]}

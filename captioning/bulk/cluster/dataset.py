@@ -44,8 +44,9 @@ def caption_dataset(
 
     The columns ``text``, ``log_prob``, ``error`` and ``captioner`` (version, model and search, as
     JSON) are added, and with several captions per image ``captions`` and ``log_probs``. The column
-    with the images is left out, unless it has paths or URLs. An image that cannot be read has an
-    ``error`` and no ``text``.
+    with the images is left out, unless it has paths or URLs. A column of the dataset with one of
+    these names gets the prefix ``input_``. An image that cannot be read has an ``error`` and no
+    ``text``.
 
     Args:
         dataset: Rows with images: bytes of files, paths, URLs, arrays ``(height, width, 3)``, or

@@ -5,18 +5,17 @@ has the same partitions, even if files were added since.
 """
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Literal
 
-from captioning.bulk.cluster.tables import count_table_rows
-from captioning.errors import ConfigError
+from captioning.bulk.cluster.tables import KeptTypes, TableRows, list_table_rows
+from captioning.errors import ConfigError, DataError
 from captioning.images.image_ref import ImageRef
 from captioning.sources.find import SourceConfig, find_images
-from captioning.sources.given_names import is_url
+from captioning.sources.given_names import absolute_name
 from captioning.sources.image_names import is_archive
 
 
@@ -30,11 +29,16 @@ class Entry:
     error: str = ""
     """Reason why an image cannot be read, if that is known already."""
     group: int = 0
-    """Row group of a Parquet file."""
+    """Row group of a Parquet file; see :class:`TableRows`."""
     start: int = 0
-    """First row in the row group."""
+    number: int = 0
     count: int | None = None
     """Number of images; None for all images of an archive."""
+
+    @property
+    def rows(self) -> TableRows:
+        """The rows of a Parquet file."""
+        return TableRows(self.group, self.start, self.number, self.count or 0)
 
     def to_json(self) -> str:
         """Return the entry as JSON, without the fields that have their default values."""
@@ -51,7 +55,7 @@ class Entry:
 def list_entries(
     images: Iterable[ImageRef],
     image_column: str | None,
-    keep_columns: Sequence[str],
+    kept: KeptTypes,
     partition_size: int,
 ) -> Iterator[Entry]:
     """Yield the inputs of a run.
@@ -59,12 +63,12 @@ def list_entries(
     Args:
         images: Images, archives and Parquet files (``SourceConfig(open_archives=False)``).
         image_column: Column of Parquet files with the images; None to find it by its name.
-        keep_columns: Columns of Parquet files to keep.
+        kept: Columns of Parquet files to keep; their types are added.
         partition_size: Largest number of rows of an entry whose images are not in the file.
 
     Raises:
         ConfigError: An image is the content of standard input, or a Parquet file does not have
-            the columns.
+            the columns, or has other types of columns than another file.
     """
     for image in images:
         name = image.name
@@ -72,17 +76,17 @@ def list_entries(
             raise ConfigError(
                 "--engine ray cannot read an image from standard input. Give a file, or a list."
             )
-        if not is_url(name) and not image.error:
-            name = os.path.abspath(name)  # noqa: PTH100  (actors have another folder)
+        name = absolute_name(name)  # actors have another folder
         if image.error:
             yield Entry(name, error=image.error)
         elif is_archive(name):
             yield Entry(name, "archive")
         elif name.lower().endswith(".parquet"):
-            for group, start, count in count_table_rows(
-                name, image_column, keep_columns, partition_size
-            ):
-                yield Entry(name, "table", group=group, start=start, count=count)
+            try:
+                for rows in list_table_rows(name, image_column, kept, partition_size):
+                    yield Entry(name, "table", **asdict(rows))
+            except DataError as error:
+                yield Entry(name, error=str(error))
         else:
             yield Entry(name)
 

@@ -8,6 +8,7 @@ captioned twice gives the same file.
 
 import json
 import logging
+import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -19,7 +20,8 @@ from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.connection import quiet_ray_data
 from captioning.bulk.cluster.entries import Entry, divide
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
-from captioning.bulk.cluster.storage import INPUTS_FOLDER, OutputFolder
+from captioning.bulk.cluster.storage import OutputFolder, Plan
+from captioning.bulk.cluster.tables import KeptTypes
 from captioning.decoding import search_to_json
 from captioning.errors import CaptioningError, ConfigError, OutputError
 from captioning.messages import describe_differences
@@ -45,7 +47,7 @@ def describe_maker(model: ModelSpec) -> dict[str, Any]:
     }
 
 
-def open_run(folder: OutputFolder, settings: dict[str, Any], *, overwrite: bool) -> int | None:
+def open_run(folder: OutputFolder, settings: dict[str, Any], *, overwrite: bool) -> Plan | None:
     """Check the output folder of a run.
 
     Args:
@@ -54,7 +56,7 @@ def open_run(folder: OutputFolder, settings: dict[str, Any], *, overwrite: bool)
         overwrite: Delete the rows of an earlier run.
 
     Returns:
-        The number of partitions; None if the inputs are not listed yet.
+        The plan; None if the inputs are not listed yet.
 
     Raises:
         ConfigError: The folder belongs to a run with other settings, or has other files.
@@ -63,22 +65,21 @@ def open_run(folder: OutputFolder, settings: dict[str, Any], *, overwrite: bool)
     settings = _plain(settings)
     if overwrite:
         folder.clear()
-    run = folder.read_run()
-    if run is None:
+    plan = folder.read_plan()
+    if plan is None:
         if not folder.is_empty():
             raise ConfigError(
                 f"the folder '{folder.url}' is not empty and is not the output of a run on Ray. "
                 "Use another -o."
             )
-        folder.write_run({"settings": settings})
         return None
-    if run.get("settings") != settings:
-        differences = describe_differences(run.get("settings", {}), settings)
+    if plan.settings != settings:
+        differences = describe_differences(plan.settings, settings)
         raise ConfigError(
             f"cannot resume the run in '{folder.url}', because its settings differ: "
             f"{differences}. Use the same settings to resume. {_START_AGAIN}"
         )
-    return run.get("partitions")
+    return plan
 
 
 def _plain(settings: Any) -> Any:
@@ -87,17 +88,36 @@ def _plain(settings: Any) -> Any:
 
 
 def write_plan(
-    folder: OutputFolder, settings: dict[str, Any], entries: Iterable[Entry], size: int
-) -> int:
-    """Write the inputs of all partitions, and return the number of partitions.
+    folder: OutputFolder,
+    settings: dict[str, Any],
+    entries: Iterable[Entry],
+    size: int,
+    kept: KeptTypes,
+) -> Plan:
+    """Write the inputs of all partitions, and return the plan.
 
-    Memory holds one partition at a time.
+    If another command has written a plan in the meantime, that plan is returned. Memory holds one
+    partition at a time.
+
+    Args:
+        folder: The output folder.
+        settings: See :func:`open_run`.
+        entries: The inputs.
+        size: Images per partition.
+        kept: Types of the kept columns, which are known when the inputs are listed.
+
+    Raises:
+        ConfigError: The run of the other command has other settings.
+        OutputError: The folder cannot be used.
     """
-    count = 0
+    count, inputs = 0, folder.new_inputs()
     for count, partition in enumerate(divide(entries, size), 1):
-        folder.write_inputs(count - 1, (entry.to_json() for entry in partition))
-    folder.write_run({"settings": _plain(settings), "partitions": count})
-    return count
+        folder.write_inputs(inputs, count - 1, (entry.to_json() for entry in partition))
+    plan = open_run(folder, settings, overwrite=False)
+    if plan is None:
+        plan = Plan(_plain(settings), count, inputs, os.getcwd(), kept.to_text())  # noqa: PTH109
+        folder.write_plan(plan)
+    return plan
 
 
 def caption_partitions(
@@ -249,6 +269,6 @@ def _explain_losses(folder: OutputFolder, numbers: Sequence[int], reason: str) -
     return OutputError(
         f"Ray lost actors {_MAX_LOSSES} times in a row, and no partition was completed in between. "
         f"The last reason: {reason} Incomplete partitions: {listed}{others}; their inputs are in "
-        f"'{folder.url}/{INPUTS_FOLDER}'. Check these inputs and the memory of the machines, and "
-        "run the same command to resume."
+        f"'{folder.url}/{folder.plan.inputs}'. Check these inputs and the memory of the machines. "
+        "To resume, run the same command."
     )

@@ -19,7 +19,8 @@ from captioning.images.image_ref import ImageRef
 from captioning.sources.given_names import is_url
 
 _HASH_BYTES = 16
-_CLAIMED_AT_ONCE = 64  # images; their contents are in memory
+_CLAIMED_AT_ONCE = 64  # images
+_BYTES_AT_ONCE = 64 << 20  # of their contents, which are in memory
 
 Claim = Callable[[int, Sequence[tuple[bytes, str]]], list[tuple[int, str]]]
 """:meth:`DigestRegistry.claim`."""
@@ -38,6 +39,8 @@ class InputImage:
 
 def hash_captioned_names(outputs: Iterable[str]) -> "np.ndarray[Any, Any]":
     """Return sorted hashes of the names of all images that earlier outputs have captions for.
+
+    A duplicate has the caption of its original.
 
     Args:
         outputs: Folders or files that ``captioning caption`` has written.
@@ -58,7 +61,7 @@ def hash_captioned_names(outputs: Iterable[str]) -> "np.ndarray[Any, Any]":
 
 def _captioned_names(file: str, content: bytes) -> Iterator[str]:
     for record in read_records(file, content, ("file_name", "error")):
-        if not record["error"]:
+        if not record["error"] or is_duplicate(record["error"]):
             yield str(record["file_name"])
 
 
@@ -118,8 +121,7 @@ def mark_duplicates(
     first: dict[str, str | None] = {}  # by digest; None if it comes in this partition
     remaining = iter(images)
     with ThreadPoolExecutor(max(1, readers)) as executor:
-        while some := list(islice(remaining, _CLAIMED_AT_ONCE)):
-            read = list(executor.map(_read_content, some))
+        while read := _read_some(remaining, executor, max(1, readers)):
             new = {
                 each.digest: name_of(each.image.name)
                 for each in reversed(read)  # the first one with a digest remains
@@ -136,6 +138,23 @@ def mark_duplicates(
                 elif each.digest:
                     first[each.digest] = name_of(each.image.name)
                 yield each
+
+
+def _read_some(
+    images: Iterator[InputImage], executor: ThreadPoolExecutor, readers: int
+) -> list[InputImage]:
+    """Return the next images with their digests; few if their contents are large."""
+    read: list[InputImage] = []
+    size = 0
+    while len(read) < _CLAIMED_AT_ONCE and size < _BYTES_AT_ONCE:
+        some = [*executor.map(_read_content, islice(images, readers))]
+        if not some:
+            break
+        read += some
+        size += sum(
+            len(each.image.content) for each in some if isinstance(each.image.content, bytes)
+        )
+    return read
 
 
 def _fail(image: ImageRef, error: str) -> ImageRef:

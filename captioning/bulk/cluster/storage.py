@@ -1,19 +1,22 @@
 """The output of a run on a cluster: a folder on a disk or in object storage.
 
     OUT/part-00000.parquet              rows of partition 0
-    OUT/.captioning/run.json            what made the rows: model, search, version; partitions
-    OUT/.captioning/inputs/00000.jsonl  inputs of partition 0
+    OUT/.captioning/run.json            what made the rows, and the plan; written after the inputs
+    OUT/.captioning/inputs-XXXX/00000.jsonl  inputs of partition 0, for one listing
     OUT/.captioning/done/00000.json     counts of partition 0, written after its rows
 
-Each file appears complete or not at all. A partition is complete if its last two files exist. Names
-that begin with a dot are ignored by programs that read the folder as one table.
+Each file appears complete or not at all. A partition is complete if its rows and its counts exist.
+Names that begin with a dot are ignored by programs that read the folder as one table.
 """
 
 import json
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,24 @@ from captioning.sources.given_names import is_url
 
 _OWN_FOLDER = ".captioning"
 RUN_FILE = f"{_OWN_FOLDER}/run.json"
-INPUTS_FOLDER = f"{_OWN_FOLDER}/inputs"
-_DONE = f"{_OWN_FOLDER}/done"
+_DONE, _INPUTS = f"{_OWN_FOLDER}/done", "inputs-"
 _READERS = 16  # of small files
 _PART = re.compile(r"part-([0-9]{5,})\.(parquet|jsonl)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``run.json`` holds."""
+
+    settings: dict[str, Any]
+    """Everything that decides the rows."""
+    partitions: int
+    inputs: str
+    """Folder with the inputs, in the output folder. Each listing has its own."""
+    working_folder: str
+    """Folder from which relative paths in tables start."""
+    kept_types: str
+    """Types of the kept columns; see :class:`KeptTypes`."""
 
 
 class OutputFolder:
@@ -57,28 +74,48 @@ class OutputFolder:
         """Return whether the folder does not exist, or has no files other than those of a run."""
         return {*self._list("")} <= {_OWN_FOLDER}
 
-    def read_run(self) -> dict[str, Any] | None:
-        """Return the content of ``run.json``; None if there is none.
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the run.
+
+        Raises:
+            OutputError: There is none.
+        """
+        if (plan := self.read_plan()) is None:
+            raise self._explain_missing(RUN_FILE)
+        return plan
+
+    def read_plan(self) -> Plan | None:
+        """Return the plan of the run; None if there is none.
 
         Raises:
             OutputError: It is damaged.
         """
         content = self.read(RUN_FILE)
         try:
-            return None if content is None else dict(json.loads(content))
-        except ValueError as error:
+            return None if content is None else Plan(**json.loads(content))
+        except (ValueError, TypeError) as error:
             advice = "Use another -o, or --overwrite to start again."
             raise OutputError(f"'{self.url}/{RUN_FILE}' is damaged: {error}. {advice}") from error
 
-    def write_run(self, run: dict[str, Any]) -> None:
+    def write_plan(self, plan: Plan) -> None:
         """Write ``run.json``."""
-        self.write(RUN_FILE, json.dumps(run, indent=1).encode())
+        self.write(RUN_FILE, json.dumps(asdict(plan), indent=1).encode())
 
-    def write_inputs(self, partition: int, lines: Iterable[str]) -> None:
-        """Write the inputs of a partition."""
-        self.write(
-            f"{INPUTS_FOLDER}/{partition:05}.jsonl", "".join(f"{line}\n" for line in lines).encode()
-        )
+    def new_inputs(self) -> str:
+        """Return the name of a folder for the inputs that no other listing uses."""
+        return f"{_OWN_FOLDER}/{_INPUTS}{secrets.token_hex(4)}"
+
+    def write_inputs(self, inputs: str, partition: int, lines: Iterable[str]) -> None:
+        """Write the inputs of a partition.
+
+        Args:
+            inputs: The folder.
+            partition: Number of the partition.
+            lines: The inputs.
+        """
+        content = "".join(f"{line}\n" for line in lines)
+        self.write(f"{inputs}/{partition:05}.jsonl", content.encode())
 
     def read_inputs(self, partition: int) -> list[str]:
         """Return the inputs of a partition.
@@ -86,13 +123,16 @@ class OutputFolder:
         Raises:
             OutputError: They are missing.
         """
-        content = self.read(name := f"{INPUTS_FOLDER}/{partition:05}.jsonl")
+        content = self.read(name := f"{self.plan.inputs}/{partition:05}.jsonl")
         if content is None:
-            raise OutputError(
-                f"'{self.url}/{name}' is missing. Use another -o, or --overwrite to start again. "
-                "On several machines, -o must be a shared folder or a URL."
-            )
+            raise self._explain_missing(name)
         return content.decode().splitlines()
+
+    def _explain_missing(self, name: str) -> OutputError:
+        return OutputError(
+            f"'{self.url}/{name}' is missing. Use another -o, or --overwrite to start again. "
+            "On several machines, -o must be a shared folder or a URL."
+        )
 
     def write_part(self, partition: int, content: bytes, counts: dict[str, Any]) -> None:
         """Write the rows of a partition, and then its counts, which make it complete."""
@@ -128,9 +168,9 @@ class OutputFolder:
         if self.read(RUN_FILE) is None:
             return
         parts = [name for name in self._list("") if _PART.fullmatch(name)]
-        own = [
-            f"{folder}/{name}" for folder in (_DONE, INPUTS_FOLDER) for name in self._list(folder)
-        ]
+        inputs = (name for name in self._list(_OWN_FOLDER) if name.startswith(_INPUTS))
+        folders = [_DONE, *(f"{_OWN_FOLDER}/{name}" for name in inputs)]
+        own = [f"{folder}/{name}" for folder in folders for name in self._list(folder)]
         with _explain_errors(self.url):
             # run.json last: without it, an interrupted deletion could not be repeated.
             for name in (*parts, *own, RUN_FILE):

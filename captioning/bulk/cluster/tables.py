@@ -1,8 +1,10 @@
 """Parquet files with images, or with their URLs."""
 
+import base64
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,32 +23,95 @@ IMAGE_COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp", "url", "URL", "
 _READ_AT_ONCE = 64  # rows; images in the file are in memory until they are read
 
 
-def count_table_rows(
-    name: str, image_column: str | None, keep: Sequence[str], max_rows: int
-) -> Iterator[tuple[int, int, int]]:
-    """Yield consecutive rows of a Parquet file: row group, first row in it, and number of rows.
+@dataclass(frozen=True)
+class TableRows:
+    """Consecutive rows of a Parquet file."""
+
+    group: int
+    """Row group."""
+    start: int
+    """First row in the row group."""
+    number: int
+    """First row in the file."""
+    count: int
+    """Number of rows."""
+
+
+class KeptTypes:
+    """Arrow types of the columns to keep.
+
+    Args:
+        names: Names of the columns.
+        must_agree: Refuse files whose types differ.
+    """
+
+    def __init__(self, names: Sequence[str], *, must_agree: bool) -> None:
+        self.names, self._must_agree = names, must_agree
+        self._found: dict[str, tuple[Any, str]] = {}  # type, and a file that has it
+
+    def add(self, schema: Any, source: str) -> None:
+        """Add the types of a file.
+
+        Raises:
+            ConfigError: A column does not exist, or another file has another type.
+        """
+        check_columns(schema.names, self.names, source)
+        types = import_pyarrow().types
+        for name in self.names:
+            kind = schema.field(name).type
+            kind = kind.value_type if types.is_dictionary(kind) else kind
+            if types.is_null(kind):  # it has no values
+                continue
+            other, first = self._found.setdefault(name, (kind, source))
+            if kind != other and self._must_agree:
+                raise ConfigError(
+                    f"the column {name!r} has the type {other} in '{first}', and {kind} in "
+                    f"'{source}'. Convert it to one type, leave it out of keep_columns, or use "
+                    "--format jsonl."
+                )
+
+    def to_text(self) -> str:
+        """Return the types as text."""
+        schema = import_pyarrow().schema({name: kind for name, (kind, _) in self._found.items()})
+        return base64.b64encode(schema.serialize()).decode()
+
+
+def read_kept_types(text: str) -> dict[str, Any]:
+    """Return the types by name, from :meth:`KeptTypes.to_text`."""
+    pyarrow = import_pyarrow()
+    schema = pyarrow.ipc.read_schema(pyarrow.py_buffer(base64.b64decode(text)))
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def list_table_rows(
+    name: str, image_column: str | None, kept: KeptTypes, max_rows: int
+) -> Iterator[TableRows]:
+    """Yield the rows of a Parquet file.
 
     Row groups that hold the images themselves stay whole, because a group is read from its start.
 
     Args:
         name: Path or URL of the file.
         image_column: Column with the images; None to find it by its name.
-        keep: Columns that must exist too.
+        kept: Columns that must exist too; their types are added.
         max_rows: Largest number of rows that name images elsewhere.
 
     Raises:
-        ConfigError: There is no such column.
+        ConfigError: There is no such column, or a column has another type in another file.
         DataError: The file cannot be read.
     """
+    number = 0
     with _open_table(name) as table:
-        check_columns(table.schema_arrow.names, keep, name)
+        kept.add(table.schema_arrow, name)
         column = find_image_column(table.schema_arrow.names, image_column, name)
         is_text = _is_text(table.schema_arrow.field(column).type)
         for group in range(table.num_row_groups):
             rows = table.metadata.row_group(group).num_rows
             step = max_rows if is_text else max(rows, 1)
             for start in range(0, rows, step):
-                yield group, start, min(step, rows - start)
+                count = min(step, rows - start)
+                yield TableRows(group, start, number, count)
+                number += count
 
 
 def find_image_column(names: Sequence[str], wanted: str | None, source: str) -> str:
@@ -62,7 +127,7 @@ def find_image_column(names: Sequence[str], wanted: str | None, source: str) -> 
     problem = f"no column {wanted!r}" if wanted else "no column with a usual name for images"
     hint = suggest(wanted or "", names)
     raise ConfigError(
-        f"'{source}' has {problem}. Its columns are {columns}.{hint} Name one with --image-column."
+        f"'{source}' has {problem}. Its columns are {columns}.{hint} Name one with image_column."
     )
 
 
@@ -80,43 +145,26 @@ def check_columns(names: Sequence[str], wanted: Sequence[str], source: str) -> N
             )
 
 
-def column_types(name: str, columns: Sequence[str]) -> dict[str, Any]:
-    """Return the Arrow types of columns of a Parquet file.
-
-    Raises:
-        ConfigError: A column does not exist.
-        DataError: The file cannot be read.
-    """
-    with _open_table(name) as table:
-        check_columns(table.schema_arrow.names, columns, name)
-        return {each: table.schema_arrow.field(each).type for each in columns}
-
-
 def read_table_rows(
-    name: str, rows: tuple[int, int, int], *, image_column: str | None, keep: Sequence[str]
-) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield consecutive rows: the name ``FILE/ROW``, the image, and the columns to keep.
+    name: str, rows: TableRows, *, image_column: str | None, keep: Sequence[str]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield the image and the columns to keep of consecutive rows.
 
     Args:
         name: Path or URL of the file.
-        rows: Row group, first row in it, and number of rows.
+        rows: The rows.
         image_column: Column with the images; None to find it by its name.
         keep: Columns to keep.
 
     Raises:
         DataError: The file cannot be read.
     """
-    group, start, count = rows
     with _open_table(name) as table:
         column = find_image_column(table.schema_arrow.names, image_column, name)
-        before = sum(table.metadata.row_group(each).num_rows for each in range(group))
-        batches = table.iter_batches(
-            _READ_AT_ONCE, row_groups=[group], columns=list({column: 0, **dict.fromkeys(keep)})
-        )
-        records = islice(_skip_rows(batches, start), count)
-        for number, record in enumerate(records, before + start):
-            kept = {each: record[each] for each in keep}
-            yield f"{name}/{number}", record[column], kept
+        columns = list(dict.fromkeys([column, *keep]))
+        batches = table.iter_batches(_READ_AT_ONCE, row_groups=[rows.group], columns=columns)
+        for record in islice(_skip_rows(batches, rows.start), rows.count):
+            yield record[column], {each: record[each] for each in keep}
 
 
 def _skip_rows(batches: Iterator[Any], count: int) -> Iterator[dict[str, Any]]:
