@@ -143,7 +143,7 @@ def test_loss_gradient_follows_the_equation(baseline, attention, monkeypatch):
 
 def test_excluded_words_gain_no_probability(cache):
     """Otherwise ``<unk>`` gains the probability that low-reward captions lose."""
-    run = trainer(cache, epochs=25, learning_rate=0.01, self_critical={"samples": 8})
+    run = trainer(cache, epochs=5, learning_rate=0.01, self_critical={"samples": 8})
     bias = run.cached_model.decoder.W_rw.bias
     with torch.no_grad():
         bias[[VOCABULARY.pad, VOCABULARY.bos, VOCABULARY.unk]] += 1.0
@@ -216,7 +216,7 @@ def trainer(cache, seed=0, epochs=2, self_critical=None, **settings):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_raises_the_reward(cache, precision):
     wish = {"samples": 16}
-    run = trainer(cache, epochs=40, learning_rate=0.02, precision=precision, self_critical=wish)
+    run = trainer(cache, epochs=16, learning_rate=0.05, precision=precision, self_critical=wish)
     rewards = []
     while not run.finished:
         rewards.append(run.train_epoch().reward)
