@@ -19,15 +19,23 @@ from captioning.bulk.writers.failed_rows import failed_path
 SUFFIXES = [".jsonl", ".csv", ".json", ".parquet"]
 
 
-@pytest.fixture
-def outputs(caption, tmp_path):
-    """Outputs of one run in each format; the second image is damaged."""
-    photos = write_photos(tmp_path / "photos", 3, name="COCO_train2014_")
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """A folder with outputs of one run in each format; the second image is damaged."""
+    folder = tmp_path_factory.mktemp("finished")
+    photos = write_photos(folder / "photos", 3, name="COCO_train2014_")
     photos[1].write_bytes(b"")
-    folder = tmp_path / "results"
+    flags = ("--model", model, "--workers", "0", "--precision", "float32")
     for suffix in SUFFIXES:
-        assert caption(photos[0].parent, "-o", folder / f"rows{suffix}").code == 1
+        output = folder / "results" / f"rows{suffix}"
+        assert run_command("caption", photos[0].parent, "-o", output, *flags) == 1
     return folder
+
+
+@pytest.fixture
+def outputs(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "results"
 
 
 def drop_journals(folder):

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
 
 import pytest
 from test_layers import MODULES, imported_names, module_name
@@ -47,9 +48,15 @@ def command_module(command: str) -> str:
     return f"captioning.cli.{command.replace(' ', '_')}"
 
 
+@cache
 def command_flags(command: str) -> set[str]:
     module = importlib.import_module(command_module(command))
     return {*map_flags(config_type(module.run)).values(), "--help", "--version"}
+
+
+@cache
+def names_in(module: str) -> list[str]:
+    return list(imported_names(SOURCES[module]))
 
 
 def imported_modules(name: str) -> set[str]:
@@ -58,12 +65,17 @@ def imported_modules(name: str) -> set[str]:
     while left:
         if (module := left.pop()) in SOURCES and module not in found:
             found.add(module)
-            for imported in imported_names(SOURCES[module]):
+            for imported in names_in(module):
                 left += [imported, imported.rpartition(".")[0]]
     return found
 
 
-def texts(module: str) -> Iterator[str]:
+@cache
+def texts(module: str) -> list[str]:
+    return list(read_texts(module))
+
+
+def read_texts(module: str) -> Iterator[str]:
     """Yield the strings of a module without its docstrings; a value in an f-string is ``{}``."""
     for node in ast.walk(ast.parse(SOURCES[module])):
         if isinstance(node, ast.JoinedStr):

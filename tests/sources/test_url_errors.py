@@ -87,7 +87,7 @@ def server():
         running.closing = threading.Event()
         running.home = f"http://127.0.0.1:{running.server_port}"
         running.asked = handler.requests
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.closing.set()
         running.shutdown()
