@@ -210,13 +210,13 @@ if __name__ == "__main__":
 """
     (tmp_path / "program.py").write_text(program)
     script = subprocess.Popen([sys.executable, tmp_path / "program.py"], start_new_session=True)
-    logs = [tmp_path / f"run_{seed}" / "log.csv" for seed in (0, 1)]
-    wait_until(lambda: all(log.exists() for log in logs))
+    locks = [tmp_path / f"run_{seed}" / ".lock" for seed in (0, 1)]
+    wait_until(lambda: all(lock.exists() for lock in locks))
     script.send_signal(number)
     assert script.wait(60) != 0
-    for log in logs:
-        with FileLock(log.parent / ".lock", timeout=60):  # no process trains there
-            assert not (log.parent / "finished").exists()
+    for lock in locks:
+        with FileLock(lock, timeout=60):  # no process trains there
+            assert not (lock.parent / "finished").exists()
 
 
 def wait_until(condition):

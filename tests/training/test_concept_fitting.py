@@ -22,6 +22,7 @@ from captioning.training.concept_fitting import ClassTeacher, add_concepts, load
 from captioning.training.run import train
 from captioning.training.text_concepts import simulate_concepts
 
+pytestmark = pytest.mark.xdist_group("concepts")  # one process trains and fits
 D, IMAGES = 128, 800
 
 
@@ -45,28 +46,37 @@ def world():
     return torch.from_numpy(vectors).float(), words, vocabulary, things
 
 
-def fit(world, teacher=None, count=3):
-    vectors, words, vocabulary, _ = world
+def new_decoder(vocabulary):
     small = DecoderConfig(embedding_size=8, hidden_size=8, attention_size=8)
     torch.manual_seed(1)
-    decoder = Decoder(small, vocabulary_size=len(vocabulary), feature_size=D)
-    captions = words.encode(vocabulary)
+    return Decoder(small, vocabulary_size=len(vocabulary), feature_size=D)
+
+
+def fit(world, teacher=None):
+    """Return a new decoder, and the same with three concepts per image."""
+    vectors, words, vocabulary, _ = world
+    decoder, captions = new_decoder(vocabulary), words.encode(vocabulary)
     torch.manual_seed(0)
-    return decoder, add_concepts(decoder, count, vectors, captions, vocabulary, teacher)
+    return decoder, add_concepts(decoder, 3, vectors, captions, vocabulary, teacher)
+
+
+@pytest.fixture(scope="module")
+def fitted(world):
+    return fit(world)
 
 
 def concept_names(decoder, vocabulary):
     return [vocabulary.words[word] for word in decoder.concepts.words.tolist()]
 
 
-def test_only_words_that_the_image_shows_become_concepts(world):
-    _, extended = fit(world)
+def test_only_words_that_the_image_shows_become_concepts(world, fitted):
+    _, extended = fitted
     assert set(concept_names(extended, world[2])) == {"dog", "cat", "car", "tree"}
 
 
-def test_detector_is_as_good_as_logistic_regression(world):
+def test_detector_is_as_good_as_logistic_regression(world, fitted):
     vectors, _, vocabulary, things = world
-    _, extended = fit(world)
+    _, extended = fitted
     column = concept_names(extended, vocabulary).index("dog")
     logits = vectors @ extended.concepts.W_cv[column] + extended.concepts.b_c[column]
     test = np.arange(IMAGES) % 10 == 0  # held out by the fit
@@ -75,8 +85,8 @@ def test_detector_is_as_good_as_logistic_regression(world):
     assert ((logits[test] > 0).numpy() == (things[test] == 0)).mean() >= expected - 0.02
 
 
-def test_decoder_with_new_concepts_predicts_as_before(world):
-    decoder, extended = fit(world)
+def test_decoder_with_new_concepts_predicts_as_before(world, fitted):
+    decoder, extended = fitted
     features = Features(world[0][:3])
     with torch.no_grad():
         before, _ = decoder.eval().step(torch.tensor([1, 2, 3]), decoder.start(features))
@@ -124,7 +134,7 @@ def test_class_words_have_a_row_per_class_and_known_words():
 def test_images_that_show_nothing_raise_an_error(world):
     vectors, words, vocabulary, _ = world
     noise = torch.randn_like(vectors)
-    decoder = fit(world)[0]
+    decoder = new_decoder(vocabulary)
     with pytest.raises(DataError, match="no word of the captions can be recognized"):
         add_concepts(decoder, 3, noise, words.encode(vocabulary), vocabulary, None)
 
@@ -132,9 +142,9 @@ def test_images_that_show_nothing_raise_an_error(world):
 # --- text -----------------------------------------------------------------------------------------
 
 
-def test_simulated_concepts_are_as_strong_as_those_of_images(world):
+def test_simulated_concepts_are_as_strong_as_those_of_images(world, fitted):
     vectors, words, vocabulary, things = world
-    concepts = fit(world)[1].concepts
+    concepts = fitted[1].concepts
     strengths, captions = concepts(vectors), words.encode(vocabulary)
     text = simulate_concepts(concepts, strengths, captions, captions, first=IMAGES, seed=0)
     features = Features(torch.zeros(IMAGES, D))
@@ -151,9 +161,9 @@ def concept_names_column(concepts, vocabulary, word):
     return concepts.words.tolist().index(vocabulary.id(word))
 
 
-def test_complete_computes_concepts_of_images(world):
+def test_complete_computes_concepts_of_images(world, fitted):
     vectors, words, vocabulary, _ = world
-    concepts = fit(world)[1].concepts
+    concepts = fitted[1].concepts
     captions = words.encode(vocabulary)
     text = simulate_concepts(concepts, concepts(vectors), captions, captions, first=IMAGES, seed=0)
     rows = torch.tensor([0, IMAGES + 3, 2])
@@ -172,7 +182,7 @@ def concept_run(tmp_path_factory):
     """A run with concepts and text, and its result."""
     folder = tmp_path_factory.mktemp("concepts")
     (folder / "text.txt").write_text("a red circle\na blue square on the left\n" * 10)
-    run = config(folder / "run", epochs=2)
+    run = config(folder / "run", epochs=1)
     run = replace(
         run, decoder=replace(run.decoder, concepts=4), text_data=folder / "text.txt", min_count=1
     )

@@ -15,6 +15,8 @@ from captioning.nn.encoder_config import EncoderConfig
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
 
+pytestmark = pytest.mark.xdist_group("external")  # one process trains the shared run
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -78,7 +80,7 @@ def test_interrupted_run_resumes_with_equal_weights(trained, data, tmp_path):
 
 def test_self_critical_training_uses_the_features(trained, data, tmp_path):
     result, _ = trained
-    run = external_run(tmp_path / "run", data, epochs=1)
+    run = external_run(tmp_path / "run", data, epochs=1, max_steps=2)
     training = replace(run.training, objective="self_critical")
     run = replace(run, init_from=result.model_dir, training=training, search_images=4)
     messages = []

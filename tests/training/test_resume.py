@@ -24,6 +24,8 @@ from captioning.errors import OutputError, TrainingError
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process trains the shared runs
+
 
 @pytest.fixture
 def finished(plain, tmp_path):
@@ -92,7 +94,7 @@ def test_encoder_is_unchanged_before_its_start_epoch(trained, tmp_path):
 @pytest.mark.parametrize("change", ["other words", "fewer captions"])
 def test_resume_on_other_captions_is_refused(change, tmp_path):
     shutil.copytree(TINY, tmp_path / "tiny")
-    run = replace(config(tmp_path / "run"), data=(f"coco:{tmp_path / 'tiny'}",))
+    run = replace(config(tmp_path / "run", epochs=1), data=(f"coco:{tmp_path / 'tiny'}",))
     with pytest.raises(Killed):
         train(run, kill_after(4))
     path = tmp_path / "tiny" / "annotations" / "captions_train.json"
@@ -127,7 +129,7 @@ def test_resume_with_other_workers_and_device_is_allowed(finished):
 def test_finished_run_continues_to_more_epochs(tmp_path):
     """With a constant learning rate, the weights are those of one run over all epochs."""
     short = config(tmp_path / "run", epochs=1, schedule="constant", warmup_steps=0)
-    longer = replace(short, training=replace(short.training, epochs=3))
+    longer = replace(short, training=replace(short.training, epochs=2))
     train(short)
     messages = []
     found = train(longer, TrainingCallback(messages.append))
@@ -135,9 +137,9 @@ def test_finished_run_continues_to_more_epochs(tmp_path):
     assert_same_weights(expected.model_dir, found.model_dir)
     assert read_log(found.model_dir) == read_log(expected.model_dir)
     assert found.best_value == expected.best_value
-    assert any("training.epochs was 1 and is now 3" in line for line in messages)
+    assert any("training.epochs was 1 and is now 2" in line for line in messages)
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["training"]["epochs"] == 3
+    assert settings["training"]["epochs"] == 2
 
 
 def test_continued_cosine_schedule_ends_with_the_last_epoch(finished):
@@ -290,8 +292,8 @@ def test_two_processes_do_not_share_a_directory(finished):
 
 def test_run_started_meanwhile_is_not_overwritten(tmp_path):
     """Both found the directory empty; the first trains while the second encodes its images."""
-    first = config(tmp_path / "run", learning_rate=1e-3)
-    second = config(tmp_path / "run", learning_rate=1e-2)
+    first = config(tmp_path / "run", epochs=1, learning_rate=1e-3)
+    second = config(tmp_path / "run", epochs=1, learning_rate=1e-2)
 
     def start_first(text):
         if not (tmp_path / "run").exists():

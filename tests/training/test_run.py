@@ -35,6 +35,8 @@ from captioning.training.prepare import prepare
 from captioning.training.run import train
 from captioning.training.training_config import TrainingConfig
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process trains the shared runs
+
 
 @pytest.mark.parametrize("run", ["fine_tuned", "augmented"])
 def test_fine_tuning_changes_last_stages_only(trained, run, request):

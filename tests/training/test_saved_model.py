@@ -13,6 +13,8 @@ from captioning.errors import ConfigError, OutputError
 from captioning.inference.captioner import DEFAULT_MODEL
 from captioning.training.run import train
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process trains the shared runs
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
 def test_save_on_full_disk_leaves_nothing(trained, tmp_path):

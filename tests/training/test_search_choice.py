@@ -22,6 +22,7 @@ from captioning.text.caption_arrays import CaptionWords
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process trains the shared runs
 VALIDATION = EvaluationConfig(workers=0)
 RUNS = pytest.mark.parametrize("run", ["trained", "fine_tuned", "augmented"])
 

@@ -11,6 +11,8 @@ from captioning.errors import TrainingStoppedError
 from captioning.training.callback import TrainingCallback
 from captioning.training.run import train
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process trains the shared runs
+
 
 def read_position(output):
     return torch.load(output / "state.pt", weights_only=True)["trainer"]["position"]
