@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from captioning import BeamSearch, Captioner, tokenize
 from captioning.nn.features import Features
 
+pytestmark = pytest.mark.xdist_group("lecture")  # one process runs the notebook
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "recurrent_networks.ipynb"
 NUMBER = r"(-?[\d.]+(?:e[+-]\d+)?)"

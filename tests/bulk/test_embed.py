@@ -42,7 +42,10 @@ from captioning.bulk.writers.embed import CaptionEmbedder
 from captioning.bulk.writers.registry import open_writer
 from captioning.errors import ConfigError, OutputError
 
-pytestmark = require_tool("exiftool", shutil.which("exiftool") is not None)
+pytestmark = [
+    require_tool("exiftool", shutil.which("exiftool") is not None),
+    pytest.mark.xdist_group("embed"),  # one process embeds into all kinds of files
+]
 
 CAPTION = 'a dog & a "cat" <jump>,\nit\'s größer 🐶 $x \\n #1'
 IPTC = datasets((2, 0, b"\0\2"), (2, 25, b"keyword"), (2, 116, b"(c) me"))

@@ -28,6 +28,7 @@ from captioning.nn.decoder import Decoder
 from captioning.reranking.ngram import NgramReranker
 from captioning.text.caption_arrays import CaptionWords
 
+pytestmark = pytest.mark.xdist_group("export")  # one process exports the models
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "caption_with_onnxruntime.py"
 BLOCKED = """
