@@ -352,17 +352,16 @@ def test_load_weights_of_other_dtype_are_refused_by_name(directory, name, dtype,
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "dtype"),
     [
-        "timm:test_vit",
-        "timm:test_vit_relpos",  # computes indices into a table, and does not save them
-        "timm:efficientformer_l1",  # saves them
-        "torchvision:regnet_y_400mf",  # its builder computes with tensors
-        "torchvision:squeezenet1_1",
-        "timm:tf_efficientnet_lite1",
+        ("timm:test_vit", torch.float16),
+        ("timm:test_vit_relpos", torch.float16),  # computes indices, and does not save them
+        ("timm:efficientformer_l1", torch.float32),  # saves them
+        ("torchvision:regnet_y_400mf", torch.float32),  # its builder computes with tensors
+        ("torchvision:squeezenet1_1", torch.float32),
+        ("timm:tf_efficientnet_lite1", torch.float16),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_load_restores_encoders_of_all_kinds(tmp_path, name, dtype):
     encoder = Encoder(EncoderConfig(name, weights=None))
     options = DecoderConfig(embedding_size=8, hidden_size=8)

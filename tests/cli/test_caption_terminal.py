@@ -15,6 +15,7 @@ from small_captioner import write_photos
 from captioning.cli.stopping import Stopping
 
 COMMAND = [sys.executable, "-m", "captioning", "caption"]
+QUICK = ("--workers", "0", "--precision", "float32")  # a process starts in half the time
 
 
 def run_on_terminal(words, *, piped):
@@ -41,7 +42,7 @@ def run_on_terminal(words, *, piped):
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_progress_bar_is_hidden_if_rows_are_shown(model, tmp_path):
     write_photos(tmp_path, 3)
-    words = [*COMMAND, str(tmp_path), "--model", str(model), "--format", "csv"]
+    words = [*COMMAND, str(tmp_path), "--model", str(model), "--format", "csv", *QUICK]
     code, bar, rows = run_on_terminal(words, piped=True)
     assert code == 0
     assert "3/3" in bar
@@ -76,7 +77,7 @@ def test_ctrl_c_leaves_whole_rows_and_no_traceback(model, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_device_and_closed_pipe_end_without_traceback(model, tmp_path):
     write_photos(tmp_path, 40)
-    words = [*COMMAND, str(tmp_path), "--model", str(model)]
+    words = [*COMMAND, str(tmp_path), "--model", str(model), "--precision", "float32"]
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1
@@ -92,7 +93,7 @@ def test_full_device_and_closed_pipe_end_without_traceback(model, tmp_path):
 def test_closed_stdout_is_reported_without_traceback(model, photos):
     for words, code, message in (
         ("--version", 0, ""),
-        (f"caption {photos[0]} --model {model}", 1, "standard output is closed"),
+        (f"caption {photos[0]} --model {model} {' '.join(QUICK)}", 1, "standard output is closed"),
     ):
         shell = ["sh", "-c", f"{sys.executable} -m captioning {words} >&-"]
         ran = subprocess.run(shell, capture_output=True, text=True, check=False)
