@@ -126,7 +126,7 @@ def test_trainer_memorizes_few_captions(cache):
 def test_reconstruction_weight_lowers_reconstruction_error(dataset, cache):
     def error(weight):
         model = decoder(core="memory", dropout=0.0)
-        settings = config(epochs=30, learning_rate=0.01, hflip=False, reconstruction_weight=weight)
+        settings = config(epochs=10, learning_rate=0.03, hflip=False, reconstruction_weight=weight)
         trainer = Trainer(model, dataset, cache, settings)
         while not trainer.finished:
             trainer.train_epoch()
