@@ -34,7 +34,7 @@ class CaptionConfig(OutputConfig):
         "model": "model",
         "search": "search",
         "batch_size": "speed",
-        "engine": "many machines",
+        "engine": "Ray cluster",
     }
 
     paths: Annotated[
@@ -60,7 +60,8 @@ class CaptionConfig(OutputConfig):
     partition: Annotated[
         str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="(default: all)")
     ] = None
-    """Caption every N-th image, from image I on. `captioning merge` merges all N results."""
+    """Caption one of N parts of the images: every N-th image, from image I on. `captioning merge`
+    merges the results of all N parts."""
     allow_truncated: bool = False
     """Caption the readable part of truncated image files."""
 

@@ -1,11 +1,12 @@
 """Encode the images of a training run before it starts, for example on another machine.
 
-The options are those of `captioning train`, whose runs with the same options and cache then encode
-nothing. Stored features are found by the content of an image: moved, renamed and copied images are
-not encoded again, and removing images changes nothing for the others. Several processes can share a
-cache. Before the first image, the command prints the bytes that are needed and the free space.
-Repeat it to continue after an interruption. Options that do not change the features have no effect.
-Give --cache, or the --output of the later run.
+The options are those of `captioning train`. After this command, a run of `captioning train` with
+the same options and the same cache finds all features and encodes nothing. Stored features are
+found by the content of an image: moved, renamed and copied images are not encoded again, and
+removing images changes nothing for the others. Several processes can share a cache. Before the
+first image, the command prints the bytes that are needed and the free space. Repeat it to continue
+after an interruption. Options that do not change the features have no effect. Give --cache, or the
+--output of the later run.
 
 For example:
 
@@ -35,7 +36,8 @@ class FeaturesConfig(TrainConfig):
     SECTIONS: ClassVar = {**TrainConfig.SECTIONS, "check_stored": "speed"}
 
     output: Path = _NO_OUTPUT
-    """Directory of the training run, if you will train without ``cache`` (default: none)."""
+    """Directory of the later training run. Without ``cache``, the features are stored next to it,
+    in a directory with the name features (default: none)."""
     check_stored: bool = False
     """Verify the checksums of all stored features of these images, and encode damaged ones
     again."""

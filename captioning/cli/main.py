@@ -29,7 +29,7 @@ COMMANDS = {
     "features": "encode images before training",
     "train": "train a model on captioned images",
     "recipes": "list the recipes of published models",
-    "recipes show": "print the settings of a recipe",
+    "recipes show": "print a recipe as a config file",
     "export": "write a model as ONNX or OpenVINO graphs",
     "calibrate": "prepare a model for int8",
     "evaluate": "caption a data set split and score the captions",
@@ -137,9 +137,10 @@ def _refuse_command(words: list[str]) -> int:
 
 def _overview(group: str = "", commands: Mapping[str, str] = COMMANDS) -> str:
     lines = "\n".join(f"  {name:14} {summary}" for name, summary in commands.items())
+    package = "Caption images with a CNN encoder and a recurrent decoder."
     return (
         f"usage: captioning {group}COMMAND ...\n\n"
-        "Caption images with a CNN encoder and a recurrent decoder.\n\n"
+        f"{'Check, download and archive captioned data.' if group else package}\n\n"
         f"{lines}\n\n"
         "  -h, --help     show this help and exit\n"
         "  -V, --version  show the version and exit\n\n"

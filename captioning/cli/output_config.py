@@ -32,9 +32,9 @@ class OutputConfig:
     next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
-    otherwise. One output for all images: text (lines on standard output), jsonl, csv, coco,
-    parquet, html. One file per image: txt (photo.txt), caption (the same text in photo.caption),
-    xmp (photo.xmp). Inside each image file: embed."""
+    otherwise. One output for all images: text (lines on standard output; not txt), jsonl, csv,
+    coco, parquet, html. One file per image: txt (photo.txt), caption (photo.caption, with the same
+    content as photo.txt), xmp (photo.xmp). Inside each image file: embed."""
     best: bool = False
     """Keep only the best caption of each image."""
     overwrite: bool = False

@@ -1,7 +1,8 @@
 """List the recipes of published models, with published or measured scores.
 
-`captioning recipes show NAME` prints one of them. A recipe sets encoder, decoder and training; add
---data and --output. Stages of a recipe are trained one after the other, each in its own directory.
+A recipe is a config file in the package. It sets the options of encoder, decoder and training of a
+published model; add --data and --output. `captioning recipes show NAME` prints it. Stages of a
+recipe are trained one after the other, each in its own directory.
 
 For example:
 

@@ -1,9 +1,9 @@
 """Caption images over HTTP.
 
 POST /caption takes one image as the body, or several in a form. GET /openapi.json describes all
-requests. Only this computer reaches the server, unless --host says otherwise; then requests need a
-token, which is that of the environment variable CAPTIONING_TOKEN or is printed. Ctrl-C stops the
-server.
+requests. Only this computer reaches the server, unless --host says otherwise. Then every request
+needs a token. Set it in the environment variable CAPTIONING_TOKEN; without it, the server makes a
+token and prints it. Ctrl-C stops the server.
 
 For example:
 
@@ -38,7 +38,7 @@ TOKEN_VARIABLE = "CAPTIONING_TOKEN"
 class ServeConfig:
     """A server of captions."""
 
-    SECTIONS: ClassVar = {"host": "server", "model": "model", "limits": "limits"}
+    SECTIONS: ClassVar = {"host": "server", "model": "model", "limits": "limit"}
 
     host: str = "localhost"
     """Host name or address to listen on; 0.0.0.0 for all networks of this computer."""

@@ -11,8 +11,8 @@ For example:
     captioning train --config up-down --data karpathy:dataset_coco.json --output runs/up-down
     captioning train --config run.yaml training.epochs=30 --output runs/gru --decoder.cell gru
 
-Settings come from the file of --config, from KEY=VALUE arguments, and from flags. An argument
-replaces the value of the file, and a flag replaces both. Paths in a file are relative to the
+Options are set in the config file (--config), by KEY=VALUE arguments, and by flags. An argument
+replaces the value of the file, and a flag replaces both. Paths in a config file are relative to the
 current directory.
 """
 
@@ -43,8 +43,8 @@ class TrainConfig(RunConfig):
     SECTIONS: ClassVar = {**RunConfig.SECTIONS, "config": "input"}
 
     config: str | None = None
-    """Recipe of a published model (``captioning recipes`` lists them), or a YAML or JSON file
-    of settings, such as the settings.json of a run."""
+    """Config file: a YAML or JSON file with values of options, such as the settings.json of a run.
+    Or the name of a recipe, which is a config file in the package (``captioning recipes``)."""
 
     def run_config(self) -> RunConfig:
         """Return the run, without the name of the file: its settings are in the run already."""

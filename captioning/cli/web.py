@@ -1,9 +1,10 @@
 """Show captions in a web browser: images, attention, next words, and a folder to correct.
 
 Images are dropped, pasted or chosen on the page. With a folder, the page also captions its images
-and lets you correct the captions. Corrections are in FOLDER/corrections.jsonl, which `captioning
-train --data jsonl:FOLDER/corrections.jsonl` reads. The page needs no network connection. Only this
-computer reaches it, unless --host says otherwise; see `captioning serve`.
+and lets you correct the captions. The corrections are in the file corrections.jsonl of that folder,
+or of --output; `captioning train --data jsonl:FOLDER/corrections.jsonl` reads it. The page needs no
+network connection. Only this computer reaches it, unless --host says otherwise; see `captioning
+serve`.
 
 For example:
 
@@ -43,9 +44,11 @@ class WebConfig(ServeConfig):
     """Include the images in subfolders."""
     output: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FOLDER", aliases=["-o"], help_behavior_hint="(default: FOLDER)"),
+        tyro.conf.arg(
+            metavar="OUTPUT", aliases=["-o"], help_behavior_hint="(default: the folder of images)"
+        ),
     ] = None
-    """Folder of the corrections and of the saved captions."""
+    """Folder in which the corrections and the captions are saved."""
     open: bool = False
     """Open the page in the web browser."""
 

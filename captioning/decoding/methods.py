@@ -29,7 +29,8 @@ class SearchMethod(ShortRepr):
     no_repeat_ngram: int = 0
     """Block repeated n-grams of this size (0 to 10,000; 0: off)."""
     block_repeated_words: bool = False
-    """Block a word that equals one of the two words before it."""
+    """Block a word that equals one of the two words before it, as in "a a" or "dog and dog". Words
+    that are further apart may repeat."""
     forbidden_words: tuple[str, ...] = ()
     """Words that captions must not contain."""
     required_words: tuple[str, ...] = ()
@@ -104,7 +105,7 @@ class BeamSearch(SearchMethod):
     """
 
     width: int = 3
-    """Beam width: active hypotheses per image, per group in diverse search (1 to 10,000)."""
+    """Beam width: active hypotheses per image; in diverse search, per group (1 to 10,000)."""
     length_penalty: float = 0.0
     """Divide log-probabilities by the caption length to this power (0 to 20). 0 prefers short
     captions; 1 ranks by the mean log-probability per word."""

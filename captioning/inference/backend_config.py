@@ -18,7 +18,8 @@ class BackendConfig:
     is installed and supports the encoder, else torch)."""
     precision: Precision = "auto"
     """Precision: float32, bfloat16, int8, or auto (the fastest on this machine that keeps the
-    quality of the captions). With float32, captions do not depend on the backend."""
+    quality of the captions; float32 on a Ray cluster). With float32, captions do not depend on the
+    backend."""
 
     def __post_init__(self) -> None:
         for name, kind in (("backend", BackendName), ("precision", Precision)):

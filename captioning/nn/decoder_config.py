@@ -30,12 +30,12 @@ class DecoderConfig:
     cell: CellName = "lstm"
     """Recurrent cell."""
     injection: InjectionName = "recurrent"
-    """Where the image vector v enters. ``recurrent``: W_vh v in the gates of every step.
-    ``first_word``: W_vh v in the gates of only the step that predicts the first word (NeuralTalk).
-    ``first_step``: v is the input of an additional first step, before <bos> (Show and Tell).
-    ``init_state``: v sets the initial state. ``every_input``: v and the word are concatenated at
-    every step. ``merge``: after the recurrence (m-RNN). ``none``: nowhere; the decoder is a
-    language model."""
+    """Where the image vector v enters. ``recurrent``: the gates of every step, as W_vh v.
+    ``first_word``: the gates of only one step, which predicts the first word (NeuralTalk).
+    ``first_step``: an additional step before that one, with v instead of a word as its input (Show
+    and Tell). ``init_state``: the initial state. ``merge``: after the recurrence (m-RNN).
+    ``every_input``: the input of every step, concatenated with the word. ``none``: nowhere; the
+    decoder is a language model."""
     core: CoreName = "stack"
     """Recurrent core. ``stack``: layers that read the words. ``attention``: layers with soft
     attention over the grid (Show, Attend and Tell). ``top_down``: an attention cell and a language
@@ -68,8 +68,8 @@ class DecoderConfig:
     """Use the word vectors as output weights too (Press & Wolf 2017)."""
     concepts: int = 0
     """Number of concepts per image whose word vectors enter the gates and the readout (0: none). A
-    concept is a word that the CNN recognizes in the image; the detector is fitted before the first
-    epoch. With ``init_from``, it is added to a model without concepts."""
+    concept is a word that a detector recognizes in the image by its CNN features. The detector is
+    fitted before the first epoch. With ``init_from``, a model without concepts gets them."""
 
     def __post_init__(self) -> None:
         check_ranges(self, SIZES, "embedding_size", "hidden_size", "attention_size")

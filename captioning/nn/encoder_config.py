@@ -21,10 +21,10 @@ class EncoderConfig:
     """Network: ``timm:<model>`` or ``torchvision:<classification model>``. A model trained with
     ``--features`` has no CNN."""
     weights: str | None = "default"
-    """Source of the ImageNet weights: ``package`` (an installed package that contains them),
-    ``hub`` (download), ``default`` (package if installed, else hub), None for random weights, or
-    the path of a file with weights of your own (.pt, .pth, .safetensors). A classifier in the file
-    is ignored."""
+    """Source of the weights. ``package``: ImageNet weights of an installed package. ``hub``: a
+    download of them. ``default``: like ``package`` if it is installed, otherwise like ``hub``.
+    ``None``: random weights. Or the path of a file with weights of your own (.pt, .pth,
+    .safetensors); a classifier in the file is ignored (default: the value ``default``)."""
     image_size: int | None = None
     """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"

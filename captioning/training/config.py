@@ -50,13 +50,14 @@ class RunConfig:
     """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``: those that
     accelerate supports and that are installed. Their environment variables configure them."""
     resume: Path | None = None
-    """Directory of a run, or of one of its checkpoints, from which a new run in ``output``
-    continues. Pass the settings of that run, for example with ``--config RUN/settings.json``; only
-    those that docs/training.md lists can differ, such as the learning rate and the length."""
+    """Directory of another run, or of one of its checkpoints, from which a new run in ``output``
+    continues. Not needed after an interruption: then repeat the command. Pass the settings of that
+    run, for example with ``--config RUN/settings.json``; only those that docs/training.md lists can
+    differ, such as the learning rate and the length."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
-    used; encoder and decoder options are ignored, and so is ``min_count`` without
-    ``extend_vocabulary``."""
+    used; encoder and decoder options except ``concepts`` are ignored, and so is ``min_count``
+    without ``extend_vocabulary``."""
     data_weights: tuple[float, ...] = ()
     """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
     each epoch (default: 1 each)."""
@@ -75,8 +76,8 @@ class RunConfig:
     """Extend the vocabulary of ``init_from`` with the words that occur at least ``min_count`` times
     in the training captions."""
     train_split: str = TRAIN_SPLIT
-    """Split to train on. Only Karpathy's COCO split has the part ``restval``; published models are
-    trained on both parts. Use ``train`` to leave it out."""
+    """Split to train on. ``restval`` is a second training part, which only Karpathy's COCO split
+    has; published models are trained on both parts. ``train`` leaves ``restval`` out."""
     validation_split: str = "val"
     """Split that selects the best epoch."""
     val_fraction: float = 0.0

@@ -36,7 +36,7 @@ class ExpectedScores:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file of settings reproduces."""
+    """What a config file reproduces."""
 
     title: str
     paper: str
@@ -62,7 +62,7 @@ _RunFileContent = make_dataclass(
 
 @dataclass(frozen=True)
 class RunFile:
-    """The content of a file of settings.
+    """The content of a config file.
 
     Attributes:
         recipe: What it reproduces, or None.
@@ -93,7 +93,7 @@ def recipe_path(name: str) -> Path:
 
 
 def read_run_file(name: str, settings: Sequence[str] = ()) -> RunFile:
-    """Read a file of settings.
+    """Read a config file.
 
     Args:
         name: Name of a recipe, or path of a YAML or JSON file. Empty: settings only.

@@ -72,13 +72,14 @@ class TrainingConfig:
     batch_size: int = 128
     """Captions per batch (1 or more)."""
     accumulation_steps: int = 1
-    """Batches per optimizer step (1 or more). Their gradients are added, weighted by their words:
-    the gradient of one large batch in the memory of a small one. Other options count optimizer
+    """Batches per optimizer step (1 or more). Their gradients are added, so that a step equals one
+    with a large batch but needs only the memory of a small one. Other options count optimizer
     steps, not batches."""
     captions_per_image: int = 1
     """Captions of an image that are in the same batch (1 or more). The image is encoded once for
-    all of them. Data with five captions per image use an image in five batches per epoch with 1,
-    and in one batch with 5; set 5 for ``self_critical``."""
+    all of them. With the value 1, an image with five captions is in five batches of an epoch; with
+    the value 5, it is in one. Use 5 for ``self_critical``, which samples captions of each image in
+    a batch."""
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
@@ -91,8 +92,9 @@ class TrainingConfig:
     decay_factor: float = 0.5
     """Factor of the schedules ``step`` and ``plateau`` (above 0 and below 1)."""
     decay_epochs: float = 3.0
-    """Epochs between two decays with the schedule ``step``; epochs without a better validation
-    score before a decay with ``plateau`` (above 0). With ``step``, fractions of an epoch count."""
+    """With the schedule ``step``: number of epochs between two decays (above 0), which may be a
+    fraction such as 0.5. With ``plateau``: number of epochs without a better validation score
+    before a decay."""
     weight_decay: float = 0.01
     """Weight decay of AdamW (0 or more; Loshchilov & Hutter 2019)."""
     clip_norm: float = 5.0
@@ -107,7 +109,8 @@ class TrainingConfig:
     """Final probability of replacing an input word with a sample of the decoder's prediction; grows
     linearly from 0 (0 to below 1; Bengio et al. 2015)."""
     doubly_stochastic_weight: float = 0.0
-    """Weight of the attention penalty of Xu et al. 2015, section 4.2.1 (0 or more)."""
+    """Weight of a penalty that makes the attention over a whole caption cover all parts of the
+    image equally (0 or more; Xu et al. 2015, section 4.2.1)."""
     reconstruction_weight: float = 1.0
     """Weight of the reconstruction error of v, with the decoder core ``memory`` (0 or more)."""
     hflip: bool = True

@@ -20,7 +20,8 @@ class ServerLimits:
     max_images: int = 64
     """Largest number of images in a request (1 or more)."""
     max_waiting: int = 256
-    """Largest number of requests at a time (1 or more); a further one gets status 503."""
+    """Largest number of requests that are not answered yet (1 or more); a further one gets status
+    503."""
     max_seconds: float = 30.0
     """Time limit of a request, in seconds (above 0, at most 3,600)."""
     batch_size: int = 16

@@ -16,12 +16,17 @@ class ClusterConfig:
     """How Ray captions the inputs, and which of them."""
 
     ray_address: Annotated[
-        str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: RAY_ADDRESS)")
+        str | None,
+        tyro.conf.arg(
+            metavar="ADDRESS",
+            help_behavior_hint="(default: the environment variable RAY_ADDRESS, if it is set)",
+        ),
     ] = None
     """Address of a Ray cluster, or auto for one that runs on this machine. Without an address, Ray
     is started on this machine for the run."""
     min_actors: int = 1
-    """Number of actors at the start (1 or more). An actor is a process with the model."""
+    """Smallest number of actors (1 or more); the run starts with it. An actor is a process that
+    captions images with a copy of the model."""
     max_actors: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as many as fit)"),
@@ -32,7 +37,8 @@ class ClusterConfig:
     gpus_per_actor: float = 0.0
     """GPUs that an actor reserves: 1, or a fraction if several actors share one."""
     partition_size: int = 1000
-    """Images per partition (1 or more), which is one output file. An archive is one partition."""
+    """Number of images in a partition of a Ray run (1 or more). The rows of a partition are one
+    output file. An archive is always one partition. Not related to --partition."""
     image_column: Annotated[
         str | None,
         tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: image, bytes, url or path)"),
