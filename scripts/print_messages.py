@@ -2,7 +2,7 @@
 
     python scripts/print_messages.py -o messages.txt
 
-The commands are those of print_messages.txt. They run in a temporary directory with small inputs,
+The commands are those of message_commands.txt. They run in a temporary directory with small inputs,
 many of them damaged.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from captioning.cli.main import main as run_command
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = Path(__file__).with_suffix(".txt")
+COMMANDS = Path(__file__).with_name("message_commands.txt")
 
 
 def main() -> None:

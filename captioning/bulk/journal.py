@@ -3,9 +3,9 @@
 A journal is an SQLite file next to the output, for example ``.captions.jsonl.journal``. Each batch
 of results is one transaction. After a crash, a power cut or a full disk the journal therefore
 holds whole batches only. The output is written in input order from the journal and from new
-results, so it does not depend on interruptions. An image is recognized by its content: it is
-captioned again if that has changed, but not if it was copied, renamed or touched. A run with other
-settings or another model cannot resume.
+results, so it does not depend on interruptions. An image is recognized by its content: an image
+whose content has changed is captioned again; one that was only copied, renamed or touched is not. A
+run with other settings or another model cannot resume.
 """
 
 import json
@@ -23,15 +23,16 @@ from captioning.inference.results import Caption, CaptionResult
 from captioning.messages import describe_differences
 
 _FORMAT = 1
-_MAX_OUTPUTS = 20  # digests of outputs; a backup or a checkout may restore an older one
+_MAX_OUTPUTS = 20  # outputs whose digests are kept, because a backup may restore an older one
 _APPLICATION_ID = 0x43415054  # "CAPT" distinguishes a journal from other SQLite files
 _DAMAGE_MESSAGES = ("not a database", "malformed", "no such table", "no such column")
 START_AGAIN = "Use --overwrite to start again, or another -o."
 """Advice in errors of a journal that cannot be used."""
 _RESUME = (
-    "Free some space and run the same command to resume, or use another -o. All finished batches "
-    "are kept."
+    "Free some space, or make the file writable. Then run the same command; it continues after the "
+    "last finished batch."
 )
+# ``stamp`` is the size and the times of the file; see ImageContent.
 _TABLES = """
 CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE results (
@@ -57,7 +58,9 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """Results and metadata of one run. One process at a time can open it, and one thread use it.
+    """Results and metadata of one run.
+
+    Only one process at a time can have it open, and only one thread at a time may use it.
 
     Attributes:
         resumed: Whether an earlier run has created the journal.
@@ -76,7 +79,10 @@ class Journal:
         self.path = path
         self.resumed = path.exists() and not restart
         if path.exists() and not path.is_file():
-            raise OutputError(f"'{path}' is not a file; it must be a journal. Use another -o.")
+            raise OutputError(
+                f"'{path}' is not a file, but the run needs this name for its journal. Remove it, "
+                "or use another -o."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
@@ -191,7 +197,7 @@ class Journal:
         return result
 
     def _is_moved(self, old: str, image: str) -> bool:
-        """Return whether an image was moved, or lies at another path from a moved journal."""
+        """Return whether ``old`` is gone, or is the same file because the journal was moved."""
         old, image = (os.path.join(self.path.parent, name) for name in (old, image))  # noqa: PTH118
         return not is_present(old) or os.path.realpath(old) == os.path.realpath(image)
 
@@ -256,11 +262,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    # The log exists while a run is at work, and after a kill. Without it, the file does not change,
-    # and SQLite need not write next to it, which may be forbidden.
-    has_log = path.with_name(f"{path.name}-wal").exists()
+    # SQLite's file -wal exists while a run writes the journal, and after a kill. Without this file,
+    # the journal does not change. SQLite then opens it as immutable and creates no files next to
+    # it, so that the folder can be read-only.
+    has_wal = path.with_name(f"{path.name}-wal").exists()
     try:
-        uri = f"{path.absolute().as_uri()}?{'mode=ro' if has_log else 'immutable=1'}"
+        uri = f"{path.absolute().as_uri()}?{'mode=ro' if has_wal else 'immutable=1'}"
         with closing(sqlite3.connect(uri, uri=True, timeout=1)) as database:
             rows = database.execute("SELECT name, value FROM metadata").fetchall()
     except sqlite3.Error as error:

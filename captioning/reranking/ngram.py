@@ -229,7 +229,7 @@ class NgramReranker:
                 "to different models"
             )
         if empty[:, 0].any() or (empty[:, :-1] & ~empty[:, 1:]).any():
-            raise DataError("an n-gram has no word at a position before its end")
+            raise DataError("an n-gram has an empty position before its last word")
         for name, largest in _VALUE_MAX.items():
             if (tensors[name] < 0).any() or (tensors[name] > largest).any():
                 raise DataError(f"{name} has values outside 0 to {largest:g}")
