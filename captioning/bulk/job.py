@@ -63,7 +63,7 @@ class JobSpeed:
     """Images that were read."""
     seconds: float = 0.0
     """Time since the first image was requested."""
-    network_waited: float = 0.0
+    model_waited: float = 0.0
     """Share of the time in which the model waited for images."""
     readers_waited: float = 0.0
     """Share of their time in which the image readers waited for the model."""

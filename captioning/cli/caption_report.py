@@ -223,7 +223,7 @@ class RunReport:
                 "seconds": round(seconds, 3),
                 "images_per_second": round(new / seconds, 3) if seconds else None,
                 **asdict(self.backend),
-                "network_waited": round(job.speed.network_waited, 3),
+                "model_waited": round(job.speed.model_waited, 3),
                 "readers_waited": round(job.speed.readers_waited, 3),
                 "output": None if self.config.output is None else str(self.config.output),
             }
@@ -255,6 +255,6 @@ class RunReport:
             if speed.images:
                 self.console.print(
                     f"{speed.images / speed.seconds:.1f} images/s without start-up. The model "
-                    f"waited for images {speed.network_waited:.0%} of the time; the image readers "
+                    f"waited for images {speed.model_waited:.0%} of the time; the image readers "
                     f"waited for the model {speed.readers_waited:.0%}."
                 )

@@ -243,4 +243,4 @@ def test_job_reports_which_stage_waited(start_job, monkeypatch):
 
     monkeypatch.setattr(loaded, "caption_batches", caption_batches)
     list(job.run([ImageRef("a"), ImageRef("b"), ImageRef("c")]))
-    assert job.speed == JobSpeed(3, 20.0, network_waited=0.25, readers_waited=0.75)
+    assert job.speed == JobSpeed(3, 20.0, model_waited=0.25, readers_waited=0.75)
