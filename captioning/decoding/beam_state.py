@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
+from captioning.decoding.constraints import IMPOSSIBLE, TokenRules
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.methods import SearchMethod
 
@@ -54,16 +54,16 @@ class ActiveHypotheses:
     token_log_probs: Float[Tensor, "B G K W L"]
 
     @classmethod
-    def initial(cls, images: int, mask: TokenMask, config: BeamConfig) -> "ActiveHypotheses":
+    def initial(cls, images: int, rules: TokenRules, config: BeamConfig) -> "ActiveHypotheses":
         """Return one empty hypothesis per group, in the bank without required words."""
-        C, L, device = len(mask.required), mask.method.max_length + 1, mask.required.device
+        C, L, device = len(rules.required), rules.method.max_length + 1, rules.required.device
         shape = (images, config.groups, C + 1, config.width)
         log_prob = torch.full(shape, IMPOSSIBLE, device=device)
         log_prob[:, :, 0, 0] = 0.0
         return cls(
             log_prob,
             torch.zeros(*shape, C, dtype=torch.bool, device=device),
-            torch.full((*shape, L), mask.eos, device=device),
+            torch.full((*shape, L), rules.eos, device=device),
             torch.zeros(*shape, L, device=device),
         )
 
@@ -81,12 +81,12 @@ class ActiveHypotheses:
         return log_probs.view(B, G, K, W, -1)
 
     def scores(
-        self, log_probs: Float[Tensor, "B G K W V"], mask: TokenMask, t: int
+        self, log_probs: Float[Tensor, "B G K W V"], rules: TokenRules, t: int
     ) -> Float[Tensor, "B G K W V"]:
         """Return the log-probability of every extension; minus infinity if it is not allowed."""
         scores = log_probs + self.log_prob.unsqueeze(4)
         V, L = scores.shape[4], self.tokens.shape[4]
-        mask.apply_(scores.view(-1, V), self.tokens.view(-1, L)[:, :t])
+        rules.apply_(scores.view(-1, V), self.tokens.view(-1, L)[:, :t])
         return scores
 
 

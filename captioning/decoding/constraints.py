@@ -70,8 +70,8 @@ class TokenConstraints:
 
 
 @dataclass(frozen=True)
-class TokenMask:
-    """Sets the scores of tokens that may not come next to minus infinity.
+class TokenRules:
+    """Which tokens may come next in a search, and its errors.
 
     Attributes:
         method: The search and its settings.
@@ -90,7 +90,7 @@ class TokenMask:
     @classmethod
     def build(
         cls, method: SearchMethod, constraints: TokenConstraints, device: torch.device
-    ) -> "TokenMask":
+    ) -> "TokenRules":
         """Move the constraints to the device of the search.
 
         Raises:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from captioning.decoding.beam_state import find_leaving
-from captioning.decoding.constraints import IMPOSSIBLE, TokenMask
+from captioning.decoding.constraints import IMPOSSIBLE, TokenRules
 from captioning.decoding.hypothesis import Hypothesis, SearchState, Step
 from captioning.decoding.methods import Sampling
 
@@ -15,7 +15,7 @@ from captioning.decoding.methods import Sampling
 def sample(
     step: Step,
     state: SearchState,
-    mask: TokenMask,
+    rules: TokenRules,
     method: Sampling,
     *,
     generator: torch.Generator | None = None,
@@ -27,29 +27,29 @@ def sample(
     ``generator``), the key of the image, the sample and the step. So no row depends on another.
     """
     images, n, limit = len(state), method.n, method.max_length
-    device = mask.required.device
+    device = rules.required.device
     keys = torch.arange(images) if keys is None else keys
-    rows = _Rows.initial(_seed_streams(keys.to(device), n, generator), mask)
-    history = torch.full((len(rows.index), limit + 1), mask.eos, device=device)
+    rows = _Rows.initial(_seed_streams(keys.to(device), n, generator), rules)
+    history = torch.full((len(rows.index), limit + 1), rules.eos, device=device)
     token_log_probs = torch.zeros(len(rows.index), limit + 1, device=device)
     impossible = torch.zeros_like(rows.ended)
-    tokens = torch.full((images,), mask.bos, device=device)
+    tokens = torch.full((images,), rules.bos, device=device)
     for t in range(limit + 1):
         log_probs, state = step(tokens, state)
         if t == 0:
             first = torch.arange(images, device=device).repeat_interleave(n)
-            log_probs = mask.check_log_probs(log_probs, images).index_select(0, first)
+            log_probs = rules.check_log_probs(log_probs, images).index_select(0, first)
             state = state.select(first) if n > 1 else state
         log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
-        allowed, stuck = _constrain(log_probs, history[rows.index, :t], rows, mask)
+        allowed, stuck = _constrain(log_probs, history[rows.index, :t], rows, rules)
         impossible[rows.index] |= stuck
         ended = rows.ended | stuck
         drawn = _draw(allowed, method, _draw_uniform(rows.streams, t))
-        tokens = torch.where(ended, mask.eos, drawn)
+        tokens = torch.where(ended, rules.eos, drawn)
         history[rows.index, t] = tokens
         token_log_probs[rows.index, t] = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        met = rows.met | (tokens.unsqueeze(1) == mask.required)
-        rows = replace(rows, met=met, ended=ended | (tokens == mask.eos))
+        met = rows.met | (tokens.unsqueeze(1) == rules.required)
+        rows = replace(rows, met=met, ended=ended | (tokens == rules.eos))
         leaving = find_leaving(rows.ended.view(-1, n).all(1), t)
         if leaving is not None:
             kept = (~leaving).repeat_interleave(n).nonzero().flatten()
@@ -58,8 +58,8 @@ def sample(
             state = state.select(kept, (~leaving).nonzero().flatten())
             rows, tokens = rows.select(kept), tokens[kept]
     if impossible.any():
-        raise mask.no_caption_error(int(impossible.nonzero()[0, 0]) // n)
-    return _collect(history, token_log_probs, mask.eos, n)
+        raise rules.no_caption_error(int(impossible.nonzero()[0, 0]) // n)
+    return _collect(history, token_log_probs, rules.eos, n)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,11 @@ class _Rows:
     ended: Bool[Tensor, " N"]
 
     @classmethod
-    def initial(cls, streams: Int[Tensor, " N"], mask: TokenMask) -> "_Rows":
+    def initial(cls, streams: Int[Tensor, " N"], rules: TokenRules) -> "_Rows":
         """Return the rows before the first word."""
-        met = torch.zeros(len(streams), len(mask.required), dtype=torch.bool, device=streams.device)
+        met = torch.zeros(
+            len(streams), len(rules.required), dtype=torch.bool, device=streams.device
+        )
         ended = torch.zeros(len(streams), dtype=torch.bool, device=streams.device)
         return cls(torch.arange(len(streams), device=streams.device), streams, met, ended)
 
@@ -91,36 +93,36 @@ class _Rows:
 
 
 def _constrain(
-    log_probs: Float[Tensor, "N V"], history: Int[Tensor, "N t"], rows: _Rows, mask: TokenMask
+    log_probs: Float[Tensor, "N V"], history: Int[Tensor, "N t"], rows: _Rows, rules: TokenRules
 ) -> tuple[Float[Tensor, "N V"], Bool[Tensor, " N"]]:
     """Return the log-probabilities of allowed words, and which rows no word may continue."""
-    allowed = mask.apply_(log_probs.clone(), history)
-    if len(mask.required):
-        allowed = _require(allowed, rows.met, mask, history.shape[1])
+    allowed = rules.apply_(log_probs.clone(), history)
+    if len(rules.required):
+        allowed = _require(allowed, rows.met, rules, history.shape[1])
     stuck = (allowed.amax(1) == IMPOSSIBLE) & ~rows.ended
     # An ended row draws a word that is not used; its scores must still be a distribution.
     return allowed.masked_fill((rows.ended | stuck).unsqueeze(1), 0.0), stuck
 
 
 def _require(
-    allowed: Float[Tensor, "N V"], met: Bool[Tensor, "N C"], mask: TokenMask, t: int
+    allowed: Float[Tensor, "N V"], met: Bool[Tensor, "N C"], rules: TokenRules, t: int
 ) -> Float[Tensor, "N V"]:
     """Give the probability of ``<eos>`` to the required words that are missing.
 
     Missing words share it in proportion to their own probabilities. If there are only enough steps
     left for them, no other word is allowed.
     """
-    missing = allowed[:, mask.required].masked_fill(met, IMPOSSIBLE)
+    missing = allowed[:, rules.required].masked_fill(met, IMPOSSIBLE)
     incomplete = ~met.all(1, keepdim=True)
     total = missing.logsumexp(1, keepdim=True)
-    eos = allowed[:, mask.eos].unsqueeze(1)
+    eos = allowed[:, rules.eos].unsqueeze(1)
     share = torch.where(incomplete & (total > IMPOSSIBLE), eos + missing - total, IMPOSSIBLE)
-    steps_left = mask.method.max_length - t
+    steps_left = rules.method.max_length - t
     forced = ((~met).sum(1, keepdim=True) >= steps_left) & incomplete
-    words = torch.logaddexp(allowed[:, mask.required], share)
+    words = torch.logaddexp(allowed[:, rules.required], share)
     others = allowed.masked_fill(forced, IMPOSSIBLE)
-    others[:, mask.eos] = allowed[:, mask.eos].masked_fill(incomplete.squeeze(1), IMPOSSIBLE)
-    return others.index_copy(1, mask.required, torch.where(forced, missing, words))
+    others[:, rules.eos] = allowed[:, rules.eos].masked_fill(incomplete.squeeze(1), IMPOSSIBLE)
+    return others.index_copy(1, rules.required, torch.where(forced, missing, words))
 
 
 def _draw(

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from captioning.decoding.beam import beam_search
-from captioning.decoding.constraints import TokenConstraints, TokenMask
+from captioning.decoding.constraints import TokenConstraints, TokenRules
 from captioning.decoding.hypothesis import Hypothesis, RerankFunction, SearchState, Step
 from captioning.decoding.methods import BeamSearch, Sampling, SearchMethod, check_method
 from captioning.decoding.sampling import sample
@@ -52,17 +52,17 @@ def search(
     check_method(method)
     if not len(state):
         return []
-    mask = TokenMask.build(method, constraints, getattr(state, "device", torch.device("cpu")))
+    rules = TokenRules.build(method, constraints, getattr(state, "device", torch.device("cpu")))
     if isinstance(method, Sampling):
-        return sample(step, state, mask, method, generator=generator, keys=keys)
+        return sample(step, state, rules, method, generator=generator, keys=keys)
     if not isinstance(method, BeamSearch) or not method.reranks:
-        return beam_search(step, state, mask, method)
+        return beam_search(step, state, rules, method)
     if rerank is None:
         raise SearchError(
             f"rerank_weight is {method.rerank_weight:g}, but there is no n-gram reranking. "
             "Set rerank_weight to 0, or pass rerank."
         )
-    whole_beam = beam_search(step, state, mask, replace(method, n=method.width))
+    whole_beam = beam_search(step, state, rules, replace(method, n=method.width))
     return _rerank(whole_beam, method, rerank)
 
 

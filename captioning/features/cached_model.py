@@ -19,6 +19,8 @@ _BATCH_MULTIPLES = {"cuda": 16}
 class CachedModel(nn.Module):
     """A decoder and, if the encoder is fine-tuned, its last stages.
 
+    Only its input, the output of the frozen encoder stages, is cached; the model itself is not.
+
     Args:
         decoder: The decoder.
         tail: Last encoder stages, which turn cached rows into the feature grid. None: the grid

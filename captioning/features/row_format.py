@@ -18,7 +18,7 @@ class RowFormat:
     ``int8`` stores each grid position in 8 bits: 256 levels between its minimum and its maximum.
 
     Attributes:
-        views: Number of views.
+        views: Number of views of an image.
         positions: P. 1 if only v is stored.
         channels: D.
         dtype: Type of the stored numbers: ``uint8`` for pixels.

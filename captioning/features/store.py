@@ -1,4 +1,9 @@
-"""Feature store: rows of images on disk, found by the content of the image."""
+"""Feature store: one row on disk per image, found by the content of the image.
+
+A row holds the stored features (or pixels) of one image: one or more views, which are the whole
+image, its mirror image, and crops. A segment is a file of rows and its index, which has a record
+with the digest of the image for each row. An entry is the number of a row in all segments together.
+"""
 
 import os
 import secrets
@@ -27,7 +32,7 @@ class _Segment:
     """A file of rows, and the index with the digest of the image of each row.
 
     Both files only grow. Rows are written before their records in the index, so that rows without
-    a record are those of a process that was killed. The next one overwrites them.
+    a record are those of a process that was killed. The next process that writes overwrites them.
 
     Attributes:
         digests: Digest of the image of each row. None: the record in the index is damaged.
@@ -61,7 +66,7 @@ class _Segment:
 
         Args:
             rows: Row of each view.
-            views: Number of each view.
+            views: Index of each view in its row.
             packed: The views, read from the file.
         """
         new = np.flatnonzero(~self._verified[rows, views])
@@ -124,9 +129,9 @@ class RowWriter:
 
 
 class RowStore:
-    """Rows of images in one directory, found by the digest of the content of an image.
+    """The rows in one directory, found by the digest of the content of an image.
 
-    Entries are numbers of stored rows. They stay valid until :meth:`refresh`.
+    Entries stay valid until :meth:`refresh`.
 
     Args:
         directory: Directory of rows of one format. It need not exist.
@@ -169,9 +174,13 @@ class RowStore:
     def read(
         self, entries: Int[np.ndarray, " B"], views: Int[np.ndarray, " B"]
     ) -> Shaped[Tensor, "B P D"]:
-        """Return a view of each entry; zeros for entries of -1. Features are float32.
+        """Return one view of each entry: features as float32, pixels as uint8.
 
-        The checksum of each view is checked when it is read first.
+        An entry of -1 gives zeros. The checksum of each view is checked when it is read first.
+
+        Args:
+            entries: Entries, as :meth:`find` returns them.
+            views: Index of the view to read, for each entry.
 
         Raises:
             DataError: Stored rows are damaged. They are removed if the store can be written.
@@ -247,7 +256,7 @@ class RowStore:
         Args:
             shared: Append to files that later writers use too; the caller, or the main process of
                 its job, holds the lock. False: append to new files, for file systems without locks.
-            process: Number of the process in its job, which selects the shared files.
+            process: Index of the process in its job, which selects the shared files.
         """
         own = f"{process}" * (process > 0) if shared else secrets.token_hex(4)
         name = f"{_SHARED}-{own}" if own else _SHARED

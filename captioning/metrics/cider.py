@@ -6,7 +6,8 @@ tables is CIDEr-D. For n = 1 to 4, candidate c and reference r of the same image
     CIDEr-D_n(c, r) = 10 exp(-(l_c - l_r)^2 / (2 sigma^2)) min(g_c, g_r) . g_r / (|g_c| |g_r|)
     g(w) = count of w * (log(images) - log(max(1, images whose references contain w)))
 
-averaged over n and the references, with sigma = 6.
+averaged over n and the references, with sigma = 6. g_c is the vector of g(w) over all n-grams w of
+c, and l_c is the number of bigrams of c, as in the official scorer.
 """
 
 import json
@@ -147,10 +148,11 @@ def compute_cider_d(
             idf.append(to_idf(known, image_count))
         else:
             idf.append(_look_up_idf(table, captions, n, frequency))
-    owner = image_index[image_count:]
+    # Candidate i belongs to image i, so the image of a reference is the index of its candidate.
+    image = image_index[image_count:]
     lengths = np.array([len(caption) for caption in captions], dtype=np.int64)
-    values = compare_captions(ngrams, idf, lengths, owner, np.arange(image_count, len(captions)))
-    return np.bincount(owner, values, image_count) / np.bincount(owner, minlength=image_count)
+    values = compare_captions(ngrams, idf, lengths, image, np.arange(image_count, len(captions)))
+    return np.bincount(image, values, image_count) / np.bincount(image, minlength=image_count)
 
 
 def compare_captions(
@@ -173,7 +175,7 @@ def compare_captions(
     for table, own in zip(ngrams, idf, strict=True):
         weights = table.counts * own[table.ngrams]
         total += _clipped_cosines(table, weights, len(lengths), candidate, reference)
-    bigrams = np.maximum(lengths - 1, 0)
+    bigrams = np.maximum(lengths - 1, 0)  # the official scorer takes them for the length
     delta = bigrams[candidate] - bigrams[reference]
     return 10 / ORDER * total * np.exp(-(delta**2) / (2 * SIGMA**2))
 

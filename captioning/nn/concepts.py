@@ -20,12 +20,13 @@ class Concepts(nn.Module):
         p_c = sigmoid(w_c v + b_c)                          detector
         p_k = softmax(W_k v + b_k)                          classes of ImageNet
         q_c = sum of the p_k that stand for c
-        a_c = max(p_c - mean of p_c, q_c - mean of q_c, 0)
-        s   = sum over the n largest a_c of  a_c E[c]
+        m_c = max(p_c - mean of p_c, q_c - mean of q_c, 0)
+        s   = sum over the n largest m_c of  m_c E[c]
 
     The means are those of the training images: what every image has says nothing about one.
     So a word that was never paired with an image can enter the decoder, if the CNN knows it. The
-    detector and the classifier are fixed during training (:mod:`captioning.training.concepts`).
+    detector and the classifier are fitted before training, and then fixed
+    (:mod:`captioning.training.concept_fitting`).
 
     Args:
         config: Configuration of the decoder, with n as ``concepts``.
@@ -61,7 +62,7 @@ class Concepts(nn.Module):
         nn.init.zeros_(self.W_sr.weight)
 
     def forward(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
-        """Return the strength a of each concept: the n largest of an image, and 0 for the others.
+        """Return the strength m of each concept: the n largest of an image, and 0 for the others.
 
         No gradient flows to v.
         """

@@ -42,14 +42,15 @@ class Decoder(nn.Module):
 
     With w the last word and v the image vector, each step computes::
 
-        x       = E[w]                                   or relu(W_ee E[w] + b_e)
-        h, z, s = core(x, v, s)                          see captioning.nn.cores
-        r       = readout(h, z, x, v)                    see captioning.nn.readouts
-        p       = softmax(W_rw r + b_w)
+        x           = E[w]                               or relu(W_ee E[w] + b_e)
+        h, z, state = core(x, v, state)                  see captioning.nn.cores
+        r           = readout(h, z, x, v)                see captioning.nn.readouts
+        p           = softmax(W_rw r + b_w)
 
-    :mod:`captioning.nn.injections` defines where v enters. With concepts
-    (:class:`captioning.nn.concepts.Concepts`), ``W_sh s`` is added to the gates, and ``W_sr s`` to
-    r.
+    h is the hidden state, and z a second output of some cores: with attention, the attended image
+    vector. :mod:`captioning.nn.injections` defines where v enters. With concepts, ``W_sh s`` is
+    added to the gates, and ``W_sr s`` to r; s is the concept vector of the image
+    (:class:`captioning.nn.concepts.Concepts`).
 
     :meth:`teacher_forcing` and :meth:`step` (search) use the same core and readout, so they
     agree to rounding.
@@ -99,10 +100,10 @@ class Decoder(nn.Module):
         self._word_table: tuple[list[Any], Tensor] | None = None
 
     def train(self, mode: bool = True) -> "Decoder":
-        """Set training or evaluation mode and discard the word table.
+        """Set training or evaluation mode and discard the cached projections of all words.
 
-        The table's key does not see every change of the weights: torch's fused optimizers leave the
-        version counters unchanged.
+        :meth:`_load_word_table` computes them again if a weight has another version counter. But
+        torch's fused optimizers change weights and leave these counters unchanged.
         """
         self._word_table = None
         return super().train(mode)
@@ -131,8 +132,8 @@ class Decoder(nn.Module):
 
         Args:
             features: Images.
-            tokens: Captions from ``<bos>`` on, without their last word
-                (:func:`torch.nn.utils.rnn.pack_sequence`).
+            tokens: Captions from ``<bos>`` on, without their last token, which is ``<eos>`` unless
+                the caption was cut (:func:`torch.nn.utils.rnn.pack_sequence`).
             image: Index in ``features`` of each caption's image, in the order before packing; by
                 default each caption has its own image. Captions of the same image share all terms
                 that are computed once per image.
@@ -151,9 +152,9 @@ class Decoder(nn.Module):
         masks = self._recurrent_masks(state)
         outputs, image_readouts, concepts = [], [], []
         sizes = tokens.batch_sizes.tolist()
-        with StepLinear(sizes):
+        with StepLinear(sizes):  # computes the gradient of each weight over all steps at once
             for step, step_words in enumerate(core_words.split(sizes)):
-                set_draw_step(step)
+                set_draw_step(step)  # selects the rows of dropout masks in a job of processes
                 count = len(step_words)  # rows are sorted by length: the longest captions remain
                 state = _apply_masks(tuple(part[:count] for part in state), masks)
                 context = context.truncate(count)
@@ -253,7 +254,7 @@ class Decoder(nn.Module):
 
     def _split_words(
         self, projected: Float[Tensor, "M S"]
-    ) -> tuple[Float[Tensor, "M C"], Float[Tensor, "M E"] | None]:
+    ) -> tuple[Float[Tensor, "M W"], Float[Tensor, "M E"] | None]:
         """Split the result of :meth:`_project_words` into the core's and the readout's terms."""
         size = self.core.word_size
         return projected[:, :size], projected[:, size:] if self.readout.reads_word else None
@@ -278,7 +279,10 @@ class Decoder(nn.Module):
 
 
 def _is_search() -> bool:
-    """Return whether neither gradients nor an export need the plain equations."""
+    """Return whether the decoder only searches, so that it may use faster equations.
+
+    Gradients and the export of a model need the plain equations.
+    """
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 

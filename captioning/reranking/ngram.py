@@ -41,10 +41,10 @@ class NgramReranker:
     """A linear regression from v to the tf-idf vectors of an image's captions.
 
     Let u_n(c) be the tf-idf vector of a caption's n-grams of n words, scaled to length 1. The
-    regression estimates the mean of u_n over the captions of an image, which CIDEr compares a
-    candidate with (Vedantam et al. 2015, section 3, equation 2)::
+    regression estimates m_n(v), the mean of u_n over the captions of an image. CIDEr compares a
+    candidate with this mean (Vedantam et al. 2015, section 3, equation 2)::
 
-        score(c) = 10 / 4 * sum_n u_n(c) . E[u_n | v],    E[u | v] = W v / |v|
+        score(c) = 10 / 4 * sum_n u_n(c) . m_n(v),    m(v) = W v / |v|
 
     The score estimates the CIDEr of a caption c, from 0 to 10. W has one row for each n-gram,
     stored in eight bits with one scale per row.
@@ -81,8 +81,9 @@ class NgramReranker:
             captions: Tokenized captions of each image. Empty captions, and images without
                 captions, are left out.
             vocabulary: Words of the decoder. N-grams with other words are left out.
-            max_ngrams: Number of n-grams to keep: first those of more than a third of the images,
-                then those with the largest sums of tf-idf.
+            max_ngrams: Number of n-grams to keep. N-grams of more than 37 % of the images (idf
+                below 1) are taken first, because captions would otherwise get the idf of unseen
+                n-grams for them. Then those with the largest sums of tf-idf are taken.
             ridge: Number added to the diagonal of the Gram matrix of the unit vectors.
             on_progress: Called with the number of images fitted to and the number of all.
 

@@ -44,7 +44,7 @@ class SourceConfig:
     recursive: bool = False
     """Enter subfolders."""
     patterns: bool = True
-    """Expand names that do not exist as glob patterns."""
+    """If a name does not exist as a file or folder, treat it as a glob pattern."""
     follow_links: bool = False
     """Read links that point out of their folder, and enter linked folders."""
     time_limit: float = 60.0
@@ -54,7 +54,7 @@ class SourceConfig:
     exclude: str | Sequence[str] = ()
     """Patterns of files and folders to leave out, with the syntax of ``.gitignore``."""
     ordered: bool = True
-    """Yield the images of a local folder in natural order, for which all its names are in memory;
+    """Yield the images of a local folder in natural order, which needs all its names in memory.
     False yields them in the order of the file system."""
     open_archives: bool = True
     """Yield the images in archives; False yields each archive itself as one item."""
@@ -79,7 +79,8 @@ def find_images(
     name_filter = NameFilter(config.exclude, skipped)
     for name in chain.from_iterable(_expand_name(given, config) for given in names):
         if not config.patterns and is_image_name(os.path.basename(name)) and os.path.isdir(name):  # noqa: PTH119, PTH112
-            skipped.subfolders += 1  # a list by `find` also names the images in the folder
+            # `find -name '*.jpg'` lists folders with such names, and the images in them.
+            skipped.subfolders += 1
             continue
         excluded = skipped.excluded.total()
         first = next(images := _find_named(name, config, name_filter), None)
@@ -185,7 +186,7 @@ def _find_matches(
 
 
 def _glob(pattern: str) -> list[str]:
-    """Return what matches a pattern; brackets in names of existing folders do not count."""
+    """Return what matches a pattern; brackets in the names of existing folders are literal."""
     folder, rest = pattern, ""
     while folder and not os.path.lexists(folder):
         folder, slash, name = folder.rpartition("/")

@@ -9,7 +9,7 @@ from captioning.training.step_sums import StepSums
 _ADDED = ("loss", "nll", "reward")  # each process has its part; other sums are those of all
 
 
-def add_gradients(model: nn.Module, sums: StepSums, *, stop: bool) -> bool:
+def add_gradients_over_processes(model: nn.Module, sums: StepSums, *, stop: bool) -> bool:
     """Replace gradients and sums by those of all processes, which add up.
 
     A weight without a gradient in all processes keeps none, and the optimizer leaves it unchanged.

@@ -22,7 +22,7 @@ from captioning.nn.split_encoder import EncoderTail
 from captioning.training.augmented_images import AugmentedImages
 from captioning.training.batch_loss import BatchLoss
 from captioning.training.callback import Progress, TrainingSummary
-from captioning.training.gradients import add_gradients
+from captioning.training.gradients import add_gradients_over_processes
 from captioning.training.optimizer import Schedule, create_optimizer
 from captioning.training.random_state import RandomState
 from captioning.training.self_critical import SelfCriticalObjective
@@ -35,7 +35,8 @@ from captioning.training.training_config import TrainingConfig
 class _Position:
     """Number of finished epochs, batches of the current epoch, and steps of all epochs.
 
-    ``sums`` are those of the epoch, ``unlogged`` those since the last ``log_every`` steps.
+    ``sums`` are the statistics of the current epoch, ``unlogged`` those since the last row of the
+    log.
     """
 
     epoch: int = 0
@@ -78,7 +79,7 @@ class Trainer:
         self.dataset = dataset
         self.reads = TimedRows(cache.pixels if isinstance(cache, AugmentedImages) else cache)
         self.cache: CacheRows = self.reads
-        if isinstance(cache, AugmentedImages):  # the time of its encoder is not spent on reading
+        if isinstance(cache, AugmentedImages):  # measure reading pixels, without their encoder
             self.cache = AugmentedImages(self.reads, cache.encoder)
         self.config = config
         self.loss = BatchLoss(self.cached_model, self.cache, config, self_critical, text_concepts)
@@ -122,7 +123,8 @@ class Trainer:
             on_log: Called every ``log_every`` steps with their statistics.
             save_state: Called every ``save_every`` steps and after the last step of the epoch. May
                 read :meth:`state_dict`.
-            should_stop: Called in each step. If it returns True, the state is saved after it.
+            should_stop: Called in each step. If it returns True, the state is saved after this
+                step, and the training stops.
 
         Raises:
             TrainingError: The loss or the gradient is not finite.
@@ -171,7 +173,8 @@ class Trainer:
         )
         remaining = islice(batches, position.batch, None)  # after an interruption
         groups = _group(remaining, config.accumulation_steps)
-        return islice(groups, max(0, self.steps - position.step))  # the limit can be lowered
+        # A run can resume with a limit that it has passed already.
+        return islice(groups, max(0, self.steps - position.step))
 
     def _save_if_due(self, save_state: Callable[[], None]) -> None:
         """Save the state every ``save_every`` steps, and before a stop."""
@@ -191,7 +194,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
         self.optimizer.zero_grad()
-        sums = self._add_gradients(batches, should_stop)
+        sums = self._compute_gradients(batches, should_stop)
         loss = sums.loss / sums.words
         max_norm = config.clip_norm or math.inf
         self._scaler.unscale_(self.optimizer)
@@ -213,7 +216,9 @@ class Trainer:
         sums.gradient_norm = norm
         return sums
 
-    def _add_gradients(self, batches: Sequence[Batch], should_stop: Callable[[], bool]) -> StepSums:
+    def _compute_gradients(
+        self, batches: Sequence[Batch], should_stop: Callable[[], bool]
+    ) -> StepSums:
         """Compute the gradient of the mean loss per word of all batches, and return the sums.
 
         The gradient of a batch is weighted by its words, so that the sum is the gradient of one
@@ -231,7 +236,8 @@ class Trainer:
             sums.reward += result.reward or 0.0
             sums.batches += 1
             sums.captions += len(batch)
-        self._stopping = add_gradients(self.cached_model, sums, stop=should_stop())
+        # All processes stop if one of them should.
+        self._stopping = add_gradients_over_processes(self.cached_model, sums, stop=should_stop())
         if len(batches) > 1:
             for weight in self.cached_model.parameters():
                 if weight.grad is not None:

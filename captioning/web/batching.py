@@ -29,7 +29,8 @@ class _Task:
 class ModelThread:
     """Runs a captioner in one thread, for any number of callers.
 
-    A batch holds the images that wait at that moment, with the same search and seed.
+    When the thread is free, it takes the first image that waits, and all other waiting images with
+    the same search and seed, as one batch.
 
     Args:
         captioner: The captioner. Nobody else may use it until :meth:`close`.
