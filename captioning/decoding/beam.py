@@ -178,7 +178,7 @@ def _collect(
     """Return up to ``n`` hypotheses per group; unfinished ones fill slots that are left.
 
     Args:
-        images: Number of each image in the original batch.
+        images: Index of each image in the original batch.
         finished: Finished hypotheses.
         unfinished: Hypotheses that were cut off; None if there are none.
         rules: Source of the error for an image without hypotheses.

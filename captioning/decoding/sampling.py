@@ -67,7 +67,7 @@ class _Rows:
     """The rows whose images are still in the batch.
 
     Attributes:
-        index: Number of the row among those of all images.
+        index: Index of the row among those of all images.
         streams: Seed of the row's random numbers.
         met: Which required words the row contains.
         ended: Whether its caption is complete.

@@ -23,7 +23,7 @@ class Rows:
     """Rows of a process.
 
     Attributes:
-        index: Numbers of its rows.
+        index: Indices of its rows.
         total: Number of rows of all processes.
     """
 
