@@ -38,7 +38,7 @@ def write_directory(directory: Path, write: Callable[[Path], None], *, content: 
             shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         raise OutputError(
-            f"cannot write {content} to '{directory}': {error}. Free space, or use another "
+            f"cannot write {content} to '{directory}': {error}. Free some space, or use another "
             "directory."
         ) from error
 

@@ -35,7 +35,7 @@ def name_file(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise CheckpointError(f"{path}: there is not enough memory. Free some.") from error
+        raise CheckpointError(f"{path}: not enough memory. Close other programs.") from error
     except Exception as error:
         reason = shorten(error, 600) or type(error).__name__
         if str(path) in reason:

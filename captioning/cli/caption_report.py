@@ -139,7 +139,7 @@ def print_row_counts(done: str, counts: RowCounts, format_name: str, output: Pat
         if place is not None:
             sentences.append(f"{place} lists {images}.")
         elif not holds_errors(format_name):
-            sentences.append(f"Left out {images}: {format_name} holds captions only.")
+            sentences.append(f"Left out {images}: {format_name} cannot hold errors.")
     stderr_console().print(" ".join(sentences))
 
 

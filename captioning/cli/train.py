@@ -108,7 +108,8 @@ def _find_file(words: Sequence[str]) -> str:
         names = [""]
     if len(names) > 1 or names == [""]:
         raise ConfigError(
-            "--config needs one name, once. Pass a file, or a recipe that captioning recipes lists."
+            "--config has no value, or is given twice. Pass one config file, or the name of one "
+            "recipe (captioning recipes lists them)."
         )
     return names[0] if names else ""
 

@@ -30,13 +30,13 @@ _TEXTS = {
     "occlusion": (
         "Occlusion",
         "This model has no attention. Instead, parts of the image were covered, one after the "
-        "other. The brighter a part, the less probable is the word without it. Point at a word, or "
-        "use the arrow keys.",
+        "other. A part is bright if the word becomes less probable when the part is covered. Point "
+        "at a word, or use the arrow keys.",
     ),
 }
 _BEAM_TEXT = (
-    "Every branch is the beginning of a caption that the search kept. Captions end in their rank "
-    "and score; gray branches were dropped. Point at a word for its log-probability."
+    "Every branch is the beginning of a caption. The search dropped the gray branches later; the "
+    "others end in a caption with its rank and score. Point at a word for its log-probability."
 )
 _CONCEPTS_TEXT = "Words that the CNN recognizes in the image, and their strengths in the decoder."
 

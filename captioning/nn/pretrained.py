@@ -178,9 +178,9 @@ def _list_names(title: str, names: Sequence[str], limit: int = 3) -> str:
 
 def _explain_mismatch(found: int, other: int, ignored: int) -> str:
     if not found:
-        return "No name is the same: choose the network and the library of the file as encoder."
+        return "No name is the same. Set the encoder to the network and library of the file."
     if other or ignored:
-        return "The file is probably of another architecture: choose that one as encoder."
+        return "The file is probably of another network. Set the encoder to that network."
     return "The file is incomplete: save all weights of the network."
 
 

@@ -107,7 +107,7 @@ def _explain_connection(error: Any, place: str) -> str:
             "connection."
         )
     if isinstance(error, aiohttp.ClientSSLError):
-        advice = "Check host, port and clock. Name certificates of your own in SSL_CERT_FILE."
+        advice = "Check host, port and clock. Set SSL_CERT_FILE to certificates of your own."
         return f"no secure connection to {place} ({reason.partition(' (_ssl')[0]}). {advice}"
     if error.os_error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in reason:
         return f"{place} refuses the connection. Check host and port, and that the server runs."

@@ -163,7 +163,7 @@ class _Run:
         if source is not None:
             state = load_state(source, self.captions)
             if state is None:
-                raise TrainingError(f"'{source}' has no saved state yet. Use another resume.")
+                raise TrainingError(f"'{source}' has no saved state yet. Use another run.")
         if state is not None:
             self.trainer.load_state_dict(state.trainer)
             self.best = state.best

@@ -55,7 +55,7 @@ _ERRORS = {
     413: "The body is too large.",
     415: "The body is neither an image nor a form.",
     422: "No image can be read, or a setting is wrong.",
-    503: "Too many requests are waiting.",
+    503: "Too many requests are not answered yet.",
     504: "There is no result within the time limit.",
 }
 

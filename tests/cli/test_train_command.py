@@ -117,7 +117,7 @@ def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
     ("words", "message"),
     [
         (["--config", "lrnc"], "Did you mean 'lrcn'"),
-        (["--config"], "--config needs one name, once"),
+        (["--config"], "--config has no value, or is given twice"),
         (["--config", "--data", "coco:x"], "--config needs one name"),
         (["--config", "lrcn", "--config", "m-rnn"], "--config needs one name"),
         (["--config", "lrcn", "training.epohs=3"], "training.epohs: unknown field. Did you mean"),
