@@ -118,8 +118,8 @@ def test_train_stages_follow_each_other_and_run_once(tmp_path, capsys):
     [
         (["--config", "lrnc"], "Did you mean 'lrcn'"),
         (["--config"], "--config has no value, or is given twice"),
-        (["--config", "--data", "coco:x"], "--config needs one name"),
-        (["--config", "lrcn", "--config", "m-rnn"], "--config needs one name"),
+        (["--config", "--data", "coco:x"], "--config has no value, or is given twice"),
+        (["--config", "lrcn", "--config", "m-rnn"], "--config has no value, or is given twice"),
         (["--config", "lrcn", "training.epohs=3"], "training.epohs: unknown field. Did you mean"),
         (["stages=3"], "KEY=VALUE: stages: expected names with their settings"),
         (["min_count=x"], 'KEY=VALUE: min_count: expected an integer, found "x". Correct it.'),

@@ -251,11 +251,11 @@ def remove_layer(weights):
             lambda: torchvision.models.resnet50().state_dict(),
             r"network, which has 120 tensors\. Other shape: \d+, such as "
             r"layer1\.0\.conv1\.weight \(file: \(64, 64, 1, 1\), network: \(64, 64, 3, 3\)\), .*"
-            r"Not in the network: \d+, such as fc\.bias, .*another architecture",
+            r"Not in the network: \d+, such as fc\.bias, .*another network",
         ),
         (  # a deeper network has all tensors of a ResNet-18
             lambda: torchvision.models.resnet34().state_dict(),
-            r"Not in the network: 98, such as .*another architecture",
+            r"Not in the network: 98, such as .*another network",
         ),
         (
             lambda: remove_layer(timm.create_model("resnet18", num_classes=0).state_dict()),
