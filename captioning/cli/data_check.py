@@ -246,7 +246,8 @@ def _print_splits(console: "Console", splits: "Sequence[SplitCounts]", *, named:
     _print_table(console, "Splits (min/median/95 %/max)", titles, rows)
     if _VALIDATION not in {each.split for each in splits}:
         console.print(
-            "There is no validation split. To hold images out: captioning train --val-fraction 0.1"
+            "There is no validation split. To hold images out: captioning train --val-fraction 0.1",
+            soft_wrap=True,  # the command stays on one line
         )
 
 
