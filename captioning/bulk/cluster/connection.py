@@ -32,8 +32,8 @@ def import_ray() -> Any:
 def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
     """Connect to a cluster, or start Ray on this machine; yield the ray package.
 
-    A connection of the caller is used and stays open. Ray prints the death of nodes on standard
-    output, which is for results; until the end of the context it is standard error.
+    A connection of the caller is used and stays open. Ray prints messages about dead nodes on
+    standard output, where results go; inside this context, they go to standard error.
 
     Raises:
         ConfigError: There is no cluster at the address, or an actor does not fit this machine.
@@ -66,14 +66,15 @@ def _init_ray(ray: Any, address: str | None) -> None:
             ray.init(**options, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        place = f"connect to Ray at {address}" if address else "start Ray"
-        raise ConfigError(f"cannot {place}: {reason}. Check --ray-address.") from error
+        place = f"connect to Ray at {address}" if address else "start Ray on this machine"
+        advice = "Check --ray-address" if address else "Check the installation of Ray"
+        raise ConfigError(f"cannot {place}: {reason}. {advice}.") from error
 
 
 @contextmanager
 def _without_native_messages() -> Iterator[None]:
     """Keep Ray's C++ library, which does not use ``sys.stderr``, from writing to the terminal."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its setting is announced once
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray prints once that this is set
     stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:

@@ -132,8 +132,8 @@ def caption_partitions(
         ray: The connected ray package.
         spec: What the actors do.
         config: Number of actors, and what is skipped.
-        todo: Numbers of the partitions.
-        done: Numbers of the complete partitions.
+        todo: Indices of the partitions.
+        done: Indices of the complete partitions.
 
     Raises:
         CaptioningError: An actor cannot load the model, or cannot write; or actors were lost
@@ -145,6 +145,7 @@ def caption_partitions(
         options["earlier"] = partial(ray.get, captioned)
     if config.skip_duplicates:
         registry = _start_registry(ray, spec.folder, done)
+        # An actor asks the registry which of its images no other actor has captioned (claimed).
         options["claim"] = partial(_claim_remotely, ray.get, registry)
     remaining, losses = dict.fromkeys(todo), 0
     with quiet_ray_data(ray):
