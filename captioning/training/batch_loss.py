@@ -19,6 +19,7 @@ from captioning.nn.losses import (
 from captioning.nn.shared_draws import Rows, shared_draws
 from captioning.processes import add_over_processes, process_count, process_index
 from captioning.text.vocabulary import BOS, NEVER_GENERATED, SPECIALS, UNK
+from captioning.training.augmented_images import AugmentedImages
 from captioning.training.batch_parts import OwnBatch, select_part
 from captioning.training.input_noise import apply_scheduled_sampling, apply_word_dropout
 from captioning.training.self_critical import SelfCriticalObjective
@@ -56,6 +57,9 @@ class BatchLoss:
         self.config = config
         self.self_critical = self_critical
         self.text_concepts = text_concepts
+        # The cost of an encoder and of samples depends on the number of images.
+        has_encoder = cached_model.tail is not None or isinstance(cache, AugmentedImages)
+        self._by_words = self_critical is None and not has_encoder
 
     def __call__(self, batch: Batch, scheduled_sampling: float) -> CaptionLoss:
         """Return this process's part of the loss, and the number of words of all processes.
@@ -64,7 +68,7 @@ class BatchLoss:
             batch: The batch of all processes.
             scheduled_sampling: Probability of replacing a word by a prediction.
         """
-        own = select_part(batch, process_index(), process_count())
+        own = select_part(batch, process_index(), process_count(), by_words=self._by_words)
         dtype = _AUTOCAST[self.config.precision]
         # Autocast caches 16-bit weights without a graph in passes without gradients. Later passes
         # with gradients must not reuse them.

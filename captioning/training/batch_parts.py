@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from captioning.datasets.batches import Batch
@@ -37,16 +39,23 @@ class OwnBatch:
         return 1.0 if self.part is None else self.part.share(self.part.images)
 
 
-def select_part(batch: Batch, index: int, count: int) -> OwnBatch:
+def select_part(batch: Batch, index: int, count: int, *, by_words: bool = False) -> OwnBatch:
     """Return the images of a batch that process ``index`` of ``count`` computes.
 
-    The images are divided evenly, and each has all its captions. If there are fewer images than
-    processes, some processes compute the first image with a share of 0.
+    Each image has all its captions. If there are fewer images than processes, some processes
+    compute the first image with a share of 0.
+
+    Args:
+        batch: The batch of all processes.
+        index: Number of the process.
+        count: Number of processes.
+        by_words: Divide the words of the captions evenly, not the images.
     """
     if count == 1:
         return OwnBatch(batch)
     total = len(batch.images)
-    start, end = total * index // count, total * (index + 1) // count
+    starts = _divide(_count_words(batch) if by_words else torch.ones(total), count)
+    start, end = starts[index : index + 2].tolist()
     idle = start == end
     start, end = (0, 1) if idle else (start, end)
     inputs = batch.inputs
@@ -75,3 +84,19 @@ def select_part(batch: Batch, index: int, count: int) -> OwnBatch:
         targets=batch.targets[of_token],
     )
     return OwnBatch(own_batch, part)
+
+
+def _count_words(batch: Batch) -> Float[Tensor, " B"]:
+    """Return the number of words in the captions of each image."""
+    inputs, images = batch.inputs, batch.image_index
+    if inputs.sorted_indices is not None:
+        images = images[inputs.sorted_indices]
+    of_token = torch.cat([images[:size] for size in inputs.batch_sizes.tolist()])
+    return of_token.bincount(minlength=len(batch.images)).float()
+
+
+def _divide(costs: Float[Tensor, " B"], count: int) -> Int[Tensor, " C"]:
+    """Return the first image of each process, and the number of images at the end."""
+    middle = costs.cumsum(0) - costs / 2
+    process = (middle * count / costs.sum()).long()
+    return torch.searchsorted(process, torch.arange(count + 1))

@@ -14,6 +14,7 @@ from captioning.processes import (
     connect_processes,
     fail_together,
     is_main_process,
+    process_count,
     wait_for_processes,
 )
 from captioning.training.callback import (
@@ -81,6 +82,8 @@ def train(config: RunConfig, callback: TrainingCallback = _NO_CALLBACK) -> Train
     """
     connect_processes(config.device)
     callback = callback.for_process()
+    if process_count() > 1:
+        callback.on_message(f"Training in {process_count()} processes.")
     with fail_together():
         check_trackers(config.trackers)
         check_run_directory(config)  # before the data are read

@@ -75,7 +75,11 @@ def resume(run):
 
 def run_all(output, model):
     """Train in folders of ``output``, and evaluate a model."""
-    train(noisy(output / "noisy"))
+    messages = []
+    train(noisy(output / "noisy"), TrainingCallback(on_message=messages.append))
+    if is_main_process():
+        (output / "messages.txt").write_text("\n".join(messages))
+    assert is_main_process() == bool(messages)
     for name in ("stopped", "handed_over"):
         stop(noisy(output / name))
     resume(noisy(output / "stopped"))

@@ -111,10 +111,11 @@ def test_encoder_gradients_of_parts_add_up_to_that_of_the_batch(monkeypatch):
         torch.testing.assert_close(three, one, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("by_words", [False, True])
 @pytest.mark.parametrize("count", [2, 3, 9])
-def test_parts_of_a_batch_contain_each_caption_once(count):
+def test_parts_of_a_batch_contain_each_caption_once(count, by_words):
     (batch,) = make_dataset().batches(100, per_image=2)
-    parts = [select_part(batch, index, count) for index in range(count)]
+    parts = [select_part(batch, index, count, by_words=by_words) for index in range(count)]
     busy = [part for part in parts if not part.part.idle]
     assert sum(part.token_share for part in parts) == pytest.approx(1)
     assert torch.cat([part.batch.images for part in busy]).tolist() == batch.images.tolist()
@@ -123,6 +124,18 @@ def test_parts_of_a_batch_contain_each_caption_once(count):
     for part in parts:
         assert torch.equal(part.batch.targets, batch.targets[part.part.tokens.index])
         assert torch.equal(part.batch.inputs.data, batch.inputs.data[part.part.tokens.index])
+
+
+@pytest.mark.parametrize("by_words", [False, True])
+def test_parts_of_a_batch_have_even_words_or_images(by_words):
+    lengths = [4] * 4 + [1] * 8
+    captions = [[[1, *[5] * (length - 1), 2]] for length in lengths]
+    (batch,) = CaptionDataset(CaptionArray.from_lists(captions)).batches(100, seed=3)
+    parts = [select_part(batch, index, 2, by_words=by_words).batch for index in range(2)]
+    words = [sum(lengths[row] for row in part.images.tolist()) for part in parts]
+    assert sum(words) == sum(lengths)
+    assert (abs(words[0] - words[1]) <= max(lengths)) == by_words
+    assert ([len(part.images) for part in parts] == [6, 6]) != by_words
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +189,12 @@ def test_three_processes_train_as_one_process(outputs, name):
     for column in ("loss", "reward", "CIDEr"):
         losses = [read_values(folder, name, column) for folder in outputs]
         assert losses[1] == pytest.approx(losses[0], abs=1e-4), column
+
+
+def test_only_the_main_process_reports_the_number(outputs):
+    one, three = ((folder / "messages.txt").read_text().splitlines() for folder in outputs)
+    assert three[0] == "Training in 3 processes."
+    assert len(three) == len(one) + 1
 
 
 def test_stopped_processes_resume_to_the_same_weights(outputs):
