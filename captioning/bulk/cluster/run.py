@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -175,13 +176,16 @@ def _caption_at_once(
     partitions = ray.data.from_items(
         [{"partition": number} for number in some], override_num_blocks=len(some)
     )
-    counts = partitions.map_batches(
-        PartitionActor,
-        batch_size=1,
-        fn_constructor_kwargs=options,
-        max_restarts=_MAX_RESTARTS,
-        **actor_options(ray, config, len(some)),
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 deprecates max_restarts here, and has no other way to set it.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        counts = partitions.map_batches(
+            PartitionActor,
+            batch_size=1,
+            fn_constructor_kwargs=options,
+            max_restarts=_MAX_RESTARTS,
+            **actor_options(ray, config, len(some)),
+        )
     for row in counts.iter_rows():
         yield json.loads(row["counts"])
 
