@@ -124,7 +124,10 @@ def test_script_trains_models_from_raw_files(script, raw, tmp_path, monkeypatch,
     run(monkeypatch, script, *words, *more)
     shipped = load_checkpoint(tmp_path / "model")
     assert "0.3 mean + 0.7 everyday_concepts" in " ".join(shipped.info.training.runs)
-    assert "kettle" in shipped.vocabulary
+    mean = load_checkpoint(runs / "everyday_mean" / "model")
+    assert "kettle" in mean.vocabulary
+    assert "kettle" not in shipped.vocabulary  # no caption of an image has it
+    assert set(shipped.vocabulary.words) <= set(mean.vocabulary.words)
     scores = shipped.info.scores
     assert {"flickr8k:flickr8k dev, 8 photos", "coco:captions_{split}.json dev, 4 photos"} <= {
         key.partition(" (")[2].rstrip(")") for key in scores
