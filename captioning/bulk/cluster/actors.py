@@ -22,7 +22,7 @@ from captioning.bulk.cluster.tables import image_of_value, read_kept_types, read
 from captioning.bulk.resume import fingerprint
 from captioning.bulk.rows import RelativeNames, keep_best, row_of_result
 from captioning.decoding import SearchMethod
-from captioning.errors import ConfigError, DataError
+from captioning.errors import CaptioningError, ConfigError, DataError
 from captioning.images.decode import is_too_small
 from captioning.images.image_ref import ImageRef
 from captioning.images.loader import ImageLoader
@@ -171,9 +171,19 @@ class PartitionActor:
         return LoadedModel(self._spec.model)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Caption the partitions of a batch, and return the counts of each as JSON."""
+        """Caption the partitions of a batch, and return the counts of each as JSON.
+
+        In place of counts there may be the type and the message of an error of this package: Ray
+        does not always pass on the error itself.
+        """
         numbers = map(int, batch["partition"])
-        return {"counts": [json.dumps(self._caption_partition(number)) for number in numbers]}
+        return {"counts": [json.dumps(self._try_partition(number)) for number in numbers]}
+
+    def _try_partition(self, partition: int) -> dict[str, Any]:
+        try:
+            return self._caption_partition(partition)
+        except CaptioningError as error:
+            return {"error_type": type(error).__name__, "error": str(error)}
 
     def _caption_partition(self, partition: int) -> dict[str, Any]:
         spec = self._spec

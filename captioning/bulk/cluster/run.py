@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from captioning import __version__
+from captioning import __version__, errors
 from captioning.bulk.cluster.actors import ModelSpec, PartitionActor, RunSpec
 from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.connection import quiet_ray_data
@@ -156,6 +156,8 @@ def caption_partitions(
                     del remaining[counts["partition"]]
                     losses = 0
                     yield counts
+            except CaptioningError:
+                raise
             except Exception as error:
                 losses += 1
                 reason = _require_lost_actor(ray, error)
@@ -187,7 +189,10 @@ def _caption_at_once(
             **actor_options(ray, config, len(some)),
         )
     for row in counts.iter_rows():
-        yield json.loads(row["counts"])
+        found = json.loads(row["counts"])
+        if "error" in found:
+            raise getattr(errors, found["error_type"])(found["error"])
+        yield found
 
 
 def _start_registry(ray: Any, folder: OutputFolder, done: Sequence[int]) -> Any:
@@ -240,14 +245,8 @@ def _require_lost_actor(ray: Any, error: BaseException) -> str:
         raise own from error
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = f"{lines[-1].strip().rstrip('.')}."
-    errors = ray.exceptions
-    lost = (
-        errors.RayActorError,
-        errors.NodeDiedError,
-        errors.ObjectLostError,
-        errors.OutOfMemoryError,
-        errors.WorkerCrashedError,
-    )
+    names = ("RayActorError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError")
+    lost = tuple(getattr(ray.exceptions, name) for name in (*names, "WorkerCrashedError"))
     if not any(isinstance(each, lost) for each in chain):
         raise OutputError(
             f"Ray has ended the run: {reason} Run the same command to resume; Ray's logs have the "
