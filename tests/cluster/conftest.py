@@ -1,6 +1,5 @@
 """One Ray cluster for all tests, and a stand-in that runs actors in this process."""
 
-import json
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ from caption_runs import run_command
 
 from captioning.bulk.cluster import connection
 from captioning.bulk.cluster import run as cluster_run
-from captioning.bulk.cluster.actors import PartitionActor
+from captioning.bulk.cluster.actors import PartitionActor, parse_counts
 from captioning.bulk.cluster.selection import DigestRegistry, hash_captioned_names
 from captioning.images.loader import ImageLoader
 
@@ -122,7 +121,7 @@ def in_process(monkeypatch):
         for number in todo:
             (counts,) = actor({"partition": [number]})["counts"]
             numbers.append(number)
-            yield json.loads(counts)
+            yield parse_counts(counts)
 
     @contextmanager
     def connect_to_ray(config):

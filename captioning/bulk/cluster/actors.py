@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from captioning import errors
 from captioning.bulk.cluster.entries import Entry
 from captioning.bulk.cluster.rows import RowFormat, is_duplicate, kept_name, make_record
 from captioning.bulk.cluster.selection import Claim, InputImage, mark_duplicates, skip_captioned
@@ -171,11 +172,7 @@ class PartitionActor:
         return LoadedModel(self._spec.model)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Caption the partitions of a batch, and return the counts of each as JSON.
-
-        In place of counts there may be the type and the message of an error of this package: Ray
-        does not always pass on the error itself.
-        """
+        """Caption the partitions of a batch; return the counts of each for :func:`parse_counts`."""
         numbers = map(int, batch["partition"])
         return {"counts": [json.dumps(self._try_partition(number)) for number in numbers]}
 
@@ -226,6 +223,19 @@ class PartitionActor:
         """Arrow types of the kept columns, by their names in the output."""
         types = read_kept_types(self._spec.folder.plan.kept_types)
         return {kept_name(name): kind for name, kind in types.items()}
+
+
+def parse_counts(result: str) -> dict[str, Any]:
+    """Return the counts of a partition from the result of :class:`PartitionActor`.
+
+    Raises:
+        CaptioningError: The actor met it. Results hold errors because Ray does not always pass on
+            an error itself.
+    """
+    counts: dict[str, Any] = json.loads(result)
+    if "error" in counts:
+        raise getattr(errors, counts["error_type"], CaptioningError)(counts["error"])
+    return counts
 
 
 def read_entry(entry: Entry, spec: RunSpec) -> Iterator[InputImage]:

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from captioning import __version__, errors
-from captioning.bulk.cluster.actors import ModelSpec, PartitionActor, RunSpec
+from captioning import __version__
+from captioning.bulk.cluster.actors import ModelSpec, PartitionActor, RunSpec, parse_counts
 from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.connection import quiet_ray_data
 from captioning.bulk.cluster.entries import Entry, divide
@@ -189,10 +189,7 @@ def _caption_at_once(
             **actor_options(ray, config, len(some)),
         )
     for row in counts.iter_rows():
-        found = json.loads(row["counts"])
-        if "error" in found:
-            raise getattr(errors, found["error_type"])(found["error"])
-        yield found
+        yield parse_counts(row["counts"])
 
 
 def _start_registry(ray: Any, folder: OutputFolder, done: Sequence[int]) -> Any:
