@@ -18,6 +18,7 @@ and, for score, pycocoevalcap.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,8 @@ def train(options: Options, workspace: Path) -> dict[str, Any]:
         settings = task_settings(options)
         return compare("train", options, settings, settings, limit="train_products")
     options.threads = options.threads or 1
+    if count * options.threads > (os.cpu_count() or 1):
+        sys.exit(f"{count} processes of {options.threads} threads need more than all cores.")
     settings, name = task_settings(options), f"{count} processes"
     ours = Worker("ours", "train", settings, Place(threads=options.threads))
     job = Job(name, "train", settings, processes=count, threads=options.threads)

@@ -76,9 +76,10 @@ def check_speed(args: argparse.Namespace, folder: Path) -> None:
     ]
     rates = {"plain": round((args.limit - 1) / (seconds[1] - seconds[0]), 2)}
     inputs += ["--limit", args.limit]
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for actors in (1, 2):
-        os.sched_setaffinity(0, cores[:actors])  # also of Ray and the readers, for one actor
+        if cores:
+            os.sched_setaffinity(0, cores[:actors])  # also of Ray and the readers, for one actor
         flags = ["--min-actors", actors, "--max-actors", actors, "--partition-size", 200]
         flags += ["--workers", 1, "--engine", "ray", "-o", folder / f"ray{actors}"]
         rates[f"ray, {actors}"] = run([*inputs, *flags])["images_per_second"]

@@ -159,7 +159,7 @@ class PhaseProgress:
         with self._lock:
             if self.phase is None:
                 return
-            if self.phase.total != total:
+            if self.phase.total != total or done < self.phase.completed:
                 # The speed is that of this session: work of an earlier one does not count.
                 self._set_total(done, total)
             self.bars.update(self.phase.id, completed=done)
@@ -211,7 +211,9 @@ def _speed(task: "Task") -> float:
 
 
 def _format_rate(task: "Task") -> str:
-    return f"{speed:.3g}{task.fields['unit']}/s" if (speed := _speed(task)) else ""
+    speed = _speed(task)
+    number = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+    return f"{number}{task.fields['unit']}/s" if speed else ""
 
 
 def _format_line(task: "Task") -> str:

@@ -95,7 +95,7 @@ def read_image(
 
 
 def is_too_small(error: str) -> bool:
-    """Return whether an image is an error because its shorter side is below a minimum."""
+    """Return whether an error says that the shorter side of an image is below the minimum."""
     return _TOO_SMALL.search(error) is not None
 
 

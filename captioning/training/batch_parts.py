@@ -42,8 +42,8 @@ class OwnBatch:
 def select_part(batch: Batch, index: int, count: int, *, by_words: bool = False) -> OwnBatch:
     """Return the images of a batch that process ``index`` of ``count`` computes.
 
-    Each image has all its captions. If there are fewer images than processes, some processes
-    compute the first image with a share of 0.
+    Each image has all its captions. A process that gets no image computes the first one with a
+    share of 0.
 
     Args:
         batch: The batch of all processes.

@@ -24,7 +24,7 @@ UNREACHABLE = (
     "standard output is closed",
     "another run is using",  # in the terminal, when the server starts
 )
-COMMAND = re.compile(r"(^|\s)--?[a-z]|captioning [a-z]|\bpip |\bgit |Run:|the command\b")
+COMMAND = re.compile(r"(^|\s)--?[a-z]|captioning [a-z]|\bpip |\bgit |Run:|the (same )?command\b")
 
 
 def read_messages(path):

@@ -253,7 +253,10 @@ def test_full_disk_while_captioning_is_explained_for_a_page(open_folder, monkeyp
     with open_folder() as client:
         monkeypatch.setattr(Journal, "_write", lambda self, *_: self._fail(full))
         error = caption_all(client)["error"]
-    assert "disk is full. Free some space and continue with the button above." in error
+    assert (
+        "disk is full. Free some space, or make the file writable. Then use the button above;"
+        in error
+    )
 
 
 def test_unreadable_images_are_explained_for_a_page(open_folder, folder, tmp_path):

@@ -23,7 +23,7 @@ def import_ray() -> Any:
         import ray.data
     except ImportError:
         raise ConfigError(
-            'captioning on a cluster needs Ray. Run `pip install "ray[data]"`.'
+            'captioning on a cluster needs Ray. Run `pip install "ray[data]<2.64"`.'
         ) from None
     return ray
 
@@ -67,7 +67,9 @@ def _init_ray(ray: Any, address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         place = f"connect to Ray at {address}" if address else "start Ray on this machine"
-        advice = "Check --ray-address" if address else "Check the installation of Ray"
+        advice = (
+            "Check --ray-address or RAY_ADDRESS" if address else "Check the installation of Ray"
+        )
         raise ConfigError(f"cannot {place}: {reason}. {advice}.") from error
 
 

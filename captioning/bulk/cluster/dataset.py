@@ -10,7 +10,7 @@ from captioning.bulk.cluster.actors import LoadedModel, ModelSpec
 from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.connection import import_ray
 from captioning.bulk.cluster.rows import kept_name, make_record
-from captioning.bulk.cluster.run import actor_options, describe_maker
+from captioning.bulk.cluster.run import actor_options, allow_max_restarts, describe_maker
 from captioning.bulk.cluster.selection import InputImage
 from captioning.bulk.cluster.tables import check_columns, find_image_column, image_of_value
 from captioning.bulk.resume import fingerprint
@@ -83,17 +83,18 @@ def caption_dataset(
         workers=workers,
         min_side=cluster.min_side,
     )
-    return dataset.map_batches(
-        _BatchActor,
-        batch_size=None,  # whole blocks: Ray bounds their bytes, and large images make them short
-        batch_format="pyarrow",
-        fn_constructor_kwargs={
-            "spec": spec,
-            "image_column": cluster.image_column,
-            "keep": cluster.keep_columns or None,
-        },
-        **actor_options(ray, cluster),
-    )
+    with allow_max_restarts():
+        return dataset.map_batches(
+            _BatchActor,
+            batch_size=None,  # blocks: Ray bounds their bytes, so large images make them short
+            batch_format="pyarrow",
+            fn_constructor_kwargs={
+                "spec": spec,
+                "image_column": cluster.image_column,
+                "keep": cluster.keep_columns or None,
+            },
+            **actor_options(ray, cluster),
+        )
 
 
 def _check_cluster(cluster: ClusterConfig) -> None:

@@ -12,6 +12,7 @@ import os
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -118,6 +119,7 @@ def write_plan(
     if plan is None:
         plan = Plan(_plain(settings), count, inputs, os.getcwd(), kept.to_text())  # noqa: PTH109
         folder.write_plan(plan)
+        plan = folder.plan  # of the last command, if two end at once
     return plan
 
 
@@ -178,14 +180,11 @@ def _caption_at_once(
     partitions = ray.data.from_items(
         [{"partition": number} for number in some], override_num_blocks=len(some)
     )
-    with warnings.catch_warnings():
-        # Ray 2.60 deprecates max_restarts here, and has no other way to set it.
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+    with allow_max_restarts():
         counts = partitions.map_batches(
             PartitionActor,
             batch_size=1,
             fn_constructor_kwargs=options,
-            max_restarts=_MAX_RESTARTS,
             **actor_options(ray, config, len(some)),
         )
     for row in counts.iter_rows():
@@ -208,6 +207,14 @@ def _claim_remotely(
     return get(registry.claim.remote(partition, images))
 
 
+@contextmanager
+def allow_max_restarts() -> Iterator[None]:
+    """Ignore that Ray 2.60 deprecates max_restarts, which has no other way yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        yield
+
+
 def actor_options(ray: Any, config: ClusterConfig, tasks: int | None = None) -> dict[str, Any]:
     """Return the options of ``map_batches`` for the actors.
 
@@ -225,6 +232,7 @@ def actor_options(ray: Any, config: ClusterConfig, tasks: int | None = None) -> 
             max_tasks_in_flight_per_actor=_QUEUED_PARTITIONS,
         ),
         "num_cpus": config.cpus_per_actor,
+        "max_restarts": _MAX_RESTARTS,  # of an actor; without it Ray never gives up
     }
     if config.gpus_per_actor:
         options["num_gpus"] = config.gpus_per_actor

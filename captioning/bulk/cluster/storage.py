@@ -2,7 +2,8 @@
 
     OUT/part-00000.parquet              rows of partition 0
     OUT/.captioning/run.json            what made the rows, and the plan; written after the inputs
-    OUT/.captioning/inputs-XXXX/00000.jsonl  inputs of partition 0, for one listing
+    OUT/.captioning/inputs-XXXX/        inputs of each partition; each start that lists the
+                                        inputs has a folder of its own
     OUT/.captioning/done/00000.json     counts of partition 0, written after its rows
 
 Each file appears complete or not at all. A partition is complete if its rows and its counts exist.

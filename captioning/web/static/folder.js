@@ -114,12 +114,15 @@ async function showRows(offset, present) {
 async function refresh() {
   const present = listed;
   await listing; // an answer that is older must not come later
-  for (let offset = 0; offset < Math.max(1, rows.length); ) {
-    const found = await findRows(offset, present);
-    if (!found?.rows.length) return;
-    placeRows(found, true);
-    offset += found.rows.length;
+  const found = { rows: [], total: 0 };
+  for (const wanted = Math.max(1, rows.length); found.rows.length < wanted; ) {
+    const page = await findRows(found.rows.length, present);
+    if (!page) return;
+    found.total = page.total;
+    found.rows.push(...page.rows);
+    if (!page.rows.length) break;
   }
+  placeRows(found, false);
 }
 
 // Show rows. No element that stays is moved: it would lose the focus, and with it a person's keys.
@@ -234,6 +237,9 @@ async function save(overwrite) {
   const request = { format, corrected_only: byId("save-corrected").checked, overwrite };
   try {
     await Promise.all([...made.values()].map((row) => row.saving)); // the last one may be on its way
+    if ([...made.values()].some((row) => row.unsaved !== null)) {
+      throw new Error("A correction is not stored yet. Store it again, or undo it with Escape.");
+    }
     const { output, written, kept, failed, error } = await post("/api/folder/save", request);
     const parts = [`Wrote the captions of ${written} image${written === 1 ? "" : "s"}: ${output}.`];
     if (kept) parts.push(`${kept} already had captions, which were kept.`);
