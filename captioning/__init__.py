@@ -1,5 +1,7 @@
 """Image captioning with a CNN encoder and a recurrent decoder.
 
+For example::
+
     captioner = captioning.Captioner.from_pretrained()
     print(captioner("photo.jpg").text)
 

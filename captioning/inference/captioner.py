@@ -35,6 +35,8 @@ DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default"
 class Captioner:
     """Generates captions for images.
 
+    For example::
+
         captioner = Captioner.from_pretrained()
         print(captioner("photo.jpg").text)
 
