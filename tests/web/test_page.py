@@ -196,6 +196,48 @@ def test_folder_is_captioned_corrected_and_saved(open_page, captioner, photos):
     assert texts["photo2.jpg"] == captioner.caption(photos / "photo2.jpg").text
 
 
+def test_late_list_keeps_the_focus_and_corrections(open_page):
+    page, held = open_page(), []
+
+    def hold_first(route):
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/api/folder/rows?text=photo3*", hold_first)
+    second, third = (page.get_by_label(f"Caption of photo{number}.jpg") for number in (2, 3))
+    page.fill("#filter-text", "photo3")
+    while not held:
+        page.wait_for_timeout(10)
+    third.fill("a late answer")
+    second.focus()
+    state = page.locator("li").filter(has=third).locator(".state")
+    expect(state).to_have_text("✓ corrected")
+    page.keyboard.type("not ")
+    route, reply = held[0]
+    assert "a late answer" not in reply.text()
+    route.fulfill(response=reply)
+    expect(page.get_by_label("Caption of photo1.jpg")).to_have_count(0)
+    page.keyboard.type("lost")
+    expect(second).to_have_value(re.compile("not lost"))
+    expect(third).to_have_value("a late answer")
+
+
+def test_saved_file_has_a_correction_that_is_on_its_way(open_page, photos):
+    page, held = open_page(), []
+    page.route("**/api/folder/correct", lambda route: held.append(route))  # noqa: PLW0108
+    third = page.get_by_label("Caption of photo3.jpg")
+    third.fill("saved at once")
+    page.select_option("#save-format", "csv")
+    page.locator("#save button[type=submit]").press("Enter")
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(page.locator("#save-result")).to_contain_text("Wrote the captions of")
+    assert "photo3.jpg,saved at once" in (photos / "captions.csv").read_text()
+
+
 def test_correction_that_is_not_stored_stays_until_it_is(open_page):
     page = open_page()
     third = page.get_by_label("Caption of photo3.jpg")
