@@ -27,6 +27,7 @@ PRINTED_BY = {
     "captioning.sources.http_files": {"caption", "evaluate", "train", "calibrate"},
     "captioning.sources.name_filter": {"caption"},
     "captioning.sources.skipped": {"caption"},
+    "captioning.web.advice": (),  # replaces advice on flags
 }
 # Words for another command, which the message before them names.
 FOR_OTHERS = {

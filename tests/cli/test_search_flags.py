@@ -196,7 +196,7 @@ def test_help_of_train_has_one_default_and_plain_values(capsys, monkeypatch):
     assert "--decoder.tie-weights {True,False} Use" in text  # also with a recipe that sets it
     assert "--cache PATH Directory" in text
     assert "(default: 1 each)" in text
-    assert "--config TEXT Recipe" in text
+    assert "--config TEXT Config file" in text
     assert "``" not in text
     assert "captioning train --data" in text
 
