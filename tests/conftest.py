@@ -19,10 +19,12 @@ from small_captioner import small_checkpoint  # noqa: E402
 
 from captioning.inference.captioner import Captioner  # noqa: E402
 
+torch.set_num_threads(1)  # pytest-xdist runs one process per core
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.set_num_threads(1)  # pytest-xdist runs one process per core; a test may change it
+    torch.set_num_threads(1)  # a test may have changed it
     torch.manual_seed(0)
 
 
