@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Build a release, check it, and caption a photo with the wheel in a new environment.
+#
+#   scripts/release.sh [FOLDER]    the folder of the wheel and the sdist (default: dist)
+#
+# Needs `pip install build twine`, a clean checkout, and the package index. Uploads nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+dist=$(realpath -m "${1:-dist}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    printf 'scripts/release.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+python -P -c 'import build, twine' 2>/dev/null || fail 'build or twine is missing. Run: pip install build twine'
+[[ -z $(git status --porcelain) ]] || fail 'the checkout has uncommitted changes. Commit or remove them.'
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+grep -qx "version: $version" CITATION.cff || fail "CITATION.cff does not have version $version of pyproject.toml."
+
+echo "== build captioning $version"
+python -m build --outdir "$dist" >"$work/build.log" 2>&1 || fail "the build failed: $(tail -n 20 "$work/build.log")"
+wheel=$dist/captioning-$version-py3-none-any.whl
+sdist=$dist/captioning-$version.tar.gz
+python -m twine check --strict "$wheel" "$sdist"
+
+echo '== files'
+# Both archives hold the files of git, and no other ones.
+python -m zipfile -l "$wheel" | awk '/^captioning\// { print $1 }' | sort >"$work/wheel"
+git ls-files captioning | sort | diff - "$work/wheel" || fail 'the wheel lacks files (<) or has others (>).'
+tar -tzf "$sdist" | cut -d/ -f2- | grep -vx PKG-INFO | sort >"$work/sdist"
+git ls-files | sort | diff - "$work/sdist" || fail 'the sdist lacks files (<) or has others (>).'
+ls -lh "$wheel" "$sdist"
+
+echo '== a photo in a new environment'
+python -m venv "$work/venv"
+"$work/venv/bin/pip" install -q "$wheel[samples]"
+cd "$work" # outside of the checkout, so that only the wheel can be imported
+venv/bin/captioning samples photos
+venv/bin/captioning caption photos/astronaut.png
+venv/bin/captioning recipes >/dev/null
+
+cat <<STEPS
+== $version is ready. The steps that remain:
+1. Write the date of the release in CHANGELOG.md, commit, and run this script again.
+2. git tag -a v$version -m "captioning $version" && git push origin v$version
+3. python -m twine upload $wheel $sdist
+STEPS
