@@ -34,6 +34,7 @@ DROP = """([content, name]) => {
   const options = { dataTransfer: data, bubbles: true, cancelable: true };
   document.body.dispatchEvent(new DragEvent("drop", options));
 }"""
+DAMAGED = f"photo4 with {'a long name ' * 8}.jpg"
 VEIL = """() => {
   const canvas = document.getElementById("attention");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -55,7 +56,7 @@ def photos(tmp_path_factory):
     """Three images and a damaged one."""
     folder = tmp_path_factory.mktemp("page") / "photos"
     write_photos(folder, 3)
-    (folder / "photo4.jpg").write_bytes((folder / "photo1.jpg").read_bytes()[:600])
+    (folder / DAMAGED).write_bytes((folder / "photo1.jpg").read_bytes()[:600])
     return folder
 
 
@@ -163,8 +164,8 @@ def test_dropped_image_gets_captions_and_concepts(open_page, captioner, photos):
 
 def test_damaged_upload_is_a_message(open_page, photos):
     page = open_page()
-    add_images(page, photos / "photo4.jpg", photos / "photo1.jpg")
-    expect(page.locator("#detail-error")).to_contain_text("Cannot read 'photo4.jpg'")
+    add_images(page, photos / DAMAGED, photos / "photo1.jpg")
+    expect(page.locator("#detail-error")).to_contain_text(f"Cannot read '{DAMAGED}'")
     expect(page.locator("#photo, #facts").locator("visible=true")).to_have_count(0)
     page.locator("#gallery button").nth(1).click()
     page.wait_for_selector("#words button")
