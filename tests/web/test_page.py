@@ -166,6 +166,7 @@ def test_damaged_upload_is_a_message(open_page, photos):
     page = open_page()
     add_images(page, photos / DAMAGED, photos / "photo1.jpg")
     expect(page.locator("#detail-error")).to_contain_text(f"Cannot read '{DAMAGED}'")
+    expect(page.locator("#gallery button").first).to_contain_text("Cannot read")
     expect(page.locator("#photo, #facts").locator("visible=true")).to_have_count(0)
     page.locator("#gallery button").nth(1).click()
     page.wait_for_selector("#words button")
@@ -189,6 +190,7 @@ def test_folder_is_captioned_corrected_and_saved(open_page, captioner, photos):
     expect(page.locator("#folder-counts")).to_contain_text("1 corrected")
     page.locator("#save button[type=submit]").press("Enter")
     expect(page.locator("#save-result")).to_contain_text("Wrote the captions of 3 images")
+    expect(page.locator("#save-result")).to_contain_text("1 has no caption.")
     correction = {"file_name": "photo1.jpg", "text": "two dogs play in the snow"}
     assert json.loads((photos / "corrections.jsonl").read_text()) == correction
     saved = [json.loads(line) for line in (photos / "captions.jsonl").read_text().splitlines()]

@@ -43,7 +43,7 @@ export function showError(place, error) {
 
 export const isUnreadable = (message) => message.startsWith("cannot read");
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function percent(share) {
   const value = 100 * share;

@@ -243,7 +243,7 @@ async function save(overwrite) {
     const { output, written, kept, failed, error } = await post("/api/folder/save", request);
     const parts = [`Wrote the captions of ${written} image${written === 1 ? "" : "s"}: ${output}.`];
     if (kept) parts.push(`${kept} already had captions, which were kept.`);
-    if (failed) parts.push(`${failed} have no caption. ${error}`);
+    if (failed) parts.push(`${failed} ${failed === 1 ? "has" : "have"} no caption. ${error}`);
     showSaved(parts.join(" "));
     byId("replace").hidden = !kept;
   } catch (error) {

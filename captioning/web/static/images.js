@@ -1,6 +1,7 @@
 // Images that a person drops, pastes or chooses, and their captions.
 
-import { byId, element, hideIfUnreadable, isUnreadable, request, showError } from "./api.js";
+import { byId, element, hideIfUnreadable, isUnreadable } from "./api.js";
+import { request, sentence, showError } from "./api.js";
 import { showImage } from "./detail.js";
 import { searchQuery } from "./settings.js";
 
@@ -69,7 +70,7 @@ function makeItem(image) {
 function update(image) {
   image.text.textContent = image.waiting
     ? `${image.file.name} …`
-    : image.error || image.captions[0].text || "(no words)";
+    : sentence(image.error) || image.captions[0].text || "(no words)";
   image.text.classList.toggle("error", Boolean(image.error));
   image.button.setAttribute("aria-pressed", String(image === selected));
 }
