@@ -1,6 +1,7 @@
 """Settings of the documentation site: ``python -m sphinx docs build/docs``."""
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 import captioning
 
@@ -13,6 +14,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = project
 myst_heading_anchors = 3
+# The text of a field is no "TYPE: description", even if it has a colon.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
 smartquotes = False  # code in docstrings and commands keep their quotes
 
 
