@@ -82,7 +82,7 @@ class Captioner:
         """Load a model, or the models of an ensemble.
 
         Args:
-            model: Model directory, or id on the Hugging Face hub; None for the packaged model.
+            model: Directory, or hub id (``owner/name@revision``); None for the packaged model.
             others: Further models of an ensemble, with the same vocabulary and preprocessing.
             device: ``cpu``, ``cuda``, ``mps``, or ``auto`` (CUDA, then MPS, then the CPU).
             seed: Seed of sampling.
