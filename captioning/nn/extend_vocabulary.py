@@ -11,7 +11,8 @@ from captioning.nn.decoder import Decoder
 _NOISE = 0.1
 """Standard deviation of the noise, relative to the word vectors. It separates the new words."""
 
-_WORD_WEIGHTS = ("embedding.weight", "W_rw.weight", "W_rw.bias")
+WORD_WEIGHTS = ("embedding.weight", "W_rw.weight", "W_rw.bias")
+"""Weights of a decoder with one row per word."""
 
 
 @torch.no_grad()
@@ -36,7 +37,7 @@ def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> D
     extended = _resized(decoder, new)
     weights = extended.state_dict()
     for name, weight in decoder.state_dict().items():
-        if name not in _WORD_WEIGHTS:
+        if name not in WORD_WEIGHTS:
             weights[name] = weight
             continue
         added = weight[like].expand(new - old, *weight.shape[1:]).clone()
@@ -65,7 +66,7 @@ def keep_words(decoder: Decoder, words: Sequence[int]) -> Decoder:
     kept = torch.as_tensor(words, device=decoder.embedding.weight.device)
     smaller = _resized(decoder, len(words))
     weights = decoder.state_dict()
-    weights |= {name: weights[name][kept] for name in _WORD_WEIGHTS if name in weights}
+    weights |= {name: weights[name][kept] for name in WORD_WEIGHTS if name in weights}
     if decoder.concepts is not None:
         new_ids = {word: index for index, word in enumerate(words)}
         concepts = decoder.concepts.words.tolist()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from captioning.errors import ConfigError
+from captioning.nn.extend_vocabulary import WORD_WEIGHTS
 from captioning.nn.model import CaptionModel
 
-_WORD_WEIGHTS = ("decoder.embedding.weight", "decoder.W_rw.weight", "decoder.W_rw.bias")
 _CONCEPT_TERMS = ("decoder.concepts.W_sh.weight", "decoder.concepts.W_sr.weight")
 
 
@@ -77,7 +77,10 @@ def extend_like(model: CaptionModel, larger: CaptionModel) -> CaptionModel:
     for name, weight in weights.items():
         if name not in own:
             weights[name] = torch.zeros_like(weight) if name in _CONCEPT_TERMS else weight
-        elif name in _WORD_WEIGHTS and own[name].shape[1:] == weight.shape[1:]:
+        elif (
+            name.removeprefix("decoder.") in WORD_WEIGHTS
+            and own[name].shape[1:] == weight.shape[1:]
+        ):
             weights[name] = torch.cat([own[name], weight[len(own[name]) :]])
         else:
             weights[name] = own[name]
