@@ -75,8 +75,7 @@ def scale_brightness(values: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S S
 
 def _describe(explanation: Explanation) -> str:
     caption = explanation.caption
-    probability = math.exp(caption.log_prob)
-    share = f"{probability:.1%}" if probability >= 0.001 else f"{probability:.0e}"
+    share = format_percent(math.exp(caption.log_prob))
     return f"probability {share}, log-probability {caption.log_prob:.2f}"
 
 
@@ -100,8 +99,15 @@ def _encode_image(values: UInt8[np.ndarray, "height width channels"], form: str)
 
 
 def format_percent(share: float) -> str:
-    """Return a share in percent."""
-    return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
+    """Return a share in percent, with two digits if it is below 10 %."""
+    value = 100 * share
+    if value >= 9.95:
+        return f"{value:.0f} %"
+    if value >= 0.995:
+        return f"{value:.1f} %"
+    if value < 0.0001:
+        return "< 0.0001 %"
+    return f"{float(f'{value:.2g}'):.7f}".rstrip("0") + " %"
 
 
 def format_strength(strength: float) -> str:

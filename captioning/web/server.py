@@ -1,5 +1,6 @@
 """Running the application in uvicorn."""
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -93,6 +94,8 @@ def serve(app: Callable[..., object], address: Address, on_ready: Callable[[], N
             await super().startup(sockets)
             on_ready()
 
+    # The reply to a malformed form says what is wrong with it.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
         log_level="warning",

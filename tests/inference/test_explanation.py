@@ -24,7 +24,7 @@ from captioning.errors import ConfigError
 from captioning.inference.beam_tree import layout_beam
 from captioning.inference.captioner import Captioner
 from captioning.inference.explanation import explain
-from captioning.inference.explanation_page import format_page
+from captioning.inference.explanation_page import format_page, format_percent
 from captioning.inference.occlusion_maps import occlusion_maps
 from captioning.inference.results import Caption
 from captioning.inference.word_steps import trace_words
@@ -218,6 +218,23 @@ def test_page_escapes_names_and_words(explanation):
     assert Page(text).tags.count("script") == 1
     assert "\x1b" not in text
     assert "<script>alert" not in text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.0, "100 %"),
+        (0.0999, "10 %"),
+        (0.0944, "9.4 %"),
+        (0.00999, "1.0 %"),
+        (0.00456, "0.46 %"),
+        (0.000203, "0.02 %"),
+        (0.00000123, "0.00012 %"),
+        (1e-9, "< 0.0001 %"),
+    ],
+)
+def test_percent_below_ten_has_two_digits(share, text):
+    assert format_percent(share) == text
 
 
 @require_tool("chromium", CHROMIUM is not None)

@@ -17,6 +17,7 @@ from required_tools import require_tool
 from small_captioner import small_checkpoint, write_photos
 
 from captioning.inference.captioner import Captioner
+from captioning.inference.explanation_page import format_percent
 from captioning.inference.word_steps import trace_words
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -160,6 +161,12 @@ def test_dropped_image_gets_captions_and_concepts(open_page, captioner, photos):
     third.click()
     expect(page.locator("#words button")).to_have_text([*words, "end"])
     expect(page.locator("#concepts li")).not_to_have_count(0)
+
+
+def test_percentages_are_those_of_the_explanation_page(open_page):
+    shares = [1.0, 0.5, 0.0999, 0.0944, 0.00999, 0.00456, 0.000203, 0.00000123, 1e-9, 0.0]
+    script = "async shares => shares.map((await import('/static/api.js')).percent)"
+    assert open_page().evaluate(script, shares) == [format_percent(share) for share in shares]
 
 
 def test_damaged_upload_is_a_message(open_page, photos):

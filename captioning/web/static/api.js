@@ -47,8 +47,8 @@ export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function percent(share) {
   const value = 100 * share;
-  if (value >= 10) return `${value.toFixed(0)} %`;
-  if (value >= 1) return `${value.toFixed(1)} %`;
+  if (value >= 9.95) return `${value.toFixed(0)} %`;
+  if (value >= 0.995) return `${value.toFixed(1)} %`;
   if (value < 0.0001) return "< 0.0001 %";
   return `${Number(value.toPrecision(2))} %`;
 }
