@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Build a release, check it, and caption a photo with the wheel in a new environment.
+# Build a release, check it, and caption a photo with the wheel in new environments: with each Python
+# and the newest torch, then with the first Python and the oldest torch.
 #
-#   scripts/release.sh [FOLDER]    the folder of the wheel and the sdist (default: dist)
+#   scripts/release.sh [FOLDER] [PYTHON ...]
 #
-# Needs `pip install build twine`, a clean checkout, and the package index. Uploads nothing.
+# FOLDER gets the wheel and the sdist (default: dist); PYTHON is an interpreter, from the oldest to
+# the newest (default: python). Needs `pip install build twine`, a clean checkout, and the package
+# index. Uploads nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 dist=$(realpath -m "${1:-dist}")
+pythons=("${@:2}")
+((${#pythons[@]})) || pythons=(python)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -34,13 +39,23 @@ tar -tzf "$sdist" | cut -d/ -f2- | grep -vx PKG-INFO | sort >"$work/sdist"
 git ls-files | sort | diff - "$work/sdist" || fail 'the sdist lacks files (<) or has others (>).'
 ls -lh "$wheel" "$sdist"
 
-echo '== a photo in a new environment'
-python -m venv "$work/venv"
-"$work/venv/bin/pip" install -q "$wheel[samples]"
-cd "$work" # outside of the checkout, so that only the wheel can be imported
-venv/bin/captioning samples photos
-venv/bin/captioning caption photos/astronaut.png
-venv/bin/captioning recipes >/dev/null
+# try_wheel PYTHON [REQUIREMENT ...]: caption a photo with the wheel in a new environment.
+try_wheel() (
+    echo "== a photo with $("$1" --version) ${*:2}"
+    "$1" -m venv "$work/venv"
+    "$work/venv/bin/pip" install -q "$wheel[samples]" "${@:2}"
+    cd "$work" # outside of the checkout, so that only the wheel can be imported
+    venv/bin/pip list | grep -E '^(torch|torchvision|openvino|numpy) '
+    venv/bin/captioning samples photos
+    venv/bin/captioning caption photos/astronaut.png
+    venv/bin/captioning recipes >/dev/null
+    rm -r venv photos
+)
+
+for python in "${pythons[@]}"; do
+    try_wheel "$python"
+done
+try_wheel "${pythons[0]}" torch==2.6.0 torchvision==0.21.0
 
 cat <<STEPS
 == $version is ready. The steps that remain:
