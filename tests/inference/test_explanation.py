@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from drawn_images import draw
 from external_features import external_checkpoint
 from playwright.sync_api import sync_playwright
@@ -244,7 +245,7 @@ def test_page_in_a_browser_shows_the_chosen_word(explanation, tmp_path):
     problems = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme="dark")
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
@@ -259,6 +260,8 @@ def test_page_in_a_browser_shows_the_chosen_word(explanation, tmp_path):
             rows = page.locator(".next:visible li span:first-child").all_inner_texts()
             assert rows == [word or "(end)" for word, _ in step.likely]
         assert page.evaluate("document.documentElement.scrollWidth") == 400
+        found = Axe().run(page).response["violations"]
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
         browser.close()
     assert [each for each in problems if not each.startswith(("file:", "data:"))] == []
 
