@@ -56,7 +56,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         **_describe_encoder(checkpoint.model.encoder),
         "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
         "search": search_to_json(checkpoint.search),
-        "backend": {"auto": str(auto), "int8": checkpoint.ranges is not None},
+        "backend": {"auto": str(auto), "calibrated for int8": checkpoint.ranges is not None},
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),
@@ -96,12 +96,40 @@ def run(config: InfoConfig) -> int:
     if config.json:
         console.print_json(data=sections)
         return 0
+    sections["scores"] = _join_scores(sections["scores"])
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for title, content in sections.items():
         table.add_row(Text(escape_unprintable(title), style="bold"), "")
         for name, value in content.items():
-            shown = f"{value:,}" if name == "parameters" else str(value)
+            label = name if title == "scores" else name.replace("_", " ")
             # Text prints markup literally, and escape_unprintable escapes control characters.
-            table.add_row(Text(f"  {escape_unprintable(name)}"), Text(escape_unprintable(shown)))
+            lines = "\n".join(map(escape_unprintable, _format_value(value)))
+            table.add_row(Text(f"  {escape_unprintable(label)}"), Text(lines))
     console.print(table)
     return 0
+
+
+def _join_scores(scores: dict[str, object]) -> dict[str, object]:
+    """Return the scores on the same photos, as ``BLEU-4 (the photos)``, in one list."""
+    joined: dict[str, object] = {}
+    for name, value in scores.items():
+        metric, bracket, photos = name.removesuffix(")").partition(" (")
+        if not bracket:
+            joined[name] = value
+            continue
+        score = f"{metric} {value:.4f}"
+        joined[photos] = f"{joined[photos]}, {score}" if photos in joined else score
+    return joined
+
+
+def _format_value(value: object) -> list[str]:
+    """Return the lines of a value."""
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    if isinstance(value, int):
+        return [f"{value:,}"]
+    if not isinstance(value, list | tuple):
+        return [str(value)]
+    if value and all(isinstance(each, float) for each in value):
+        return [", ".join(f"{each:.4g}" for each in value)]
+    return [f"{number}. {each}" for number, each in enumerate(value, 1)] or ["none"]

@@ -14,7 +14,7 @@ from captioning.training.callback import ENCODING
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from rich.console import Console
-    from rich.progress import Progress, Task
+    from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
 _LINE_INTERVAL = 25.0  # seconds after which a line is due; the thread may be a few seconds late
@@ -52,7 +52,6 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
         Progress,
         ProgressColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
     from rich.text import Text
 
@@ -67,15 +66,27 @@ def progress_bar(console: "Console", *, unit: str, enabled: bool = True) -> "Pro
         MofNCompleteColumn(),
         RateColumn(),
         TimeElapsedColumn(),
-        "elapsed,",
-        TimeRemainingColumn(),
-        "left",
+        "elapsed",
+        time_left_column(),
         console=console,
         disable=not (console.is_terminal and enabled),
         transient=True,
         refresh_per_second=2,  # drawing takes time from the network
         redirect_stdout=False,  # otherwise results for a redirected stdout are printed as messages
     )
+
+
+def time_left_column() -> "ProgressColumn":
+    """Return a column with the time left; it is empty until the time can be estimated."""
+    from rich.progress import TimeRemainingColumn
+    from rich.text import Text
+
+    class TimeLeftColumn(TimeRemainingColumn):
+        def render(self, task: "Task") -> Text:
+            known = task.time_remaining is not None
+            return Text.assemble(super().render(task), " left") if known else Text()
+
+    return TimeLeftColumn()
 
 
 class PhaseProgress:
@@ -96,7 +107,7 @@ class PhaseProgress:
         *,
         poll: float = 1.0,
     ) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
         self.console = console
         self.clock = clock
@@ -106,8 +117,7 @@ class PhaseProgress:
             BarColumn(bar_width=8),  # all columns fit into 80 characters
             MofNCompleteColumn(),
             "{task.fields[rate]}",
-            "left",
-            TimeRemainingColumn(),
+            time_left_column(),
             console=console,
             get_time=clock,
             disable=not console.is_terminal,

@@ -27,8 +27,8 @@ _LISTS = {
     "test": "Flickr_8k.testImages.txt",
 }
 _MISSING_LIST = (
-    " Each split has a list, such as Flickr_8k.devImages.txt. Copy it from Flickr8k_text.zip, or "
-    "use another split."
+    "Each split has a list, such as Flickr_8k.devImages.txt. Copy it from Flickr8k_text.zip, or "
+    "use another split"
 )
 _TEXT_FOLDERS = (".", "Flickr8k_text")
 _IMAGE_FOLDERS = (

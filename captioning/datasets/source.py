@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -73,7 +73,7 @@ class CaptionSource:
     entries: list[Entry]
     folder: Path = Path()
     problems: dict[str, list[str]] = field(default_factory=dict)
-    missing_split: str = ""
+    missing_split: str = "Name one of them"
 
     def __post_init__(self) -> None:
         unnumbered = [entry for entry in self.entries if entry.image_id is None]
@@ -110,17 +110,27 @@ def select_split(
     parts = split_parts(spec.split, splits.__contains__)
     wanted = dict.fromkeys(map(normalize_split, parts))
     if splits and (unknown := [name for name in wanted if name not in splits]):
-        known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in splits.items())
-        raise DataError(
-            f"'{spec.path}' has no split {', '.join(map(describe_split, unknown))}; available: "
-            f"{known}.{suggest(unknown[0], splits)}{source.missing_split} The split given is "
-            f"{spec.split!r}: name an available one."
-        )
+        raise DataError(_explain_missing_split(source, spec, unknown, splits))
     builder = SplitBuilder(spec, source)
     for name, entry in zip(names, source.entries, strict=True):
         if not splits or name in wanted:
             builder.add(entry)
     return builder.build("+".join(wanted), hold_out)
+
+
+def _explain_missing_split(
+    source: CaptionSource, spec: DatasetSpec, unknown: Sequence[str], splits: Mapping[str, int]
+) -> str:
+    known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in splits.items())
+    held_out = (
+        ", or hold images out for validation: val_fraction 0.1"
+        if unknown == ["val"] and "train" in splits
+        else ""
+    )
+    return (
+        f"'{spec.path}' has no split {', '.join(map(describe_split, unknown))}. Its splits: "
+        f"{known}.{suggest(unknown[0], splits)} {source.missing_split}{held_out}."
+    )
 
 
 def _divide(source: CaptionSource, hold_out: HoldOutConfig) -> list[str]:

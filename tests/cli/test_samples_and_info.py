@@ -1,6 +1,7 @@
 """``captioning samples`` and ``captioning info``."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,19 @@ def test_info_prints_the_parts_of_a_model(model, capsys):
     shown = capsys.readouterr().out
     for part in ("timm:test_resnet", "beam", "lstm", "parameters"):
         assert part in shown
+
+
+def test_info_lists_scores_by_photos_and_numbers_the_runs(tmp_path, capsys):
+    training = TrainingInfo(data="data", epochs=1, seed=0, torch="2", runs=("frozen CNN", "whole"))
+    scores = {"BLEU-4 (my_photos)": 0.25, "CIDEr (my_photos)": 0.8, "loss": 2.5}
+    info = ModelInfo(training=training, scores=scores)
+    save_checkpoint(replace(small_checkpoint(), info=info), tmp_path / "model")
+    assert run("info", tmp_path / "model") == 0
+    lines = [re.sub(" +", " ", line).strip() for line in capsys.readouterr().out.splitlines()]
+    assert "my_photos BLEU-4 0.2500, CIDEr 0.8000" in lines
+    assert "loss 2.5" in lines
+    assert lines[lines.index("runs 1. frozen CNN") + 1] == "2. whole"
+    assert "forbidden words none" in lines
 
 
 def test_info_as_json_counts_all_weights(model, capsys):

@@ -155,7 +155,7 @@ def test_flickr8k_malformed_line_is_refused_with_its_number(flickr, bad):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("test", r"no split 'test'.*available: train \(1 image\), val.*another split"),
+        ("test", r"no split 'test'.*Its splits: train \(1 image\), val.*another split"),
         ("trian", r"no split 'trian'.*Did you mean 'train'"),
     ],
 )
@@ -328,7 +328,7 @@ def test_karpathy_split_holds_its_images(karpathy, split, names):
 def test_karpathy_unknown_split_is_refused_with_known_ones(karpathy):
     assert_refused(
         f"karpathy:{karpathy}",
-        r"no split 'tset'; available: train \(1 image\), restval",
+        r"no split 'tset'\. Its splits: train \(1 image\), restval",
         split="tset",
     )
 
@@ -382,7 +382,7 @@ def test_jsonl_rows_with_splits_are_selected(tmp_path):
     ]
     spec = write_rows(tmp_path / "rows.jsonl", rows)
     assert captions_by_name(read_captions(spec, split="dev")) == {"b.jpg": ("B.",)}
-    assert_refused(spec, r"no split 'test'.*available: train \(1 image\), val", split="test")
+    assert_refused(spec, r"no split 'test'.*Its splits: train \(1 image\), val", split="test")
     write_rows(tmp_path / "rows.jsonl", [*rows, {"image": "a.jpg", "caption": "A."}])
     assert_refused(spec, "line 3: the split is missing, but other rows have one")
 

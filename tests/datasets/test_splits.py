@@ -90,9 +90,20 @@ def test_hold_out_keeps_the_val_rows_of_a_table(tmp_path):
     assert names == {name for name in NAMES if name >= "3"}
 
 
+def test_missing_val_split_recommends_to_hold_images_out(tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", NAMES)
+    rows = [{"image": n, "caption": "A.", "split": "train"} for n in NAMES]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"Name one of them, or hold images .* val_fraction 0\.1\."):
+        read_captions(data, split="dev")
+    with pytest.raises(DataError, match=r"Name one of them\.$"):
+        read_captions(data, split="test")
+    assert read_names(data, "dev", val_fraction=0.1)
+
+
 def test_hold_out_of_unsplit_data_has_no_test_split(tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", NAMES)
-    with pytest.raises(DataError, match=r"no split 'test'.*available: train \(36 images\), val"):
+    with pytest.raises(DataError, match=r"no split 'test'.*Its splits: train \(36 images\), val"):
         read_captions(data, split="test", val_fraction=0.1)
     with pytest.raises(ConfigError, match=r"val_fraction is 1\.0"):
         read_captions(data, split="val", val_fraction=1.0)
