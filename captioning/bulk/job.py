@@ -66,7 +66,7 @@ class JobSpeed:
     model_waited: float = 0.0
     """Share of the time in which the model waited for images."""
     readers_waited: float = 0.0
-    """Share of their time in which the image readers waited for the model."""
+    """Share of the time in which an image reader waited for the model, on average."""
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def refuse_foreign_files(directory: Path, own: Set[str], *, kind: str) -> bool:
     names = {path.name for path in directory.iterdir()} - _IGNORED_FILES
     if foreign := sorted(names - own):
         raise OutputError(
-            f"{directory} contains {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''}, "
-            f"which do not belong to {kind}, and is not replaced. Move them, or use another "
+            f"the directory '{directory}' is not replaced, because these do not belong to {kind}: "
+            f"{', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}. Move them, or use another "
             "directory."
         )
     return bool(names)

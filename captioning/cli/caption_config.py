@@ -107,7 +107,8 @@ class CaptionConfig(OutputConfig):
 
     engine: Literal["local", "ray"] = "local"
     """local: caption on this machine. ray: caption on a Ray cluster; -o is then a folder or a URL
-    such as s3://bucket/captions, --format parquet (the default) or jsonl."""
+    such as s3://bucket/captions, --format is parquet (the default) or jsonl, and --precision auto
+    is float32."""
     cluster: Annotated[ClusterConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ClusterConfig
     )

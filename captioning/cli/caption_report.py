@@ -255,6 +255,6 @@ class RunReport:
             if speed.images:
                 self.console.print(
                     f"{speed.images / speed.seconds:.1f} images/s without start-up. The model "
-                    f"waited for images {speed.model_waited:.0%} of the time; the image readers "
-                    f"waited for the model {speed.readers_waited:.0%}."
+                    f"waited for images {speed.model_waited:.0%} of the time. On average, an image "
+                    f"reader waited for the model {speed.readers_waited:.0%} of the time."
                 )

@@ -6,9 +6,9 @@ docs/export.md describes the graphs and has an example.
 
 For example:
 
-    captioning export exported --to onnx
+    captioning export exported
+    captioning export runs/first/model exported
     captioning export runs/first/model exported --to openvino
-    captioning export --help
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,14 @@
 """Encode the images of a training run before it starts, for example on another machine.
 
-The options are those of `captioning train`. After this command, a run of `captioning train` with
-the same options and the same cache finds all features and encodes nothing. Stored features are
-found by the content of an image: moved, renamed and copied images are not encoded again, and
-removing images changes nothing for the others. Several processes can share a cache. Before the
-first image, the command prints the bytes that are needed and the free space. Repeat it to continue
-after an interruption. Options that do not change the features have no effect. Give --cache, or the
---output of the later run.
+The options above decide which images are encoded, and how. The other options of `captioning train`
+except --features are accepted too, and have no effect. After this command, a run of `captioning
+train` with the same options and the same cache finds all features and encodes nothing. Give
+--cache, or the --output of the later run.
+
+Stored features are found by the content of an image: moved, renamed and copied images are not
+encoded again, and removing images changes nothing for the others. Several processes can share a
+cache. Before the first image, the command prints the bytes that are needed and the free space.
+Repeat it to continue after an interruption.
 
 For example:
 
@@ -34,6 +36,12 @@ class FeaturesConfig(TrainConfig):
     """The run whose images are encoded."""
 
     SECTIONS: ClassVar = {**TrainConfig.SECTIONS, "check_stored": "speed"}
+    SHOWN: ClassVar = (
+        *("data", "train_split", "validation_split", "val_fraction", "split_seed"),
+        *("validation_limit", "config", "output", "init_from", "cache", "feature_dtype"),
+        *("workers", "device", "check_stored", "name", "weights", "image_size", "fit", "core"),
+        *("fine_tune_stages", "hflip", "cached_crops", "online_augmentation", "precision", "seed"),
+    )
 
     output: Path = _NO_OUTPUT
     """Directory of the later training run. Without ``cache``, the features are stored next to it,

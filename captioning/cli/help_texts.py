@@ -3,7 +3,7 @@
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,8 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
     The text under a field is the help of its flag. It may end in the default value, such as
     ``(default: all)``. A dataclass may have the attribute ``SECTIONS``, which maps the first field
     of each section to the title of the section, in the order of the help. A nested dataclass has a
-    section of its own, unless its field has OmitArgPrefixes.
+    section of its own, unless its field has OmitArgPrefixes. If the dataclass has the attribute
+    ``SHOWN``, the help lists only the flags of the fields that it names.
 
     Args:
         command: Name of the command, for the usage line.
@@ -42,8 +43,11 @@ def parse_config(command: str, config: Any, words: list[str], description: str |
             Indented paragraphs keep their line breaks.
     """
     summary, *details = (description or "").strip().split("\n\n")
-    registry = flag_registry()
-    registry.struct_rule(partial(_describe_struct, flags=map_flags(config)))
+    registry, shown = flag_registry(), None
+    if not {"-h", "--help"}.isdisjoint(words):
+        shown = getattr(_plain_class(config), "SHOWN", None)
+        words = words if shown is None else ["--help"]  # tyro does not parse flags that it hides
+    registry.struct_rule(partial(_describe_struct, flags=map_flags(config), shown=shown))
     try:
         return tyro.cli(
             config,
@@ -70,7 +74,7 @@ def config_type(run: Callable[..., int]) -> Any:
 def map_flags(config: Any, prefix: str = "--") -> dict[str, str]:
     """Return the flag of each field of a config, nested configs included."""
     flags: dict[str, str] = {}
-    cls: Any = config.func if isinstance(config, partial) else config
+    cls = _plain_class(config)
     hints = get_type_hints(cls, include_extras=True)
     for name in (field.name for field in fields(cls)):
         kind = hints[name]
@@ -108,6 +112,10 @@ def keep_numbers_whole(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3})", "", text)
 
 
+def _plain_class(config: Any) -> Any:
+    return config.func if isinstance(config, partial) else config
+
+
 class _Section:
     """Base class of the types that stand for the sections of a config."""
 
@@ -130,7 +138,7 @@ def _create(cls: Any, **values: Any) -> Any:
 
 
 def _describe_struct(
-    info: StructTypeInfo, flags: Mapping[str, str]
+    info: StructTypeInfo, flags: Mapping[str, str], shown: Collection[str] | None
 ) -> StructConstructorSpec | None:
     """Tell tyro the fields of a dataclass, a partial of it, or a section."""
     cls, defaults = info.type, {}
@@ -147,6 +155,8 @@ def _describe_struct(
         _describe_field(field, hints[field.name], texts.get(field.name, ""), defaults)
         for field in fields(cls)
     ]
+    if shown is not None:
+        specs = [spec if spec.name in shown else _hide(spec) for spec in specs]
     sections: dict[str, str] = getattr(cls, "SECTIONS", {})
     if not sections:
         return StructConstructorSpec(partial(_create, cls), tuple(specs))
@@ -202,6 +212,12 @@ def _describe_field(
         settings += [tyro.conf.FlagConversionOff]
     described: Any = Annotated[(plain, *settings, *getattr(kind, "__metadata__", ()))]
     return StructFieldSpec(field.name, described, default, helptext=text)
+
+
+def _hide(spec: StructFieldSpec) -> StructFieldSpec:
+    """Return a field without its flag; a nested dataclass decides for each of its own fields."""
+    plain = get_args(spec.type)[0]
+    return spec if is_dataclass(plain) else replace(spec, type=tyro.conf.Suppress[spec.type])
 
 
 def _metavar(kind: Any) -> str | None:

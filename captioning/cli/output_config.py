@@ -27,14 +27,15 @@ class OutputConfig:
     """The output of ``captioning caption`` and ``captioning convert``."""
 
     output: OutputFile = None
-    """Output file, or output folder for txt, caption, xmp, and embed. In the folder, images keep
-    their paths: -o out writes out/photos/a/1.txt for photos/a/1.jpg (default: standard output, or
-    next to each image)."""
+    """Output file, or output folder for txt, caption, xmp, and embed. In the folder, the files have
+    the paths of the images: with -o out, photos/a/1.jpg gets out/photos/a/1.txt (default: standard
+    output, or next to each image)."""
     format: Literal["auto", FileFormat, ImageFormat] = "auto"
     """Output format. auto: from the file extension of -o; without -o, text in a terminal and jsonl
-    otherwise. One output for all images: text (lines on standard output; not txt), jsonl, csv,
-    coco, parquet, html. One file per image: txt (photo.txt), caption (photo.caption, with the same
-    content as photo.txt), xmp (photo.xmp). Inside each image file: embed."""
+    otherwise. One output for all images: text (lines to read in a terminal; txt, below, writes
+    files), jsonl, csv, coco, parquet, html. One file per image: txt (photo.txt), caption
+    (photo.caption, with the same content as photo.txt), xmp (photo.xmp). Inside each image file:
+    embed."""
     best: bool = False
     """Keep only the best caption of each image."""
     overwrite: bool = False

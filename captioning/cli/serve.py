@@ -1,9 +1,9 @@
 """Caption images over HTTP.
 
 POST /caption takes one image as the body, or several in a form. GET /openapi.json describes all
-requests. Only this computer reaches the server, unless --host says otherwise. Then every request
-needs a token. Set it in the environment variable CAPTIONING_TOKEN; without it, the server makes a
-token and prints it. Ctrl-C stops the server.
+requests. Without --host, only this computer reaches the server. With another host, every request
+except GET /health needs a token. Set it in the environment variable CAPTIONING_TOKEN; without it,
+the server makes a token and prints it. Ctrl-C stops the server.
 
 For example:
 

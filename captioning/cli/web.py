@@ -3,8 +3,8 @@
 Images are dropped, pasted or chosen on the page. With a folder, the page also captions its images
 and lets you correct the captions. The corrections are in the file corrections.jsonl of that folder,
 or of --output; `captioning train --data jsonl:FOLDER/corrections.jsonl` reads it. The page needs no
-network connection. Only this computer reaches it, unless --host says otherwise; see `captioning
-serve`.
+network connection. Without --host, only this computer reaches it. With another host, a token is
+needed: see `captioning serve --help`.
 
 For example:
 

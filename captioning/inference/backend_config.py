@@ -17,8 +17,8 @@ class BackendConfig:
     """Library that runs the encoder: torch, openvino (CPU only), or auto (openvino on a CPU if it
     is installed and supports the encoder, else torch)."""
     precision: Precision = "auto"
-    """Precision: float32, bfloat16, int8, or auto (the fastest on this machine that keeps the
-    quality of the captions; float32 on a Ray cluster). With float32, captions do not depend on the
+    """Precision: float32, bfloat16, int8, or auto (bfloat16 with openvino on a CPU with bfloat16
+    instructions, else float32; never int8). With float32, captions do not depend on the
     backend."""
 
     def __post_init__(self) -> None:

@@ -52,7 +52,8 @@ class DecoderConfig:
     the last word (Show, Attend and Tell). ``multimodal``: hidden state, last word and v under a
     scaled tanh (m-RNN); needs the injection ``merge``."""
     embedding_layers: int = 1
-    """Number of embedding layers (1 or 2)."""
+    """Number of embedding layers (1 or 2). 1: word vectors. 2: word vectors, then a linear layer
+    with ReLU (m-RNN)."""
     embedding_size: int = 512
     """E, size of a word vector (1 or more)."""
     hidden_size: int = 512

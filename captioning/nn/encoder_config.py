@@ -22,9 +22,9 @@ class EncoderConfig:
     ``--features`` has no CNN."""
     weights: str | None = "default"
     """Source of the weights. ``package``: ImageNet weights of an installed package. ``hub``: a
-    download of them. ``default``: like ``package`` if it is installed, otherwise like ``hub``.
-    ``None``: random weights. Or the path of a file with weights of your own (.pt, .pth,
-    .safetensors); a classifier in the file is ignored (default: the value ``default``)."""
+    download of them. ``None``: random weights. A path: a file with weights of your own (.pt, .pth,
+    .safetensors); a classifier in it is ignored (default: ``default``, which is ``package`` if
+    that is installed, otherwise ``hub``)."""
     image_size: int | None = None
     """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"

@@ -56,8 +56,8 @@ class RunConfig:
     differ, such as the learning rate and the length."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
-    used; encoder and decoder options except ``concepts`` are ignored, and so is ``min_count``
-    without ``extend_vocabulary``."""
+    used. Encoder and decoder options are ignored, except ``concepts``. ``min_count`` then only has
+    an effect with ``extend_vocabulary``."""
     data_weights: tuple[float, ...] = ()
     """Passes over each data set per epoch (above 0); 0.5 uses a new random half of the captions in
     each epoch (default: 1 each)."""
@@ -77,7 +77,8 @@ class RunConfig:
     in the training captions."""
     train_split: str = TRAIN_SPLIT
     """Split to train on. ``restval`` is a second training part, which only Karpathy's COCO split
-    has; published models are trained on both parts. ``train`` leaves ``restval`` out."""
+    has; published models are trained on both parts. The value ``train`` leaves ``restval`` out.
+    Data sets without ``restval`` use ``train`` alone."""
     validation_split: str = "val"
     """Split that selects the best epoch."""
     val_fraction: float = 0.0
@@ -105,9 +106,10 @@ class RunConfig:
     """Maximum number of words that are learned from a training caption (0: no limit). A longer
     caption is cut, and no end token is learned after the cut."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words, for training and scores. ptb: as the official scorer does, for
-    English. whitespace: text between spaces. characters: for languages without spaces between
-    words, such as Chinese. With ``init_from``, that of the initial model is used."""
+    """Splits captions into lower-case words, for training and scores. ptb: as the official scorer
+    does, for English. whitespace: at spaces, for captions that are split already. characters: for
+    languages without spaces between words, such as Chinese. With ``init_from``, the tokenizer of
+    the initial model is used."""
     search_images: int = 1000
     """Number of validation images for choosing the search settings after training (0: no choice;
     the model gets beam search of width 3)."""
@@ -118,7 +120,7 @@ class RunConfig:
     output)."""
     feature_dtype: FeatureDtype = "float16"
     """Type of cached feature grids, which attention and fine-tuning read. ``int8`` needs half the
-    space (docs/training.md states the loss in CIDEr)."""
+    space and does not change the CIDEr measurably (docs/training.md)."""
     workers: int = 2
     """Number of processes that read image files, or of threads with ``features`` (0: read in the
     main process)."""

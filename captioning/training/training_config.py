@@ -78,8 +78,8 @@ class TrainingConfig:
     captions_per_image: int = 1
     """Captions of an image that are in the same batch (1 or more). The image is encoded once for
     all of them. With the value 1, an image with five captions is in five batches of an epoch; with
-    the value 5, it is in one. Use 5 for ``self_critical``, which samples captions of each image in
-    a batch."""
+    the value 5, it is in one. ``self_critical`` samples captions of each image in each of its
+    batches, so with the value 1 an epoch samples five times as many captions as with 5."""
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
@@ -112,7 +112,8 @@ class TrainingConfig:
     """Weight of a penalty that makes the attention over a whole caption cover all parts of the
     image equally (0 or more; Xu et al. 2015, section 4.2.1)."""
     reconstruction_weight: float = 1.0
-    """Weight of the reconstruction error of v, with the decoder core ``memory`` (0 or more)."""
+    """Weight of the reconstruction error of v (0 or more). No effect unless ``core`` is
+    ``memory``."""
     hflip: bool = True
     """Flip each image horizontally with probability 0.5, and swap "left" and "right" in its
     captions."""

@@ -118,13 +118,13 @@ def test_save_replaces_a_model_and_nothing_else(directory, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"dear")
-    with pytest.raises(OutputError, match=r"contains holiday\.jpg, which do not belong to a model"):
+    with pytest.raises(OutputError, match=r"do not belong to a model: holiday\.jpg\. Move"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "holiday.jpg").read_bytes() == b"dear"
     with pytest.raises(OutputError, match="is a file and is not replaced"):
         save_checkpoint(checkpoint, photos / "holiday.jpg")
     (photos / "holiday.jpg").rename(photos / "config.json")
-    with pytest.raises(OutputError, match="is not one of captioning, so it is not replaced"):
+    with pytest.raises(OutputError, match="is not that of a model of captioning"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "config.json").read_bytes() == b"dear"
 

@@ -20,7 +20,11 @@ def run(capsys, command, *words):
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("--decoder.core", "attention", "--feature-dtype", "int8")]
+    "options",
+    [
+        ("--training.batch-size", "64"),  # has no effect on the features, and --help hides it
+        ("--decoder.core", "attention", "--feature-dtype", "int8"),
+    ],
 )
 def test_training_after_features_encodes_nothing(options, tmp_path, capsys, monkeypatch):
     shutil.copytree(TINY, tmp_path / "tiny")

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from captioning.cli.features import FeaturesConfig
 from captioning.cli.help_texts import config_type, map_flags, name_flags
 from captioning.cli.main import COMMANDS, main
 from captioning.training.config import RunConfig
@@ -20,9 +21,17 @@ def test_help_has_examples_and_flags_instead_of_fields(command, capsys):
     module = importlib.import_module(f"captioning.cli.{command.replace(' ', '_')}")
     config = config_type(module.run)
     for name, flag in map_flags(config).items():
-        assert flag in text
+        assert flag in text or name not in getattr(config, "SHOWN", (name,))
         if "_" in name:
             assert not re.search(rf"\b{name}\b", text)
+
+
+def test_features_help_lists_only_flags_with_an_effect(capsys):
+    with pytest.raises(SystemExit):
+        main(["features", "--training.epochs", "3", "--help"])
+    listed = set(re.findall(r"^. (--[a-z]\S+)", capsys.readouterr().out, re.MULTILINE))
+    flags = map_flags(FeaturesConfig)
+    assert {flags[name] for name in FeaturesConfig.SHOWN} == listed
 
 
 @pytest.mark.parametrize(
