@@ -15,7 +15,7 @@ def read_field_texts(cls: type, flags: Mapping[str, str] | None = None) -> dict[
 
     Args:
         cls: The dataclass.
-        flags: Flag of each field that a text may name, such as ``init_from``.
+        flags: Command-line flag by field name. It replaces the name of a field in a text.
     """
     known = flags or {}
     texts: dict[str, str] = {}
@@ -40,5 +40,5 @@ def _class_definitions(module: str) -> dict[str, ast.ClassDef]:
 
 
 def clean_text(text: str) -> str:
-    """Return text on one line, without the marks of code."""
+    """Return text on one line, without double backticks."""
     return " ".join(text.replace("``", "").split())

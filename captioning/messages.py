@@ -24,7 +24,7 @@ def format_bytes(number: float) -> str:
 
 
 def explain_error(error: Exception) -> str:
-    """Return the reason of an error; of an OSError without its number and file name."""
+    """Return the reason of an error. For an OSError, leave out its number and file name."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -59,8 +59,10 @@ def check_minimum(config: object, **minimums: int) -> None:
 def check_ranges(config: object, interval: str, *names: str) -> None:
     """Check that numbers of a config lie in an interval, such as ``[0, 1)`` or ``(0, inf)``.
 
+    A round bracket excludes the bound.
+
     Raises:
-        ConfigError: A number lies outside; a round bracket excludes the bound.
+        ConfigError: A number lies outside.
     """
     low, high = map(float, interval[1:-1].split(","))
     first, last = interval[0] == "[", interval[-1] == "]"
@@ -91,8 +93,8 @@ def check_license(config: object) -> None:
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the settings that changed, such as ``"search.width was 5 and is now 2; ..."``.
 
-    Nested mappings are compared field by field. If their ``method`` changed, only the method is
-    named, because the other fields then have different meanings.
+    Nested mappings are compared field by field. If the field ``method`` of search settings has
+    changed, only this field is named, because the others then have different meanings.
     """
     return "; ".join(_differences(before, now, ""))
 

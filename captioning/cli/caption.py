@@ -1,9 +1,9 @@
 """Caption images and folders of images.
 
 Results go to standard output or to -o, messages to standard error. To resume a run that was stopped
-or killed, run the same command again: its results are in a journal, a hidden file next to -o, which
-remains after the run. Exit code: 0 if every image was captioned, 1 if some images failed (they are
-listed) or the command failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM.
+or killed, run the same command again. The results so far are in a journal, a hidden file next to
+-o, which remains after the run. Exit code: 0 if every image was captioned, 1 if some images failed
+(they are listed) or the command failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM.
 
 For example:
 
@@ -131,7 +131,7 @@ def _open_journal(
     from captioning.bulk.resume import open_journal, run_settings
 
     if config.per_image or config.output is None:
-        return None  # the settings would be a hash of all weights for nothing
+        return None  # without a journal, the hash of all weights is not needed
     settings = run_settings(captioner, loader, search, config.share)
     return open_journal(config.output, settings, overwrite=config.overwrite)
 

@@ -186,7 +186,7 @@ class RunReport:
 
         Args:
             job: The job, at its end.
-            signal: The signal that stopped the run; 0 if it came to its end.
+            signal: The signal that stopped the run; 0 if it was not stopped.
             seconds: Duration of the run.
         """
         counts = job.counts

@@ -23,12 +23,12 @@ _LISTED_FAILURES = 20
 
 @dataclass
 class ClusterCounts:
-    """What became of the images of some partitions."""
+    """Counts of the images of some partitions."""
 
     captioned: int = 0
     failed: int = 0
     skipped: int = 0
-    """Images that have no caption on request: too small, or duplicates."""
+    """Images that are left out, because they are too small or duplicates."""
     partitions: int = 0
     reasons: list[str] = field(default_factory=list)
     """Reasons of the first failures."""
@@ -85,7 +85,7 @@ class ClusterReport:
     def track(self, partitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Yield the counts of partitions, add them up, and show the progress.
 
-        On a terminal it is a bar. Otherwise a line is printed now and then.
+        On a terminal it is a bar. Otherwise a line is printed at intervals.
         """
         printed, started = time.monotonic(), 0.0
         with progress_bar(self.console, unit="images/s") as bar:
@@ -115,7 +115,7 @@ class ClusterReport:
 
         Args:
             spec: The run.
-            signal: The signal that stopped the run; 0 if it came to its end.
+            signal: The signal that stopped the run; 0 if it was not stopped.
             seconds: Duration of the run.
         """
         counts = self._total()

@@ -38,8 +38,9 @@ class CompareConfig:
     subset: bool = False
     """Score only images that have references and a caption from each system."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words. ptb: as the official scorer does, for English. whitespace: text
-    between spaces. characters: for languages without spaces between words, such as Chinese."""
+    """Splits captions into lower-case words. ptb: as the official scorer does, for English.
+    whitespace: at spaces, for captions that are split already. characters: for languages without
+    spaces between words, such as Chinese."""
     samples: int = 1000
     """Number of resamples in each test (1 or more)."""
     seed: int = 0

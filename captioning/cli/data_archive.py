@@ -36,8 +36,8 @@ class DataArchiveConfig:
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER", aliases=["-o"])]
     """Folder of the archives, which are named SPLIT-000000.tar, SPLIT-000001.tar, ..."""
     split: str = TRAIN_SPLIT
-    """Data set split: train, val or test (default: train; for Karpathy's COCO split also restval,
-    its second training part)."""
+    """Data set split: train, val or test. restval is a second training part, which only Karpathy's
+    COCO split has."""
     archive_size: int = 500
     """Maximum size of an archive in megabytes (1 or more)."""
     workers: int = 2

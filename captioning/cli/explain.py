@@ -1,9 +1,9 @@
 """Write a page that shows how the model captions an image.
 
-The page shows where the model looked while it chose each word (attention, or occlusion for a model
-without attention), which words it considered, the captions that the search kept and dropped, and
-the concepts of the image if the model has them. The page is one file and loads nothing from
-elsewhere.
+For each word, the page shows the parts of the image that contribute to it (attention, or occlusion
+for a model without attention), and the most probable words. It also shows the captions that the
+search kept and dropped, and the concepts of the image if the model has them. The page is one file
+and loads nothing from elsewhere.
 
 For example:
 

@@ -43,8 +43,9 @@ class ScoreConfig:
     ``captioning.metrics.DocumentFrequency(...).to_json()`` returns it (default: count them over
     the references)."""
     tokenizer: TokenizerName = "ptb"
-    """Splits captions into words. ptb: as the official scorer does, for English. whitespace: text
-    between spaces. characters: for languages without spaces between words, such as Chinese."""
+    """Splits captions into lower-case words. ptb: as the official scorer does, for English.
+    whitespace: at spaces, for captions that are split already. characters: for languages without
+    spaces between words, such as Chinese."""
     java: tuple[Literal["meteor", "spice"], ...] = ()
     """Additional metrics, which need Java."""
     json: bool = False

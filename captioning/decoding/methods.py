@@ -174,10 +174,10 @@ class Sampling(SearchMethod):
     temperature: float = 1.0
     """Temperature (1e-06 to 1,000,000). Below 1 sharpens the distribution; above 1 flattens it."""
     top_k: int = 0
-    """Sample from the K most probable words (0 to 1,000,000; 0: all)."""
+    """Number of most probable words to sample from (0 to 1,000,000; 0: all)."""
     top_p: float = 1.0
-    """Sample from the smallest set of words whose total probability is at least P (above 0, at most
-    1)."""
+    """Sample from the smallest set of words whose total probability is at least this number (above
+    0, at most 1)."""
     n: int = 1
     """Number of captions per image, most probable first (1 to 100,000)."""
 

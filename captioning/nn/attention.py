@@ -57,7 +57,8 @@ class SoftAttention(nn.Module):
             a: Projected positions of each image.
             keys: ``W_ae a``.
             h: Hidden states: N / B consecutive rows for each image.
-            padding: True for positions that get the weight 0; not all positions of an image.
+            padding: True for positions that get the weight 0. Each image has at least one other
+                position.
         """
         queries = self.W_he(h).unflatten(0, (len(a), -1))
         energies = self.w_e(torch.tanh(keys.unsqueeze(1) + queries.unsqueeze(2))).squeeze(3)
@@ -87,8 +88,9 @@ class SoftAttention(nn.Module):
 
             tanh(k + q) = 1 - 2 / (1 + exp(2k) exp(2q))
 
-        The softmax ignores the sum of ``w_e``. So a step needs no tanh for each row, position and
-        channel, only a division. Blocks of images keep the temporary values in the CPU's cache.
+        The sum of ``w_e`` is the same at all positions, so it does not change the softmax and is
+        omitted. For each row, position and channel, a step computes a division instead of a tanh.
+        Blocks of images keep the temporary values in the CPU's cache.
 
         Args:
             a: Projected positions of each image.
@@ -127,7 +129,10 @@ def _average(
     energies: Float[Tensor, "B W P"],
     padding: Bool[Tensor, "B P"] | None,
 ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N P"]]:
-    """Return the mean of the positions weighted by the softmax of the energies, and the weights."""
+    """Return the mean of the positions weighted by the softmax of the energies, and the weights.
+
+    W is the number of rows per image.
+    """
     dtype = torch.promote_types(energies.dtype, torch.float32)  # 16 bits are too coarse
     if padding is not None:
         energies = energies.masked_fill(padding.unsqueeze(1), -torch.inf)

@@ -23,16 +23,17 @@ class GridRows:
         e_p         = sum_a w_a tanh(k_pa + q_a) = sum_a w_a - 2 sum_a w_a s_pa
 
     u is computed once per image and y once per row, so no exponential is computed for a pair of
-    row and position. The softmax ignores the sum of w. The values s are computed in blocks of a few
-    rows, and again in the backward pass, so no step allocates a tensor with ``N P A`` values. The
-    rows of an image read the same u and a.
+    row and position. The sum of w does not change the softmax and is omitted. The values s are
+    computed in blocks of a few rows, and again in the backward pass, so no step allocates a tensor
+    with ``N P A`` values. The rows of an image read the same u and a.
 
     Args:
         attention: The weights.
         a: Projected grid positions of each image.
         keys: Attention keys of each image.
         image: Index of the image of each caption, longest caption first.
-        padding: True for positions that get the weight 0; not all positions of an image.
+        padding: True for positions that get the weight 0. Each image has at least one other
+            position.
     """
 
     def __init__(

@@ -23,14 +23,15 @@ class Concepts(nn.Module):
         m_c = max(p_c - mean of p_c, q_c - mean of q_c, 0)
         s   = sum over the n largest m_c of  m_c E[c]
 
-    The means are those of the training images: what every image has says nothing about one.
-    So a word that was never paired with an image can enter the decoder, if the CNN knows it. The
-    detector and the classifier are fitted before training, and then fixed
+    The means over the training images are subtracted, because a concept that is equally strong in
+    every image describes none of them. A word that no training image has can still enter the
+    decoder, if it stands for a class of the CNN. The detector and the classifier are fitted before
+    training, and then fixed
     (:mod:`captioning.training.concept_fitting`).
 
     Args:
         config: Configuration of the decoder, with n as ``concepts``.
-        sizes: Number of concepts and of classes, and D.
+        sizes: Number of concepts C, number of classes K, and D, size of v.
         gate_size: Size of the gates of the recurrent cell that reads s.
     """
 

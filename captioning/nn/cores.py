@@ -89,7 +89,7 @@ class StackCore(nn.Module):
         return nn.functional.linear(x, self.cell.W_xh[:, : self.embedding_size], self.cell.b)
 
     def project_image_input(self, x: Float[Tensor, "B E"]) -> Float[Tensor, "B kH"]:
-        """Return the gates' term of an image that is concatenated with every word."""
+        """Return the last E columns of ``W_xh`` times x, the image that follows each word."""
         return nn.functional.linear(x, self.cell.W_xh[:, self.embedding_size :])
 
     def project_image(self, v: Float[Tensor, "B D"]) -> Float[Tensor, "B kH"]:

@@ -102,8 +102,8 @@ class Decoder(nn.Module):
     def train(self, mode: bool = True) -> "Decoder":
         """Set training or evaluation mode and discard the cached projections of all words.
 
-        :meth:`_load_word_table` computes them again if a weight has another version counter. But
-        torch's fused optimizers change weights and leave these counters unchanged.
+        :meth:`_load_word_table` computes them again if the version counter of a weight has changed.
+        But torch's fused optimizers change weights and leave these counters unchanged.
         """
         self._word_table = None
         return super().train(mode)
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         sizes = tokens.batch_sizes.tolist()
         with StepLinear(sizes):  # computes the gradient of each weight over all steps at once
             for step, step_words in enumerate(core_words.split(sizes)):
-                set_draw_step(step)  # selects the rows of dropout masks in a job of processes
+                set_draw_step(step)  # selects the rows of this process, if there are several
                 count = len(step_words)  # rows are sorted by length: the longest captions remain
                 state = _apply_masks(tuple(part[:count] for part in state), masks)
                 context = context.truncate(count)
@@ -193,7 +193,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "N V"], DecoderState]:
         """Read one word per row; return the log-probabilities of the next word and the new state.
 
-        Without gradients, the projections of all words are a table that is computed once.
+        If gradients are off, the projections of all words are computed once and looked up in a
+        table.
         """
         if _is_search() and not self.training:
             projected = self._load_word_table().index_select(0, tokens)
@@ -236,7 +237,10 @@ class Decoder(nn.Module):
     def _add_concepts(
         self, context: ImageContext, strengths: Float[Tensor, "B C"] | None
     ) -> ImageContext:
-        """Return the context with the terms of s. Dropout omits single concepts."""
+        """Return the context with the terms of the concept vector s.
+
+        Dropout removes some of the concepts.
+        """
         if self.concepts is None or strengths is None:
             return context
         s = self.concepts.embed(self.image_dropout(strengths), self.embedding.weight)
@@ -245,7 +249,10 @@ class Decoder(nn.Module):
         return replace(context, gates=gates, concepts=self.concepts.W_sr(s))
 
     def _project_words(self, embedded: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows S"]:
-        """Return the terms of words in the core and, after them, in the readout."""
+        """Return the words' terms for the core, and after them those for the readout.
+
+        The terms are concatenated along the last axis.
+        """
         x = embedded if self.W_ee is None else torch.relu(self.W_ee(embedded))
         core_words = self.core.project_word(x)
         if self.readout.W_xr is None:

@@ -22,7 +22,7 @@ class Dropout(nn.Module):
 
     Args:
         p: Dropout probability, 0 to below 1.
-        rows: What the rows are, for batches that several processes share.
+        rows: What the rows are, for a batch that is divided among several processes.
     """
 
     def __init__(self, p: float, rows: RowKind = "images") -> None:

@@ -19,9 +19,9 @@ WORD_WEIGHTS = ("embedding.weight", "W_rw.weight", "W_rw.bias")
 def extend_vocabulary(decoder: Decoder, vocabulary_size: int, *, like: int) -> Decoder:
     """Return a decoder with more words and the same behavior for the old ones.
 
-    A new word starts as a copy of the word ``like`` with a little noise. With ``<unk>`` as ``like``
-    it is expected wherever the decoder expected an unknown word. Together, the new words get the
-    probability of ``like``.
+    A new word starts as a copy of the word ``like`` with a little noise. With ``<unk>`` as
+    ``like``, the decoder expects the new words wherever it expected an unknown word. Together, the
+    new words get the probability of ``like``.
 
     Args:
         decoder: Source of the weights; it is not changed.

@@ -65,7 +65,7 @@ class Features:
         return replace(self, vector=self.vector * mask, grid=grid)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Features":
-        """Return the features on ``device``, as float32 unless ``dtype`` says otherwise."""
+        """Return the features on a device, with vectors and concepts converted to ``dtype``."""
         grid = None if self.grid is None else self.grid.to(device, dtype)
         padding = None if self.padding is None else self.padding.to(device)
         concepts = None if self.concepts is None else self.concepts.to(device, dtype)

@@ -1,7 +1,8 @@
 """Injections: where the image vector v enters a decoder.
 
 An injection can contribute to the initial state, to the gates of the recurrent core, and to the
-readout. Each contribution is computed once per image.
+readout. Each contribution is computed once per image. A cell has k gates per hidden unit (4 in an
+LSTM), so the term of the gates has kH values.
 """
 
 from dataclasses import replace
@@ -33,7 +34,7 @@ class Injection(nn.Module):
         return core.initial_stack_state(len(v))
 
     def project_gates(self, v: Float[Tensor, "B D"], core: StackCore) -> Tensor | None:
-        """Return the image term of the gates, ``(B, k * H)``, or None."""
+        """Return the image term of the gates, ``(B, kH)``, or None."""
         return None
 
     def project_readout(self, v: Float[Tensor, "B D"]) -> Tensor | None:
@@ -66,7 +67,7 @@ class FirstWordInjection(RecurrentInjection):
     """
 
     def after_step(self, context: ImageContext) -> ImageContext:
-        """Return the context without the gates' term."""
+        """Return the context without the image term of the gates."""
         return replace(context, gates=None)
 
 
@@ -81,7 +82,7 @@ class FirstStepInjection(Injection):
         self.W_vx = nn.Linear(feature_size, embedding_size)
 
     def build_state(self, v: Float[Tensor, "B D"], core: StackCore) -> CellState:
-        """Return the state after a step that reads ``W_vx v``."""
+        """Return the state after a step that reads ``W_vx v + b_v``."""
         gates = core.cell.project_input(self.W_vx(v))
         return core.step_stack(gates, core.initial_stack_state(len(v)))
 
@@ -113,7 +114,10 @@ class EveryInputInjection(Injection):
         self.W_vx = nn.Linear(feature_size, embedding_size)
 
     def project_gates(self, v: Float[Tensor, "B D"], core: StackCore) -> Tensor | None:
-        """Return the product of ``W_vx v + b_v`` with its columns of ``W_xh``."""
+        """Return the image's part of ``W_xh [x; W_vx v + b_v]``.
+
+        It is the product of the last E columns of ``W_xh`` and ``W_vx v + b_v``.
+        """
         return core.project_image_input(self.W_vx(v))
 
 

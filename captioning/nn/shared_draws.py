@@ -1,4 +1,4 @@
-"""Random numbers of a batch that several processes share.
+"""Random numbers for a batch that is divided among several processes.
 
 Each process draws the numbers of the whole batch, and takes those of its rows. So a mask does not
 depend on the number of processes, and the generators of all processes stay in the same state.
@@ -36,12 +36,14 @@ class BatchPart:
     """The rows of a process in a batch.
 
     Attributes:
-        images: Its images.
-        captions: Its captions, among all captions sorted by length, the longest first.
-        tokens: Its words, among the words of all captions in packed order.
-        words: Its distinct words, among those of the batch.
+        images: Images of the process, among those of the batch.
+        captions: Captions of the process, among those of the batch, sorted by length, the longest
+            first.
+        tokens: Words in the captions of the process, among those of the batch in packed order.
+        words: Distinct words of the process, among those of the batch.
         sizes: Number of captions of all processes at each step.
-        idle: Whether another process computes the same rows, so that these do not count.
+        idle: Whether the process only repeats rows of another one, because the batch has too few
+            images. Its results then get the weight 0.
         step: The current step of teacher forcing.
     """
 
@@ -95,7 +97,7 @@ def draw_rows(
     Args:
         kind: What the rows are.
         count: Number of rows of this process.
-        draw: Returns the random numbers of a number of rows.
+        draw: Function from a row count to that many rows of random numbers.
     """
     if not _parts:
         return draw(count)

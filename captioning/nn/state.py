@@ -17,15 +17,16 @@ class ImageContext:
     """Image terms that every step needs, computed once per image.
 
     Attributes:
-        gates: Image term of the gates, such as ``W_vh v``.
+        gates: Image term of the gates, such as ``W_vh v``; a cell has k gates per hidden unit.
         readout: Image term of the readout, ``W_vr v``.
         concepts: Term of the concepts in the readout, ``W_sr s``.
         grid: Projected grid positions a, which attention averages.
         keys: Attention keys ``W_ae a``.
-        exp_keys: In a search instead of ``keys``: their exponentials
+        exp_keys: Exponentials of the keys, which replace ``keys`` in a search
             (:meth:`captioning.nn.attention.SoftAttention.exponentiate`).
         padding: Grid positions that are padding; None if there are none.
-        grid_rows: In teacher forcing instead of ``grid``, ``keys`` and ``padding``.
+        grid_rows: Grid, keys and padding of each caption, which replace the three in teacher
+            forcing.
     """
 
     gates: Float[Tensor, "B kH"] | None = None
@@ -90,7 +91,7 @@ class DecoderState:
 def add_image_term(
     rows: Float[Tensor, "N S"], term: Float[Tensor, "B S"] | None
 ) -> Float[Tensor, "N S"]:
-    """Return ``rows`` plus the term of each row's image; N / B consecutive rows have one image."""
+    """Return ``rows`` plus the term of each row's image. An image has N / B consecutive rows."""
     if term is None:
         return rows
     if rows.shape[0] == term.shape[0]:  # len would fix the number of rows in an export

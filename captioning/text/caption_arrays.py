@@ -18,10 +18,10 @@ from captioning.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class CaptionArray:
-    """Captions as numbers of words, grouped by image.
+    """Captions whose words are numbers, grouped by image.
 
     Attributes:
-        ids: Words of all captions, one caption after another.
+        ids: Number of each word, one caption after another.
         caption_starts: Index in ``ids`` of the first word of each caption, then ``len(ids)``.
         image_starts: Index of the first caption of each image, then the number of captions.
     """

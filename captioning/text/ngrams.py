@@ -31,7 +31,7 @@ class NgramCounts:
     captions: Int[np.ndarray, " rows"]
     """Index of the caption."""
     ngrams: Int[np.ndarray, " rows"]
-    """Number of the n-gram, shared by all captions."""
+    """Number of the n-gram; equal n-grams have the same number in all captions."""
     counts: Int[np.ndarray, " rows"]
     """Occurrences of the n-gram in the caption, at least one."""
     first: Int[np.ndarray, "distinct 2"]
@@ -59,10 +59,10 @@ def count_ngrams(captions: Sequence[Sequence[str]]) -> list[NgramCounts]:
 def count_id_ngrams(
     flat: Int[np.ndarray, " words"], lengths: Int[np.ndarray, " captions"]
 ) -> list[NgramCounts]:
-    """Count the n-grams of captions that are given as numbers of words, one after another.
+    """Count the n-grams of captions whose words are numbers.
 
     Args:
-        flat: Words of all captions (0 or more each).
+        flat: Number of each word (0 or more), one caption after another.
         lengths: Number of words of each caption.
 
     Returns:

@@ -1,12 +1,12 @@
 """Character classes of the Stanford PTB tokenizer 3.4.1.
 
-The tokenizer implements Unicode 6.2. Python's ``unicodedata`` follows newer versions, with which
-scores would depend on the version of Python, so the ranges are fixed here. They are hexadecimal
-code points of the basic plane. Characters beyond it reach the tokenizer as pairs of surrogates,
-which are not letters.
+The tokenizer implements Unicode 6.2. Python's ``unicodedata`` follows newer versions of Unicode.
+With it, scores would depend on the version of Python, so the ranges are written out here. They are
+hexadecimal code points of the basic plane. Characters beyond it reach the tokenizer as pairs of
+surrogates, which are not letters.
 
-The ranges were generated from the compiled character classes of the tokenizer and contain none of
-its text.
+The ranges were generated from the character classes of the compiled tokenizer. No source code of
+it was copied.
 """
 
 

@@ -21,7 +21,9 @@ class Tokenizer:
     Attributes:
         name: Name in configs and models.
         signature: Name in the signature of scores.
-        split_all: Splits captions, in the order in which a scorer writes them into one file.
+        split_all: Splits a list of captions. The order matters for ``ptb``: the official scorer
+            reads all captions as one file, so the last word of a caption can depend on the next
+            caption (:func:`captioning.text.tokenizer.tokenize_lines`).
         join: Joins words to a readable caption.
     """
 
@@ -55,7 +57,7 @@ def get_tokenizer(name: str) -> Tokenizer:
 
 
 def seem_unsplit(captions: Sequence[Sequence[str]]) -> bool:
-    """Return whether captions, as words, look like one long word each.
+    """Return whether most of the split captions consist of one long word.
 
     The PTB tokenizer returns such words for languages without spaces, such as Chinese.
     """

@@ -16,8 +16,9 @@ class OwnBatch:
     """The images and captions of one process.
 
     Attributes:
-        batch: They as a batch. It has as many steps as the whole batch, perhaps without words.
-        part: Their rows in the whole batch. None: they are the whole batch.
+        batch: The images and captions. It has as many steps as the whole batch; the last steps may
+            have no words.
+        part: Rows of the images and captions in the whole batch. None: there is one process.
     """
 
     batch: Batch

@@ -47,11 +47,11 @@ class RunConfig:
     """Number of checkpoints to keep: the model and the state after each of the last epochs, in
     ``checkpoints/epoch-N`` (0: none). The best model is kept in any case."""
     trackers: tuple[str, ...] = ()
-    """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``: those that
-    accelerate supports and that are installed. Their environment variables configure them."""
+    """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``. accelerate must
+    support a tracker, and it must be installed. Its own environment variables configure it."""
     resume: Path | None = None
     """Directory of another run, or of one of its checkpoints, from which a new run in ``output``
-    continues. Not needed after an interruption: then repeat the command. Pass the settings of that
+    continues. After an interruption, repeat the command instead. Pass the settings of that
     run, for example with ``--config RUN/settings.json``; only those that docs/training.md lists can
     differ, such as the learning rate and the length."""
     init_from: Path | None = None
@@ -85,7 +85,8 @@ class RunConfig:
     """Share of the training images that is held out for validation in data sets without a split
     ``val`` (0 to below 1; 0: none)."""
     split_seed: int = 0
-    """Seed of the held-out images. They depend on the file names, not on the order of the data."""
+    """Seed for the choice of the held-out images. The choice also depends on the file names, but
+    not on the order of the data."""
     validation_limit: int = 5000
     """Number of images of the validation split to use, evenly spaced (0: all). They are encoded
     once, and captioned after each epoch."""

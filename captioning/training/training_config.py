@@ -56,7 +56,7 @@ class TrainingConfig:
     """Number of last encoder stages to train (0: freeze the encoder). The output of the frozen
     stages is cached, except with ``online_augmentation``."""
     encoder_lr_scale: float = 0.1
-    """Learning rate of the fine-tuned encoder stages, as a multiple of the decoder's (above
+    """Learning rate of the fine-tuned encoder stages, as a multiple of that of the decoder (above
     0)."""
     encoder_start_epoch: int = 1
     """First epoch in which the fine-tuned encoder stages are trained (1 or more). Before it the
@@ -106,8 +106,8 @@ class TrainingConfig:
     """Probability of replacing an input word with ``<unk>`` (0 to below 1; Bowman et al. 2016,
     section 3.1)."""
     scheduled_sampling: float = 0.0
-    """Final probability of replacing an input word with a sample of the decoder's prediction; grows
-    linearly from 0 (0 to below 1; Bengio et al. 2015)."""
+    """Final probability of replacing an input word with a sample of the decoder's prediction (0 to
+    below 1; Bengio et al. 2015). The probability grows linearly from 0."""
     doubly_stochastic_weight: float = 0.0
     """Weight of a penalty that makes the attention over a whole caption cover all parts of the
     image equally (0 or more; Xu et al. 2015, section 4.2.1)."""

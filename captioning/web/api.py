@@ -80,7 +80,7 @@ class _Handlers:
         self.service = service
 
     def limit(self, handler: Endpoint) -> Endpoint:
-        """Return an endpoint that keeps the limits of time and of requests, and is measured."""
+        """Return an endpoint with a time limit, a request limit and metrics."""
 
         async def limited(request: Request) -> Response:
             started, path = time.monotonic(), request.url.path

@@ -33,7 +33,7 @@ class ModelThread:
     the same search and seed, as one batch.
 
     Args:
-        captioner: The captioner. Nobody else may use it until :meth:`close`.
+        captioner: The captioner. No other code may use it until :meth:`close`.
         batch_size: Largest number of images in a batch.
         on_batch: Called with the number of images in each batch.
     """
@@ -115,13 +115,13 @@ class ModelThread:
         return batch
 
     def _finish(self, batch: list[_Task]) -> None:
-        """Compute the results of tasks; those that their callers have cancelled are dropped."""
+        """Compute the results of tasks. Tasks that a caller has cancelled are dropped."""
         batch = [task for task in batch if task.future.set_running_or_notify_cancel()]
         if not batch:
             return
         try:
             results = self._compute(batch)
-        except BaseException as error:  # it belongs to the callers; the thread must live on
+        except BaseException as error:  # the callers get it, and the thread continues
             for task in batch:
                 task.future.set_exception(error)
         else:

@@ -18,8 +18,8 @@ _MAX_LENGTH = 1000  # characters of a caption
 class Corrections:
     """Corrected captions by file name, relative to the folder of their file.
 
-    The file is replaced after every change, so it is complete at any moment. Corrections of images
-    that are not there any more stay in it.
+    The file is replaced after every change, so it is complete at any moment. It keeps the
+    corrections of images that no longer exist.
 
     Args:
         folder: Folder of the file.

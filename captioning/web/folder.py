@@ -172,7 +172,7 @@ class FolderSession:
     async def _caption_image(self, index: int) -> None:
         image = self.images[index]
         content = ImageContent(image)
-        if content.stamp:  # the reader computes the digest, so that nobody reads the file again
+        if content.stamp:  # computed while the image is read: the journal needs no second read
             image = replace(image, stamp=content.stamp, on_digest=content.set_digest)
         result = await self.service.caption_one(image, SearchRequest(self.service.search))
         self._journal.put([JournalEntry(self.file_names[index], content, result)])
@@ -200,7 +200,7 @@ class FolderSession:
         return FolderRow(index, file_name, caption, generated, bool(corrected), error)
 
     def find(self, text: str = "", state: State = "all") -> list[FolderRow]:
-        """Return the images whose name or caption contains a text, and that are in a state."""
+        """Return the images in the given state whose name or caption contains ``text``."""
         wanted = text.casefold()
         return [
             row

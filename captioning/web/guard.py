@@ -1,4 +1,4 @@
-"""Who may use the server: no other web sites, and only clients with the token."""
+"""Refusal of requests from other web sites and from clients without the token."""
 
 import hmac
 from http.cookies import SimpleCookie
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from captioning.web.json_replies import JsonReply
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-"""Hosts that only this computer reaches; the names that requests to them may use."""
+"""Host names in requests to a server that only this computer reaches."""
 _COOKIE = "captioning_token"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OPEN_PATHS = ("/health",)
@@ -31,7 +31,7 @@ class Guard:
 
     Args:
         app: The application.
-        token: The token that requests need; empty for none. A browser gives it once, as
+        token: The token that requests need; empty for none. A browser sends it once, as
             ``/?token=...``, and gets a cookie.
         any_host: Accept every host name. Only safe with a token.
     """

@@ -77,7 +77,7 @@ class Page:
 
 
 def describe_model(service: CaptionService, session: FolderSession | None) -> dict[str, Any]:
-    """Return what the page needs to know: parts of the model, and settings of the search."""
+    """Return facts for the page: the parts of the model, and the settings of the search."""
     checkpoint = service.captioner.checkpoint
     decoder = checkpoint.model.decoder
     return {
@@ -97,7 +97,7 @@ Endpoint = Callable[["_Folder", Request, FolderSession], Awaitable[Response]]
 
 
 def _with_session(endpoint: Endpoint) -> Callable[["_Folder", Request], Awaitable[Response]]:
-    """Return an endpoint of the folder that explains errors and refuses to work without one."""
+    """Return an endpoint that replies with an error if it fails or if there is no folder."""
 
     @wraps(endpoint)
     async def checked(self: "_Folder", request: Request) -> Response:

@@ -49,8 +49,8 @@ def open_address(host: str, port: int, token: str) -> Address:
     """Open the socket of a server.
 
     Args:
-        host: Host name or address. Without a token, one that is not of this computer alone gets a
-            random token.
+        host: Host name or address. If other computers can reach it and there is no token, the
+            address gets a random one.
         port: The port; 0 for any free one.
         token: The token; empty for none.
 

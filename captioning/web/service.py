@@ -61,7 +61,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class TracedCaption:
-    """What the model knows about an image and a caption.
+    """Steps of the model for a caption of an image, and the concepts of the image.
 
     Attributes:
         words: The words of the caption.
@@ -80,7 +80,7 @@ class CaptionService:
     """Reads images in worker processes, and captions them in the thread of the model.
 
     Args:
-        captioner: The captioner. Nobody else may use it until :meth:`close`.
+        captioner: The captioner. No other code may use it until :meth:`close`.
         limits: Limits of the server.
     """
 

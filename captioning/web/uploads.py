@@ -25,7 +25,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 @dataclass
 class Lease:
-    """The share of a request in the memory of the server."""
+    """Bytes of a request in the memory of the server."""
 
     size: int = 0
 
@@ -40,7 +40,7 @@ class Budget:
 
     @contextmanager
     def admit(self) -> Iterator[Lease]:
-        """Count a request as long as it takes.
+        """Count a request until it is answered.
 
         Raises:
             HTTPException: There are too many (503).

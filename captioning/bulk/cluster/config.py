@@ -37,11 +37,15 @@ class ClusterConfig:
     gpus_per_actor: float = 0.0
     """GPUs that an actor reserves: 1, or a fraction if several actors share one."""
     partition_size: int = 1000
-    """Number of images in a partition of a Ray run (1 or more). The rows of a partition are one
-    output file. An archive is always one partition. Not related to --partition."""
+    """Number of images in a partition of a Ray run (1 or more). Each partition has one output file.
+    An archive is always one partition. Not related to --partition, which divides the inputs among
+    runs on single machines."""
     image_column: Annotated[
         str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: image, bytes, url or path)"),
+        tyro.conf.arg(
+            metavar="NAME",
+            help_behavior_hint="(default: the first that exists of image, bytes, url, path, ...)",
+        ),
     ] = None
     """Column of Parquet inputs with the images: bytes, paths, URLs, or records with bytes and
     path."""
@@ -50,7 +54,7 @@ class ClusterConfig:
     skip_rows_of: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OUTPUT ...")] = ()
     """Skip images that have a caption in these outputs of earlier runs."""
     min_side: int = 0
-    """Do not caption images whose shorter side has fewer pixels."""
+    """Do not caption images whose shorter side has fewer pixels than this."""
     skip_duplicates: bool = False
     """Caption only one of several images with the same content."""
 
