@@ -35,7 +35,7 @@ The model of --init-from must not have concepts. That of the package was made in
 earlier one.
 
 Then n-gram reranking is fitted and the search is chosen. Times and scores of the runs are in
-docs/experiments.md ("The model in the package, by one command").
+docs/experiments.md ("The default model by one command").
 
 The same command resumes an interrupted one, also on another machine or device if the runs are
 copied and the data sets have the same names. ``decoder`` takes 40 to 60 minutes on two cores, the
