@@ -42,7 +42,7 @@ class _Job:
 
 
 class _KnownError(Exception):
-    """Cause of an error that the other processes know, or cannot be told."""
+    """Cause of an error that the other processes have too, or cannot receive."""
 
 
 _job = _Job()

@@ -42,7 +42,7 @@ class ImageContent:
         return digest_file(self._name, self.stamp)
 
     def set_digest(self, digest: str | None) -> None:
-        """Set the digest, which the image's reader has computed, so that nobody reads it again."""
+        """Set the digest, so that the file is not read again: an image reader has computed it."""
         self.digest = digest
 
     @property

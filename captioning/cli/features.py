@@ -1,9 +1,9 @@
 """Encode the images of a training run before it starts, for example on another machine.
 
-The options above decide which images are encoded, and how. The other options of `captioning train`
-except --features are accepted too, and have no effect. After this command, a run of `captioning
-train` with the same options and the same cache finds all features and encodes nothing. Give
---cache, or the --output of the later run.
+The options above decide which images are encoded, and how. The other options of `captioning
+train`, except --features, are accepted too and have no effect. After this command, a run of
+`captioning train` with the same options and the same cache finds all features and encodes nothing.
+Give --cache, or the --output of the later run.
 
 Stored features are found by the content of an image: moved, renamed and copied images are not
 encoded again, and removing images changes nothing for the others. Several processes can share a

@@ -216,8 +216,8 @@ def _describe_field(
 
 def _hide(spec: StructFieldSpec) -> StructFieldSpec:
     """Return a field without its flag; a nested dataclass decides for each of its own fields."""
-    plain = get_args(spec.type)[0]
-    return spec if is_dataclass(plain) else replace(spec, type=tyro.conf.Suppress[spec.type])
+    suppress: Any = tyro.conf.Suppress
+    return spec if is_dataclass(get_args(spec.type)[0]) else replace(spec, type=suppress[spec.type])
 
 
 def _metavar(kind: Any) -> str | None:

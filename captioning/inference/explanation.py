@@ -1,4 +1,4 @@
-"""Explanation of a caption: where the model looked, and what else it might have written."""
+"""Explanation of a caption: attention, probable words, and other captions of the search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -84,8 +84,8 @@ def explain(
 ) -> Explanation:
     """Caption an image, and return what led to the caption.
 
-    The model runs in torch and float32, whatever the backend of the captioner. Of an ensemble, the
-    first model is explained. Consensus reranking is not used.
+    The model runs in torch and float32, also if the captioner has another backend. Of an ensemble,
+    the first model is explained. Consensus reranking is not used.
 
     Args:
         captioner: The captioner.

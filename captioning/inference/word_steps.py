@@ -1,4 +1,4 @@
-"""What a model knows at each word of a caption: the next words, the attention, the concepts."""
+"""Outputs of a model at each word of a caption: the next words, the attention, the concepts."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def encode_image(captioner: Captioner, image: ImageSource) -> Features:
 def trace_words(
     captioner: Captioner, image: ImageSource | Features, words: tuple[str, ...], *, top: int = 10
 ) -> list[WordStep]:
-    """Let the model read a caption, and return what it knows before each word.
+    """Let the model read a caption, and return its outputs before each word.
 
     The grid of the attention covers the image as the encoder receives it, which by default is
     resized to a square without keeping its aspect ratio.

@@ -54,7 +54,7 @@ class EncoderFront(nn.Module):
         """C, number of channels of the feature map."""
 
     def train(self, mode: bool = True) -> "EncoderFront":
-        """Keep evaluation mode, whatever ``mode`` is."""
+        """Keep evaluation mode; ``mode`` has no effect."""
         return super().train(False)
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Features:
@@ -76,7 +76,7 @@ class EncoderTail(nn.Module):
         self.parts = nn.Sequential(*parts)
 
     def train(self, mode: bool = True) -> "EncoderTail":
-        """Keep evaluation mode, whatever ``mode`` is."""
+        """Keep evaluation mode; ``mode`` has no effect."""
         return super().train(False)
 
     def forward(self, rows: Float[Tensor, "B Q C"]) -> Float[Tensor, "B P D"]:

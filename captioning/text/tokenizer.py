@@ -134,7 +134,7 @@ def _split_chunk(chunk: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 16)
 def _split_last_chunk(chunk: str) -> tuple[str, ...] | None:
-    """Return the words of text between a space and the end of a line. None: as above."""
+    """Return the words of text between a space and a line end. None: they depend on more text."""
     if not _LAST_CHUNK.fullmatch(chunk) or _DEPENDS_ON_NEXT_LINE.fullmatch(chunk):
         return None
     return tuple(_remove_punctuation(_split_words(chunk + "\n", len(chunk))))

@@ -126,12 +126,12 @@ class RunSpec:
 
 @dataclass
 class PartitionCounts:
-    """What became of the images of a partition."""
+    """Counts of the images of a partition."""
 
     captioned: int = 0
     failed: int = 0
     skipped: int = 0
-    """Images that have no caption on request: too small, or duplicates."""
+    """Images that are left out, because they are too small or duplicates."""
     reasons: list[str] = field(default_factory=list)
     """Reasons of the first failures."""
 
