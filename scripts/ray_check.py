@@ -3,7 +3,7 @@
     python scripts/ray_check.py speed --images FOLDER --limit 2000
     python scripts/ray_check.py nodes --count 20000     # two simulated nodes, one killed halfway
     python scripts/ray_check.py kills --runs 10         # killed at random moments, started again
-    python scripts/ray_check.py memory                  # of the driver, 10,000 and 1,000,000 names
+    python scripts/ray_check.py memory                  # of the driver, 10,000 to 1,000,000 names
     python scripts/ray_check.py bucket --count 200      # from and to an S3 server on this machine
     python scripts/ray_check.py large --count 60        # 20 megapixels in a dataset of Ray
 
@@ -145,24 +145,30 @@ def wait_for_partitions(process: subprocess.Popen[bytes], output: Path, count: i
 
 def check_memory(args: argparse.Namespace, folder: Path) -> None:
     """Measure the driver with lists of files that do not exist: every row has an error."""
-    for count in (10_000, 1_000_000):
+    import psutil
+    import pyarrow.dataset
+
+    for count in (10_000, 100_000, 1_000_000):
         names, output = folder / f"{count}.txt", folder / f"out{count}"
         names.write_text("".join(f"/missing/folder/image-{n}.jpg\n" for n in range(count)))
-        flags = ["--engine", "ray", "--workers", 0, "-o", output, *args.model]
-        code = (
-            "import resource, sys; from captioning.cli.main import main\n"
-            "try: main()\n"
-            "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-        )
+        flags = ["--engine", "ray", "--workers", 0, "--max-actors", 1, "-o", output, *args.model]
+        started, peaks = time.monotonic(), {"listing": 0.0, "captioning": 0.0}
         with names.open("rb") as file:
-            ran = subprocess.run(
-                [sys.executable, "-c", code, "caption", "-", *map(str, flags)],
-                stdin=file,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        peak = int(ran.stderr.split()[-1]) / 1024
-        report(check="memory", names=count, rows=len(pd.read_parquet(output)), peak_mb=round(peak))
+            process = subprocess.Popen([*CAPTION, "-", *map(str, flags)], stdin=file)
+        driver = psutil.Process(process.pid)
+        while process.poll() is None:
+            listed = (output / ".captioning/run.json").exists()
+            phase = "captioning" if listed else "listing"
+            peaks[phase] = max(peaks[phase], driver.memory_info().rss / (1 << 20))
+            time.sleep(0.1)
+        report(
+            check="memory",
+            names=count,
+            rows=pyarrow.dataset.dataset(output).count_rows(),
+            peak_mb={phase: round(peak) for phase, peak in peaks.items()},
+            seconds=round(time.monotonic() - started),
+        )
+        shutil.rmtree(output)
 
 
 def check_bucket(args: argparse.Namespace, folder: Path) -> None:

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import ray.data
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayTaskError,
+)
 
 from captioning.bulk.cluster.config import ClusterConfig
 from captioning.bulk.cluster.run import caption_partitions
@@ -90,3 +96,24 @@ def test_error_inside_a_task_ends_run_at_once(caption_with, error):
     with pytest.raises((CheckpointError, OutputError), match="no weights"):
         caption_with(stand_in)
     assert len(stand_in.starts) == 1
+
+
+def test_long_reason_of_ray_is_cut_to_its_first_sentences(caption_with):
+    users = "\n".join(f"{pid} 0.5 ray::MapWorker" for pid in range(1000))
+    reason = "The actor died.\n\tactor_id: ffff\nIts node has died.\n\tmemory is low: 1 GB\n"
+    error = OutOfMemoryError(f"{reason}  File 'a.py'\n\x1b[36mProcesses:\n{users}")
+    with pytest.raises(OutputError) as caught:
+        caption_with(StandInRay([(0, error)] * 3))
+    message = str(caught.value)
+    assert (
+        "The last reason: The actor died. Its node has died. memory is low: 1 GB Processes: 0 0.5"
+        in message
+    )
+    assert len(message) < 900
+
+
+def test_long_error_of_a_task_is_cut(caption_with):
+    with pytest.raises(OutputError) as caught:
+        caption_with(StandInRay([(0, RayTaskError("f", "Traceback\n" + "x" * 9000, ValueError()))]))
+    assert "Ray has ended the run: xxx" in str(caught.value)
+    assert len(str(caught.value)) < 500

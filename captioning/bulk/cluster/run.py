@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from captioning.bulk.cluster.storage import OutputFolder, Plan
 from captioning.bulk.cluster.tables import KeptTypes
 from captioning.decoding import search_to_json
 from captioning.errors import CaptioningError, ConfigError, OutputError
+from captioning.json_data import shorten
 from captioning.messages import describe_differences
 
 _QUEUED_PARTITIONS = 2  # per actor, so that it does not wait for the next one
@@ -33,6 +35,8 @@ _MAX_RESTARTS = 3  # of one actor by Ray; without it a partition that kills its 
 _MAX_LOSSES = 3  # of actors that Ray does not restart, without a complete partition in between
 _LISTED_PARTITIONS = 10
 _PARTITIONS_AT_ONCE = 20_000  # each takes some kilobytes of the driver
+_DETAILS = re.compile(r"\x1b\[\d+m|^(  |\t\w+: ).*", re.MULTILINE)
+"""Colours, frames of a traceback, and ids in Ray's reason for the loss of an actor."""
 _LOGGER = logging.getLogger(__name__)
 _START_AGAIN = "Use --overwrite to start again, or another -o."
 
@@ -248,16 +252,19 @@ def _require_lost_actor(ray: Any, error: BaseException) -> str:
     chain = _list_causes(error)
     if own := next((each for each in chain if isinstance(each, CaptioningError)), None):
         raise own from error
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = f"{lines[-1].strip().rstrip('.')}."
     names = ("RayActorError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError")
-    lost = tuple(getattr(ray.exceptions, name) for name in (*names, "WorkerCrashedError"))
-    if not any(isinstance(each, lost) for each in chain):
-        raise OutputError(
-            f"Ray has ended the run: {reason} Run the same command to resume; Ray's logs have the "
-            "details."
-        ) from error
-    return reason
+    kinds = tuple(getattr(ray.exceptions, name) for name in (*names, "WorkerCrashedError"))
+    if lost := next((each for each in chain if isinstance(each, kinds)), None):
+        return _make_sentence(_DETAILS.sub("", str(lost)))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise OutputError(
+        f"Ray has ended the run: {_make_sentence(lines[-1])} Run the same command to resume; "
+        "Ray's logs have the details."
+    ) from error
+
+
+def _make_sentence(text: str) -> str:
+    return shorten(f"{' '.join(text.split()).rstrip('.')}.")
 
 
 def _list_causes(error: BaseException) -> list[BaseException]:
