@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,8 @@ def run_on_ray(config: CaptionConfig) -> int:
     ignored = SkippedCounts(is_output=config.is_output)
     if config.dry_run:
         return _print_plan(config, ignored)
-    from captioning.bulk.cluster.connection import connect_to_ray, import_ray
-    from captioning.bulk.cluster.run import caption_partitions, open_run, write_plan
+    from captioning.bulk.cluster.connection import import_ray
+    from captioning.bulk.cluster.run import open_run, write_plan
 
     import_ray()  # before the inputs are listed, which may take long
     spec = _describe_run(config)
@@ -49,19 +49,39 @@ def run_on_ray(config: CaptionConfig) -> int:
         kept = _collect_types(config)
         entries = _list_entries(config, ignored, kept)
         plan = write_plan(spec.folder, settings, entries, config.cluster.partition_size, kept)
-    complete, partitions = spec.folder.read_counts(), plan.partitions
-    report = ClusterReport(config, console, ignored, ClusterCounts.of(complete), partitions)
-    signal = 0
-    if todo := [number for number in range(partitions) if number not in complete]:
-        # Ray sets handlers of signals; ours follow.
-        stopping = Stopping("waiting for the next complete partition")
-        with connect_to_ray(config.cluster) as ray, stopping:
-            for _ in report.track(
-                caption_partitions(ray, spec, config.cluster, todo, list(complete))
-            ):
-                if signal := stopping.signal:
-                    break
+    earlier, done = ClusterCounts(), set()
+    for number, counts in spec.folder.read_counts():
+        earlier.add(counts)
+        done.add(number)
+    report = ClusterReport(config, console, ignored, earlier, plan.partitions)
+    todo = [number for number in range(plan.partitions) if number not in done]
+    signal = _caption(config, spec, report, todo, sorted(done)) if todo else 0
     return report.print_end(spec, signal, time.monotonic() - started)
+
+
+def _caption(
+    config: CaptionConfig,
+    spec: "RunSpec",
+    report: ClusterReport,
+    todo: Sequence[int],
+    done: Sequence[int],
+) -> int:
+    """Caption partitions until a signal arrives; return it, or 0 if there was none."""
+    from captioning.bulk.cluster.connection import connect_to_ray
+    from captioning.bulk.cluster.run import caption_partitions
+
+    # Ray forks while it starts. A KeyboardInterrupt in Python's callbacks of a fork would be lost,
+    # and the lock of logging would never be released.
+    starting = Stopping("waiting for Ray")
+    # Ray sets handlers of signals, too, and these are set again when it has started.
+    stopping = Stopping("waiting for the next complete partition")
+    with starting, connect_to_ray(config.cluster) as ray, stopping:
+        if starting.signal:
+            return starting.signal
+        for _ in report.track(caption_partitions(ray, spec, config.cluster, todo, done)):
+            if stopping.signal:
+                break
+    return stopping.signal
 
 
 def _describe_run(config: CaptionConfig) -> "RunSpec":

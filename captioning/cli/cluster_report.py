@@ -34,14 +34,6 @@ class ClusterCounts:
     """Reasons of the first failures."""
     actors: set[str] = field(default_factory=set)
 
-    @classmethod
-    def of(cls, partitions: Mapping[int, Mapping[str, Any]]) -> "ClusterCounts":
-        """Return the sum of the counts of complete partitions."""
-        total = cls()
-        for counts in partitions.values():
-            total.add(counts)
-        return total
-
     @property
     def images(self) -> int:
         """All images with a row."""

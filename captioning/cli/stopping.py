@@ -25,6 +25,7 @@ class Stopping:
         self.signal = 0
         advice = "press Ctrl-C again to stop at once"
         self._message = f"captioning: {work}; {advice}\n".encode()
+        self._stderr = 2
         self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -32,9 +33,11 @@ class Stopping:
             raise KeyboardInterrupt
         self.signal = number
         with suppress(OSError):  # print is not safe here: the signal may interrupt another print
-            os.write(2, self._message)
+            os.write(self._stderr, self._message)
 
     def __enter__(self) -> "Stopping":
+        with suppress(OSError):  # standard error is closed
+            self._stderr = os.dup(2)  # which is redirected while Ray starts
         if threading.current_thread() is threading.main_thread():
             for each in _SIGNALS:
                 if each in _HANGUP and signal.getsignal(each) is signal.SIG_IGN:
@@ -45,3 +48,6 @@ class Stopping:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._stderr != 2:
+            os.close(self._stderr)
+            self._stderr = 2

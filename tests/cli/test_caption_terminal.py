@@ -123,6 +123,17 @@ def test_stopping_second_signal_interrupts(capfd):
     assert "finishing the current batch" in capfd.readouterr().err
 
 
+def test_stopping_writes_its_message_while_stderr_is_redirected(capfd):
+    with Stopping():
+        kept = os.dup(2)
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 2)  # as while Ray starts
+            signal.raise_signal(signal.SIGINT)
+            os.dup2(kept, 2)
+        os.close(kept)
+    assert "finishing the current batch" in capfd.readouterr().err
+
+
 def test_python_files_among_images_are_not_run(model, photos, tmp_path):
     for name in ("json", "captioning", "PIL", "numpy", "struct"):
         (photos[0].parent / f"{name}.py").write_text("open('RUN', 'w').close()")

@@ -1,5 +1,6 @@
 """The connection to a Ray cluster, which prints nothing on its own."""
 
+import io
 import logging
 import os
 import sys
@@ -39,7 +40,7 @@ def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
         ConfigError: There is no cluster at the address, or an actor does not fit this machine.
     """
     ray = import_ray()
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(_Messages()):
         if ray.is_initialized():
             yield ray
             return
@@ -51,6 +52,15 @@ def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+class _Messages(io.TextIOBase):
+    """Passes messages of Ray on to standard error, except on actors that this process has ended."""
+
+    def write(self, text: str) -> int:
+        if (line := text.strip()) and "killed by `ray.kill`" not in line:
+            print(line, file=sys.stderr)  # noqa: T201
+        return len(text)
 
 
 def _init_ray(ray: Any, address: str | None) -> None:

@@ -140,8 +140,8 @@ class OutputFolder:
         self.write(self.part_name(partition), content)
         self.write(f"{_DONE}/{partition:05}.json", json.dumps(counts).encode())
 
-    def read_counts(self) -> dict[int, dict[str, Any]]:
-        """Return the counts of the complete partitions."""
+    def read_counts(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield number and counts of the complete partitions."""
         parts = {int(match[1]) for name in self._list("") if (match := _PART.fullmatch(name))}
         done = {int(name.removesuffix(".json")): name for name in self._list(_DONE)}
         complete = sorted(parts & set(done))
@@ -149,10 +149,8 @@ class OutputFolder:
         # Not cat: it takes names with brackets for patterns.
         with _explain_errors(self.url), ThreadPoolExecutor(_READERS) as readers:
             contents = readers.map(self._system.cat_file, paths)
-            return {
-                number: dict(json.loads(content))
-                for number, content in zip(complete, contents, strict=True)
-            }
+            for number, content in zip(complete, contents, strict=True):
+                yield number, json.loads(content)
 
     def parts(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the files with rows."""
