@@ -27,6 +27,13 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: repeat the command later
 """Exit code of a run that was asked to stop and has saved its state."""
 _TIMEOUT = timedelta(days=7)  # processes wait while one encodes images or chooses the search
 _SECONDS_FOR_OTHERS = 60.0  # a process may be in the middle of hours of work
+_UNUSED = {
+    "ACCELERATE_MIXED_PRECISION": "--mixed_precision",
+    "ACCELERATE_DYNAMO_BACKEND": "--dynamo_backend",
+    "ACCELERATE_USE_FSDP": "--use_fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+}
+"""Environment variables that ``accelerate launch`` sets, and their flags, which have no effect."""
 SECONDS_FOR_MESSAGE = 2.0
 """Time for the main process to print an error, before the end of another ends all."""
 Item = TypeVar("Item")
@@ -56,9 +63,11 @@ def connect_processes(device: str = "auto") -> None:
             a GPU of its own.
 
     Raises:
-        ConfigError: accelerate is not installed, or there are too few GPUs.
+        ConfigError: accelerate is not installed, or there are too few GPUs, or ``accelerate
+            launch`` has flags that would have no effect.
     """
     global _job  # noqa: PLW0603  (as the process group of torch, which it describes)
+    _refuse_unused_flags()
     count = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
     if count == 1 or _job.count > 1:
         return
@@ -85,6 +94,17 @@ def connect_processes(device: str = "auto") -> None:
         )
     state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     _job = _Job(state.process_index, state.num_processes)
+
+
+def _refuse_unused_flags() -> None:
+    for variable, flag in _UNUSED.items():
+        value = os.environ.get(variable, "no")
+        if value.lower() not in ("no", "false"):
+            raise ConfigError(
+                f"accelerate launch has the option {flag} ({value}), which has no effect on "
+                "captioning. Remove it from the command, or from the file that `accelerate config` "
+                "wrote. To train in 16 bits, use --training.precision."
+            )
 
 
 def launched_index() -> int:
@@ -250,6 +270,7 @@ def _explain_lost_process() -> Iterator[None]:
     except RuntimeError as error:
         reason = re.sub(r"^\[.*?\] |\. This .*", "", str(error).splitlines()[0])[:200]
         raise TrainingError(
-            f"lost the connection to another process of the job ({reason}). Its message says why "
-            "it ended. Run the same command again to continue."
+            f"lost the connection to another process of the job ({reason}). Its message, or the "
+            "report of torchrun, says why it ended. A process that the system killed (SIGKILL) may "
+            "have needed too much memory. Run the same command again to continue."
         ) from _KnownError(error)

@@ -14,7 +14,9 @@ import process_job
 import pytest
 import torch
 
+from captioning import processes
 from captioning.datasets.batches import CaptionDataset
+from captioning.errors import ConfigError
 from captioning.features.cache import ArrayRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
@@ -230,6 +232,21 @@ def test_run_resumed_by_another_number_ends_the_same(outputs, index):
 def test_three_processes_evaluate_as_one_process(outputs, file):
     one, three = ((folder / file).read_text() for folder in outputs)
     assert three == one
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "flag"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", r"--mixed_precision \(bf16\)"),
+        ("ACCELERATE_USE_FSDP", "true", r"--use_fsdp \(true\)"),
+    ],
+)
+def test_unused_flag_of_accelerate_launch_is_refused(monkeypatch, variable, value, flag):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    processes.connect_processes()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"option {flag}, which has no effect"):
+        processes.connect_processes()
 
 
 def test_error_of_one_process_ends_all_processes():

@@ -65,6 +65,7 @@ def train_epoch(trainer, **callbacks):
         ("stack", {}),
         ("attention", {"schedule": "plateau", "decay_epochs": 1.0}),
         ("stack", {"accumulation_steps": 2, "max_steps": 8, "schedule": "step"}),
+        ("stack", {"precision": "float16"}),
     ],
 )
 def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, core, changes):
@@ -95,6 +96,7 @@ def test_trainer_resumed_ends_with_the_same_weights(dataset, cache, core, change
         while not resumed.finished:
             last = train_epoch(resumed)
         assert last.loss == summaries[-1].loss
+        assert resumed.state_dict()["scaler"] == whole.state_dict()["scaler"]
         for name, expected in weights(whole).items():
             assert torch.equal(weights(resumed)[name], expected), name
 
