@@ -154,6 +154,8 @@ def _fit_detector(
     order = np.argsort(-images, kind="stable")
     words = [w for w in order[:_CANDIDATES].tolist() if w >= len(SPECIALS)]
     words = [word for word in words if images[word] >= _MIN_IMAGES]
+    if not words:
+        return _no_words(vectors)
     present = _presence(pairs, len(captions), words)
     held_out = torch.arange(len(vectors)) % _HELD_OUT == 0
     train = ~held_out
@@ -169,10 +171,14 @@ def _fit_detector(
     best = [index for index in ranked if certain[index]][:_MAX_WORDS]
     chosen = [words[index] for index in best]
     if not best:
-        return _Detector([], vectors.new_zeros(0, vectors.shape[1]), share[:0], share[:0])
+        return _no_words(vectors)
     callback.on_phase("Fitting concepts")
     fitted = _fit_presence(vectors, present[:, best], callback.on_progress)
     return _Detector(chosen, fitted.weight.data, fitted.bias.data, present[:, best].float().mean(0))
+
+
+def _no_words(vectors: Float[Tensor, "N D"]) -> _Detector:
+    return _Detector([], vectors.new_zeros(0, vectors.shape[1]), torch.zeros(0), torch.zeros(0))
 
 
 def _fit_presence(

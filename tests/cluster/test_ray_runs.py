@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 from caption_runs import read_rows, run_command
+from code_blocks import read_blocks
 from output_rows import read_folder, sort_rows
 from small_captioner import write_photos
 
 import captioning
 from captioning.bulk.cluster import run as cluster_run
+from captioning.inference import captioner as captioner_module
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),  # one cluster is enough
@@ -136,6 +139,21 @@ def test_caption_dataset_adds_captions_to_rows(cluster, model, photos, expected)
         assert found["error"] == row.get("error")
         made_by = json.loads(found["captioner"])
         assert (made_by["model"], made_by["version"]) == ("Small", captioning.__version__)
+
+
+def test_documented_program_reads_captions_and_writes(model, monkeypatch):
+    import ray
+
+    (block,) = [b for b in read_blocks("docs/caption-a-bucket.md") if b.language == "python"]
+    rows = create_autospec(ray.data.Dataset, instance=True)
+    monkeypatch.setattr(ray.data, "read_parquet", create_autospec(ray.data.read_parquet))
+    ray.data.read_parquet.return_value = rows
+    rows.map_batches.return_value = create_autospec(ray.data.Dataset, instance=True)
+    monkeypatch.setattr(captioner_module, "DEFAULT_MODEL", model)
+    exec(compile(block.code, block.place, "exec"), {})
+    captioned = rows.map_batches.return_value
+    captioned.write_parquet.assert_called_once_with("s3://bucket/captions")
+    ray.data.read_parquet.assert_called_once_with("s3://bucket/photos")
 
 
 def test_caption_dataset_refuses_fields_without_effect():

@@ -139,6 +139,13 @@ def test_images_that_show_nothing_raise_an_error(world):
         add_concepts(decoder, 3, noise, words.encode(vocabulary), vocabulary, None)
 
 
+def test_images_too_few_for_any_word_raise_an_error(world):
+    vectors, words, vocabulary, _ = world
+    few = words.encode(vocabulary).select(np.arange(9))
+    with pytest.raises(DataError, match=r"no word of the captions .* Train on more images"):
+        add_concepts(new_decoder(vocabulary), 3, vectors[:9], few, vocabulary, None)
+
+
 # --- text -----------------------------------------------------------------------------------------
 
 
