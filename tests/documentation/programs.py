@@ -6,7 +6,6 @@ import json
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from captioning.web.server import open_address
 from captioning.web.service import CaptionService
 
 CLUSTER, NETWORK = "needs a Ray cluster; tests/cluster runs such commands", "needs a network"
-RECIPE = "needs a large CNN; tests/cli/test_train_command.py runs the recipe with a small one"
+CNN = "needs a large CNN; tests/training and tests/cli/test_train_command.py train a small one"
 SERVER = "runs until it is stopped; tests/web runs it"
 # What does not run, by its first words, and why. Commands of this package, of torchrun and of
 # scripts/ are parsed all the same.
@@ -41,14 +40,14 @@ NOT_RUN = {
     "captioning caption /shared/photos": "reads and writes outside the folder of the test",
     "captioning data download": NETWORK,
     "captioning export": "takes seconds; tests/inference/test_model_export.py runs it",
-    "captioning evaluate runs/up-down": RECIPE,
-    "captioning features --config up-down": RECIPE,
+    "captioning evaluate runs/up-down": CNN,
+    "captioning features --config up-down": CNN,
     "captioning serve": SERVER,
-    "captioning train --config my.yaml": RECIPE,
-    "captioning train --config up-down": RECIPE,
+    "captioning train --config my.yaml": CNN,
+    "captioning train --config up-down": CNN,
     "captioning train --config runs/first/settings.json --resume": "needs three epochs",
     "captioning train --data flickr8k:data/flickr8k --output runs/concepts": "needs more images",
-    "captioning train --data flickr8k:data/flickr8k --output runs/online": "needs a larger CNN",
+    "captioning train --data flickr8k:data/flickr8k --output runs/online": CNN,
     "captioning web": SERVER,
     "docker": NETWORK,
     "pip install": NETWORK,
@@ -88,7 +87,11 @@ def find_reason(text):
 
 
 class Programs:
-    """Runs commands in this process. ``answers`` are those of the HTTP server."""
+    """Runs commands in this process.
+
+    Attributes:
+        answers: The answers of the HTTP server.
+    """
 
     def __init__(self, model):
         self.answers = []
@@ -119,14 +122,12 @@ class Programs:
             return run_command(*words, *extra)
 
     def curl(self, words, stdin, stdout):
-        for host, token in (("localhost", ""), ("server", TOKEN)):
-            if len(self._addresses) < 4:
-                port = self._servers.enter_context(serve(self._model, token))
-                self._addresses += ["--connect-to", f"{host}:8080:127.0.0.1:{port}"]
-        options = ["--silent", "--show-error", "--fail-with-body", *self._addresses]
-        ran = subprocess.run(
-            [shutil.which("curl"), *options, *words], capture_output=True, text=True, check=False
-        )
+        """Send a request to a server of the tiny model, and check that it is answered."""
+        for host, token in {} if self._addresses else {"localhost": "", "server": TOKEN}.items():
+            port = self._servers.enter_context(serve(self._model, token))
+            self._addresses += ["--connect-to", f"{host}:8080:127.0.0.1:{port}"]
+        command = ["curl", "--no-progress-meter", "--fail-with-body", *self._addresses, *words]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         self.answers.append(json.loads(ran.stdout))
 

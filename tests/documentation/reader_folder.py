@@ -16,17 +16,17 @@ THINGS = ("dog", "cat", "man", "woman")
 
 def fill_folder(folder, model):
     """Write photos, captioned data and a trained model into a folder."""
-    for number, name in enumerate(("photo.jpg", "a.jpg", "b.jpg", "b.png", "old.jpg")):
+    for number, name in enumerate(("photo.jpg", "a.jpg", "b.jpg", "b.png")):
         draw(number).save(folder / name)
     for name in ("holiday", "holiday/beach", "photos", "photos/drafts", "photos/2024/party"):
         (folder / name).mkdir(parents=True)
-        for number in range(9 if name == "holiday" else 2):
+        for number in range(3):
             draw(20 * len(name) + number).save(folder / name / f"{number}.jpg")
-    photos = [f"{n}.jpg" for n in range(9)] + [f"../photos/{n:012}.jpg" for n in range(10)]
-    corrections = [{"image": name, "captions": captions_of(n)} for n, name in enumerate(photos)]
-    write_lines(folder / "holiday" / "corrections.jsonl", map(json.dumps, corrections))
     write_archives(folder)
     write_data(folder)
+    photos = [f"../{path.relative_to(folder)}" for path in sorted(folder.glob("*o*/**/*.jpg"))]
+    corrections = [{"image": name, "captions": captions_of(n)} for n, name in enumerate(photos)]
+    write_lines(folder / "holiday" / "corrections.jsonl", map(json.dumps, corrections))
     write_lines(folder / "text.tsv", (f"{n}\tA dog runs in the snow." for n in range(20)))
     write_features(folder / "cocobu_att", range(10))
     for place in ("captioning/models/default", "path/to/this/directory"):
@@ -53,9 +53,9 @@ def write_data(folder):
         for number, name in zip(numbers, names, strict=True):
             draw(100 + number).save(images / name)
             tokens += [f"{name}#{k}\t{text}" for k, text in enumerate(captions_of(number))]
+            ids = {"cocoid": number, "imgid": number}
             sentences = [{"raw": text} for text in captions_of(number)]
-            entries.append({"filename": name, "cocoid": number, "imgid": number, "split": split})
-            entries[-1]["sentences"] = sentences
+            entries.append({"filename": name, "split": split, "sentences": sentences, **ids})
         write_lines(flickr / f"Flickr_8k.{split.replace('val', 'dev')}Images.txt", names)
         path = tiny / "annotations" / f"captions_{split}.json"
         path.write_text(json.dumps(coco_annotations(names, numbers)))
@@ -63,14 +63,10 @@ def write_data(folder):
     shutil.copytree(images, tiny / "images")
     shutil.copytree(images, coco)
     shutil.copytree(images, folder / "photos", dirs_exist_ok=True)
-    for number, path in enumerate((folder / "photos").glob("*.jpg")):
+    for number, path in enumerate(sorted((folder / "photos").glob("*.jpg"))):
         write_lines(path.with_suffix(".txt"), captions_of(number))
-    for path in (
-        coco / "dataset_coco.json",
-        folder / "dataset_coco.json",
-        folder / "everyday.json",
-    ):
-        path.write_text(json.dumps({"images": entries}))
+    for name in ("data/coco/dataset_coco.json", "dataset_coco.json", "everyday.json"):
+        (folder / name).write_text(json.dumps({"images": entries}))
 
 
 def captions_of(number):
