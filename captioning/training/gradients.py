@@ -35,9 +35,12 @@ def add_gradients_over_processes(model: nn.Module, sums: StepSums, *, stop: bool
     found, flat = total[: len(weights)].tolist(), total[len(weights) :]
     sizes = [weight.numel() for weight in weights]
     for weight, is_found, part in zip(weights, found, flat.split(sizes), strict=True):
-        # Fused AdamW ignores strides, so the gradient must have those of the weight: weights of a
-        # CNN are in channels-last order.
-        weight.grad = torch.empty_like(weight).copy_(part.view_as(weight)) if is_found else None
+        grad = part.view_as(weight)
+        if not weight.is_contiguous():
+            # Weights of a CNN are in channels-last order. Fused AdamW ignores strides, so the
+            # gradient must be in the same order.
+            grad = torch.empty_like(weight).copy_(grad)
+        weight.grad = grad if is_found else None
     values = torch.tensor(
         [*(getattr(sums, name) for name in _ADDED), stop], dtype=torch.float64, device=flat.device
     )
