@@ -56,7 +56,7 @@ def describe(model: str | Path | None) -> dict[str, dict[str, object]]:
         **_describe_encoder(checkpoint.model.encoder),
         "decoder": {**asdict(decoder.config), "parameters": _count_parameters(decoder)},
         "search": search_to_json(checkpoint.search),
-        "backend": {"auto": str(auto), "calibrated for int8": checkpoint.ranges is not None},
+        "backend": {"auto": str(auto), "int8_calibrated": checkpoint.ranges is not None},
         "reranking": {"n-grams": len(checkpoint.reranker or ())},
         "training": {} if info.training is None else asdict(info.training),
         "scores": dict(info.scores),

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import openvino as ov
 
 from captioning.files import replace_atomic
+from captioning.graphs.core import CORE
 
 _MAX_FILES = 8  # of about 20 MB; the least recently used are removed
 _DIGEST_BYTES, _LENGTH_BYTES = 32, 8
@@ -96,7 +97,7 @@ def _parse(file: bytes) -> ov.Model | None:
     if hashlib.sha256(content).digest() != digest:
         return None
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
-    return ov.Core().read_model(content[_LENGTH_BYTES:end], content[end:])
+    return CORE.read_model(content[_LENGTH_BYTES:end], content[end:])
 
 
 def _remove_oldest(directory: Path) -> None:

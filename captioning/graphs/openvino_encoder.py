@@ -15,6 +15,7 @@ from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from captioning import __version__
+from captioning.graphs.core import CORE
 from captioning.graphs.graph_cache import cached_graph
 from captioning.graphs.int8_graph import quantize_graph
 from captioning.nn.activation_ranges import ActivationRanges
@@ -57,7 +58,7 @@ class OpenVINOEncoder:
         graph = cached_graph(_cache_key(encoder), lambda: convert_encoder(encoder))
         if ranges is not None:
             quantize_graph(graph, ranges)
-        compiled = ov.Core().compile_model(graph, "CPU", settings)
+        compiled = CORE.compile_model(graph, "CPU", settings)
         self._shape = (encoder.positions, encoder.feature_size)
         self._queue = ov.AsyncInferQueue(compiled)
         self._queue.set_callback(_keep_output)

@@ -288,11 +288,12 @@ def _run_openvino(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Replace an ONNX file by a graph of OpenVINO, and run it."""
     import openvino as ov
 
-    core = ov.Core()
-    graph = core.read_model(path)
+    from captioning.graphs.core import CORE
+
+    graph = CORE.read_model(path)
     ov.save_model(graph, path.with_suffix(".xml"), compress_to_fp16=False)
     path.unlink()
-    compiled = core.compile_model(
+    compiled = CORE.compile_model(
         path.with_suffix(".xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     return list(compiled(list(inputs)).values())

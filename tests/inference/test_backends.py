@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,31 @@ def test_openvino_thread_may_run_on_every_core(monkeypatch):
     encode(torch.zeros(5, 3, 160, 160, dtype=torch.uint8))
     cores = [os.sched_getaffinity(int(task.name)) for task in Path("/proc/self/task").iterdir()]
     assert all(allowed == os.sched_getaffinity(0) for allowed in cores)
+
+
+def test_ctrl_c_after_encoders_are_deleted_is_an_interrupt():
+    """OpenVINO left a signal stack that did not exist: a segmentation fault."""
+    script = """if True:
+        import signal
+        from captioning.graphs.openvino_encoder import OpenVINOEncoder
+        from small_captioner import small_checkpoint
+        encoders = [OpenVINOEncoder(small_checkpoint().model.encoder, "float32") for _ in "ab"]
+        del encoders[0]
+        del encoders[0]
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])

@@ -153,7 +153,7 @@ def test_info_names_int8_and_the_automatic_backend(checkpoint, tmp_path, capsys)
     with pytest.raises(SystemExit):
         main(["info", str(tmp_path / "model"), "--json"])
     backend = json.loads(capsys.readouterr().out)["backend"]
-    assert backend["int8"] is True
+    assert backend["int8_calibrated"] is True
     assert re.fullmatch(r"(openvino|torch) \((float32|bfloat16)\)", backend["auto"])
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from external_features import external_checkpoint
@@ -21,6 +20,7 @@ from captioning.checkpoint import save_checkpoint
 from captioning.cli.main import main
 from captioning.decoding import BeamSearch, Greedy
 from captioning.errors import ConfigError, OutputError
+from captioning.graphs.core import CORE
 from captioning.inference import model_export
 from captioning.inference.captioner import Captioner
 from captioning.inference.model_export import export_model
@@ -161,7 +161,7 @@ class OpenVINOGraph:
 
     def __init__(self, path):
         precision = {"INFERENCE_PRECISION_HINT": "f32"}
-        self.graph = openvino.Core().compile_model(path, "CPU", precision)
+        self.graph = CORE.compile_model(path, "CPU", precision)
 
     def get_inputs(self):
         return [Named(each.get_any_name()) for each in self.graph.inputs]
