@@ -57,7 +57,7 @@ class GridRows:
         """Return the context vector z of the first N rows and their attention weights alpha."""
         q, w_e = self._attention.W_he(h), self._attention.w_e.weight[0]
         image = self._image[: len(h)]
-        order = image.argsort(stable=True)  # rows of an image become neighbours
+        order = image.argsort(stable=True)  # rows of an image become neighbors
         groups = _Groups(image.bincount().tolist(), order.to(h.device), self._padding)
         y = self._attention.exponentiate(q.detach()).index_select(0, groups.order)
         z, alpha, self._u, self._a = _Attend.apply(q, y, w_e, self._u, self._a, groups)
@@ -72,7 +72,7 @@ def _rank(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Groups:
-    """Neighbouring images with the same number of rows, which one product covers.
+    """Neighboring images with the same number of rows, which one product covers.
 
     Args:
         counts: Number of rows of each image.

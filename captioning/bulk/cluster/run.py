@@ -36,7 +36,7 @@ _MAX_LOSSES = 3  # of actors that Ray does not restart, without a complete parti
 _LISTED_PARTITIONS = 10
 _PARTITIONS_AT_ONCE = 20_000  # each takes some kilobytes of the driver
 _DETAILS = re.compile(r"\x1b\[\d+m|^(  |\t\w+: ).*", re.MULTILINE)
-"""Colours, frames of a traceback, and ids in Ray's reason for the loss of an actor."""
+"""Colors, frames of a traceback, and ids in Ray's reason for the loss of an actor."""
 _LOGGER = logging.getLogger(__name__)
 _START_AGAIN = "Use --overwrite to start again, or another -o."
 
