@@ -65,7 +65,11 @@ NAMES = (
     *(".venv/bin/captioning", ".venv/bin/pip", ".venv-dev/bin/pip"),
 )
 # What a command of this package gets in addition, if it has a word.
-ADDED = {"cuda": ("--device", "cpu"), "ray": ("--dry-run",)}
+ADDED = {
+    "cuda": ("--device", "cpu"),
+    "int8": ("--backend", "openvino"),
+    "ray": ("--dry-run",),
+}
 # Programs that have no effect but their output.
 FUNCTIONS = """
 find() { printf 'photo.jpg\\0holiday/1.jpg\\0'; }

@@ -20,18 +20,20 @@ from shell import run_script
 from captioning import score
 from captioning.images.loader import ImageLoader
 from captioning.inference import captioner as captioner_module
+from captioning.inference.backend_config import BackendConfig
 from captioning.nn.decoder_config import DecoderConfig
 from captioning.nn.encoder_config import EncoderConfig
 from captioning.training.config import RunConfig
 from captioning.training.training_config import TrainingConfig
 
 BLOCKS = {page: blocks for page in PAGES if (blocks := read_blocks(page))}
-# Defaults with which training takes less than a second.
+# Defaults with which a command takes less than a second.
 SMALL = {
     EncoderConfig: {"name": "timm:test_resnet", "weights": None, "image_size": 32},
     DecoderConfig: {"embedding_size": 8, "hidden_size": 8, "attention_size": 8},
     TrainingConfig: {"max_steps": 1},
     RunConfig: {"search_images": 0},
+    BackendConfig: {"backend": "torch"},
 }
 TOOLS = {"README.md": "exiftool", "docs/web.md": "curl"}  # that commands of these pages run
 
