@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from captioning.errors import CaptioningError, ConfigError, TrainingError, TrainingStoppedError
 from captioning.messages import format_count
@@ -215,6 +215,14 @@ def fail_together() -> Iterator[None]:
     wait_for_processes()
 
 
+def raise_together(error: CaptioningError) -> NoReturn:
+    """Raise an error that all processes have. Only the main process reports it; the others exit."""
+    if is_main_process():
+        raise error
+    time.sleep(SECONDS_FOR_MESSAGE)  # torchrun ends all processes after the first one
+    raise SystemExit(STOPPED if isinstance(error, TrainingStoppedError) else 1)
+
+
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Let the main process run the block first, and the others after it."""
@@ -254,12 +262,11 @@ def _exchange(error: CaptioningError | None, value: Item) -> list[Item]:
     return [value for _, _, value in found]
 
 
-def _raise_error(kind: type[CaptioningError], text: str, index: int) -> None:
-    if not is_main_process():
-        time.sleep(SECONDS_FOR_MESSAGE)  # torchrun ends all processes after the first one
-        raise SystemExit(STOPPED if issubclass(kind, TrainingStoppedError) else 1)
+def _raise_error(kind: type[CaptioningError], text: str, index: int) -> NoReturn:
     where = f"process {index + 1} of {_job.count}: " if index else ""
-    raise kind(f"{where}{text}") from _KnownError(text)
+    known = kind(f"{where}{text}")
+    known.__cause__ = _KnownError(text)
+    raise_together(known)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from captioning.features.cache import CacheRows
 from captioning.features.cached_model import CachedModel
 from captioning.nn.decoder import Decoder
 from captioning.nn.split_encoder import EncoderTail
+from captioning.processes import raise_together
 from captioning.training.augmented_images import AugmentedImages
 from captioning.training.batch_loss import BatchLoss
 from captioning.training.callback import Progress, TrainingSummary
@@ -202,10 +203,12 @@ class Trainer:
         if self._scaler.is_enabled() and not math.isfinite(norm):
             norm = 0.0  # an overflow in float16: the scaler omits the step and lowers the scale
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(
-                f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
-                f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}), and "
-                "start again with another output."
+            raise_together(
+                TrainingError(
+                    f"training diverged at step {position.step + 1}: the loss is {loss:.3g}, the "
+                    f"gradient norm {norm:.3g}. Lower learning_rate ({config.learning_rate:g}), "
+                    "and start again with another output."
+                )
             )
         self._scaler.step(self.optimizer)
         self._scaler.update()

@@ -10,7 +10,7 @@ import signal
 import torch
 
 from captioning import processes
-from captioning.errors import CaptioningError, DataError, TrainingStoppedError
+from captioning.errors import CaptioningError, DataError, TrainingError, TrainingStoppedError
 
 
 def describe(action, *arguments):
@@ -37,6 +37,7 @@ if __name__ == "__main__":
         describe(fail, 0, DataError("no captions")),
         describe(fail, 1, DataError("no images")),
         describe(fail, 1, TrainingStoppedError("stopped")),
+        describe(processes.raise_together, TrainingError("diverged")),
         describe(fail, None, None),
     ]
     if processes.process_index() == processes.process_count() - 1:
