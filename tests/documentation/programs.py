@@ -197,7 +197,9 @@ def parse_script(name, *words):
 @contextmanager
 def serve(model, token):
     """Run an HTTP server in a thread, and yield its port."""
-    service = CaptionService(Captioner.from_pretrained(model), ServerLimits(workers=0))
+    service = CaptionService(
+        Captioner.from_pretrained(model), ServerLimits(workers=0, max_seconds=600)
+    )
     app = create_app(service, token=token, any_host=bool(token))
     address = open_address("localhost", 0, token)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
