@@ -14,7 +14,8 @@
 # **Time:** about half a minute on one CPU core. No network connection is needed.
 # **Install:** `pip install ".[notebooks,samples]"`.
 #
-# By default the photos are seven samples that are free to share, and a file that an interrupted download has cut.
+# By default the photos are seven samples that are free to share, and one file that is cut off, as if its download
+# had been interrupted.
 # To caption your own photos, set `FOLDER`.
 
 # %% tags=["parameters"]

@@ -126,8 +126,9 @@ intervals = first.scores.intervals()
 print(first.scores.table(intervals))
 
 # %% [markdown]
-# The last line is the *signature*: all settings that change a score. Compare two scores only if their signatures
-# are equal. `evaluate` adds the data, the split and the search:
+# The last line is the *signature*: all settings of the scorer. Compare two scores only if these are equal.
+# The signature of an evaluation also names the data, the split and the search. Of these, only what you compare
+# may differ, such as the search in section 6:
 
 # %%
 print(first.signature.replace("|", "\n"))
@@ -174,7 +175,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## 5. Scores of single images
 #
-# The corpus score hides the spread. CIDEr-D is also defined for a single image:
+# The corpus score hides the spread. It is the mean of the CIDEr-D of each image. The document frequencies come
+# from the references of all images:
 
 # %%
 per_image = first.scores.per_image.sort_values("cider", ascending=False)

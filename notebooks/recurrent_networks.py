@@ -1117,8 +1117,9 @@ plt.show()
 #     before:  h = tanh(W_xh x + W_hh h)
 #     now:     h = tanh(W_xh x + W_hh h + W_vh v)
 #
-# Here v enters at every step. Karpathy & Fei-Fei (2015) add the term in the first step only, and Vinyals et al.
-# (2015) use v as the first word.
+# Here v enters at every step (the injection `recurrent`). Karpathy & Fei-Fei (2015) add the term only in the step
+# that predicts the first word (`first_word`). Vinyals et al. (2015) add a step before that one, with v as its
+# input (`first_step`).
 #
 # We train a tanh network of 64 units on 32 drawn images from the repository. v comes from the CNN of the package's
 # model, which is not trained here. For 30 % of the captions v is zero, so that the network also learns to

@@ -166,7 +166,8 @@ draw_word_maps(explanation)
 # ## 6. Real photos
 #
 # With a few hundred photos or more, continue from the packaged model instead of starting from nothing: it knows
-# thousands of words already. `--extend-vocabulary` adds those that it does not know. In a clone of the repository:
+# thousands of words already. `--extend-vocabulary` adds those that it does not know and that occur at least five
+# times in your captions (`--min-count`). In a clone of the repository:
 #
 # ```bash
 # captioning train --data csv:captions.csv@photos --val-fraction 0.1 --output runs/mine \

@@ -46,6 +46,8 @@ class FeaturesConfig(TrainConfig):
     output: Path = _NO_OUTPUT
     """Directory of the later training run. Without ``cache``, the features are stored next to it,
     in a directory with the name features (default: none)."""
+    workers: int = 2
+    """Number of processes that read image files (0: read in the main process)."""
     check_stored: bool = False
     """Verify the checksums of all stored features of these images, and encode damaged ones
     again."""

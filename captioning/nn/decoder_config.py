@@ -48,9 +48,10 @@ class DecoderConfig:
     """Add v to the gates of the last layer instead of the first (LRCN). Needs 2 or more layers and
     the injection ``recurrent`` or ``first_word``."""
     readout: ReadoutName = "linear"
-    """Layer between the hidden state and the words. ``linear``: hidden state only. ``deep``: also
-    the last word (Show, Attend and Tell). ``multimodal``: hidden state, last word and v under a
-    scaled tanh (m-RNN); needs the injection ``merge``."""
+    """Layer between the hidden state and the words. ``linear``: reads the hidden state.
+    ``deep``: also reads the last word (Show, Attend and Tell). With the injection ``merge``, both
+    also read v, under a tanh. ``multimodal``: reads hidden state, last word and v, under a scaled
+    tanh (m-RNN); needs the injection ``merge``."""
     embedding_layers: int = 1
     """Number of embedding layers (1 or 2). 1: word vectors. 2: word vectors, then a linear layer
     with ReLU (m-RNN)."""

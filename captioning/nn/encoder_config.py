@@ -18,8 +18,7 @@ class EncoderConfig:
     """Configuration of the encoder."""
 
     name: str = "timm:tf_efficientnet_lite0"
-    """Network: ``timm:<model>`` or ``torchvision:<classification model>``. A model trained with
-    ``--features`` has no CNN."""
+    """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
     weights: str | None = "default"
     """Source of the weights. ``package``: ImageNet weights of an installed package. ``hub``: a
     download of them. ``None``: random weights. A path: a file with weights of your own (.pt, .pth,
