@@ -42,8 +42,8 @@ class CaptionConfig(OutputConfig):
         tyro.conf.Positional,
         tyro.conf.arg(metavar="PATH ...", help_behavior_hint=""),
     ] = ()
-    """Files, folders, quoted glob patterns, archives, URLs; - reads paths, or one image, from
-    standard input."""
+    """Files, folders, quoted glob patterns, archives, URLs, and with --engine ray also Parquet
+    tables; - reads paths, or one image, from standard input."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Include the images in subfolders."""
     exclude: Annotated[
@@ -108,7 +108,7 @@ class CaptionConfig(OutputConfig):
     engine: Literal["local", "ray"] = "local"
     """local: caption on this machine. ray: caption on a Ray cluster; -o is then a folder or a URL
     such as s3://bucket/captions, --format is parquet (the default) or jsonl, and --precision auto
-    is float32."""
+    is float32. The options below need --engine ray."""
     cluster: Annotated[ClusterConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = field(
         default_factory=ClusterConfig
     )

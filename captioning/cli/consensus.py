@@ -25,7 +25,8 @@ class ConsensusFlags:
         tyro.conf.arg(metavar="DATA ...", help_behavior_hint="(default: none)"),
     ] = ()
     """Data sets for consensus reranking: select the hypothesis that agrees best with the captions
-    of similar training images. For example flickr8k:DIR."""
+    of the ten most similar images in the train split of these data sets. For example
+    flickr8k:DIR."""
     cache: Path = Path("features")
     """Directory in which the feature vectors of --consensus-data are cached."""
 

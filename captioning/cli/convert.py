@@ -1,12 +1,12 @@
 """Convert captions from one file format to another.
 
 The input is a file that `captioning caption`, `merge` or `convert` has written: JSON lines, CSV,
-COCO results or Parquet. COCO results do not contain log-probabilities, and contain one caption per
-image. An HTML page that this command writes shows the original images by link, so keep them in
-place. For formats with one output per image, images are located
-by file name, relative to the folder of the input. Exit code: 0 if every row was converted, 1 if
-some rows failed (they are listed) or the command failed, 2 for wrong usage, such as an input file
-that does not exist.
+COCO results or Parquet. COCO results contain no log-probabilities and only one caption per image.
+If an image of the input has several, --best is needed for them. An HTML page that this command
+writes shows the original images by link, so keep them in place. For formats with one output per
+image, images are located by file name, relative to the folder of the input. Exit code: 0 if every
+row was converted, 1 if some rows failed (they are listed) or the command failed, 2 for wrong usage,
+such as an input file that does not exist.
 
 For example:
 

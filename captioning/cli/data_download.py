@@ -3,7 +3,7 @@
 The command shows the sizes, the free space and the terms of use, and asks before it starts. An
 interrupted download continues when you repeat the command. The size and the checksum (SHA-256,
 for Flickr8k MD5) of each archive are checked; then it is unpacked and deleted. An archive that was
-unpacked before is not downloaded again. The last line is the name of the data set for
+unpacked before is not downloaded again. The last line that it prints is the option --data for
 `captioning train`. Exit code: 0 if the data set is complete, 1 if the command failed, 2 for wrong
 usage.
 

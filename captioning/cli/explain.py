@@ -1,9 +1,10 @@
 """Write a page that shows how the model captions an image.
 
 For each word, the page shows the parts of the image that contribute to it (attention, or occlusion
-for a model without attention), and the most probable words. It also shows the captions that the
-search kept and dropped, and the concepts of the image if the model has them. The page is one file
-and loads nothing from elsewhere.
+for a model without attention), and the most probable words. It explains the best caption, also with
+--n above 1. It also shows all captions that the search kept and dropped. If the model has a
+detector of concepts, it shows the concepts: words that the detector recognizes in the image. The
+page is one file and loads nothing from elsewhere.
 
 For example:
 

@@ -1,8 +1,8 @@
 """Export a model to ONNX or OpenVINO, for programs without torch.
 
 The graphs, the vocabulary, and the settings of preprocessing and search are written into a
-directory. Every graph is compared with the model before the directory appears under its name.
-docs/export.md describes the graphs and has an example.
+directory. Every graph is compared with the model first. If one differs, DIR is not created; an
+older export in it stays. docs/export.md describes the graphs and has an example.
 
 For example:
 

@@ -50,7 +50,7 @@ class MergeConfig:
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
     """Output format. ``auto``: from the file extension of -o; jsonl without -o."""
     best: bool = False
-    """Keep only the best caption of each image."""
+    """Keep only the best caption of each image. Needed for COCO results if there are several."""
     overwrite: bool = False
     """Replace an existing output file."""
 

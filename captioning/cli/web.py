@@ -1,4 +1,4 @@
-"""Show captions in a web browser: images, attention, next words, and a folder to correct.
+"""Show images, captions, attention and next words in a web browser, and correct the captions.
 
 Images are dropped, pasted or chosen on the page. With a folder, the page also captions its images
 and lets you correct the captions. The corrections are in the file corrections.jsonl of that folder,
@@ -39,7 +39,7 @@ class WebConfig(ServeConfig):
     SECTIONS: ClassVar = {**ServeConfig.SECTIONS, "folder": "folder", "open": "server"}
 
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]")] = None
-    """Folder of images to caption and to correct."""
+    """Folder of images to caption. The page lets you correct the captions."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Include the images in subfolders."""
     output: Annotated[

@@ -113,7 +113,10 @@ class BeamSearch(SearchMethod):
     """Number of captions per image, best first (1 to 10,000; for sampling, 1 to 100,000).
     `evaluate` scores only the best."""
     rerank_weight: float = 0.0
-    """Weight of n-gram reranking (0 to 1,000; 0: off)."""
+    """Weight of n-gram reranking (0 to 1,000; 0: off). The model predicts n-grams from the image.
+    The agreement of a caption with them (0 to 10), times this weight, is added to the score by
+    which beam search ranks it. Needs a model with n-gram reranking, which `captioning train` adds
+    by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,10 +37,10 @@ class DecoderConfig:
     ``every_input``: the input of every step, concatenated with the word. ``none``: nowhere; the
     decoder is a language model."""
     core: CoreName = "stack"
-    """Recurrent core. ``stack``: layers that read the words. ``attention``: layers with soft
+    """Recurrent core. ``stack``: recurrent layers. ``attention``: recurrent layers with soft
     attention over the grid (Show, Attend and Tell). ``top_down``: an attention cell and a language
-    cell (Up-Down). ``memory``: layers and a memory that reconstructs v from the words (Mind's
-    Eye)."""
+    cell (Up-Down). ``memory``: recurrent layers, and a memory that reconstructs v from the words
+    (Mind's Eye)."""
     layers: int = 1
     """Number of stacked recurrent layers (1 to 100). Each reads the hidden state of the one below.
     """

@@ -21,9 +21,9 @@ class EncoderConfig:
     """Network: ``timm:<model>`` or ``torchvision:<classification model>``."""
     weights: str | None = "default"
     """Source of the weights. ``package``: ImageNet weights of an installed package. ``hub``: a
-    download of them. ``None``: random weights. A path: a file with weights of your own (.pt, .pth,
-    .safetensors); a classifier in it is ignored (default: ``default``, which is ``package`` if
-    that is installed, otherwise ``hub``)."""
+    download of them. ``default``: ``package`` if there is such a package, otherwise ``hub``.
+    ``None``: random weights. A path: a file with weights of your own (.pt, .pth, .safetensors); a
+    classifier in it is ignored."""
     image_size: int | None = None
     """Input height and width in pixels, 1 to 4096 (default: the size used in pretraining)."""
     fit: Literal["squeeze", "crop"] = "squeeze"

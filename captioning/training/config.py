@@ -35,9 +35,10 @@ class RunConfig:
     }
 
     data: tuple[str, ...]
-    """Captioned images: ``flickr8k:DIR``, ``flickr30k:DIR``, ``coco:DIR``, ``karpathy:FILE``, or a
-    file of your own: ``jsonl:``, ``json:``, ``csv:``, ``tsv:``, ``parquet:`` or ``tar:``. With
-    several data sets, training and validation use all of them."""
+    """Captioned images, as FORMAT:PATH, or FORMAT:PATH@IMAGES with the folder of the images:
+    ``flickr8k:DIR``, ``flickr30k:DIR``, ``coco:DIR``, ``karpathy:FILE``, or a file of your own:
+    ``jsonl:``, ``json:``, ``csv:``, ``tsv:``, ``parquet:`` or ``tar:``. With several data sets,
+    training and validation use all of them."""
     output: Path
     """Directory of the run: the model, the log, and the state from which it resumes."""
     license: str = ""
@@ -47,13 +48,15 @@ class RunConfig:
     """Number of checkpoints to keep: the model and the state after each of the last epochs, in
     ``checkpoints/epoch-N`` (0: none). The best model is kept in any case."""
     trackers: tuple[str, ...] = ()
-    """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``. accelerate must
-    support a tracker, and it must be installed. Its own environment variables configure it."""
+    """Experiment trackers that also get the log, such as ``wandb`` or ``mlflow``. A tracker must be
+    installed, and the library accelerate must support it. Configure it by its own environment
+    variables."""
     resume: Path | None = None
     """Directory of another run, or of one of its checkpoints, from which a new run in ``output``
     continues. After an interruption, repeat the command instead. Pass the settings of that
     run, for example with ``--config RUN/settings.json``; only those that docs/training.md lists can
-    differ, such as the learning rate and the length."""
+    differ, such as the learning rate and the number of epochs. Unlike with ``init_from``, the state
+    of the optimizer and the order of the data continue too."""
     init_from: Path | None = None
     """Directory of a model to continue training from. Its weights, vocabulary and architecture are
     used. Encoder and decoder options are ignored, except ``concepts``. ``min_count`` then only has
@@ -83,7 +86,8 @@ class RunConfig:
     """Split that selects the best epoch."""
     val_fraction: float = 0.0
     """Share of the training images that is held out for validation in data sets without a split
-    ``val`` (0 to below 1; 0: none)."""
+    ``val`` (0 to below 1; 0: none). With 0, training refuses data sets without a validation
+    split."""
     split_seed: int = 0
     """Seed for the choice of the held-out images. The choice also depends on the file names, but
     not on the order of the data."""

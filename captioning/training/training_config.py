@@ -67,8 +67,9 @@ class TrainingConfig:
     run continues if you raise this number; its learning rate then follows the longer schedule."""
     max_steps: int = 0
     """Maximum number of steps of the run (0: no limit). The cosine schedule ends with the last one.
-    The epoch in which the limit is reached is validated and saved like the others. If you raise
-    the limit, the run continues with the next epoch."""
+    At the limit, the current epoch ends early, and is validated and saved like the others. If you
+    raise the limit, the run continues with the next epoch; the rest of the current one is
+    skipped."""
     batch_size: int = 128
     """Captions per batch (1 or more)."""
     accumulation_steps: int = 1
@@ -78,8 +79,8 @@ class TrainingConfig:
     captions_per_image: int = 1
     """Captions of an image that are in the same batch (1 or more). The image is encoded once for
     all of them. With the value 1, an image with five captions is in five batches of an epoch; with
-    the value 5, it is in one. ``self_critical`` samples captions of each image in each of its
-    batches, so with the value 1 an epoch samples five times as many captions as with 5."""
+    the value 5, it is in one. ``self_critical`` samples captions of an image each time it is in a
+    batch: for this image five times per epoch with the value 1, and once with 5."""
     learning_rate: float = 1e-3
     """Maximum learning rate, reached after the warm-up (above 0)."""
     warmup_steps: int = 200
@@ -119,7 +120,7 @@ class TrainingConfig:
     captions."""
     cached_crops: int = 0
     """Number of random crops with color jitter to cache per image (0 or more), in addition to the
-    whole image. Half of them are flipped."""
+    whole image. Every second one is flipped, so ``hflip`` must be on."""
     online_augmentation: bool = False
     """Draw random crops and color jitter again for every step. Pixels are cached instead of
     features, and the whole encoder runs in each step: use a GPU."""

@@ -27,7 +27,8 @@ class ServerLimits:
     batch_size: int = 16
     """Largest number of images that the model captions at once (1 or more)."""
     workers: int = 2
-    """Number of processes that decode images (0: decode in the main process, without limits)."""
+    """Number of processes that decode images (0: decode in the main process, without a limit of
+    time or memory)."""
 
     def __post_init__(self) -> None:
         check_minimum(self, max_images=1, max_waiting=1, batch_size=1, workers=0)

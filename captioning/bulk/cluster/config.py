@@ -10,6 +10,9 @@ from captioning.errors import ConfigError
 from captioning.messages import check_minimum, check_ranges
 from captioning.sources.given_names import absolute_name
 
+IMAGE_COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp", "url", "URL", "path", "file_name")
+"""Columns of Parquet files in which images are looked for, in this order."""
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -37,14 +40,13 @@ class ClusterConfig:
     gpus_per_actor: float = 0.0
     """GPUs that an actor reserves: 1, or a fraction if several actors share one."""
     partition_size: int = 1000
-    """Number of images in a partition of a Ray run (1 or more). Each partition has one output file.
-    An archive is always one partition. Not related to --partition, which divides the inputs among
-    runs on single machines."""
+    """Number of images per output file (1 or more). An archive always gets an output file of its
+    own. In messages of a Ray run, a partition is such a file."""
     image_column: Annotated[
         str | None,
         tyro.conf.arg(
             metavar="NAME",
-            help_behavior_hint="(default: the first that exists of image, bytes, url, path, ...)",
+            help_behavior_hint=f"(default: the first that exists of {', '.join(IMAGE_COLUMNS)})",
         ),
     ] = None
     """Column of Parquet inputs with the images: bytes, paths, URLs, or records with bytes and

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 
+from captioning.bulk.cluster.config import IMAGE_COLUMNS
 from captioning.bulk.writers.tables import import_pyarrow
 from captioning.errors import ConfigError, DataError
 from captioning.images.image_ref import ImageRef
@@ -18,8 +19,6 @@ from captioning.messages import suggest
 from captioning.sources.given_names import is_url
 from captioning.sources.urls import fetch_url
 
-IMAGE_COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp", "url", "URL", "path", "file_name")
-"""Columns in which images are looked for, in this order."""
 _READ_AT_ONCE = 64  # rows; images in the file are in memory until they are read
 
 
