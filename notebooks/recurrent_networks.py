@@ -130,7 +130,8 @@ plt.show()
 # %% [markdown]
 # A window fails in two ways, and the cure of one makes the other worse.
 #
-# - **A short window does not contain the noun** (left). After one phrase, three words do not beat chance.
+# - **A short window does not contain the noun** (left). With one phrase between noun and verb, a
+#   window of three words does not beat chance.
 # - **A long window has rarely been seen before** (right). V words form Vⁿ windows. Even with our eleven
 #   words, most windows of nine words are new.
 #
@@ -461,8 +462,8 @@ pd.DataFrame(
 ).map("{:.1e}".format)
 
 # %% [markdown]
-# Each term of the sum says how much the error after step t depends on W_hh at step k (Pascanu et al. 2013,
-# equation 4). The figure shows the norm of every term:
+# The gradient is also a sum of terms, one for each error E_t and each step k ≤ t. A term says how much E_t
+# depends on W_hh at step k (Pascanu et al. 2013, equation 4). The figure shows the norm of every term:
 
 # %%
 h, p, _ = forward(**weights)
@@ -499,8 +500,8 @@ plt.show()
 #
 #     |∂E_T/∂h_k|  ≤  |∂E_T/∂h_T| · σ^(T−k)
 #
-# `gradient_flow` measures the gradient at each step. It also returns this bound, computed with the largest
-# slope of each step instead of one.
+# `gradient_flow` measures the gradient at each step. It also returns a tighter bound, in which each factor is
+# σ times the largest slope of its step.
 
 # %%
 T = 60
@@ -651,7 +652,8 @@ plt.show()
 
 # %% [markdown]
 # In the dark wedge h_50 is negative. Above the wedge it is positive. Where w is above 1, the border between
-# both is a cliff with a very large gradient. Both descents meet the cliff.
+# these two regions is a cliff with a very large gradient. The figure shows gradient descent without and with
+# clipping. Both runs meet the cliff.
 #
 # - **Without clipping**, one step with the large gradient ends far away, where the error is flat. The
 #   descent does not leave this plateau.
@@ -730,7 +732,8 @@ plt.show()
 #
 # The *adding problem* (Hochreiter & Schmidhuber 1997, experiment 4; Le et al. 2015, section 4.1): read fifty
 # random numbers, two of which are marked, and answer with the sum of these two. The constant answer 1 has a
-# mean squared error of 1/6. The four cells get the same data, size, learning rate and clipping.
+# mean squared error of 1/6. The four cells (tanh, ReLU, GRU and LSTM) get the same data,
+# size, learning rate and clipping.
 
 # %%
 LENGTH, SIZE, ROWS, ROUNDS = 50, 32, 50, 500
