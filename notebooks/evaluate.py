@@ -119,7 +119,8 @@ print(f"{len(first.captions)} captions, {len(first.errors)} unreadable images")
 # ## 3. Scores and their uncertainty
 #
 # The interval is a 95 % bootstrap interval: 1,000 samples of the images are drawn with replacement and scored,
-# and the interval holds the middle 95 % of these scores. With eight images it is wide. With 1,000 photos it is about ±1.4 for BLEU-4.
+# and the interval holds the middle 95 % of these scores. With eight images it is wide. With 1,000 photos it is
+# about ±1.4 for BLEU-4.
 
 # %%
 intervals = first.scores.intervals()
