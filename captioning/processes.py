@@ -28,12 +28,12 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: repeat the command later
 _TIMEOUT = timedelta(days=7)  # processes wait while one encodes images or chooses the search
 _SECONDS_FOR_OTHERS = 60.0  # a process may be in the middle of hours of work
 _UNUSED = {
-    "ACCELERATE_MIXED_PRECISION": "--mixed_precision",
-    "ACCELERATE_DYNAMO_BACKEND": "--dynamo_backend",
-    "ACCELERATE_USE_FSDP": "--use_fsdp",
-    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+    "ACCELERATE_MIXED_PRECISION": "mixed_precision",
+    "ACCELERATE_DYNAMO_BACKEND": "dynamo_backend",
+    "ACCELERATE_USE_FSDP": "use_fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "use_deepspeed",
 }
-"""Environment variables that ``accelerate launch`` sets, and their flags, which have no effect."""
+"""Environment variables that ``accelerate launch`` sets, and its options, which have no effect."""
 SECONDS_FOR_MESSAGE = 2.0
 """Time for the main process to print an error, before the end of another ends all."""
 Item = TypeVar("Item")
@@ -97,13 +97,13 @@ def connect_processes(device: str = "auto") -> None:
 
 
 def _refuse_unused_flags() -> None:
-    for variable, flag in _UNUSED.items():
+    for variable, option in _UNUSED.items():
         value = os.environ.get(variable, "no")
         if value.lower() not in ("no", "false"):
             raise ConfigError(
-                f"accelerate launch has the option {flag} ({value}), which has no effect on "
-                "captioning. Remove it from the command, or from the file that `accelerate config` "
-                "wrote. To train in 16 bits, use --training.precision."
+                f"accelerate launch has the option --{option} ({value}), which has no effect here. "
+                "Remove it from the command, or from the file that `accelerate config` wrote. To "
+                "train in 16 bits, use captioning train --training.precision."
             )
 
 

@@ -86,11 +86,17 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
-            if not self.metadata():
-                self.set_metadata(format=_FORMAT, settings=dict(settings))
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
-        self._check(settings)
+        try:
+            if not self.metadata():
+                self.set_metadata(format=_FORMAT, settings=dict(settings))
+            self._check(settings)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                self._fail(error)
+            raise
 
     def _connect(self, restart: bool) -> None:
         self._database = sqlite3.connect(
@@ -108,6 +114,9 @@ class Journal:
                 raise
             self.path.unlink()  # a damaged journal
             self._connect(restart=False)
+        except BaseException:
+            self._database.close()
+            raise
 
     def _prepare(self) -> None:
         for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
@@ -125,12 +134,10 @@ class Journal:
         metadata = self.metadata()
         previous = metadata.get("settings")
         if metadata.get("format") != _FORMAT or not isinstance(previous, dict):
-            self.close()
             raise OutputError(f"{self.path} was written by another version. {START_AGAIN}")
         current = json.loads(json.dumps(dict(settings)))
         if previous == current:
             return
-        self.close()
         raise ConfigError(
             f"cannot resume the run in {self.path}, because its settings differ: "
             f"{describe_differences(previous, current)}. Use the same settings to resume. "

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from captioning.nn.encoder import Encoder
 from captioning.nn.encoder_config import EXTERNAL, EncoderConfig
 from captioning.nn.external_encoder import ExternalEncoder
 from captioning.nn.model import CaptionModel
+from captioning.nn.pretrained import PACKAGED
 
 _RANDOM_FILLS = {Tensor.normal_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 _DIFFERENT_MODELS = "The files belong to different models."
@@ -90,6 +92,8 @@ def build_empty(
     Raises:
         Exception: The configs do not describe a network. Libraries raise errors of any kind.
     """
+    if encoder.name != EXTERNAL and encoder.name not in PACKAGED:
+        import_module(encoder.family)  # torch 2.6 computes with tensors while this is imported
 
     def build(mode: Any) -> CaptionModel:
         with torch.device("meta"), mode:

@@ -42,8 +42,8 @@ def image_from_array(source: ArrayLike) -> Image.Image:
         values = _values_of_tensor(source) if is_tensor else np.asarray(source)
     except Exception as error:  # every library raises its own exception classes
         raise ImageError(
-            f"cannot read an image from {type(source).__name__}: {error}. Give a dense array in "
-            "main memory."
+            f"cannot read an image from {type(source).__name__}: {str(error).rstrip('.')}. Give a "
+            "dense array in main memory."
         ) from error
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     kind = "a tensor" if is_tensor else "an array"

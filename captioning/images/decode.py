@@ -125,6 +125,8 @@ def _explain(error: Exception) -> str:
             reason = f"it has too many pixels ({int(pixels[0]) if pixels else 0:,}). Shrink it."
         case MemoryError():
             reason = "not enough memory. Shrink it."
+        case ValueError() if "embedded null" in str(error):
+            reason = "a path cannot contain a null byte. Check the path."
         case ValueError() | AssertionError() if "closed" in str(error) or not str(error):
             reason = "it is closed or damaged. Open it again."
         case OSError():

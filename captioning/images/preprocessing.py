@@ -62,4 +62,4 @@ class Preprocessing:
         """Scale pixels to ``(x / 255 - mean) / std`` on their device."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
-        return (pixels / 255 - mean) / std
+        return (pixels.to(mean.dtype) / 255 - mean) / std

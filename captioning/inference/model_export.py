@@ -234,8 +234,8 @@ def _write_graph(graph: _Graph, path: Path, to: ExportFormat) -> None:
     except Exception as error:  # exporters and runtimes raise many kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
-            f"cannot export the {path.name} as {to}: {reason:.300}. Use another encoder or "
-            "decoder, or another format."
+            f"cannot export the {path.name} as {to}: {reason:.300}. Update torch (this is "
+            f"{torch.__version__}), or use another encoder or decoder."
         ) from error
     with torch.enable_grad():
         expected = [part.detach().numpy() for part in graph.module(*graph.inputs.values())]

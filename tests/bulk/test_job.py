@@ -96,6 +96,8 @@ class Loaded:
 def start_job(captioner, tmp_path, monkeypatch):
     """Return a job over stand-ins of the model and the output; ``known`` are in its journal."""
 
+    opened = []
+
     def start(writer, known=(), **options):
         loaded = Loaded(captioner)
         loader = ImageLoader(captioner.checkpoint.model.encoder.preprocessing, 4, 0)
@@ -108,12 +110,15 @@ def start_job(captioner, tmp_path, monkeypatch):
             )
             journal.close()
             journal = Journal(tmp_path / "journal", {})
+            opened.append(journal)
         output = JobOutput(writer, RelativeNames(None), journal, **options)
         job = CaptionJob(captioner, loader, SEARCH, output)
         monkeypatch.setattr(job, "captioner", loaded)
         return job, loaded
 
-    return start
+    yield start
+    for journal in opened:
+        journal.close()
 
 
 def test_known_results_do_not_enter_the_loader(start_job):
@@ -164,7 +169,8 @@ def test_job_encloses_captions_and_journal_keeps_them_plain(start_job, tmp_path)
     assert writer.rows == [CaptionRow("a", "a", ("(new a)",), (-1.0,))]
     job.output.journal.close()
     known = ImageContent(make_image("a"))
-    assert Journal(tmp_path / "journal", {}).get("a", known, "a").text == "new a"
+    with closing(Journal(tmp_path / "journal", {})) as journal:
+        assert journal.get("a", known, "a").text == "new a"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,21 @@ URL = ImageContent(ImageRef("http://a/b.jpg", lambda: b""))
 SETTINGS = {"model": "abc", "search": {"width": 5}}
 
 
+@pytest.fixture(autouse=True)
+def _close_databases(monkeypatch):
+    """Close what a test leaves open. Python 3.13 warns about it, in a later test."""
+    opened, connect = [], sqlite3.connect
+
+    def remember(*args, **options):
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    yield
+    for database in opened:
+        database.close()
+
+
 def result(source, text="a dog 's tail", log_prob=-1.5):
     words = tuple(text.split())
     return CaptionResult(source, (Caption("a dog's tail", words, log_prob, True, ()),))

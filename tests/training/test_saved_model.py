@@ -39,7 +39,7 @@ def test_save_keeps_files_of_the_user(trained, tmp_path):
     (model / ".ipynb_checkpoints").mkdir()
     save_checkpoint(load_checkpoint(trained), model)
     (model / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"contains notes\.txt"):
+    with pytest.raises(OutputError, match=r"do not belong to a model: notes\.txt"):
         save_checkpoint(load_checkpoint(trained), model)
     assert (model / "notes.txt").read_text() == "mine"
 
