@@ -9,6 +9,7 @@
 # index. Uploads nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+checkout=$PWD
 dist=$(realpath -m "${1:-dist}")
 pythons=("${@:2}")
 ((${#pythons[@]})) || pythons=(python)
@@ -43,13 +44,17 @@ ls -lh "$wheel" "$sdist"
 try_wheel() (
     echo "== a photo with $("$1" --version) ${*:2}"
     "$1" -m venv "$work/venv"
-    "$work/venv/bin/pip" install -q "$wheel[samples]" "${@:2}"
+    "$work/venv/bin/pip" install -q "$wheel[samples,train]" "${@:2}"
     cd "$work" # outside of the checkout, so that only the wheel can be imported
     venv/bin/pip list | grep -E '^(torch|torchvision|openvino|numpy) '
     venv/bin/captioning samples photos
     venv/bin/captioning caption photos/astronaut.png
     venv/bin/captioning recipes >/dev/null
-    rm -r venv photos
+    # A model of one's own, whose CNN comes from timm.
+    venv/bin/captioning train --data "coco:$checkout/data/tiny" --output run --encoder.name timm:test_resnet \
+        --encoder.weights None --min-count 1 --training.max-steps 1 --search-images 0 --workers 0
+    venv/bin/captioning caption photos/astronaut.png --model run/model
+    rm -r venv photos run features
 )
 
 for python in "${pythons[@]}"; do
