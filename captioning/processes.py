@@ -32,8 +32,9 @@ _UNUSED = {
     "ACCELERATE_DYNAMO_BACKEND": "dynamo_backend",
     "ACCELERATE_USE_FSDP": "use_fsdp",
     "ACCELERATE_USE_DEEPSPEED": "use_deepspeed",
+    "ACCELERATE_USE_MEGATRON_LM": "use_megatron_lm",
 }
-"""Environment variables that ``accelerate launch`` sets, and its options, which have no effect."""
+"""Environment variables of ``accelerate launch``, and the options that set them."""
 SECONDS_FOR_MESSAGE = 2.0
 """Time for the main process to print an error, before the end of another ends all."""
 Item = TypeVar("Item")
@@ -63,11 +64,9 @@ def connect_processes(device: str = "auto") -> None:
             a GPU of its own.
 
     Raises:
-        ConfigError: accelerate is not installed, or there are too few GPUs, or ``accelerate
-            launch`` has flags that would have no effect.
+        ConfigError: accelerate is not installed, or there are too few GPUs.
     """
     global _job  # noqa: PLW0603  (as the process group of torch, which it describes)
-    _refuse_unused_flags()
     count = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
     if count == 1 or _job.count > 1:
         return
@@ -96,14 +95,19 @@ def connect_processes(device: str = "auto") -> None:
     _job = _Job(state.process_index, state.num_processes)
 
 
-def _refuse_unused_flags() -> None:
+def refuse_unused_options() -> None:
+    """Refuse options of ``accelerate launch`` that would have no effect on a command.
+
+    Raises:
+        ConfigError: The process was started with one.
+    """
     for variable, option in _UNUSED.items():
         value = os.environ.get(variable, "no")
-        if value.lower() not in ("no", "false"):
+        if value.lower() not in ("", "no", "false"):
             raise ConfigError(
-                f"accelerate launch has the option --{option} ({value}), which has no effect here. "
-                "Remove it from the command, or from the file that `accelerate config` wrote. To "
-                "train in 16 bits, use captioning train --training.precision."
+                f"accelerate launch was started with --{option} ({value}), which has no effect "
+                "here. Remove it from the command, or from the file that `accelerate config` "
+                "wrote. To train in 16 bits, use captioning train --training.precision."
             )
 
 

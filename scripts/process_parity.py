@@ -197,7 +197,13 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="runs (default: all)")
-    add("--processes", nargs="+", type=int, default=[2, 3], help="their numbers (default: 2 3)")
+    add(
+        "--processes",
+        nargs="+",
+        type=int,
+        default=[2, 3],
+        help="default: 2 3",
+    )
     add("--steps", type=int, default=50, help="steps of each run (default: 50)")
     add("--float64", action="store_true", help="compute in float64, without the evaluation")
     options = parser.parse_args()

@@ -123,8 +123,8 @@ def _refuse_foreign(directory: Path) -> None:
     has_files = refuse_foreign_files(directory, MODEL_FILES, kind="a model")
     if has_files and not _is_own_config(directory / CONFIG_FILE):
         raise OutputError(
-            f"the directory '{directory}' is not replaced, because its {CONFIG_FILE} is not that "
-            "of a model of captioning. Use another directory."
+            f"the directory '{directory}' is not replaced, because its {CONFIG_FILE} was not "
+            "written by captioning. Use another directory."
         )
 
 

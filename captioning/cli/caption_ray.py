@@ -75,12 +75,14 @@ def _caption(
     starting = Stopping("waiting for Ray")
     # Ray sets handlers of signals, too, and these are set again when it has started.
     stopping = Stopping("waiting for the next complete partition")
-    with starting, connect_to_ray(config.cluster) as ray, stopping:
+    with starting, connect_to_ray(config.cluster) as ray:
         if starting.signal:
             return starting.signal
-        for _ in report.track(caption_partitions(ray, spec, config.cluster, todo, done)):
-            if stopping.signal:
-                break
+        with stopping:
+            for _ in report.track(caption_partitions(ray, spec, config.cluster, todo, done)):
+                if stopping.signal:
+                    break
+        starting.signal = stopping.signal  # the next signal also interrupts Ray's end
     return stopping.signal
 
 

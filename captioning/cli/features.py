@@ -1,8 +1,8 @@
 """Encode the images of a training run before it starts, for example on another machine.
 
 The options above decide which images are encoded, and how; --training.seed only matters for an
-encoder with random weights (--encoder.weights None). The other options of `captioning
-train`, except --features, are accepted too and have no effect. After this command, a run of
+encoder with random weights (--encoder.weights None). The other options of `captioning train`,
+except --features, are accepted too and do not change the features. After this command, a run of
 `captioning train` with the same options and the same cache finds all features and encodes nothing.
 Give --cache, or the --output of the later run.
 

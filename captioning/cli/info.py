@@ -103,7 +103,8 @@ def run(config: InfoConfig) -> int:
         for name, value in content.items():
             label = name if title == "scores" else name.replace("_", " ")
             # Text prints markup literally, and escape_unprintable escapes control characters.
-            lines = "\n".join(map(escape_unprintable, _format_value(value)))
+            shown = [str(value)] if name == "seed" else _format_value(value)
+            lines = "\n".join(map(escape_unprintable, shown))
             table.add_row(Text(f"  {escape_unprintable(label)}"), Text(lines))
     console.print(table)
     return 0

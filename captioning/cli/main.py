@@ -15,7 +15,12 @@ from collections.abc import Mapping, Sequence
 
 from captioning.errors import CaptioningError, ConfigError, TrainingStoppedError
 from captioning.messages import suggest
-from captioning.processes import SECONDS_FOR_MESSAGE, STOPPED, launched_index
+from captioning.processes import (
+    SECONDS_FOR_MESSAGE,
+    STOPPED,
+    launched_index,
+    refuse_unused_options,
+)
 
 COMMANDS = {
     "caption": "caption images and folders",
@@ -114,6 +119,7 @@ def _run(words: list[str]) -> int:
         return _refuse_command(words)
     from captioning.cli.help_texts import config_type, name_flags, parse_config
 
+    refuse_unused_options()
     module = importlib.import_module(f"captioning.cli.{name.replace(' ', '_')}")
     words, config_class = words[name.count(" ") + 1 :], config_type(module.run)
     try:

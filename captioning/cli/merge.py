@@ -50,7 +50,8 @@ class MergeConfig:
     format: Literal["auto", "jsonl", "csv", "coco", "parquet"] = "auto"
     """Output format. ``auto``: from the file extension of -o; jsonl without -o."""
     best: bool = False
-    """Keep only the best caption of each image. Needed for COCO results if there are several."""
+    """Keep only the best caption of each image. Needed for COCO results if an
+    image has several captions."""
     overwrite: bool = False
     """Replace an existing output file."""
 

@@ -12,9 +12,9 @@ For example:
     captioning train --config run.yaml training.epochs=30 --output runs/gru --decoder.cell gru
 
 Options are set in the config file (--config), by KEY=VALUE arguments, and by flags. An argument
-replaces the value of the file, and a flag replaces both. KEY is the name of a flag without -- and
-with _ for every other -. stages.NAME.KEY=VALUE sets the option for one stage of a recipe. Paths in
-a config file are relative to the current directory.
+replaces the value of the file, and a flag replaces both. KEY is the name of a flag without the
+leading --, and with _ instead of -. stages.NAME.KEY=VALUE sets the option for one stage of a
+recipe. Paths in a config file are relative to the current directory.
 """
 
 import argparse

@@ -123,7 +123,7 @@ def _explain_missing_split(
 ) -> str:
     known = ", ".join(f"{name} ({format_count(n, 'image')})" for name, n in splits.items())
     held_out = (
-        ", or hold images out for validation: val_fraction 0.1"
+        ", or train with images held out: captioning train --val-fraction 0.1"
         if unknown == ["val"] and "train" in splits
         else ""
     )

@@ -54,7 +54,7 @@ class SkippedCounts:
         """Yield sentences that say what was skipped.
 
         Args:
-            complete: Whether the search was not stopped.
+            complete: Whether the search reached the last input.
         """
         if total := self.files.total():
             counts = _list_counts(self.files)

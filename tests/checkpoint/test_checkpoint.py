@@ -124,7 +124,7 @@ def test_save_replaces_a_model_and_nothing_else(directory, tmp_path):
     with pytest.raises(OutputError, match="is a file and is not replaced"):
         save_checkpoint(checkpoint, photos / "holiday.jpg")
     (photos / "holiday.jpg").rename(photos / "config.json")
-    with pytest.raises(OutputError, match="is not that of a model of captioning"):
+    with pytest.raises(OutputError, match="was not written by captioning"):
         save_checkpoint(checkpoint, photos)
     assert (photos / "config.json").read_bytes() == b"dear"
 

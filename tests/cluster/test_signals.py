@@ -51,13 +51,28 @@ def test_signal_while_ray_starts_ends_run_when_it_has_started(
     assert caption(*words).code == 0
 
 
+def test_second_signal_interrupts_while_ray_ends(in_process, caption, words, monkeypatch):
+    connect = connection.connect_to_ray
+
+    @contextmanager
+    def end_slowly(config):
+        with connect(config) as ray:
+            yield ray
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(connection, "connect_to_ray", end_slowly)
+    ran = signal_at("photo3.jpg", signal.SIGINT, caption, *words)
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == "captioning: interrupted"
+
+
 def test_messages_on_actors_that_a_run_has_ended_are_dropped(monkeypatch, capsys):
     monkeypatch.setattr(
         connection, "import_ray", lambda: SimpleNamespace(is_initialized=lambda: True)
     )
     with connection.connect_to_ray(ClusterConfig()):
         print("(raylet) Task failed. The actor is dead because it was killed by `ray.kill`.")
-        print("(raylet) A node has died.")
+        print("(raylet) A node", "has died.")
         print("to stderr", file=sys.stderr)
     printed = capsys.readouterr()
     assert printed.out == ""

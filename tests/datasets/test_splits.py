@@ -94,7 +94,7 @@ def test_missing_val_split_recommends_to_hold_images_out(tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", NAMES)
     rows = [{"image": n, "caption": "A.", "split": "train"} for n in NAMES]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=r"Name one of them, or hold images .* val_fraction 0\.1\."):
+    with pytest.raises(DataError, match=r"one of them, or train with images held out: .* 0\.1\."):
         read_captions(data, split="dev")
     with pytest.raises(DataError, match=r"Name one of them\.$"):
         read_captions(data, split="test")

@@ -130,7 +130,8 @@ class Programs:
         for host, token in {} if self._addresses else {"localhost": "", "server": TOKEN}.items():
             port = self._servers.enter_context(serve(self._model, token))
             self._addresses += ["--connect-to", f"{host}:8080:127.0.0.1:{port}"]
-        command = ["curl", "--no-progress-meter", "--fail-with-body", *self._addresses, *words]
+        own = ["-q", "--noproxy", "*", "--no-progress-meter", "--fail-with-body"]
+        command = ["curl", *own, *self._addresses, *words]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         self.answers.append(json.loads(ran.stdout))
@@ -147,6 +148,7 @@ class Programs:
             if find_reason(f"python -c {words[1]}") is None:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr("datasets.config.HF_DATASETS_CACHE", "cache")
+                    patch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", False)
                     exec(code, {})
         else:
             parse_script(*words)

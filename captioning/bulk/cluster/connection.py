@@ -55,12 +55,20 @@ def connect_to_ray(config: ClusterConfig) -> Iterator[Any]:
 
 
 class _Messages(io.TextIOBase):
-    """Passes messages of Ray on to standard error, except on actors that this process has ended."""
+    """Passes lines on to standard error, except those about actors that this process has ended."""
+
+    def __init__(self) -> None:
+        self._line = ""
 
     def write(self, text: str) -> int:
-        if (line := text.strip()) and "killed by `ray.kill`" not in line:
-            print(line, file=sys.stderr)  # noqa: T201
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if "killed by `ray.kill`" not in line:
+                sys.stderr.write(f"{line}\n")
         return len(text)
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
 
 
 def _init_ray(ray: Any, address: str | None) -> None:

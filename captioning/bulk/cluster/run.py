@@ -35,7 +35,7 @@ _MAX_RESTARTS = 3  # of one actor by Ray; without it a partition that kills its 
 _MAX_LOSSES = 3  # of actors that Ray does not restart, without a complete partition in between
 _LISTED_PARTITIONS = 10
 _PARTITIONS_AT_ONCE = 20_000  # each takes some kilobytes of the driver
-_DETAILS = re.compile(r"\x1b\[\d+m|^(  |\t\w+: ).*", re.MULTILINE)
+_DETAILS = re.compile(r"^(\x1b\[\d+m)*(  |\t\w+: ).*|\x1b\[\d+m", re.MULTILINE)
 """Colors, frames of a traceback, and ids in Ray's reason for the loss of an actor."""
 _LOGGER = logging.getLogger(__name__)
 _START_AGAIN = "Use --overwrite to start again, or another -o."
