@@ -86,17 +86,15 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connect(restart)
+            try:
+                if not self.metadata():
+                    self.set_metadata(format=_FORMAT, settings=dict(settings))
+                self._check(settings)
+            except BaseException:
+                self.close()
+                raise
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
-        try:
-            if not self.metadata():
-                self.set_metadata(format=_FORMAT, settings=dict(settings))
-            self._check(settings)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, sqlite3.Error):
-                self._fail(error)
-            raise
 
     def _connect(self, restart: bool) -> None:
         self._database = sqlite3.connect(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from captioning.errors import CheckpointError
 
-_LOG_IN = "Check the name. For a private model, run `hf auth login` first"
 _REASONS = {
     "GatedRepoError": "its authors restrict access. Ask for access on its page, then run `hf auth "
     "login`",
-    "RepositoryNotFoundError": f"the hub has no such model, or it is private. {_LOG_IN}",
+    "RepositoryNotFoundError": "the hub has no such model, or it is private. Check the name. For "
+    "a private model, run `hf auth login` first",
     "RevisionNotFoundError": "the hub has the model, but not this revision. Use a branch, tag or "
     "commit of the model after the @",
     "LocalEntryNotFoundError": "the hub cannot be reached, and the model is not in the cache. "
@@ -67,10 +67,8 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns))
     except Exception as error:  # the hub's library raises many kinds
         known = (_REASONS.get(kind.__name__) for kind in type(error).__mro__)
-        reason = next(filter(None, known), None)
-        reason = (
-            reason or f"{_describe(error)}. Run the same command again; finished files are kept"
-        )
+        other = f"{_describe(error)}. Run the same command again; finished files are kept"
+        reason = next(filter(None, known), other)
         raise CheckpointError(
             f"there is no model directory {name}, and the download from the hub failed: {reason}."
         ) from error
